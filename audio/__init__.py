@@ -1,0 +1,1 @@
+"""The product: receive chunks durably, keep sessions, make recordings. `docs/architecture.md` is the map."""

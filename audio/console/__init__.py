@@ -1,0 +1,1 @@
+"""The pages for people: what this server is and how it is."""

@@ -1,0 +1,310 @@
+"""Every error that a client, an operator or a task can meet, in one table.
+
+AudioError
+├── RequestError            the client can put it right
+│   ├── InvalidParameter    ├── ParameterConflict   ├── InvalidSessionId
+│   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
+│   ├── FormatMismatch      ├── MissingHeader       ├── MessageTooLarge
+│   └── NotAllowed
+├── SessionError            the session's state forbids it
+│   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
+│   ├── OneSourceOnly       ├── TooManyConnections  └── SessionBusy
+├── ConnectionEnded         this connection is over, the session is not
+│   ├── IdleTimeout         └── Superseded
+├── ServiceError            our side; the same request may succeed later
+│   ├── Overloaded          ├── TooManySessions     ├── StorageFull
+│   ├── DatabaseUnavailable └── JournalFailed
+└── MediaError              what was sent can't become the recording it should
+    ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
+    ├── MediaLimitExceeded  └── FfmpegMissing
+
+`code` is stable and meant for programs; the sentence is meant for people and may be reworded.
+`close_code` (RFC 6455 section 7.4; 4000 and above are ours) is the WebSocket close code that follows the
+error, None where the connection goes on. `http_status` is what REST answers. `details` are extra keys that
+say what would have been right (`valid_values`, `limit`, `received`).
+"""
+
+from typing import Any, ClassVar
+
+
+class AudioError(Exception):
+    """Base of all errors above.
+
+    Takes the sentence for people (each class has a default) and any number of JSON-serialisable details.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    close_code: ClassVar[int | None] = 1011
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    sentence: ClassVar[str] = "The server failed to do this; the fault is ours."
+
+    def __init__(self, sentence: str | None = None, **details: Any) -> None:
+        self.detail = sentence or self.sentence
+        self.details = details
+        super().__init__(self.detail)
+
+
+class RequestError(AudioError):
+    """The request was wrong; the same request will be wrong again."""
+
+    code = "bad_request"
+    close_code: ClassVar[int | None] = 1008
+    http_status = 400
+    sentence = "The request was not understood."
+
+
+class InvalidParameter(RequestError):
+    """A query parameter or field has a value outside its range; details name it and the valid values."""
+
+    code = "invalid_parameter"
+    sentence = "A parameter has a value that is not valid."
+
+
+class ParameterConflict(RequestError):
+    """A connection names parameters that are not those of the session that it continues."""
+
+    code = "parameter_conflict"
+    http_status = 409
+    sentence = "The session was opened with other parameters."
+
+
+class InvalidSessionId(RequestError):
+    """The session id in the path is not a UUID (RFC 9562)."""
+
+    code = "invalid_session_id"
+    sentence = "A session id is a UUID, such as 123e4567-e89b-42d3-a456-426614174000."
+
+
+class InvalidJson(RequestError):
+    """A text message was not JSON (RFC 8259)."""
+
+    code = "invalid_json"
+    close_code = None
+    sentence = "Invalid JSON format"
+
+
+class UnknownMessageType(RequestError):
+    """A JSON message without a type that the protocol knows."""
+
+    code = "unknown_message_type"
+    close_code = None
+    sentence = "Unknown message type"
+
+
+class UnknownAction(RequestError):
+    """A control message whose action the protocol does not know."""
+
+    code = "unknown_action"
+    close_code = None
+    sentence = "Unknown control action"
+
+
+class FormatMismatch(RequestError):
+    """The content is recognised as another format than the session's; it was not stored."""
+
+    code = "format_mismatch"
+    close_code = None
+    http_status = 415
+    sentence = "The content contradicts the session's format."
+
+
+class MissingHeader(RequestError):
+    """The first message of a stream lacks the header without which the rest can't be read; it was not stored."""
+
+    code = "missing_header"
+    close_code = None
+    http_status = 415
+    sentence = "The stream must begin with its header: send the recorder's first slice first."
+
+
+class MessageTooLarge(RequestError):
+    """A message over MAX_MESSAGE_SIZE_BYTES."""
+
+    code = "message_too_large"
+    close_code = 1009
+    http_status = 413
+    sentence = "The message is larger than the server takes."
+
+
+class NotAllowed(RequestError):
+    """The caller may not do this: a missing, spent or foreign ticket."""
+
+    code = "not_allowed"
+    http_status = 403
+    sentence = "You are not allowed to do this."
+
+
+class SessionError(AudioError):
+    """The session's state does not allow it."""
+
+    code = "session_state"
+    close_code: ClassVar[int | None] = 1008
+    http_status = 409
+    sentence = "The session's state does not allow this."
+
+
+class SessionNotFound(SessionError):
+    """No session has this id."""
+
+    code = "session_not_found"
+    http_status = 404
+    sentence = "There is no session with this id."
+
+
+class SessionClosed(SessionError):
+    """The session takes no more chunks."""
+
+    code = "session_closed"
+    sentence = "The session is closed and takes no more audio."
+
+
+class SessionPaused(SessionError):
+    """A chunk arrived while the session was paused; it was not stored."""
+
+    code = "session_paused"
+    close_code = None
+    sentence = "The session is paused; the chunk was not stored. Send resume first."
+
+
+class OneSourceOnly(SessionError):
+    """A second producer tried to write under one continuous compressed stream."""
+
+    code = "one_source_only"
+    sentence = "A continuous compressed stream takes one source at a time."
+
+
+class TooManyConnections(SessionError):
+    """The session already has as many connections as MAX_CONNECTIONS_PER_SESSION allows."""
+
+    code = "too_many_connections"
+    http_status = 429
+    sentence = "The session has as many connections as it may have."
+
+
+class SessionBusy(SessionError):
+    """Another process is working on the session's recording."""
+
+    code = "session_busy"
+    retryable = True
+    sentence = "The session's recording is being worked on; try again in a moment."
+
+
+class ConnectionEnded(AudioError):
+    """This connection is over; the session goes on."""
+
+    code = "connection_ended"
+    http_status = 409
+    sentence = "The connection has ended."
+
+
+class IdleTimeout(ConnectionEnded):
+    """Nothing arrived for CONNECTION_TIMEOUT_SECONDS."""
+
+    code = "idle_timeout"
+    close_code = 4408
+    http_status = 408
+    retryable = True
+    sentence = "The connection was idle for too long."
+
+
+class Superseded(ConnectionEnded):
+    """A newer connection has taken over this source."""
+
+    code = "superseded"
+    close_code = 4409
+    sentence = "A newer connection has taken over this source."
+
+
+class ServiceError(AudioError):
+    """Our side can't do it now; the same request may succeed later (RFC 6455 close code 1013)."""
+
+    code = "service_unavailable"
+    close_code = 1013
+    http_status = 503
+    retryable = True
+    sentence = "The server can't do this now; try again later."
+
+
+class Overloaded(ServiceError):
+    """More is in flight than the server takes."""
+
+    code = "overloaded"
+    sentence = "The server is overloaded; try again later."
+
+
+class TooManySessions(ServiceError):
+    """MAX_CONCURRENT_SESSIONS are open."""
+
+    code = "too_many_sessions"
+    sentence = "The server has as many open sessions as it may have; try again later."
+
+
+class StorageFull(ServiceError):
+    """The disk is full or the quota is used up; nothing of the refused chunk was acknowledged."""
+
+    code = "storage_full"
+    http_status = 507
+    sentence = "The server's storage is full; try again later."
+
+
+class DatabaseUnavailable(ServiceError):
+    """The database did not answer; nothing of the refused chunk was acknowledged."""
+
+    code = "database_unavailable"
+    sentence = "The server's database does not answer; try again later."
+
+
+class JournalFailed(ServiceError):
+    """The journal could not be written or synced; nothing of the refused chunk was acknowledged."""
+
+    code = "journal_failed"
+    close_code = 1011
+    http_status = 500
+    sentence = "The server could not store the chunk; reconnect and send it again."
+
+
+class MediaError(AudioError):
+    """What was sent can't become the recording that it should."""
+
+    code = "media_error"
+    http_status = 409
+    sentence = "The audio could not be processed."
+
+
+class UndecodableChunk(MediaError):
+    """A chunk can't be decoded; details name its `sequence`."""
+
+    code = "undecodable_chunk"
+    sentence = "A chunk could not be decoded."
+
+
+class UnsupportedMedia(MediaError):
+    """The content is of a kind that this server does not record."""
+
+    code = "unsupported_media"
+    http_status = 415
+    sentence = "The server does not record this kind of audio."
+
+
+class MasterDamaged(MediaError):
+    """The master file is shorter than the database says; it is never padded."""
+
+    code = "master_damaged"
+    sentence = "The recording's file is shorter than was recorded; rebuild it from the chunks."
+
+
+class MediaLimitExceeded(MediaError):
+    """FFmpeg ran into a limit on time, memory or output."""
+
+    code = "media_limit_exceeded"
+    sentence = "Processing the audio took more time, memory or space than is allowed."
+
+
+class FfmpegMissing(MediaError):
+    """No usable FFmpeg program was found."""
+
+    code = "ffmpeg_missing"
+    http_status = 503
+    retryable = True
+    sentence = "No FFmpeg program was found; set FFMPEG_BINARY or install the requirements."

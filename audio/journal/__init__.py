@@ -1,0 +1,1 @@
+"""The journal: the files that every chunk is in before it is acknowledged."""

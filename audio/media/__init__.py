@@ -1,0 +1,1 @@
+"""Audio itself: what to do with chunks (pure), and FFmpeg, pydub and WAV files that do it."""

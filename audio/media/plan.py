@@ -1,0 +1,1 @@
+"""PURE. From chunks to windows, and from windows to FFmpeg arguments."""

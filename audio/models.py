@@ -1,0 +1,254 @@
+"""What the database knows: sessions, their chunks, and the recordings made of them.
+
+The database is the truth; the queue and the channel layer only carry hints. Every change of a session's
+state is a conditional UPDATE whose count is inspected (`SessionQuerySet`), so that two processes can't both
+win; `docs/architecture.md` draws the states with the function behind each edge.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+from audio.wire.parameters import (
+    CHANNELS,
+    CHUNK_MODES,
+    ENCODINGS,
+    FORMATS,
+    LABEL_MAX_LENGTH,
+    SAMPLE_RATES_HZ,
+    SessionParameters,
+)
+
+
+def _choices(values: tuple[Any, ...]) -> list[tuple[Any, str]]:
+    return [(value, str(value)) for value in values]
+
+
+class SessionStatus(models.TextChoices):
+    """The states of a session; the last two are final."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    ERROR = "error"
+
+
+OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
+
+
+class SessionQuerySet(models.QuerySet["AudioSession"]):
+    """Guarded transitions. Each returns how many sessions it moved: 0 means that another was first."""
+
+    def open(self) -> "SessionQuerySet":
+        """Sessions that may still take chunks."""
+        return self.filter(status__in=OPEN_STATUSES)
+
+    def pause(self) -> int:
+        """active -> paused."""
+        return self.filter(status=SessionStatus.ACTIVE).update(status=SessionStatus.PAUSED)
+
+    def resume(self) -> int:
+        """paused -> active."""
+        return self.filter(status=SessionStatus.PAUSED).update(status=SessionStatus.ACTIVE)
+
+    def close(self, at: datetime | None = None) -> int:
+        """active or paused -> completed; the counters in the same row are final from here on."""
+        return self.open().update(status=SessionStatus.COMPLETED, end_time=at or timezone.now())
+
+    def fail(self, code: str, detail: str) -> int:
+        """active or paused -> error."""
+        return self.open().update(
+            status=SessionStatus.ERROR, end_time=timezone.now(), error_code=code, error_detail=detail
+        )
+
+
+class AudioSession(models.Model):
+    """One recording in the making, and for ever after."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user_id = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True, db_index=True)
+    status = models.CharField(max_length=9, choices=SessionStatus.choices, default=SessionStatus.ACTIVE)
+    start_time = models.DateTimeField(default=timezone.now, db_index=True)
+    end_time = models.DateTimeField(null=True, blank=True)
+    sample_rate = models.PositiveIntegerField(choices=_choices(SAMPLE_RATES_HZ), help_text="Hz")
+    channels = models.PositiveSmallIntegerField(choices=_choices(CHANNELS))
+    format = models.CharField(max_length=4, choices=_choices(FORMATS))
+    encoding = models.CharField(max_length=5, choices=_choices(ENCODINGS), default="s16le")
+    chunk_mode = models.CharField(max_length=6, choices=_choices(CHUNK_MODES), default="auto")
+    # Kept by the commit transaction; final once the session is closed.
+    total_chunks = models.BigIntegerField(default=0)
+    byte_count = models.BigIntegerField(default=0)
+    last_chunk_at = models.DateTimeField(null=True, blank=True)
+    # When its last connection went away; null while one is there, or before the first.
+    dropped_at = models.DateTimeField(null=True, blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error_detail = models.CharField(max_length=500, blank=True)
+
+    objects = SessionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-start_time"]
+        indexes = [
+            models.Index(
+                fields=["dropped_at"], name="session_open_dropped", condition=models.Q(status__in=["active", "paused"])
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def parameters(self) -> SessionParameters:
+        """The session's parameters as the protocol speaks of them."""
+        return SessionParameters(
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            format=self.format,
+            encoding=self.encoding,
+            chunks=self.chunk_mode,
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session, as loaded, may still take chunks."""
+        return self.status in OPEN_STATUSES
+
+
+class AudioSource(models.Model):
+    """One producer in a session. The unnamed ones share the row whose name is empty.
+
+    `epoch` is raised by every connection that opens the name; the commit transaction compares it, so an older
+    connection of that name can commit nothing more. `chunk_count` is what the greeting tells a named source.
+    """
+
+    session = models.ForeignKey(AudioSession, models.CASCADE, related_name="sources")
+    name = models.CharField(max_length=LABEL_MAX_LENGTH, blank=True)
+    epoch = models.BigIntegerField(default=0)
+    chunk_count = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["session", "name"], name="source_session_name")]
+
+    def __str__(self) -> str:
+        return f"{self.session_id}/{self.name}"
+
+
+class IngestProcess(models.Model):
+    """A process that takes chunks. No heartbeat for a while means that it and its connections are gone."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    ready_at = models.DateTimeField(default=timezone.now)
+    heartbeat_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}"
+
+
+class AudioConnection(models.Model):
+    """An open WebSocket that may write to a session; the row goes when it goes."""
+
+    session = models.ForeignKey(AudioSession, models.CASCADE, related_name="open_connections")
+    source = models.ForeignKey(AudioSource, models.CASCADE)
+    process = models.ForeignKey(IngestProcess, models.CASCADE, related_name="open_connections")
+    epoch = models.BigIntegerField()
+    connected_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.session_id} #{self.pk}"
+
+
+class JournalFile(models.Model):
+    """A file that chunks were appended to. `name` is relative to the storage root."""
+
+    name = models.CharField(max_length=200, unique=True)
+    process_id = models.UUIDField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AudioChunk(models.Model):
+    """Where the bytes of an acknowledged chunk are.
+
+    `sequence` is its place in the session, counted from one, without holes. `offset` is that of the record's
+    header in the journal file. The references carry no constraint in the database: a check a row would be paid
+    for every chunk, and the commit transaction has just locked or made what they name.
+    """
+
+    session = models.ForeignKey(
+        AudioSession, models.CASCADE, related_name="chunks", db_constraint=False, db_index=False
+    )
+    sequence = models.BigIntegerField()
+    source = models.ForeignKey(AudioSource, models.CASCADE, db_constraint=False, db_index=False)
+    journal = models.ForeignKey(JournalFile, models.PROTECT, db_constraint=False, db_index=False)
+    offset = models.BigIntegerField()
+    size_bytes = models.IntegerField()
+    crc32 = models.BigIntegerField()
+    received_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["sequence"]
+        constraints = [
+            models.UniqueConstraint(fields=["session", "sequence"], name="chunk_session_sequence"),
+            models.UniqueConstraint(fields=["journal", "offset"], name="chunk_journal_offset"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} {self.sequence}"
+
+
+class RecordingState(models.TextChoices):
+    """How far a session's recording is."""
+
+    EMPTY = "empty"
+    LIVE = "live"
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Recording(models.Model):
+    """The recording of a session and the state of its concatenation, in a row of its own.
+
+    Commits of chunks lock the session's row, windows lock this one: the two never wait for each other.
+    A run of the concatenation writes its `token` here first and commits only while it still stands.
+    """
+
+    session = models.OneToOneField(AudioSession, models.CASCADE, primary_key=True, related_name="recording")
+    state = models.CharField(max_length=8, choices=RecordingState.choices, default=RecordingState.EMPTY)
+    token = models.UUIDField(null=True, blank=True)
+    # The master: what is concatenated so far. Paths are relative to the storage root.
+    master_name = models.CharField(max_length=200, blank=True)
+    master_bytes = models.BigIntegerField(default=0)
+    chunks_done = models.BigIntegerField(default=0)
+    carry = models.JSONField(default=dict, blank=True)
+    progress = models.FloatField(default=0.0)
+    # The recording, once ready.
+    file_name = models.CharField(max_length=200, blank=True)
+    format = models.CharField(max_length=4, blank=True)
+    size_bytes = models.BigIntegerField(null=True, blank=True)
+    duration_seconds = models.FloatField(null=True, blank=True)
+    sha256 = models.CharField(max_length=64, blank=True)
+    ready_at = models.DateTimeField(null=True, blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error_detail = models.CharField(max_length=500, blank=True)
+    failed_sequence = models.BigIntegerField(null=True, blank=True)
+    updated_at = models.DateTimeField(auto_now=True, db_index=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["updated_at"],
+                name="recording_unfinished",
+                condition=models.Q(state__in=["empty", "live", "building"]),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} {self.state}"

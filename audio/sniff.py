@@ -1,0 +1,1 @@
+"""Pure: what the first bytes of a message say about its container."""

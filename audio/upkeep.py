@@ -1,0 +1,1 @@
+"""Upkeep: sweeps that find in the database what the queue lost, and the removal of sessions."""

@@ -1,0 +1,119 @@
+"""PURE. The parameters of a session and of a connection: their values, defaults and checks.
+
+The table in section 2 of the contract, as code: `parse_query` takes the query string of a WebSocket's URL
+(RFC 3986 section 3.4) and gives a `ConnectionRequest` or raises an error that names the valid values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from audio.errors import InvalidParameter, ParameterConflict
+
+SAMPLE_RATES_HZ = (8000, 16000, 22050, 44100, 48000, 96000)
+CHANNELS = (1, 2)
+FORMATS = ("wav", "mp3", "flac", "aac", "webm", "ogg", "mp4")
+ENCODINGS = ("s16le", "s24le", "s32le", "f32le", "mulaw", "alaw")
+CHUNK_MODES = ("auto", "stream", "files")
+LABEL_MAX_LENGTH = 255
+
+_CHOICES: dict[str, tuple[str | int, ...]] = {
+    "sample_rate": SAMPLE_RATES_HZ,
+    "channels": CHANNELS,
+    "format": FORMATS,
+    "encoding": ENCODINGS,
+    "chunks": CHUNK_MODES,
+}
+_LABELS = ("user_id", "source", "ticket")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParameters:
+    """What the audio of a session is. `sample_rate` is in Hz, `encoding` is that of headerless PCM."""
+
+    sample_rate: int
+    channels: int
+    format: str
+    encoding: str = "s16le"
+    chunks: str = "auto"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the parameters as the keys and values of the contract."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRequest:
+    """What one connection asked for: only what its query named, so that a resumed session can be compared."""
+
+    named: Mapping[str, str | int]
+    user_id: str | None = None
+    source: str | None = None
+    ticket: str | None = None
+
+    def parameters(self, defaults: SessionParameters) -> SessionParameters:
+        """Returns the parameters of a new session: what the query named, else `defaults`."""
+        return SessionParameters(**{**defaults.as_dict(), **self.named})
+
+    def check_continues(self, existing: SessionParameters) -> None:
+        """Raises ParameterConflict if the query names a value that is not the existing session's."""
+        values = existing.as_dict()
+        for name, value in self.named.items():
+            if values[name] != value:
+                raise ParameterConflict(
+                    f"The session was opened with {name}={values[name]}, not {value}.",
+                    parameter=name,
+                    received=value,
+                    valid_values=[values[name]],
+                )
+
+
+def parse_value(name: str, text: str) -> str | int:
+    """Takes a parameter's name and its text; returns its value; raises InvalidParameter with `valid_values`."""
+    choices = _CHOICES[name]
+    value: str | int = text.lower()
+    if isinstance(choices[0], int):
+        value = int(text) if text.isascii() and text.isdigit() else text
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise InvalidParameter(
+            f"{name} must be one of {listed}, not {text!r}.", parameter=name, received=text, valid_values=list(choices)
+        )
+    return value
+
+
+def parse_label(name: str, text: str) -> str:
+    """Takes a free label and returns it; raises InvalidParameter if it is empty, too long or not printable."""
+    limit = LABEL_MAX_LENGTH if name != "ticket" else 1024
+    if not 0 < len(text) <= limit or not text.isprintable():
+        raise InvalidParameter(
+            f"{name} must be 1 to {limit} printable characters.", parameter=name, received=text[:64], limit=limit
+        )
+    return text
+
+
+def parse_query(query: bytes) -> ConnectionRequest:
+    """Takes the raw query string of a connection's URL; returns what it asks for.
+
+    Raises InvalidParameter for an unknown name, a name given twice, or a value outside its range.
+    """
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=32, errors="strict")
+    except ValueError as error:
+        raise InvalidParameter(
+            "The query string is not valid UTF-8 percent-encoding of at most 32 fields.", parameter="query"
+        ) from error
+    named: dict[str, str | int] = {}
+    labels: dict[str, str] = {}
+    for name, text in pairs:
+        if name in named or name in labels:
+            raise InvalidParameter(f"{name} is given twice.", parameter=name, received=text[:64])
+        if name in _CHOICES:
+            named[name] = parse_value(name, text)
+        elif name in _LABELS:
+            labels[name] = parse_label(name, text)
+        else:
+            known = [*_CHOICES, *_LABELS]
+            raise InvalidParameter(f"There is no parameter {name[:64]!r}.", parameter=name[:64], valid_values=known)
+    return ConnectionRequest(named=named, **labels)

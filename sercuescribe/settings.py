@@ -1,0 +1,268 @@
+"""Every setting, and the only place that reads the environment; the README's table lists the same names.
+
+A value that can't be used stops the process at once with a sentence that names the variable, what it holds
+and what would be right.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+
+from audio.wire.parameters import CHANNELS, FORMATS, SAMPLE_RATES_HZ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+_env = environ.Env()
+T = TypeVar("T", int, str)
+
+
+def _text(name: str, default: str) -> str:
+    value: str = _env.str(name, default=default)
+    return value.strip()
+
+
+def _number(name: str, default: int, minimum: int, maximum: int | None = None) -> int:
+    text = _text(name, str(default))
+    try:
+        value = int(text)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
+    if value < minimum or (maximum is not None and value > maximum):
+        bound = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
+        raise ImproperlyConfigured(f"{name} must be a whole number {bound}, not {value}.")
+    return value
+
+
+def _seconds(name: str, default: float, minimum: float) -> float:
+    text = _text(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a number of seconds, not {text!r}.") from None
+    if not value >= minimum or value == float("inf"):
+        raise ImproperlyConfigured(f"{name} must be at least {minimum} seconds, not {text}.")
+    return value
+
+
+def _choice(name: str, default: T, choices: tuple[T, ...]) -> T:
+    text = _text(name, str(default))
+    for choice in choices:
+        if str(choice) == text.lower():
+            return choice
+    raise ImproperlyConfigured(f"{name} must be one of {', '.join(map(str, choices))}, not {text!r}.")
+
+
+def _flag(name: str, default: bool) -> bool:
+    return _choice(name, str(default).lower(), ("true", "false", "1", "0", "yes", "no")) in ("true", "1", "yes")
+
+
+def _list(name: str, default: str) -> list[str]:
+    return [part.strip() for part in _text(name, default).split(",") if part.strip()]
+
+
+# Server
+HOST = _text("HOST", "127.0.0.1")
+PORT = _number("PORT", 8000, 0, 65535)
+DATA_DIR = Path(_text("DATA_DIR", "var")).resolve()
+DEBUG = _flag("DEBUG", False)
+_LOOPBACK = HOST in ("127.0.0.1", "::1", "localhost")
+ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
+ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
+LOG_LEVEL = _choice("LOG_LEVEL", "INFO", ("debug", "info", "warning", "error", "INFO")).upper()
+
+
+def _secret_key() -> str:
+    """The operator's SECRET_KEY, else one made at the first start and kept in DATA_DIR, readable by its owner."""
+    if given := _text("SECRET_KEY", ""):
+        return given
+    path = DATA_DIR / "secret_key"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return path.read_text()
+    except OSError as error:
+        raise ImproperlyConfigured(f"The folder {DATA_DIR} can't be written: {error.strerror}. Set DATA_DIR.") from None
+    with os.fdopen(handle, "w") as file:
+        file.write(get_random_secret_key())
+    return path.read_text()
+
+
+SECRET_KEY = _secret_key()
+
+# Recording
+AUDIO_STORAGE_PATH = Path(_text("AUDIO_STORAGE_PATH", str(DATA_DIR / "audio"))).resolve()
+DEFAULT_SAMPLE_RATE = _choice("DEFAULT_SAMPLE_RATE", 16000, SAMPLE_RATES_HZ)
+DEFAULT_CHANNELS = _choice("DEFAULT_CHANNELS", 1, CHANNELS)
+DEFAULT_FORMAT = _choice("DEFAULT_FORMAT", "wav", FORMATS)
+FFMPEG_BINARY = _text("FFMPEG_BINARY", "")
+FFMPEG_LOGLEVEL = _choice(
+    "FFMPEG_LOGLEVEL", "error", ("quiet", "panic", "fatal", "error", "warning", "info", "verbose", "debug")
+)
+MAX_CONNECTIONS_PER_SESSION = _number("MAX_CONNECTIONS_PER_SESSION", 5, 1)
+MAX_CONCURRENT_SESSIONS = _number("MAX_CONCURRENT_SESSIONS", 10000, 1)
+MAX_MESSAGE_SIZE_BYTES = _number("MAX_MESSAGE_SIZE_BYTES", 10 * 1024 * 1024, 1024, 1 << 30)
+MAX_SESSION_DURATION_HOURS = _seconds("MAX_SESSION_DURATION_HOURS", 24, 0.001)
+CONNECTION_TIMEOUT_SECONDS = _seconds("CONNECTION_TIMEOUT_SECONDS", 300, 0.1)
+DISCONNECT_GRACE_SECONDS = _seconds("DISCONNECT_GRACE_SECONDS", 30, 0)
+JOURNAL_FILE_SIZE_BYTES = _number("JOURNAL_FILE_SIZE_BYTES", 256 * 1024 * 1024, 1024 * 1024)
+COMMIT_GATHER_MS = _number("COMMIT_GATHER_MS", 4, 0, 1000)
+WINDOW_SECONDS = _seconds("WINDOW_SECONDS", 5, 0.1)
+SWEEP_INTERVAL_SECONDS = _seconds("SWEEP_INTERVAL_SECONDS", 2, 0.1)
+HEARTBEAT_SECONDS = _seconds("HEARTBEAT_SECONDS", 5, 0.1)
+WORKER_CONCURRENCY = _number("WORKER_CONCURRENCY", 2, 1)
+
+# Database
+_SQLITE_OPTIONS: dict[str, Any] = {
+    "timeout": 30,
+    "transaction_mode": "IMMEDIATE",
+    # A committed row has to be on the disk: that is what an acknowledgement says.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+}
+
+
+def _database() -> dict[str, Any]:
+    url = _text("DATABASE_URL", "") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
+    config: dict[str, Any] = _env.db_url_config(url)
+    engine = str(config.get("ENGINE", ""))
+    if engine.endswith("sqlite3"):
+        config["OPTIONS"] = _SQLITE_OPTIONS
+        config["TEST"] = {"NAME": f"{config['NAME']}.test"}
+    elif engine.endswith("postgresql"):
+        config["CONN_HEALTH_CHECKS"] = True
+    else:
+        raise ImproperlyConfigured("DATABASE_URL must begin with postgresql:// or sqlite:///.")
+    config["CONN_MAX_AGE"] = None if engine.endswith("sqlite3") else 60
+    return config
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Redis: the channel layer, the cache and Celery's broker
+_UNIX_SOCKET_MAX_BYTES = 100
+
+
+def _redis_socket() -> Path:
+    """The bundled Redis's socket; sockaddr_un holds 108 bytes, so a deep DATA_DIR gets a short name elsewhere."""
+    path = DATA_DIR / "redis" / "redis.sock"
+    if len(os.fsencode(path)) <= _UNIX_SOCKET_MAX_BYTES:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"sercuescribe-{os.getuid()}-{digest}" / "redis.sock"
+
+
+REDIS_URL = _text("REDIS_URL", "")
+REDIS_SOCKET = _redis_socket()
+if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
+    raise ImproperlyConfigured("REDIS_URL must begin with redis://, rediss:// or unix://.")
+_REDIS = REDIS_URL or f"unix://{REDIS_SOCKET}"
+
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [_REDIS], "capacity": 10000, "prefix": "sercuescribe"},
+    }
+}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": _REDIS}}
+
+# Celery
+CELERY_BROKER_URL = f"redis+socket://{_REDIS.removeprefix('unix://')}" if _REDIS.startswith("unix://") else _REDIS
+CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_EXTENDED = True
+CELERY_TASK_TRACK_STARTED = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CONCURRENCY = WORKER_CONCURRENCY
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600}
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_IMPORTS = ("tasks.recordings",)
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_TIME_LIMIT = 6 * 3600
+
+# Django
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_celery_results",
+    "audio",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "sercuescribe.urls"
+ASGI_APPLICATION = "sercuescribe.asgi.application"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+# Static files come straight from the packages that ship them, so that no collectstatic stands between a
+# clone and a running server.
+WHITENOISE_USE_FINDERS = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "EXCEPTION_HANDLER": "audio.api.errors.handle_exception",
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "SercueScribe",
+    "DESCRIPTION": "Records live audio: durable chunks in, one exact recording out.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"daphne": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+}
