@@ -16,7 +16,7 @@ AudioError
 │   ├── DatabaseUnavailable └── JournalFailed
 └── MediaError              what was sent can't become the recording it should
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
-    ├── MediaLimitExceeded  └── FfmpegMissing
+    ├── ChunkDamaged        ├── MediaLimitExceeded  └── FfmpegMissing
 
 `code` is stable and meant for programs; the sentence is meant for people and may be reworded.
 `close_code` (RFC 6455 section 7.4; 4000 and above are ours) is the WebSocket close code that follows the
@@ -277,6 +277,14 @@ class UndecodableChunk(MediaError):
 
     code = "undecodable_chunk"
     sentence = "A chunk could not be decoded."
+
+
+class ChunkDamaged(MediaError):
+    """A stored chunk is missing from its journal or fails its CRC-32."""
+
+    code = "chunk_damaged"
+    http_status = 500
+    sentence = "A stored chunk is not as it was stored."
 
 
 class UnsupportedMedia(MediaError):

@@ -1,1 +1,178 @@
-"""."""
+"""Journal files on the disk: append and sync, read one extent, scan a file, erase a payload.
+
+Two rules make a crash harmless. A process appends only to files that it created itself (`O_EXCL`), so a torn
+tail is never written over. And after a failed or short write, or a failed sync, the file is given up: the
+kernel may have dropped the dirty pages and would report success the next time (fsync(2), "fsyncgate").
+"""
+
+import itertools
+import os
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from audio.errors import ChunkDamaged
+from audio.journal.records import ERASED, HEADER_BYTES, Header, RecordType, pack_header, parse_header
+
+FOLDER = "journals"
+_IOV_MAX = os.sysconf("SC_IOV_MAX")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a chunk is. `journal_name` is relative to the storage root, `offset` is that of the record's header."""
+
+    journal_name: str
+    offset: int
+    size_bytes: int
+    crc32: int
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in `folder` durable, as fsync(2) of a file does not."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class JournalWriter:
+    """One journal file, created and appended to by this process alone.
+
+    `name` is relative to `root`. `end` is the offset at which the next record will stand; it moves only after a
+    write that was complete. Any OSError from `append` means that the file must be given up.
+    """
+
+    def __init__(self, root: Path, process_id: uuid.UUID, number: int) -> None:
+        folder = root / FOLDER / process_id.hex[:2]
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{process_id.hex}-{number:06}.journal"
+        self.name = str(path.relative_to(root))
+        self.end = 0
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        for parent in (folder, folder.parent, root):
+            sync_folder(parent)
+
+    def append(self, buffers: Sequence[bytes]) -> None:
+        """Writes the buffers at the end and makes them durable: one writev, one fdatasync (more buffers than
+        IOV_MAX take a writev for each that many). Raises OSError."""
+        for batch in _batches(buffers):
+            expected = sum(map(len, batch))
+            written = os.writev(self._handle, batch)
+            if written != expected:
+                raise OSError(f"short write to {self.name}: {written} of {expected} bytes")
+        os.fdatasync(self._handle)
+        self.end += sum(map(len, buffers))
+
+    def close(self) -> None:
+        """Closes the file; what is in it stays."""
+        os.close(self._handle)
+
+
+def _batches(buffers: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    return (buffers[start : start + _IOV_MAX] for start in range(0, len(buffers), _IOV_MAX))
+
+
+class JournalReader:
+    """Reads chunks by their extents. Use one for one window: files are opened anew each time, because a network
+    file system promises to show another host's writes only to those who open after them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._handles: dict[str, int] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "JournalReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        self._handles.clear()
+
+    def read(self, extent: Extent) -> bytes:
+        """Returns the payload at `extent`; raises ChunkDamaged if the file does not hold it as it was stored."""
+        try:
+            payload = os.pread(self._open(extent.journal_name), extent.size_bytes, extent.offset + HEADER_BYTES)
+        except FileNotFoundError as error:
+            raise ChunkDamaged(f"The journal {extent.journal_name} is missing.") from error
+        if len(payload) != extent.size_bytes or zlib.crc32(payload) != extent.crc32:
+            raise ChunkDamaged(f"The chunk at {extent.journal_name}:{extent.offset} is not as it was stored.")
+        return payload
+
+    def _open(self, name: str) -> int:
+        handle = self._handles.get(name)
+        if handle is None:
+            handle = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+            self._stack.callback(os.close, handle)
+            self._handles[name] = handle
+        return handle
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedRecord:
+    """A record found by `scan`. `intact` says whether the payload's CRC holds."""
+
+    offset: int
+    header: Header
+    payload: bytes
+    intact: bool
+
+
+def scan(path: Path) -> Iterator[ScannedRecord]:
+    """Takes a journal file; gives its records in order, up to the first place where no record begins."""
+    with path.open("rb") as file:
+        offset = 0
+        while (header := parse_header(file.read(HEADER_BYTES))) is not None:
+            payload = file.read(header.length_bytes)
+            if len(payload) < header.length_bytes:
+                return
+            yield ScannedRecord(offset, header, payload, header.erased or zlib.crc32(payload) == header.payload_crc32)
+            offset += HEADER_BYTES + header.length_bytes
+
+
+def erase(root: Path, extents: Sequence[Extent]) -> None:
+    """Overwrites the payloads at `extents` with zeros, marks their headers erased, and syncs each file once.
+
+    The records keep their length, so that the rest of the file can still be scanned. Files that are gone, and
+    places that don't hold the chunk any more, are passed over.
+    """
+    for name, group in itertools.groupby(sorted(extents, key=lambda e: (e.journal_name, e.offset)), _name):
+        try:
+            handle = os.open(root / name, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            for extent in group:
+                _erase_one(handle, extent)
+            os.fdatasync(handle)
+        finally:
+            os.close(handle)
+
+
+def _name(extent: Extent) -> str:
+    return extent.journal_name
+
+
+def _erase_one(handle: int, extent: Extent) -> None:
+    header = parse_header(os.pread(handle, HEADER_BYTES, extent.offset))
+    if header is None or header.type is not RecordType.CHUNK or header.length_bytes != extent.size_bytes:
+        return
+    erased = pack_header(
+        RecordType.CHUNK,
+        0,
+        header.length_bytes,
+        header.session_id.bytes,
+        header.source_id,
+        header.number,
+        header.received_at_us,
+        header.epoch,
+        flags=ERASED,
+    )
+    os.pwrite(handle, erased + bytes(extent.size_bytes), extent.offset)
