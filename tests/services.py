@@ -236,7 +236,7 @@ def _start(
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # an interrupt on the terminal is for pytest, which then stops this in order
-                preexec_fn=functools.partial(_die_with_parent, ctypes.CDLL(None)),
+                preexec_fn=functools.partial(_die_with_parent, ctypes.CDLL(None), stop_signal),
                 **_as_user(user),
             )
         cleanup.callback(_stop, process, stop_signal)
@@ -245,10 +245,10 @@ def _start(
     raise pytest.UsageError(f"{name} did not start: {log.read_text()}")
 
 
-def _die_with_parent(libc: ctypes.CDLL) -> None:
-    """Asks Linux to kill this process when the run is killed and can't clean up."""
+def _die_with_parent(libc: ctypes.CDLL, stop_signal: signal.Signals) -> None:
+    """Asks Linux to stop this process when the run is killed and can't clean up."""
     if hasattr(libc, "prctl"):
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
+        libc.prctl(PR_SET_PDEATHSIG, stop_signal)
 
 
 def _wait(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
