@@ -5,7 +5,7 @@ AudioError
 │   ├── InvalidParameter    ├── ParameterConflict   ├── InvalidSessionId
 │   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
 │   ├── FormatMismatch      ├── MissingHeader       ├── MessageTooLarge
-│   └── NotAllowed
+│   ├── NotAllowed          ├── PreconditionFailed  └── RangeNotSatisfiable
 ├── SessionError            the session's state forbids it
 │   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
 │   ├── OneSourceOnly       ├── TooManyConnections  └── SessionBusy
@@ -133,6 +133,22 @@ class NotAllowed(RequestError):
     code = "not_allowed"
     http_status = 403
     sentence = "You are not allowed to do this."
+
+
+class PreconditionFailed(RequestError):
+    """If-Match or If-Unmodified-Since does not hold (RFC 9110 section 15.5.13)."""
+
+    code = "precondition_failed"
+    http_status = 412
+    sentence = "What is here is not what the request's precondition names."
+
+
+class RangeNotSatisfiable(RequestError):
+    """A Range asks for bytes that are not there (RFC 9110 section 15.5.17); details have the `size_bytes`."""
+
+    code = "range_not_satisfiable"
+    http_status = 416
+    sentence = "The range lies outside of the recording."
 
 
 class SessionError(AudioError):
