@@ -1,1 +1,255 @@
-"""."""
+"""The WebSocket: moves messages between the socket, the pure protocol (`audio.wire`) and the ingest.
+
+Channels' stock consumer dispatches every message through a look-up, an executor hop and a task wait, which
+costs several times the server's own work for a message. This consumer has a receive loop of its own and keeps
+the rest of Channels: scopes, routing, the channel layer (read once for the whole process, in `audio.ingest`).
+
+A connection is two loops: `_receive_all` reads, `_send_all` sends what the protocol gives out, in order. Reading
+stops while too much is in flight or too many answers wait for a slow reader; the ASGI server then stops reading
+from the socket, and TCP holds the client back.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from channels.consumer import AsyncConsumer
+from django.conf import settings
+
+from audio import ingest, sniff
+from audio.errors import AudioError, FormatMismatch, IdleTimeout, MissingHeader, Overloaded, Superseded
+from audio.ingest.index import Accepted, Outcome, Producer
+from audio.wire import messages
+from audio.wire.connection import SERVICE_RESTART, Close, Connection
+from audio.wire.messages import Action
+from audio.wire.parameters import parse_query
+
+logger = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT_BYTES = 1024 * 1024
+MAX_BACKLOG = 16384
+
+
+async def start() -> None:
+    """Makes this process ready to take chunks; the web server calls it before it listens."""
+    await ingest.current()
+
+
+async def drain() -> None:
+    """Ends every connection after its last answer, with 1012; the web server calls it before it stops."""
+    await ingest.drain()
+
+
+class AudioConsumer(AsyncConsumer):
+    """One connection of section 2 of the contract: `/api/ws/audio` and `/api/ws/audio/{session_id}`."""
+
+    connection_id: int
+    producer: Producer
+    _ingest: ingest.Ingest
+    _opened: ingest.Opened
+    _protocol: Connection
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serves one connection to its end."""
+        self.scope: Any = scope
+        self._receive: Any = receive
+        self._send: Any = send
+        self._in_flight_bytes = 0
+        self._news = asyncio.Event()
+        self._progress = asyncio.Event()
+        await self._receive()
+        await self._send({"type": "websocket.accept"})
+        if await self._open():
+            await self._serve()
+
+    # What the ingest calls, on the event loop.
+
+    def settle(self, size_bytes: int, outcome: Outcome) -> None:
+        """The oldest chunk in flight has its outcome."""
+        self._in_flight_bytes -= size_bytes
+        if isinstance(outcome, Accepted):
+            self._protocol.stored(outcome.sequence)
+        else:
+            self._protocol.refused(outcome)
+
+    def wake(self) -> None:
+        """There may be something to send, and room to receive."""
+        self._news.set()
+        self._progress.set()
+
+    def session_closed(self) -> None:
+        """The session was closed elsewhere."""
+        self._protocol.closed()
+        self.wake()
+
+    def superseded(self) -> None:
+        """A newer connection has taken over the source."""
+        self._protocol.reject(Superseded())
+        self.wake()
+
+    def go_away(self) -> None:
+        """The server stops: answer what is in flight, then close."""
+        self._protocol.end(SERVICE_RESTART)
+        self.wake()
+
+    # Opening.
+
+    async def _open(self) -> bool:
+        """Validates, opens and greets; a refusal is sent as an error, then the close code. Returns success."""
+        session_text = self.scope["url_route"]["kwargs"].get("session_id")
+        try:
+            request = parse_query(self.scope["query_string"])
+            session_id = ingest.parse_session_id(session_text) if session_text else None
+            self._ingest = await ingest.current()
+            if self._ingest.draining:
+                raise Overloaded("The server is stopping; reconnect in a moment.")
+            self._opened = await self._ingest.run(ingest.open_connection, request, session_id, self._ingest.process_id)
+        except AudioError as error:
+            await self._refuse(error, session_text)
+            return False
+        self._greet(self._opened)
+        return True
+
+    async def _refuse(self, error: AudioError, session_text: str | None) -> None:
+        status = error.details.pop("status", None)
+        with contextlib.suppress(OSError):
+            await self._send({"type": "websocket.send", "text": messages.refusal(error, session_text, None, status)})
+            await self._send({"type": "websocket.close", "code": error.close_code or 1011})
+
+    def _greet(self, opened: "ingest.Opened") -> None:
+        session, source = opened.session, opened.source
+        self.connection_id, self.producer = opened.connection_id, opened.producer
+        self._format, self._chunk_mode = session.format, session.chunk_mode
+        self._begun = bool(source.chunk_count if source.name else session.total_chunks)
+        self._protocol = Connection(str(session.pk), session.total_chunks, session.status)
+        named = {"source": source.name, "source_chunk_count": source.chunk_count} if source.name else {}
+        self._protocol.greet(
+            messages.RESUMED if opened.resumed else messages.CREATED,
+            **session.parameters.as_dict(),
+            user_id=session.user_id,
+            byte_count=session.byte_count,
+            **named,
+            max_message_size_bytes=settings.MAX_MESSAGE_SIZE_BYTES,
+            connection_timeout_seconds=settings.CONNECTION_TIMEOUT_SECONDS,
+        )
+
+    # Serving.
+
+    async def _serve(self) -> None:
+        """Runs both loops until the connection has ended, then signs it off."""
+        loop = asyncio.get_running_loop()
+        self._heard_at = loop.time()
+        timer = loop.call_later(settings.CONNECTION_TIMEOUT_SECONDS, self._check_idle, loop)
+        self._idle_timer = timer
+        sender = asyncio.create_task(self._send_all())
+        self._ingest.add(self)
+        try:
+            await self._receive_all()
+        finally:
+            self._idle_timer.cancel()
+            await self._settled()
+            sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await sender
+            await self._ingest.remove(self)
+
+    def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer a connection, moved on when it fires: re-arming it for every message would cost more."""
+        due = self._heard_at + settings.CONNECTION_TIMEOUT_SECONDS
+        if due <= loop.time():
+            self._protocol.fail(IdleTimeout(limit=settings.CONNECTION_TIMEOUT_SECONDS))
+            self.wake()
+        else:
+            self._idle_timer = loop.call_at(due, self._check_idle, loop)
+
+    async def _receive_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            self._heard_at = loop.time()
+            payload = message.get("bytes")
+            if payload is None:
+                await self._take_text(message["text"])
+            else:
+                self._take_binary(payload)
+            if self._full():
+                await self._until_room()
+
+    def _take_binary(self, payload: bytes) -> None:
+        if (refusal := self._mismatch(payload)) is not None:
+            self._protocol.reject(refusal)
+            self._news.set()
+        elif self._protocol.receive_binary(len(payload)):
+            self._begun = True
+            self._in_flight_bytes += len(payload)
+            self._ingest.submit(self, payload)
+        else:
+            self._news.set()
+
+    def _mismatch(self, payload: bytes) -> AudioError | None:
+        """What in the message's first bytes contradicts the session; looked at before anything is stored."""
+        found = sniff.contradicts(self._format, payload)
+        if found is not None and (not self._begun or self._chunk_mode != "stream"):
+            return FormatMismatch(
+                f"The message begins as {found}, but the session's format is {self._format}.",
+                received=str(found),
+                valid_values=[self._format],
+            )
+        if payload and not self._begun and sniff.lacks_header(self._format, payload):
+            return MissingHeader(valid_values=[self._format])
+        return None
+
+    async def _take_text(self, text: str) -> None:
+        action = self._protocol.receive_text(text)
+        if action is not None:
+            await self._settled()
+            try:
+                await self._act(action)
+            except AudioError as error:
+                self._protocol.reject(error)
+        self._news.set()
+
+    async def _act(self, action: Action) -> None:
+        session_id = self.producer.session_id
+        if action is Action.CLOSE_SESSION:
+            await self._ingest.run(ingest.close_session, session_id)
+            self._protocol.closed()
+        elif action is Action.PAUSE:
+            await self._ingest.run(ingest.pause_session, session_id)
+            self._protocol.paused()
+        elif action is Action.RESUME:
+            await self._ingest.run(ingest.resume_session, session_id)
+            self._protocol.resumed()
+
+    def _full(self) -> bool:
+        return (
+            self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES
+            or self._protocol.backlog >= MAX_BACKLOG
+            or not self._ingest.has_room
+        )
+
+    async def _until_room(self) -> None:
+        while self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES or self._protocol.backlog >= MAX_BACKLOG:
+            self._progress.clear()
+            await self._progress.wait()
+        await self._ingest.room()
+
+    async def _settled(self) -> None:
+        while self._protocol.unsettled:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _send_all(self) -> None:
+        while True:
+            for item in self._protocol.outgoing():
+                if isinstance(item, Close):
+                    await self._send({"type": "websocket.close", "code": item.code})
+                    return
+                await self._send({"type": "websocket.send", "text": item})
+            self._progress.set()
+            self._news.clear()
+            await self._news.wait()

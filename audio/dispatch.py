@@ -4,6 +4,8 @@ A request is a hint: the broker may lose it, or be away. The sweep finds in the 
 """
 
 import logging
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from celery import current_app
@@ -13,17 +15,27 @@ from kombu.exceptions import OperationalError
 logger = logging.getLogger(__name__)
 
 CONCATENATE = "sercuescribe.concatenate"
-SWEEP = "sercuescribe.sweep"
+CONCATENATE_LIVE = "sercuescribe.concatenate_live"
 
 
-def send(name: str, *arguments: Any) -> None:
-    """Asks for task `name` now; a broker that is away costs a log line and a delay until the next sweep."""
+def concatenate(session_id: uuid.UUID) -> None:
+    """Asks for the recording of a session to be brought up to date, and finished if the session is closed.
+
+    The request leaves once the surrounding transaction, if any, is committed.
+    """
+    transaction.on_commit(lambda: _send(CONCATENATE, [str(session_id)]))
+
+
+def concatenate_live(session_ids: Sequence[uuid.UUID], expires_seconds: float) -> None:
+    """Asks for the next windows of open sessions, in one task: a task a session would cost more than the chunks.
+
+    A request that waits for `expires_seconds` is dropped, because a newer one is behind it.
+    """
+    _send(CONCATENATE_LIVE, [[str(session_id) for session_id in session_ids]], expires=expires_seconds)
+
+
+def _send(name: str, arguments: list[Any], **options: Any) -> None:
     try:
-        current_app.send_task(name, args=[str(argument) for argument in arguments])
+        current_app.send_task(name, args=arguments, **options)
     except OperationalError as error:
-        logger.warning("broker away, %s %s is left to the sweep: %s", name, arguments, error)
-
-
-def send_on_commit(name: str, *arguments: Any) -> None:
-    """Asks for task `name` once the surrounding transaction, if any, is committed."""
-    transaction.on_commit(lambda: send(name, *arguments))
+        logger.warning("the broker is away, %s %s is left to the sweep: %s", name, arguments, error)

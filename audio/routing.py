@@ -1,1 +1,24 @@
-"""The WebSocket paths."""
+"""The WebSocket paths; like the HTTP paths they work with and without a trailing slash."""
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from channels.routing import URLRouter
+from django.urls import re_path
+
+from audio.consumers import AudioConsumer
+
+
+async def refuse_unknown_path(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Rejects the handshake of a path that is not ours: the server answers 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": "unknown path"})
+
+
+_audio = AudioConsumer.as_asgi()
+
+application = URLRouter(
+    [
+        re_path(r"^api/ws/audio/?$", _audio),
+        re_path(r"^api/ws/audio/(?P<session_id>[^/]+)/?$", _audio),
+        re_path(r"", refuse_unknown_path),
+    ]
+)

@@ -1,0 +1,34 @@
+"""Taking chunks: sessions are opened and closed here, chunks are made durable, connections are kept count of."""
+
+from audio.ingest.process import Ingest, LiveConnection, current, drain
+from audio.ingest.sessions import (
+    Opened,
+    close_if,
+    close_session,
+    create_session,
+    default_parameters,
+    open_connection,
+    parse_session_id,
+    pause_session,
+    release_process,
+    resume_session,
+)
+from audio.ingest.tickets import make_ticket
+
+__all__ = [
+    "Ingest",
+    "LiveConnection",
+    "Opened",
+    "close_if",
+    "close_session",
+    "create_session",
+    "current",
+    "default_parameters",
+    "drain",
+    "make_ticket",
+    "open_connection",
+    "parse_session_id",
+    "pause_session",
+    "release_process",
+    "resume_session",
+]

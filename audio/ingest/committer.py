@@ -1,0 +1,247 @@
+"""The committer: one thread that makes chunks durable, a batch at a time.
+
+A batch is what has arrived while the last one was committed, plus what arrives within a few milliseconds of
+gathering. It costs one write and one fdatasync of the journal, one transaction of the database, and one
+wake-up of the event loop, however many sessions are in it. Only after all of that does an outcome leave here.
+"""
+
+import errno
+import logging
+import os
+import threading
+import time
+import uuid
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+
+from audio.errors import AudioError, JournalFailed, StorageFull
+from audio.ingest.index import Accepted, ChunkIndex, Outcome, Placed, Producer
+from audio.journal.files import JournalWriter
+from audio.journal.records import HEADER_BYTES, Committed, RecordType, commit_record, pack_header, session_record
+from audio.journal.records import void_record as make_void_record
+
+logger = logging.getLogger(__name__)
+
+BATCH_MAX_CHUNKS = 2000
+BATCH_MAX_BYTES = 8 * 1024 * 1024
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(slots=True)
+class Append:
+    """A chunk on its way: who sends it, its bytes, when it arrived, and who waits for the outcome."""
+
+    producer: Producer
+    payload: bytes
+    received_at_us: int
+    waiter: Any
+
+
+Settled = tuple[Append, Outcome]
+
+
+class _OpenJournal:
+    """A journal file, the key of its row, and what still has to be written into it about the last batch."""
+
+    def __init__(self, writer: JournalWriter, journal_id: int) -> None:
+        self.writer = writer
+        self.id = journal_id
+        self.described: set[tuple[uuid.UUID, int]] = set()
+        self.trailer: list[bytes] = []
+
+
+class Committer:
+    """Takes chunks from the event loop's thread with `submit`; gives outcomes to `deliver` from its own thread.
+
+    The outcomes of one producer come in the order in which its chunks were submitted.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        process_id: uuid.UUID,
+        deliver: Callable[[list[Settled]], None],
+        gather_seconds: float,
+        journal_file_size_bytes: int,
+    ) -> None:
+        self._root = root
+        self._process_id = process_id
+        self._deliver = deliver
+        self._gather_seconds = gather_seconds
+        self._journal_file_size_bytes = journal_file_size_bytes
+        self._index = ChunkIndex()
+        self._journal: _OpenJournal | None = None
+        self._journals_opened = 0
+        self._pending: deque[Append] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._last_flush_seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def submit(self, append: Append) -> None:
+        """Takes a chunk; its outcome comes through `deliver`."""
+        with self._changed:
+            self._pending.append(append)
+            if len(self._pending) == 1:
+                self._changed.notify()
+
+    def stop(self) -> None:
+        """Commits what is pending, closes the journal and ends the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        ended_well = False
+        try:
+            while batch := self._take():
+                started = time.monotonic()
+                outcomes = self._commit(batch)
+                self._last_flush_seconds = time.monotonic() - started
+                self._deliver(list(zip(batch, outcomes, strict=True)))
+            self._retire_journal()
+            connection.close()
+            ended_well = True
+        finally:
+            if not ended_well:
+                self._die()
+
+    @staticmethod
+    def _die() -> None:
+        """A committer that died of a fault of ours would leave every client waiting: end the process, so that
+        its supervisor starts a sound one. Nothing acknowledged is lost by it."""
+        logger.critical("the committer died", exc_info=True)
+        os._exit(70)
+
+    def _take(self) -> list[Append]:
+        """Waits for chunks and returns a batch of them; an empty one means that it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._stopping)
+        if self._last_flush_seconds < self._gather_seconds and len(self._pending) < BATCH_MAX_CHUNKS:
+            time.sleep(self._gather_seconds)
+        batch: list[Append] = []
+        size_bytes = 0
+        with self._changed:
+            while self._pending and len(batch) < BATCH_MAX_CHUNKS and size_bytes < BATCH_MAX_BYTES:
+                batch.append(self._pending.popleft())
+                size_bytes += len(batch[-1].payload)
+        return batch
+
+    def _commit(self, batch: list[Append]) -> list[Outcome]:
+        """Returns an outcome for each chunk. A failed producer's chunks don't reach the journal any more."""
+        live = [append for append in batch if append.producer.failed is None]
+        outcomes = iter(self._store(live) if live else ())
+        return [next(outcomes) if before is None else before for before in self._failures(batch, live)]
+
+    @staticmethod
+    def _failures(batch: list[Append], live: list[Append]) -> list[AudioError | None]:
+        stored = set(map(id, live))
+        return [None if id(append) in stored else append.producer.failed for append in batch]
+
+    def _store(self, batch: list[Append]) -> Sequence[Outcome]:
+        try:
+            journal = self._open_journal()
+            placed = self._write(journal, batch)
+            outcomes = self._index.commit(journal.id, placed)
+        except AudioError as error:
+            return self._fail(batch, error)
+        except OSError as error:
+            logger.error("journal failed: %s", error)
+            full = error.errno in _NO_SPACE
+            return self._fail(batch, StorageFull() if full else JournalFailed())
+        self._note(journal, placed, outcomes)
+        return outcomes
+
+    def _fail(self, batch: list[Append], error: AudioError) -> Sequence[Outcome]:
+        """What is durable in the file is not known any more: give it up, and these producers with it."""
+        self._abandon_journal()
+        for append in batch:
+            append.producer.failed = error
+        return [error] * len(batch)
+
+    def _write(self, journal: _OpenJournal, batch: list[Append]) -> list[Placed]:
+        buffers, journal.trailer = journal.trailer, []
+        end = journal.writer.end + sum(map(len, buffers))
+        placed: list[Placed] = []
+        for append in batch:
+            end += self._describe(journal, append.producer, buffers)
+            crc32 = zlib.crc32(append.payload)
+            buffers += (self._header(append, crc32), append.payload)
+            placed.append(Placed(append.producer, end, len(append.payload), crc32, append.received_at_us))
+            end += HEADER_BYTES + len(append.payload)
+        journal.writer.append(buffers)
+        return placed
+
+    @staticmethod
+    def _header(append: Append, crc32: int) -> bytes:
+        producer = append.producer
+        producer.number += 1
+        return pack_header(
+            RecordType.CHUNK,
+            crc32,
+            len(append.payload),
+            producer.session_id.bytes,
+            producer.source_id,
+            producer.number,
+            append.received_at_us,
+            producer.epoch or 0,
+        )
+
+    @staticmethod
+    def _describe(journal: _OpenJournal, producer: Producer, buffers: list[bytes]) -> int:
+        """Puts what is known of a session before its first chunk in this file; returns the bytes it takes."""
+        key = (producer.session_id, producer.source_id)
+        if key in journal.described:
+            return 0
+        journal.described.add(key)
+        buffers.append(session_record(producer.session_id.bytes, producer.source_id, producer.description))
+        return len(buffers[-1])
+
+    @staticmethod
+    def _note(journal: _OpenJournal, placed: Sequence[Placed], outcomes: Sequence[Outcome]) -> None:
+        """Prepares what the next write says about this batch, for those who verify the file or rebuild the index."""
+        pairs = list(zip(placed, outcomes, strict=True))
+        committed = [Committed(p.offset, o.sequence, o.source_count) for p, o in pairs if isinstance(o, Accepted)]
+        refused = [p.offset for p, o in pairs if not isinstance(o, Accepted)]
+        if committed:
+            journal.trailer.append(commit_record(committed))
+        if refused:
+            journal.trailer.append(make_void_record(refused))
+
+    def _open_journal(self) -> _OpenJournal:
+        if self._journal is not None and self._journal.writer.end >= self._journal_file_size_bytes:
+            self._retire_journal()
+        if self._journal is None:
+            self._journals_opened += 1
+            writer = JournalWriter(self._root, self._process_id, self._journals_opened)
+            try:
+                self._journal = _OpenJournal(writer, self._index.create_journal(writer.name, self._process_id))
+            except AudioError:
+                writer.close()
+                raise
+        return self._journal
+
+    def _retire_journal(self) -> None:
+        """Writes what is left to say about the last batch and closes the file."""
+        if self._journal is not None and self._journal.trailer:
+            try:
+                self._journal.writer.append(self._journal.trailer)
+            except OSError as error:
+                logger.warning("the end of a journal could not be written, its rows are not touched: %s", error)
+        self._abandon_journal()
+
+    def _abandon_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.writer.close()
+            self._journal = None

@@ -1,0 +1,38 @@
+"""What processes tell each other over the channel layer: a session was closed, a source was taken over.
+
+These are hints that make a remote connection hear at once what the database already says. The layer may lose
+them; each process also looks in the database with every heartbeat (`process.py`).
+"""
+
+import logging
+import uuid
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.db import transaction
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+GROUP = "ingest"
+CLOSED = "session.closed"
+SUPERSEDED = "source.superseded"
+
+
+def session_closed(session_id: uuid.UUID) -> None:
+    """Tells every process, once the surrounding transaction is committed, that a session takes no more."""
+    transaction.on_commit(lambda: _send({"type": CLOSED, "session_id": str(session_id)}))
+
+
+def source_superseded(source_id: int, epoch: int) -> None:
+    """Tells every process, after the commit, that connections of this source before `epoch` are over."""
+    transaction.on_commit(lambda: _send({"type": SUPERSEDED, "source_id": source_id, "epoch": epoch}))
+
+
+def _send(event: dict[str, Any]) -> None:
+    layer = get_channel_layer()
+    try:
+        async_to_sync(layer.group_send)(GROUP, event)
+    except (RedisError, OSError) as error:
+        logger.warning("the channel layer is away, %s will be found in the database: %s", event["type"], error)

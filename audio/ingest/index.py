@@ -1,0 +1,252 @@
+"""The commit transaction: gives a batch of journalled chunks their places and their rows.
+
+One transaction a batch, with a number of statements that does not depend on the number of chunks: lock the
+sessions and the named sources in the order of their keys, decide, update the counters, insert the rows. The
+same transaction refuses the chunks of closed or paused sessions and of superseded connections. It speaks SQL
+rather than the ORM, because a row a chunk through the ORM costs several times the rest of the path.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import Error as DatabaseFailure
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db.backends.utils import CursorWrapper
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
+from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, SessionStatus
+
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 10.0
+_LOST = (OperationalError, InterfaceError, IntegrityError)
+_CHUNK_COLUMNS = ("session_id", "sequence", "source_id", "journal_id", "offset", "size_bytes", "crc32", "received_at")
+
+
+@dataclass(slots=True)
+class Producer:
+    """A connection as the commit sees it: whose chunks they are, and whether it may still write.
+
+    `epoch` is that of its named source, None for the unnamed. `failed` is set with the first fatal refusal:
+    from then on nothing of this connection is stored, because a hole in a source could not be resumed.
+    """
+
+    session_id: uuid.UUID
+    source_id: int
+    epoch: int | None
+    description: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+    failed: AudioError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A chunk that is durable in the journal at `offset` and waits for its row."""
+
+    producer: Producer
+    offset: int
+    size_bytes: int
+    crc32: int
+    received_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The chunk's row is committed: its place in the session, and the count of its source if that is named."""
+
+    sequence: int
+    source_count: int
+
+
+Outcome = Accepted | AudioError
+
+
+@dataclass(slots=True)
+class _Counters:
+    status: str
+    total_chunks: int
+    added_chunks: int = 0
+    added_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _SourceCounters:
+    epoch: int
+    chunk_count: int
+    added_chunks: int = 0
+
+
+class ChunkIndex:
+    """Commits batches. Belongs to one thread, whose Django connection it owns and replaces when it breaks."""
+
+    def create_journal(self, name: str, process_id: uuid.UUID) -> int:
+        """Takes a new journal's name; returns the key of its row. Raises DatabaseUnavailable."""
+
+        def create() -> int:
+            return JournalFile.objects.get_or_create(name=name, defaults={"process_id": process_id})[0].pk
+
+        return int(self._persist(create))
+
+    def commit(self, journal_id: int, batch: Sequence[Placed]) -> list[Outcome]:
+        """Takes chunks of one journal, in the order of their offsets; returns their outcomes in that order.
+
+        When it returns, what it accepted is durable. Raises DatabaseUnavailable: the outcome is then not known.
+        """
+        attempts = 0
+
+        def attempt() -> list[Outcome]:
+            nonlocal attempts
+            attempts += 1
+            with transaction.atomic(), connection.cursor() as cursor:
+                return _Transaction(cursor, journal_id, batch).run(look_for_own_rows=attempts > 1)
+
+        outcomes: list[Outcome] = self._persist(attempt)
+        return outcomes
+
+    def _persist(self, function: Any) -> Any:
+        """Runs the function until it succeeds, on a new connection after each failure."""
+        retrying = Retrying(
+            stop=stop_after_delay(_RETRY_SECONDS),
+            wait=wait_exponential_jitter(initial=0.02, max=1.0),
+            retry=retry_if_exception_type(_LOST),
+            after=lambda state: connection.close(),
+            reraise=True,
+        )
+        try:
+            return retrying(function)
+        except DatabaseFailure as error:
+            logger.error("the database failed: %s", error)
+            raise DatabaseUnavailable from error
+
+
+class _Transaction:
+    """The statements of one attempt. Its caller holds the transaction open."""
+
+    def __init__(self, cursor: CursorWrapper, journal_id: int, batch: Sequence[Placed]) -> None:
+        self._cursor = cursor
+        self._journal_id = journal_id
+        self._batch = batch
+        self._lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
+        self._sessions: dict[uuid.UUID, _Counters] = {}
+        self._sources: dict[int, _SourceCounters] = {}
+
+    def run(self, look_for_own_rows: bool) -> list[Outcome]:
+        self._lock_sessions()
+        self._lock_sources()
+        if look_for_own_rows and (own := self._own_rows()):
+            return [own.get(placed.offset) or self._place(placed) for placed in self._batch]
+        outcomes = [self._place(placed) for placed in self._batch]
+        self._write_counters()
+        self._insert([(p, o) for p, o in zip(self._batch, outcomes, strict=True) if isinstance(o, Accepted)])
+        return outcomes
+
+    def _place(self, placed: Placed) -> Outcome:
+        producer = placed.producer
+        session = self._sessions.get(producer.session_id)
+        source = self._sources.get(producer.source_id)
+        if (refusal := _refusal(producer, session, source)) is not None:
+            if refusal.close_code is not None:
+                producer.failed = refusal
+            return refusal
+        assert session is not None  # noqa: S101 - _refusal answers for a missing one
+        session.added_chunks += 1
+        session.added_bytes += placed.size_bytes
+        if source is not None:
+            source.added_chunks += 1
+        return Accepted(
+            sequence=session.total_chunks + session.added_chunks,
+            source_count=source.chunk_count + source.added_chunks if source is not None else 0,
+        )
+
+    def _lock_sessions(self) -> None:
+        keys = {placed.producer.session_id for placed in self._batch}
+        rows = self._select(AudioSession, ("id", "status", "total_chunks"), [_session_key(key) for key in keys])
+        self._sessions = {_uuid(key): _Counters(status, total) for key, status, total in rows}
+
+    def _lock_sources(self) -> None:
+        keys = {placed.producer.source_id for placed in self._batch if placed.producer.epoch is not None}
+        if keys:
+            rows = self._select(AudioSource, ("id", "epoch", "chunk_count"), sorted(keys))
+            self._sources = {key: _SourceCounters(epoch, count) for key, epoch, count in rows}
+
+    def _select(self, model: Any, columns: Sequence[str], keys: list[Any]) -> Iterable[Any]:
+        marks = ", ".join(["%s"] * len(keys))
+        sql = f"SELECT {', '.join(columns)} FROM {model._meta.db_table} WHERE id IN ({marks}) ORDER BY id{self._lock}"  # noqa: S608
+        self._cursor.execute(sql, keys)
+        rows: Iterable[Any] = self._cursor.fetchall()
+        return rows
+
+    def _own_rows(self) -> dict[int, Accepted]:
+        """What an earlier attempt, whose commit was not confirmed, has in fact committed."""
+        rows = AudioChunk.objects.filter(
+            journal_id=self._journal_id, offset__gte=self._batch[0].offset, offset__lte=self._batch[-1].offset
+        ).values_list("offset", "sequence", "source__chunk_count")
+        return {offset: Accepted(sequence, count) for offset, sequence, count in rows}
+
+    def _write_counters(self) -> None:
+        now = connection.ops.adapt_datetimefield_value(datetime.now(UTC))
+        self._cursor.executemany(
+            f"UPDATE {AudioSession._meta.db_table}"  # noqa: S608
+            " SET total_chunks = total_chunks + %s, byte_count = byte_count + %s, last_chunk_at = %s WHERE id = %s",
+            [
+                (counters.added_chunks, counters.added_bytes, now, _session_key(key))
+                for key, counters in self._sessions.items()
+                if counters.added_chunks
+            ],
+        )
+        sources = [(counters.added_chunks, key) for key, counters in self._sources.items() if counters.added_chunks]
+        if sources:
+            self._cursor.executemany(
+                f"UPDATE {AudioSource._meta.db_table} SET chunk_count = chunk_count + %s WHERE id = %s",  # noqa: S608
+                sources,
+            )
+
+    def _insert(self, accepted: list[tuple[Placed, Accepted]]) -> None:
+        rows = [self._row(placed, outcome) for placed, outcome in accepted]
+        columns = ", ".join(f'"{column}"' for column in _CHUNK_COLUMNS)
+        table = AudioChunk._meta.db_table
+        if connection.vendor == "postgresql":
+            with self._cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+        else:
+            marks = ", ".join(["%s"] * len(_CHUNK_COLUMNS))
+            self._cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)  # noqa: S608
+
+    def _row(self, placed: Placed, outcome: Accepted) -> tuple[Any, ...]:
+        received_at = datetime.fromtimestamp(placed.received_at_us / 1_000_000, UTC)
+        return (
+            _session_key(placed.producer.session_id),
+            outcome.sequence,
+            placed.producer.source_id,
+            self._journal_id,
+            placed.offset,
+            placed.size_bytes,
+            placed.crc32,
+            connection.ops.adapt_datetimefield_value(received_at),
+        )
+
+
+def _refusal(producer: Producer, session: _Counters | None, source: _SourceCounters | None) -> AudioError | None:
+    if producer.failed is not None:
+        return producer.failed
+    if session is None:
+        return SessionNotFound("The session was deleted.")
+    if producer.epoch is not None and (source is None or source.epoch != producer.epoch):
+        return Superseded()
+    if session.status == SessionStatus.PAUSED:
+        return SessionPaused()
+    return SessionClosed() if session.status != SessionStatus.ACTIVE else None
+
+
+def _session_key(session_id: uuid.UUID) -> Any:
+    return session_id if connection.features.has_native_uuid_field else session_id.hex
+
+
+def _uuid(key: Any) -> uuid.UUID:
+    return key if isinstance(key, uuid.UUID) else uuid.UUID(key)

@@ -1,0 +1,311 @@
+"""The ingest of this process: its committer, its connections, its heartbeat.
+
+`current()` is the one place that keeps state for the whole process: all connections share one committer, and
+so one journal file. Everything here runs on the event loop's thread, except what is handed to the executor.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.db import Error as DatabaseFailure
+from django.db import close_old_connections
+from django.utils import timezone
+from redis.exceptions import RedisError
+
+from audio import dispatch
+from audio.errors import AudioError, DatabaseUnavailable
+from audio.ingest import events, sessions
+from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.index import Accepted, Outcome, Producer
+from audio.models import OPEN_STATUSES, AudioConnection, AudioSource, IngestProcess
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_IN_FLIGHT_BYTES = 32 * 1024 * 1024
+WINDOW_BYTES = 1024 * 1024
+_TICK_SECONDS = 1.0
+_DRAIN_SECONDS = 4.0
+
+
+class LiveConnection(Protocol):
+    """What the ingest needs of a connection; `audio.consumers` has it."""
+
+    connection_id: int
+    producer: Producer
+
+    def settle(self, size_bytes: int, outcome: Outcome) -> None:
+        """The oldest chunk in flight, of this size, has its outcome."""
+
+    def wake(self) -> None:
+        """There may be something to send."""
+
+    def session_closed(self) -> None:
+        """The session was closed elsewhere."""
+
+    def superseded(self) -> None:
+        """A newer connection has taken over the source."""
+
+    def go_away(self) -> None:
+        """The server stops: answer what is in flight, then close."""
+
+
+class _Waiting:
+    """Audio of one session that no window has been asked for yet."""
+
+    __slots__ = ("since", "size_bytes")
+
+    def __init__(self) -> None:
+        self.since = time.monotonic()
+        self.size_bytes = 0
+
+
+class Ingest:
+    """Everything that takes chunks in this process. Made on the event loop that it serves."""
+
+    def __init__(self) -> None:
+        self.process_id = uuid.uuid4()
+        self.in_flight_bytes = 0
+        self._loop = asyncio.get_running_loop()
+        self._connections: dict[int, LiveConnection] = {}
+        self._waiting: dict[uuid.UUID, _Waiting] = {}
+        self._room = asyncio.Event()
+        self._room.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.draining = False
+        self._starting = asyncio.Lock()
+        self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sessions")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._committer = Committer(
+            root=settings.AUDIO_STORAGE_PATH,
+            process_id=self.process_id,
+            deliver=self._deliver,
+            gather_seconds=settings.COMMIT_GATHER_MS / 1000,
+            journal_file_size_bytes=settings.JOURNAL_FILE_SIZE_BYTES,
+        )
+
+    def belongs_here(self) -> bool:
+        """Whether this ingest serves the event loop that runs now."""
+        return self._loop is asyncio.get_running_loop()
+
+    async def started(self) -> None:
+        """Starts on the first call; returns once the process is registered. Raises DatabaseUnavailable."""
+        async with self._starting:
+            if not self._tasks:
+                await self._start()
+
+    async def _start(self) -> None:
+        await self.run(_register, self.process_id)
+        self._committer.start()
+        self._tasks = [
+            asyncio.create_task(self._beat(), name="heartbeat"),
+            asyncio.create_task(self._ask_for_windows(), name="windows"),
+            asyncio.create_task(self._listen(), name="events"),
+        ]
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs a function that uses the database in a thread of the executor; raises DatabaseUnavailable."""
+        return await self._loop.run_in_executor(self._executor, _with_database, function, *arguments)
+
+    def add(self, connection: LiveConnection) -> None:
+        """A connection may submit from now on."""
+        self._connections[connection.connection_id] = connection
+        self._empty.clear()
+        if self.draining:
+            connection.go_away()
+
+    async def remove(self, connection: LiveConnection) -> None:
+        """A connection has ended; its row goes."""
+        if self._connections.pop(connection.connection_id, None) is not None and not self.draining:
+            await self.run(sessions.release_connection, connection.connection_id)
+        if not self._connections:
+            self._empty.set()
+
+    def submit(self, connection: LiveConnection, payload: bytes) -> None:
+        """Hands a chunk to the committer; its outcome comes through `connection.settle`."""
+        self.in_flight_bytes += len(payload)
+        if self.in_flight_bytes >= MAX_IN_FLIGHT_BYTES:
+            self._room.clear()
+        self._committer.submit(Append(connection.producer, payload, time.time_ns() // 1000, connection))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the process takes more bytes now."""
+        return self._room.is_set()
+
+    async def room(self) -> None:
+        """Waits until the process takes more bytes."""
+        await self._room.wait()
+
+    async def drain(self) -> None:
+        """Lets every connection settle, answer and close; then stops the committer and signs the process off."""
+        self.draining = True
+        for connection in list(self._connections.values()):
+            connection.go_away()
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._empty.wait()
+        except TimeoutError:
+            logger.warning("%d connections did not take their last answers", len(self._connections))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._committer.stop)
+        await self.run(sessions.release_process, self.process_id)
+        self._executor.shutdown()
+
+    def _deliver(self, settled: list[Settled]) -> None:
+        """From the committer's thread: one wake-up of the loop for the whole batch."""
+        self._loop.call_soon_threadsafe(self._settle, settled)
+
+    def _settle(self, settled: list[Settled]) -> None:
+        touched = {}
+        for append, outcome in settled:
+            size_bytes = len(append.payload)
+            self.in_flight_bytes -= size_bytes
+            append.waiter.settle(size_bytes, outcome)
+            touched[id(append.waiter)] = append.waiter
+            if isinstance(outcome, Accepted):
+                self._waiting.setdefault(append.producer.session_id, _Waiting()).size_bytes += size_bytes
+        for waiter in touched.values():
+            waiter.wake()
+        if self.in_flight_bytes < MAX_IN_FLIGHT_BYTES:
+            self._room.set()
+
+    def _due(self) -> list[uuid.UUID]:
+        """Sessions with some seconds or a megabyte of audio waiting."""
+        before = time.monotonic() - settings.WINDOW_SECONDS
+        due = [key for key, w in self._waiting.items() if w.since <= before or w.size_bytes >= WINDOW_BYTES]
+        for key in due:
+            del self._waiting[key]
+        return due
+
+    async def _ask_for_windows(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            if due := self._due():
+                await self._loop.run_in_executor(
+                    self._executor, dispatch.concatenate_live, due, 4 * settings.WINDOW_SECONDS
+                )
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(settings.HEARTBEAT_SECONDS)
+            mine = {key: connection.producer for key, connection in self._connections.items()}
+            try:
+                closed, superseded = await self.run(_heartbeat, self.process_id, mine)
+            except AudioError as error:
+                logger.warning("no heartbeat: %s", error)
+                continue
+            for connection in self._present(closed):
+                connection.session_closed()
+            for connection in self._present(superseded):
+                connection.superseded()
+
+    def _present(self, keys: Iterable[int]) -> list[LiveConnection]:
+        return [connection for key in keys if (connection := self._connections.get(key)) is not None]
+
+    async def _listen(self) -> None:
+        """Reads the channel layer; whatever it loses, the heartbeat finds in the database."""
+        layer = get_channel_layer()
+        while True:
+            try:
+                channel = await layer.new_channel()
+                await layer.group_add(events.GROUP, channel)
+                while True:
+                    self._hear(await layer.receive(channel))
+            except (RedisError, OSError) as error:
+                logger.warning("the channel layer is away: %s", error)
+                await asyncio.sleep(_TICK_SECONDS)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        for connection in list(self._connections.values()):
+            producer = connection.producer
+            if event["type"] == events.CLOSED and str(producer.session_id) == event["session_id"]:
+                connection.session_closed()
+            elif (
+                event["type"] == events.SUPERSEDED
+                and producer.source_id == event["source_id"]
+                and producer.epoch is not None
+                and producer.epoch < event["epoch"]
+            ):
+                connection.superseded()
+
+
+def _with_database(function: Callable[..., T], *arguments: Any) -> T:
+    close_old_connections()
+    try:
+        return function(*arguments)
+    except DatabaseFailure as error:
+        logger.error("the database failed: %s", error)
+        raise DatabaseUnavailable from error
+
+
+def _register(process_id: uuid.UUID) -> None:
+    now = timezone.now()
+    IngestProcess.objects.update_or_create(
+        pk=process_id,
+        defaults={"host": socket.gethostname(), "pid": os.getpid(), "ready_at": now, "heartbeat_at": now},
+    )
+
+
+def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> tuple[list[int], list[int]]:
+    """Says that the process lives; returns which of its connections have a closed session, which are superseded."""
+    if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=timezone.now()):
+        _revive(process_id, mine)
+    rows = dict(AudioConnection.objects.filter(process_id=process_id).values_list("pk", "session__status"))
+    closed = [key for key in mine if key in rows and rows[key] not in OPEN_STATUSES]
+    return closed, [key for key in mine if key not in rows]
+
+
+def _revive(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
+    """Others took this process for dead and removed its rows: put back those of connections that still hold."""
+    _register(process_id)
+    epochs = dict(AudioSource.objects.filter(pk__in={p.source_id for p in mine.values()}).values_list("pk", "epoch"))
+    AudioConnection.objects.bulk_create(
+        AudioConnection(
+            pk=key,
+            session_id=producer.session_id,
+            source_id=producer.source_id,
+            process_id=process_id,
+            epoch=producer.epoch or 0,
+        )
+        for key, producer in mine.items()
+        if producer.source_id in epochs and producer.epoch in (None, epochs[producer.source_id])
+    )
+
+
+class _Current(threading.local):
+    """One ingest for the thread that runs the event loop; a process has one such thread."""
+
+    ingest: Ingest | None = None
+
+
+_current = _Current()
+
+
+async def current() -> Ingest:
+    """Returns the ingest of this process, started."""
+    ingest = _current.ingest
+    if ingest is None or not ingest.belongs_here():
+        ingest = _current.ingest = Ingest()
+    await ingest.started()
+    return ingest
+
+
+async def drain() -> None:
+    """Ends the ingest of this process, if it was started; see `Ingest.drain`."""
+    ingest, _current.ingest = _current.ingest, None
+    if ingest is not None:
+        await ingest.drain()

@@ -1,0 +1,215 @@
+"""The life of sessions in the database: open, continue, pause, resume, close, drop.
+
+These functions are synchronous and run in threads of their own; each is one short transaction, and locks are
+always taken in the order session, source, so that the commit of chunks never deadlocks with them.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from audio import dispatch
+from audio.errors import (
+    InvalidSessionId,
+    OneSourceOnly,
+    SessionClosed,
+    SessionNotFound,
+    TooManyConnections,
+    TooManySessions,
+)
+from audio.ingest import events
+from audio.ingest.index import Producer
+from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
+from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
+from audio.wire.parameters import ConnectionRequest, SessionParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection that may write: its rows, as they were when it was opened."""
+
+    session: AudioSession
+    source: AudioSource
+    connection_id: int
+    producer: Producer
+    resumed: bool
+
+
+def parse_session_id(text: str) -> uuid.UUID:
+    """Takes the id in a path; returns it; raises InvalidSessionId."""
+    try:
+        return uuid.UUID(text)
+    except ValueError as error:
+        raise InvalidSessionId(received=text[:64]) from error
+
+
+def default_parameters() -> SessionParameters:
+    """Returns the parameters of a session whose client names none."""
+    return SessionParameters(
+        sample_rate=settings.DEFAULT_SAMPLE_RATE, channels=settings.DEFAULT_CHANNELS, format=settings.DEFAULT_FORMAT
+    )
+
+
+def create_session(parameters: SessionParameters, user_id: str | None = None) -> AudioSession:
+    """Creates a session to which nobody is connected yet; it counts as dropped when its ticket ends.
+
+    Raises TooManySessions.
+    """
+    with transaction.atomic():
+        return _create(parameters, user_id, dropped_in=timedelta(seconds=TICKET_SECONDS))
+
+
+def open_connection(request: ConnectionRequest, session_id: uuid.UUID | None, process_id: uuid.UUID) -> Opened:
+    """Opens a session, or continues `session_id`; registers a connection of this process to it.
+
+    Raises SessionNotFound, SessionClosed, ParameterConflict, TooManyConnections, TooManySessions, OneSourceOnly
+    or NotAllowed.
+    """
+    if request.ticket is not None:
+        spend_ticket(request.ticket, session_id)
+    with transaction.atomic():
+        if session_id is None:
+            session = _create(request.parameters(default_parameters()), request.user_id)
+        else:
+            session = _continue(request, session_id)
+        source = _open_source(session, request.source)
+        connection = AudioConnection.objects.create(
+            session=session, source=source, process_id=process_id, epoch=source.epoch
+        )
+    return Opened(session, source, connection.pk, _producer(session, source), resumed=session_id is not None)
+
+
+def release_connection(connection_id: int) -> None:
+    """A connection has ended: its row goes, and a session without connections counts as dropped from now."""
+    with transaction.atomic():
+        session = AudioSession.objects.select_for_update().filter(open_connections=connection_id).first()
+        if session is None:
+            return
+        AudioConnection.objects.filter(pk=connection_id).delete()
+        _drop_if_deserted(session.pk)
+
+
+def release_process(process_id: uuid.UUID) -> int:
+    """A process has ended: its connections go, and it goes. Returns how many sessions lost a connection."""
+    session_ids = set(AudioConnection.objects.filter(process_id=process_id).values_list("session_id", flat=True))
+    for session_id in sorted(session_ids):
+        with transaction.atomic():
+            AudioSession.objects.select_for_update().filter(pk=session_id).first()
+            AudioConnection.objects.filter(process_id=process_id, session_id=session_id).delete()
+            _drop_if_deserted(session_id)
+    IngestProcess.objects.filter(pk=process_id).delete()
+    return len(session_ids)
+
+
+def close_session(session_id: uuid.UUID) -> AudioSession:
+    """Closes a session, whatever its connections do, and asks for its recording; returns it as it is then.
+
+    Closing a closed session changes nothing. Raises SessionNotFound.
+    """
+    close_if(session_id, Q())
+    return _existing(session_id)
+
+
+def close_if(session_id: uuid.UUID, condition: Q) -> bool:
+    """Closes a session if the condition still holds for its row; returns whether it did."""
+    with transaction.atomic():
+        if not AudioSession.objects.filter(condition, pk=session_id).close():
+            return False
+        dispatch.concatenate(session_id)
+        events.session_closed(session_id)
+    return True
+
+
+def pause_session(session_id: uuid.UUID) -> None:
+    """Pauses an open session; raises SessionClosed or SessionNotFound."""
+    if not AudioSession.objects.filter(pk=session_id).pause() and not _existing(session_id).is_open:
+        raise SessionClosed
+
+
+def resume_session(session_id: uuid.UUID) -> None:
+    """Lets a paused session go on; raises SessionClosed or SessionNotFound."""
+    if not AudioSession.objects.filter(pk=session_id).resume() and not _existing(session_id).is_open:
+        raise SessionClosed
+
+
+def _existing(session_id: uuid.UUID) -> AudioSession:
+    session = AudioSession.objects.select_related("recording").filter(pk=session_id).first()
+    if session is None:
+        raise SessionNotFound
+    return session
+
+
+def _create(parameters: SessionParameters, user_id: str | None, dropped_in: timedelta | None = None) -> AudioSession:
+    if AudioSession.objects.open().count() >= settings.MAX_CONCURRENT_SESSIONS:
+        raise TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS)
+    now = timezone.now()
+    fields: dict[str, Any] = parameters.as_dict()
+    fields["chunk_mode"] = fields.pop("chunks")
+    session = AudioSession.objects.create(
+        **fields, user_id=user_id, start_time=now, dropped_at=now + dropped_in if dropped_in is not None else None
+    )
+    Recording.objects.create(session=session)
+    return session
+
+
+def _continue(request: ConnectionRequest, session_id: uuid.UUID) -> AudioSession:
+    session = AudioSession.objects.select_for_update().filter(pk=session_id).first()
+    if session is None:
+        raise SessionNotFound(received=str(session_id))
+    if not session.is_open:
+        raise SessionClosed(status=session.status)
+    request.check_continues(session.parameters)
+    if request.source is not None:
+        _supersede(session, request.source)
+    _check_room(session)
+    AudioSession.objects.filter(pk=session_id).update(dropped_at=None)
+    return session
+
+
+def _supersede(session: AudioSession, name: str) -> None:
+    """The rows of older connections of the name go, so that they don't count against the limit."""
+    session.open_connections.filter(source__name=name).delete()
+
+
+def _check_room(session: AudioSession) -> None:
+    others = session.open_connections.count()
+    if others >= settings.MAX_CONNECTIONS_PER_SESSION:
+        raise TooManyConnections(limit=settings.MAX_CONNECTIONS_PER_SESSION)
+    if others and session.format != "wav" and session.chunk_mode != "files":
+        raise OneSourceOnly
+
+
+def _open_source(session: AudioSession, name: str | None) -> AudioSource:
+    source, _ = AudioSource.objects.get_or_create(session=session, name=name or "")
+    if name is not None:
+        AudioSource.objects.filter(pk=source.pk).update(epoch=F("epoch") + 1)
+        source.refresh_from_db()
+        if source.epoch > 1:
+            events.source_superseded(source.pk, source.epoch)
+    return source
+
+
+def _producer(session: AudioSession, source: AudioSource) -> Producer:
+    return Producer(
+        session_id=session.pk,
+        source_id=source.pk,
+        epoch=source.epoch if source.name else None,
+        number=source.chunk_count if source.name else 0,
+        description={
+            **session.parameters.as_dict(),
+            "user_id": session.user_id,
+            "source": source.name,
+            "start_time": session.start_time.isoformat(),
+        },
+    )
+
+
+def _drop_if_deserted(session_id: uuid.UUID) -> None:
+    if not AudioConnection.objects.filter(session_id=session_id).exists():
+        AudioSession.objects.open().filter(pk=session_id).update(dropped_at=timezone.now())

@@ -1,0 +1,91 @@
+"""PURE. The JSON texts that go over a connection, and what a client's text asks for.
+
+Every answer has the same four keys first: `message`, `session_id`, `chunk_count`, `status` (an error:
+`error`, `code`, `session_id`, `chunk_count`, `status` where known). JSON is RFC 8259, in UTF-8.
+"""
+
+import json
+from enum import StrEnum
+from typing import Any
+
+from audio.errors import AudioError, InvalidJson, UnknownAction, UnknownMessageType
+
+CREATED = "Audio session created"
+RESUMED = "Audio session resumed"
+STORED = "Chunk processed successfully"
+CLOSED = "Session closed successfully"
+PAUSED_NOW = "Session paused"
+RESUMED_NOW = "Session resumed"
+PONG = "pong"
+
+
+class Action(StrEnum):
+    """What a client may ask for besides storing a chunk."""
+
+    CLOSE_SESSION = "close_session"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PING = "ping"
+
+
+_ACTIONS = [action.value for action in Action]
+
+
+def parse_text(text: str) -> Action:
+    """Takes a text message; returns the action that it asks for.
+
+    `{"type": "control", "action": ...}` is the form; `{"type": "ping"}` is taken as well. Raises InvalidJson,
+    UnknownMessageType or UnknownAction.
+    """
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJson(valid_values=[{"type": "control", "action": action} for action in _ACTIONS]) from error
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind == Action.PING:
+        return Action.PING
+    if kind != "control":
+        raise UnknownMessageType(received=_short(kind), valid_values=["control"])
+    action = message.get("action")
+    if action not in _ACTIONS:
+        raise UnknownAction(received=_short(action), valid_values=_ACTIONS)
+    return Action(action)
+
+
+def _short(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float) else str(value)[:100]
+
+
+def answer(message: str, session_id: str, chunk_count: int, status: str, **more: Any) -> str:
+    """Returns the text of an answer that is not an error."""
+    return json.dumps(
+        {"message": message, "session_id": session_id, "chunk_count": chunk_count, "status": status, **more}
+    )
+
+
+def refusal(error: AudioError, session_id: str | None, chunk_count: int | None, status: str | None) -> str:
+    """Returns the text of an error; keys whose value is not known are left out."""
+    known = {"session_id": session_id, "chunk_count": chunk_count, "status": status}
+    return json.dumps(
+        {
+            "error": error.detail,
+            "code": error.code,
+            **{key: value for key, value in known.items() if value is not None},
+            **error.details,
+        }
+    )
+
+
+class AcknowledgementTemplate:
+    """The acknowledgement of a chunk with its count left open: filling it in costs a tenth of `json.dumps`."""
+
+    __slots__ = ("_head", "_tail")
+
+    def __init__(self, session_id: str, status: str) -> None:
+        head, tail = answer(STORED, session_id, -1, status).split("-1")
+        self._head = head
+        self._tail = tail
+
+    def fill(self, chunk_count: int) -> str:
+        """Returns the text with the count in place."""
+        return f"{self._head}{chunk_count}{self._tail}"
