@@ -4,7 +4,10 @@ import os
 
 from celery import Celery
 
+from sercuescribe import worker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
 
 app = Celery("sercuescribe")
 app.config_from_object("django.conf:settings", namespace="CELERY")
+worker.install(app)

@@ -188,6 +188,10 @@ CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 6 * 3600
 
+# `runserver` is Daphne's; its own limit would be a megabyte
+DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE = MAX_MESSAGE_SIZE_BYTES
+DAPHNE_WEBSOCKET_MAX_FRAME_SIZE = MAX_MESSAGE_SIZE_BYTES
+
 # Django
 INSTALLED_APPS = [
     "daphne",
@@ -232,7 +236,6 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
 # Static files come straight from the packages that ship them, so that no collectstatic stands between a
 # clone and a running server.
 WHITENOISE_USE_FINDERS = True

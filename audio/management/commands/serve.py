@@ -1,0 +1,162 @@
+"""`manage.py serve`: the whole product with one command, and its clean end."""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from argparse import ArgumentParser
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from celery import current_app
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+
+from audio import upkeep
+from audio.management import bundled_redis
+from audio.management.supervisor import NotYet, Program, StartFailed, Supervisor, listen
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 90.0
+# After a kill -9 the kernel needs a moment to end the children of the last server.
+PATIENCE_SECONDS = 2.0
+WEB_STOP = [(signal.SIGTERM, 12.0)]
+# Warm (the running window is finished), then cold (it is given back to the queue).
+WORKER_STOP = [(signal.SIGTERM, 3.0), (signal.SIGQUIT, 2.0)]
+
+
+class Command(BaseCommand):
+    """Migrates the database, then runs Redis, the Celery worker and the web server until it is told to stop."""
+
+    help = "Runs SercueScribe: web server, worker and, without REDIS_URL, a Redis of its own. Ctrl-C stops it."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Where to listen; the environment says the rest."""
+        parser.add_argument("--host", default=settings.HOST, help="address to listen on (default: %(default)s)")
+        parser.add_argument("--port", type=int, default=settings.PORT, help="port, 0 for any (default: %(default)s)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Runs until SIGINT, SIGTERM or SIGHUP. Raises CommandError with one sentence when it can't start."""
+        with ExitStack() as resources:
+            _claim(settings.DATA_DIR, resources)
+            listener = resources.enter_context(_listen(options["host"], options["port"]))
+            self._migrate()
+            port = listener.getsockname()[1]
+            # The children read the same settings; only the port may have been found by us.
+            environment = os.environ | {"HOST": options["host"], "PORT": str(port), "PYTHONPATH": _python_path()}
+            with Supervisor(environment) as supervisor:
+                self._supervise(supervisor, listener)
+
+    def _supervise(self, supervisor: Supervisor, listener: socket.socket) -> None:
+        try:
+            supervisor.start(*_redis(), within_seconds=START_SECONDS)
+            supervisor.start(_worker(), _web(listener), within_seconds=START_SECONDS)
+        except StartFailed as error:
+            raise CommandError(str(error)) from None
+        if not supervisor.stopping:
+            self.stdout.write(f"SercueScribe is ready: {_url(listener)}")
+            self.stdout.flush()
+            supervisor.run(settings.SWEEP_INTERVAL_SECONDS, _sweep)
+        # Nobody accepts any more: new clients are told so at once instead of waiting in the queue.
+        listener.close()
+
+    def _migrate(self) -> None:
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+        except OperationalError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CommandError(f"The database can't be used: {reason}. Check DATABASE_URL.") from None
+
+
+def _claim(folder: Path, resources: ExitStack) -> None:
+    """Makes the data folder and locks it for this process. Raises CommandError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = resources.enter_context((folder / "serve.lock").open("a+"))
+    except OSError as error:
+        raise CommandError(f"The folder {folder} can't be written: {error.strerror}. Set DATA_DIR.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CommandError(f"Another server already uses the folder {folder}. Stop it, or set DATA_DIR.") from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port, PATIENCE_SECONDS)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CommandError(f"Can't listen on {host} port {port}: {reason}. Set HOST or PORT to a free one.") from None
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _python_path() -> str:
+    """Lets the children import the product from any working folder."""
+    return os.pathsep.join([str(settings.BASE_DIR), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _redis() -> list[Program]:
+    """Our own Redis, or none when REDIS_URL names one. Raises CommandError."""
+    if settings.REDIS_URL:
+        if not bundled_redis.answers(settings.REDIS_URL):
+            raise CommandError("The Redis at REDIS_URL does not answer. Start it, or unset REDIS_URL.")
+        return []
+    try:
+        return [bundled_redis.program(settings.DATA_DIR / "redis", settings.REDIS_SOCKET)]
+    except bundled_redis.Unusable as error:
+        raise CommandError(str(error)) from None
+
+
+def _worker() -> Program:
+    options = ["--concurrency", str(settings.WORKER_CONCURRENCY), "--loglevel", settings.LOG_LEVEL]
+    features = ["--pool", "prefork", "--without-gossip", "--without-mingle"]
+    return Program(
+        name="worker",
+        arguments=[sys.executable, "-m", "celery", "-A", "sercuescribe", "--quiet", "worker", *options, *features],
+        stop=WORKER_STOP,
+        prepare=_before_worker,
+    )
+
+
+def _before_worker() -> None:
+    if not settings.REDIS_URL:
+        bundled_redis.restore_unacknowledged(current_app)
+
+
+def _web(listener: socket.socket) -> Program:
+    return Program(
+        name="web",
+        arguments=[sys.executable, "-m", "sercuescribe.server", "--fd", str(listener.fileno())],
+        stop=WEB_STOP,
+        descriptors=[listener.fileno()],
+        prepare=_before_web,
+    )
+
+
+def _before_web() -> None:
+    """Where nobody but our own web process can be taking chunks, the ones before it are dead, not just silent."""
+    if settings.REDIS_URL or connection.vendor != "sqlite":
+        return
+    try:
+        upkeep.forget_dead_processes()
+    except OperationalError as error:
+        raise NotYet(f"the database is busy ({error})") from None
+
+
+def _sweep() -> None:
+    """One round of upkeep; a database that is away is met again in the next one."""
+    close_old_connections()
+    try:
+        upkeep.sweep()
+    except (OperationalError, InterfaceError) as error:
+        logger.warning("the sweep is put off: %s", error)

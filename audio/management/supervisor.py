@@ -1,0 +1,294 @@
+"""Runs the processes of `manage.py serve`: starts them, restarts what dies, stops them in order.
+
+One thread, one loop: signals (also of a child's death) arrive as bytes in a pipe that the loop selects on beside
+the children's ready pipes, so that nothing waits for a clock that need not. Every child leads a session of its
+own: an interrupt on the terminal reaches the supervisor alone, and what a dead child has left behind can be killed
+as a group. A child says that it works by writing to the descriptor it is given with `--ready-fd`; one that can't is
+asked by its `answers`.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from audio.management.lifeline import die_with_parent
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ANSWER_INTERVAL_SECONDS = 0.02
+FIRST_DELAY_SECONDS = 0.1
+LONGEST_DELAY_SECONDS = 30.0
+# A child that has worked for so long has nothing to do with its last failure.
+STEADY_SECONDS = 30.0
+START_ATTEMPTS = 3
+REPORT_BYTES = 64
+
+
+class StartFailed(Exception):
+    """The children could not be brought up; the message is a sentence for the operator."""
+
+
+class NotYet(Exception):
+    """What a child needs before it can start is not there; it is tried again later."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to keep running.
+
+    `arguments` is its command line; with `reports`, `--ready-fd N` is added. `descriptors` are inherited.
+    `answers` tells whether a child that does not report works. `prepare` runs before every start and may raise
+    `NotYet`; `give_up` runs when a child gave up before it ever worked. `stop` is the ladder of signals, each with
+    the seconds to wait before the next; the last rung is always SIGKILL.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    stop: Sequence[tuple[signal.Signals, float]]
+    reports: bool = True
+    descriptors: Sequence[int] = ()
+    answers: Callable[[], bool] = lambda: False
+    prepare: Callable[[], None] = lambda: None
+    give_up: Callable[[], None] = lambda: None
+
+
+@dataclass
+class Child:
+    """A program's process of the moment, and what is known of the ones before."""
+
+    program: Program
+    process: "subprocess.Popen[bytes] | None" = None
+    pipe: int | None = None
+    is_ready: bool = False
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    failures: int = 0
+
+
+@dataclass
+class Supervisor:
+    """Keeps `Program`s running until a stop signal comes. Use it as a context manager: leaving stops every child."""
+
+    environment: Mapping[str, str]
+    children: list[Child] = field(default_factory=list)
+    stopping: bool = False
+
+    def __enter__(self) -> "Supervisor":
+        self._resources = contextlib.ExitStack()
+        self._selector = self._resources.enter_context(selectors.DefaultSelector())
+        self._resources.enter_context(self._signals())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops the children, the last started first."""
+        self.stopping = True
+        for child in reversed(self.children):
+            self._stop(child)
+        self._resources.close()
+
+    def start(self, *programs: Program, within_seconds: float) -> None:
+        """Starts `programs` and returns once all of them work, or a stop was asked for.
+
+        Raises `StartFailed` when one dies repeatedly or the time is over.
+        """
+        started = [Child(program) for program in programs]
+        self.children += started
+        deadline = time.monotonic() + within_seconds
+        while not self.stopping and not all(child.is_ready for child in started):
+            self._turn(until=deadline)
+            for child in started:
+                if child.failures >= START_ATTEMPTS or time.monotonic() >= deadline:
+                    raise StartFailed(f"The {child.program.name} process does not start; the log above says why.")
+
+    def run(self, every_seconds: float, task: Callable[[], None]) -> None:
+        """Restarts what dies, and calls `task` at the interval, until a stop is asked for."""
+        due = time.monotonic()
+        while not self.stopping:
+            self._turn(until=due)
+            if time.monotonic() >= due and not self.stopping:
+                task()
+                due = time.monotonic() + every_seconds
+
+    # The loop
+
+    def _turn(self, until: float) -> None:
+        """One round: a wait for the next event or the monotonic time `until`, then whatever is due."""
+        self._wait(min([until, *(self._next_look(child) for child in self.children)]))
+        for child in self.children:
+            if not self.stopping:
+                self._look_after(child)
+
+    def _look_after(self, child: Child) -> None:
+        if child.process is None:
+            if time.monotonic() >= child.restart_at:
+                self._spawn(child)
+        elif child.process.poll() is not None:
+            self._bury(child)
+        elif not child.is_ready and not child.program.reports and child.program.answers():
+            self._has_started(child)
+
+    def _next_look(self, child: Child) -> float:
+        if child.process is None:
+            return child.restart_at
+        if not child.is_ready and not child.program.reports:
+            return time.monotonic() + ANSWER_INTERVAL_SECONDS
+        return float("inf")
+
+    def _wait(self, until: float) -> None:
+        for key, _ in self._selector.select(max(0.0, until - time.monotonic())):
+            if isinstance(key.data, Child):
+                self._read_report(key.data)
+            else:
+                os.read(key.fd, REPORT_BYTES)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        handled = [*STOP_SIGNALS, signal.SIGCHLD]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup the terminal's end is no reason to stop
+            handled.remove(signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in handled}
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._selector.register(reader, selectors.EVENT_READ)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if number in STOP_SIGNALS:
+            self.stopping = True
+
+    # One child
+
+    def _spawn(self, child: Child) -> None:
+        program = child.program
+        try:
+            program.prepare()
+        except NotYet as reason:
+            logger.warning("the %s process has to wait: %s", program.name, reason)
+            self._schedule(child)
+            return
+        arguments, descriptors = list(program.arguments), list(program.descriptors)
+        writer = None
+        if program.reports:
+            child.pipe, writer = os.pipe()
+            self._selector.register(child.pipe, selectors.EVENT_READ, child)
+            arguments += ["--ready-fd", str(writer)]
+            descriptors.append(writer)
+        try:
+            child.process = self._popen(arguments, descriptors)
+        finally:
+            if writer is not None:
+                os.close(writer)
+        child.started_at = time.monotonic()
+        child.is_ready = False
+
+    def _popen(self, arguments: Sequence[str], descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            arguments,
+            env=self.environment,
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),  # standard output is for the line that says we are ready
+            start_new_session=True,
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),
+        )
+
+    def _read_report(self, child: Child) -> None:
+        """The line that the child works, or the end of the file when it died without one."""
+        if child.pipe is not None and os.read(child.pipe, REPORT_BYTES):
+            self._has_started(child)
+        self._close_pipe(child)
+
+    def _has_started(self, child: Child) -> None:
+        child.is_ready = True
+        logger.info("the %s process works (%.1f s)", child.program.name, time.monotonic() - child.started_at)
+
+    def _bury(self, child: Child) -> None:
+        """Takes note of a death: what the child has left behind is killed, and its successor scheduled."""
+        process = child.process
+        if process is None:
+            return
+        self._kill_group(process)
+        self._close_pipe(child)
+        child.process = None
+        logger.error("the %s process ended (%s)", child.program.name, _how(process.returncode))
+        if not child.is_ready and process.returncode > 0:
+            child.program.give_up()
+        elif time.monotonic() - child.started_at >= STEADY_SECONDS:
+            child.failures = 0
+        child.is_ready = False
+        self._schedule(child)
+
+    def _schedule(self, child: Child) -> None:
+        delay = min(FIRST_DELAY_SECONDS * 2.0**child.failures, LONGEST_DELAY_SECONDS)
+        child.failures += 1
+        child.restart_at = time.monotonic() + delay
+
+    def _close_pipe(self, child: Child) -> None:
+        if child.pipe is not None:
+            self._selector.unregister(child.pipe)
+            os.close(child.pipe)
+            child.pipe = None
+
+    def _stop(self, child: Child) -> None:
+        process, child.process = child.process, None
+        if process is None:
+            return
+        for number, seconds in child.program.stop:
+            process.send_signal(number)
+            if self._wait_for(process, seconds):
+                break
+        else:
+            logger.error("the %s process does not stop, it is killed", child.program.name)
+        self._kill_group(process)
+        process.wait()
+        self._close_pipe(child)
+
+    def _wait_for(self, process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < deadline:
+            self._wait(deadline)
+        return process.poll() is not None
+
+    def _kill_group(self, process: "subprocess.Popen[bytes]") -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left; macOS says so in the second way
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _how(returncode: int) -> str:
+    return f"exit code {returncode}" if returncode >= 0 else signal.Signals(-returncode).name
+
+
+def listen(host: str, port: int, patience_seconds: float) -> socket.socket:
+    """A TCP socket that listens on `host` and `port` (0: any free one).
+
+    An address in use is tried again for `patience_seconds`: the children of a server that was killed a moment ago
+    may hold it for as long as the kernel takes to end them. Raises OSError.
+    """
+    deadline = time.monotonic() + patience_seconds
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        try:
+            return socket.create_server((host, port), family=family, backlog=2048)
+        except OSError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(ANSWER_INTERVAL_SECONDS)
