@@ -1,0 +1,33 @@
+"""The paths of REST, of health, and of their documentation; each works with and without a trailing slash."""
+
+from typing import Any
+
+from django.urls import URLPattern, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from rest_framework.views import APIView
+
+from audio.api import health, views
+
+
+def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
+    """Takes a route without a trailing slash; returns it and the one with, which the OpenAPI document leaves out."""
+    return [
+        path(route, view.as_view(**options), name=name),
+        path(f"{route}/", view.as_view(**options, schema=None), name=f"{name}-slash"),
+    ]
+
+
+_SESSION = "api/audio/sessions/<str:session_id>"
+
+urlpatterns = [
+    *both("api/audio/sessions", views.SessionList, "session-list"),
+    *both(_SESSION, views.SessionDetail, "session-detail"),
+    *both(f"{_SESSION}/close", views.SessionClose, "session-close"),
+    *both(f"{_SESSION}/chunks", views.ChunkList, "session-chunks"),
+    *both(f"{_SESSION}/audio", views.SessionAudio, "session-audio"),
+    *both("health", health.Health, "health"),
+    *both("health/ready", health.Ready, "health-ready"),
+    *both("api/schema", SpectacularAPIView, "schema"),
+    *both("docs", SpectacularSwaggerSplitView, "docs"),
+    *both("redoc", SpectacularRedocView, "redoc", template_name="api/redoc.html"),
+]

@@ -1,0 +1,238 @@
+"""REST over sessions: list, create, show, close, delete, their chunks and their recordings.
+
+The views ask the product (`audio.ingest`, `audio.upkeep`, `audio.build`) and shape its answers. Any error that
+it raises goes through `errors.handle_exception`.
+"""
+
+from io import BytesIO
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework import generics, status
+from rest_framework.exceptions import NotAcceptable, ValidationError
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.views import APIView
+
+from audio import ingest, upkeep
+from audio.api import described
+from audio.api.filters import SessionFilter
+from audio.api.paging import ChunkPages, SessionPages
+from audio.api.queries import find_session, sessions
+from audio.api.ranged import ranged_response
+from audio.api.serializers import (
+    ChunkSerializer,
+    ClosedSessionSerializer,
+    CreatedSessionSerializer,
+    NewSessionSerializer,
+    SessionSerializer,
+    recording_of,
+)
+from audio.build.store import servable
+from audio.errors import InvalidParameter, MessageTooLarge
+from audio.models import AudioChunk, AudioSession
+
+BODY_LIMIT_BYTES = 64 * 1024
+
+
+class BoundedJSONParser(JSONParser):
+    """JSON of at most BODY_LIMIT_BYTES; more is refused before it is in memory."""
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        text = stream.read(BODY_LIMIT_BYTES + 1)
+        if len(text) > BODY_LIMIT_BYTES:
+            raise MessageTooLarge("The request's body is too large.", limit=BODY_LIMIT_BYTES)
+        return super().parse(BytesIO(text), media_type, parser_context)
+
+
+class CheckedView(APIView):
+    """A view that refuses query parameters it does not know: a misspelt filter would show everything."""
+
+    query_parameters: ClassVar[tuple[str, ...]] = ()
+    parser_classes = [BoundedJSONParser, FormParser, MultiPartParser]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        unknown = set(request.query_params) - set(self.query_parameters)
+        if unknown:
+            name = min(unknown)[:64]
+            raise InvalidParameter(
+                f"There is no parameter {name!r}.", parameter=name, valid_values=list(self.query_parameters)
+            )
+
+
+class SessionView(CheckedView):
+    """A view about the session whose id is in the path."""
+
+    @property
+    def session_id(self) -> UUID:
+        return ingest.parse_session_id(self.kwargs["session_id"])
+
+    def session(self) -> AudioSession:
+        """Returns the session as it is now; raises InvalidSessionId or SessionNotFound."""
+        return find_session(self.session_id)
+
+    def shown(self) -> dict[str, Any]:
+        """Returns the session as the contract shows it."""
+        shown: dict[str, Any] = SessionSerializer(self.session(), context={"request": self.request}).data
+        return shown
+
+
+@extend_schema_view(
+    get=extend_schema(
+        summary="List sessions, newest first",
+        tags=["sessions"],
+        responses={200: SessionSerializer(many=True), **described.answers(400, 503)},
+    ),
+    post=extend_schema(
+        summary="Create a session",
+        tags=["sessions"],
+        request=NewSessionSerializer,
+        responses={201: CreatedSessionSerializer, **described.answers(400, 413, 415, 503)},
+    ),
+)
+class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
+    """All sessions, newest first. A new one is told where to send its audio."""
+
+    queryset = sessions()
+    pagination_class = SessionPages
+    filterset_class = SessionFilter
+    query_parameters = ("cursor", "page_size", *SessionFilter.base_filters)
+
+    def get_serializer_class(self) -> type[Any]:
+        return NewSessionSerializer if self.request.method == "POST" else SessionSerializer
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        try:
+            return super().filter_queryset(queryset)
+        except ValidationError as error:
+            raise self._filter_error(error) from error
+
+    def _filter_error(self, error: ValidationError) -> InvalidParameter:
+        detail: Any = error.detail
+        name, sentences = next(iter(detail.items()))
+        choices = SessionFilter.base_filters[name].extra.get("choices")
+        details = {"valid_values": [value for value, _ in choices]} if choices else {}
+        received = self.request.query_params.get(name, "")[:64]
+        return InvalidParameter(f"{name}: {sentences[0]}", parameter=name, received=received, **details)
+
+    def post(self, request: Request) -> Response:
+        asked = NewSessionSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        created = ingest.create_session(asked.parameters(), asked.validated_data.get("user_id"))
+        context = {"request": request, "websocket_url": websocket_url(request, created.pk)}
+        shown = CreatedSessionSerializer(find_session(created.pk), context=context).data
+        location = reverse("session-detail", [created.pk], request=request)
+        return Response(shown, status=status.HTTP_201_CREATED, headers={"Location": location})
+
+
+def websocket_url(request: Request, session_id: UUID) -> str:
+    """Returns the address at which a client sends a session's audio, with a ticket for it."""
+    query = urlencode({"ticket": ingest.make_ticket(session_id)})
+    url = request.build_absolute_uri(f"/api/ws/audio/{session_id}?{query}")
+    return f"ws{url.removeprefix('http')}"
+
+
+@extend_schema_view(
+    get=described.session_operation("Show a session", {200: SessionSerializer}, 400, 404, 503),
+    delete=described.session_operation("Delete a session and every byte of it", {204: None}, 400, 404, 409, 503),
+)
+class SessionDetail(SessionView):
+    """One session and how far its recording is."""
+
+    serializer_class = SessionSerializer
+
+    def get(self, request: Request, session_id: str) -> Response:
+        return Response(self.shown())
+
+    def delete(self, request: Request, session_id: str) -> Response:
+        upkeep.delete_session(self.session_id)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class SessionClose(SessionView):
+    """Closes a session: it takes no more audio, and its recording is finished. Closing it again succeeds too."""
+
+    @described.session_operation("Close a session", {200: ClosedSessionSerializer}, 400, 404, 503, request=None)
+    def post(self, request: Request, session_id: str) -> Response:
+        ingest.close_session(self.session_id)
+        return Response({"success": True, "session_id": str(self.session_id), "final_info": self.shown()})
+
+
+@extend_schema_view(
+    get=described.session_operation("List a session's chunks", {200: ChunkSerializer(many=True)}, 400, 404, 503)
+)
+class ChunkList(SessionView, generics.ListAPIView[AudioChunk]):
+    """The acknowledged chunks of a session, in their order."""
+
+    queryset = AudioChunk.objects.none()
+    serializer_class = ChunkSerializer
+    pagination_class = ChunkPages
+    filter_backends = []
+    query_parameters = ("cursor", "page_size")
+
+    def get_queryset(self) -> QuerySet[AudioChunk]:
+        return AudioChunk.objects.filter(session=self.session()).select_related("source")
+
+
+class AnythingAccepted(DefaultContentNegotiation):
+    """For what is neither JSON nor HTML: a player that accepts `audio/*` alone is not refused."""
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        try:
+            chosen: tuple[BaseRenderer, str] = super().select_renderer(request, renderers, format_suffix)
+        except NotAcceptable:
+            return renderers[0], renderers[0].media_type
+        return chosen
+
+
+class SessionAudio(SessionView):
+    """The recording of a session; while the session is live, what is recorded so far."""
+
+    content_negotiation_class = AnythingAccepted
+    query_parameters = ("format",)
+
+    @described.session_operation(
+        "Fetch the recording",
+        described.download(),
+        *(202, 400, 404, 409, 412, 416, 503),
+        parameters=[
+            OpenApiParameter("format", OpenApiTypes.STR, description="The recording's own format."),
+            OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="`bytes=0-1023`"),
+        ],
+    )
+    def get(self, request: Request, session_id: str) -> HttpResponseBase:
+        session = self.session()
+        recording = recording_of(session)
+        self._check_format(recording.format or session.format)
+        found = servable(session, recording)
+        _release_database()
+        return ranged_response(request._request, found)
+
+    def _check_format(self, own: str) -> None:
+        asked = self.request.query_params.get("format", own)
+        if asked != own:
+            raise InvalidParameter(
+                f"The recording's format is {own}, not {asked[:64]!r}.",
+                parameter="format",
+                received=asked[:64],
+                valid_values=[own],
+            )
+
+
+def _release_database() -> None:
+    """A download may take an hour and needs no database: its connection is not held that long."""
+    if not connection.in_atomic_block:
+        connection.close()
