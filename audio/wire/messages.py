@@ -82,9 +82,8 @@ class AcknowledgementTemplate:
     __slots__ = ("_head", "_tail")
 
     def __init__(self, session_id: str, status: str) -> None:
-        head, tail = answer(STORED, session_id, -1, status).split("-1")
-        self._head = head
-        self._tail = tail
+        self._head, place, self._tail = answer(STORED, session_id, 0, status).partition('"chunk_count": 0')
+        self._head += place[:-1]
 
     def fill(self, chunk_count: int) -> str:
         """Returns the text with the count in place."""
