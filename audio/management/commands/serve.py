@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from argparse import ArgumentParser
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Command(BaseCommand):
         """Runs until SIGINT, SIGTERM or SIGHUP. Raises CommandError with one sentence when it can't start."""
         with ExitStack() as resources:
             _claim(settings.DATA_DIR, resources)
+            resources.callback(_remove_socket_folder)
             listener = resources.enter_context(_listen(options["host"], options["port"]))
             self._migrate()
             port = listener.getsockname()[1]
@@ -103,6 +104,12 @@ def _url(listener: socket.socket) -> str:
 def _python_path() -> str:
     """Lets the children import the product from any working folder."""
     return os.pathsep.join([str(settings.BASE_DIR), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _remove_socket_folder() -> None:
+    """Removes the folder of our Redis's socket when nothing else is in it: one in the shared temporary folder."""
+    with suppress(OSError):
+        settings.REDIS_SOCKET.parent.rmdir()
 
 
 def _redis() -> list[Program]:

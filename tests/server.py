@@ -1,0 +1,162 @@
+"""Real servers for tests: `manage.py serve` in processes of its own, started, stopped, killed and started again.
+
+In a test, ask for the fixture `run_server` (or `server`, one that runs already); elsewhere use `Server` as a context
+manager. A server lives in a folder of its own and listens on a free port; the environment variables of the product
+are those that the test gives, and no others.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from tests.services import REPOSITORY, product_variables
+
+READY = "SercueScribe is ready: "
+# Nothing here takes that long: a test that waits so long has failed.
+DEADLINE_SECONDS = 90.0
+POLL_SECONDS = 0.02
+# A killed test run takes its servers along.
+TIED = (
+    "import os, sys; from audio.management.lifeline import die_with_parent; die_with_parent(int(sys.argv[1]));"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
+ROLES = {"web": "sercuescribe.server", "worker": "celery", "redis": "redis-server"}
+
+T = TypeVar("T")
+
+
+def eventually(condition: Callable[[], T], within_seconds: float = DEADLINE_SECONDS) -> T:
+    """Polls `condition` until it is true, and returns what it returned. Raises AssertionError at the deadline."""
+    deadline = time.monotonic() + within_seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {within_seconds} s: {condition}"
+        time.sleep(POLL_SECONDS)
+    return result
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether the process lives; one that is dead but not yet buried by its parent does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Server:
+    """A `manage.py serve` on `folder`, with `environment` on top of a clean one.
+
+    `start` must be called from a thread that outlives the server: the kernel ends it with that thread.
+    """
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.log = folder.with_name(f"{folder.name}.log")
+        foreign = product_variables()
+        inherited = {name: value for name, value in os.environ.items() if name not in foreign}
+        self.environment = inherited | {"DATA_DIR": str(folder), "PORT": "0"} | environment
+        self.url = ""
+        self._seen: list[psutil.Process] = []
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_all()
+
+    @property
+    def ws_url(self) -> str:
+        """The address for WebSockets, without a path."""
+        return self.url.replace("http", "ws", 1)
+
+    def launch(self, *arguments: str) -> subprocess.Popen:
+        """Starts `manage.py serve`, as the leader of a process group, without waiting for it."""
+        command = [sys.executable, "-c", TIED, str(os.getpid()), str(REPOSITORY / "manage.py"), "serve", *arguments]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._seen.append(psutil.Process(self.process.pid))
+        return self.process
+
+    def start(self) -> None:
+        """Starts the server and waits until it says that it is ready."""
+        self.launch()
+        line = self._first_line()
+        assert line.startswith(READY), f"no ready line but {line!r}; the log:\n{self.read_log()}"
+        self.url = line.removeprefix(READY).strip()
+
+    def _first_line(self) -> str:
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            if not selector.select(DEADLINE_SECONDS):
+                return ""
+        return self.process.stdout.readline().decode()
+
+    def read_log(self) -> str:
+        """What the server and its children wrote to standard error so far."""
+        return self.log.read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor and all its descendants that live; remembered, so that what they leave behind is found."""
+        known = {process.pid: process for process in self._seen if is_running(process)}
+        for process in list(known.values()):
+            try:
+                known |= {child.pid: child for child in process.children(recursive=True)}
+            except psutil.NoSuchProcess:
+                continue
+        self._seen = [process for process in known.values() if is_running(process)]
+        return list(self._seen)
+
+    def child(self, role: str) -> psutil.Process | None:
+        """The supervisor's child that is the `web`, `worker` or `redis` process, if it lives."""
+        for process in psutil.Process(self.process.pid).children():
+            try:
+                command = " ".join(process.cmdline())
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+            if ROLES[role] in command and is_running(process):
+                return process
+        return None
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Sends the signal to the supervisor, waits for its end, and returns its exit code."""
+        self.processes()
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the supervisor's end; returns its exit code."""
+        return self.process.wait(DEADLINE_SECONDS)
+
+    def kill_all(self) -> None:
+        """SIGKILL to the supervisor and every descendant at once; returns when all are gone."""
+        for process in self.processes():
+            process.kill()
+        eventually(lambda: not self.processes())
+        self.process.wait(DEADLINE_SECONDS)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def restart(self) -> None:
+        """Starts again on the same folder, and on the same port if one was given."""
+        if self.process.poll() is None:
+            self.stop()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.start()
