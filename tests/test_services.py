@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import psycopg
+import pytest
 import redis
 from django.conf import settings
+from django.db import connection
 
 
 def test_redis_answers():
@@ -32,3 +34,9 @@ def test_a_server_that_can_not_start_ends_the_run_with_the_reason():
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode != 0
     assert "SERCUESCRIBE_TEST_DATABASE must be sqlite or postgresql, not 'oracle'." in run.stderr
+
+
+@pytest.mark.database
+@pytest.mark.django_db
+def test_django_runs_on_the_database_that_was_asked_for():
+    assert connection.vendor == os.environ.get("SERCUESCRIBE_TEST_DATABASE", "sqlite")

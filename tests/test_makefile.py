@@ -1,0 +1,73 @@
+"""The verbs of the Makefile that run for long: signals reach what they start. The rest of it runs the tests."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.server import DEADLINE_SECONDS, READY, eventually, is_running
+from tests.services import REPOSITORY, product_variables
+
+# The environment that runs the tests stands for the one that make would install.
+INSTALLED = ["--old-file", ".venv/.base-installed", f"PYTHON={sys.executable}"]
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    foreign = {*product_variables(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    make = subprocess.Popen(
+        ["make", *INSTALLED, "run"],
+        cwd=REPOSITORY,
+        env=environment | {"DATA_DIR": str(tmp_path / "data"), "PORT": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    yield make
+    if make.poll() is None:
+        os.killpg(make.pid, signal.SIGKILL)
+        make.wait()
+    make.stdout.close()
+
+
+def interrupt_on_the_terminal(make):
+    os.killpg(make.pid, signal.SIGINT)
+
+
+def terminate_the_process_group(make):
+    os.killpg(make.pid, signal.SIGTERM)
+
+
+def terminate_make_alone(make):
+    make.terminate()
+
+
+@pytest.mark.parametrize("stop", [interrupt_on_the_terminal, terminate_the_process_group, terminate_make_alone])
+def test_make_run_stops_on_signals_and_leaves_no_process(make_run, stop):
+    assert make_run.stdout.readline().startswith(READY)
+    processes = psutil.Process(make_run.pid).children(recursive=True)
+    assert len(processes) >= 5
+    stop(make_run)
+    make_run.wait(DEADLINE_SECONDS)
+    eventually(lambda: not any(is_running(process) for process in processes))
+    assert make_run.stdout.read() == ""
+
+
+def test_a_machine_without_python_is_told_so(tmp_path):
+    for tool in ("sh", "make", "rm"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    run = subprocess.run(
+        ["make", f"VENV={tmp_path / 'venv'}", "run"],
+        cwd=REPOSITORY,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode != 0
+    assert "SercueScribe needs Python 3.11 or later" in run.stderr
