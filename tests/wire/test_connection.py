@@ -1,0 +1,243 @@
+"""The state machine of a connection, through what it is given and what it gives out."""
+
+import json
+import uuid
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from audio.errors import IdleTimeout, SessionClosed, SessionPaused, StorageFull
+from audio.wire import messages
+from audio.wire.connection import Close, Connection, State
+from audio.wire.messages import Action, parse_text
+
+SESSION_ID = "0f0e0d0c-1111-4222-8333-444455556666"
+CLOSE_SESSION = '{"type": "control", "action": "close_session"}'
+
+
+def connection() -> Connection:
+    return Connection(SESSION_ID)
+
+
+def said(machine: Connection) -> list:
+    return [item if isinstance(item, Close) else json.loads(item) for item in machine.outgoing()]
+
+
+def test_nothing_is_said_of_a_chunk_before_it_is_stored():
+    machine = connection()
+    assert machine.receive_binary(3200)
+    assert said(machine) == []
+    machine.stored(1)
+    assert said(machine) == [
+        {"message": "Chunk processed successfully", "session_id": SESSION_ID, "chunk_count": 1, "status": "active"}
+    ]
+
+
+@given(st.uuids(version=4), st.integers(min_value=1, max_value=2**63))
+def test_the_template_gives_the_json_of_the_contract(session_id: uuid.UUID, count: int):
+    filled = messages.AcknowledgementTemplate(str(session_id), "active").fill(count)
+    assert json.loads(filled) == {
+        "message": "Chunk processed successfully",
+        "session_id": str(session_id),
+        "chunk_count": count,
+        "status": "active",
+    }
+    assert filled == messages.answer(messages.STORED, str(session_id), count, "active")
+
+
+def test_the_same_four_keys_come_first_in_every_answer():
+    machine = connection()
+    machine.greet(messages.CREATED, sample_rate=16000)
+    machine.receive_binary(0)
+    machine.receive_text('{"type": "control", "action": "ping"}')
+    machine.paused()
+    machine.resumed()
+    machine.closed()
+    for answer in machine.outgoing():
+        if isinstance(answer, str):
+            assert list(json.loads(answer))[:4] == ["message", "session_id", "chunk_count", "status"]
+
+
+def test_chunks_committed_together_are_answered_one_two_three():
+    machine = connection()
+    for _ in range(3):
+        machine.receive_binary(10)
+    for sequence in (1, 2, 3):
+        machine.stored(sequence)
+    assert [answer["chunk_count"] for answer in said(machine)] == [1, 2, 3]
+
+
+def test_an_empty_message_is_answered_with_the_count_and_stores_nothing():
+    machine = connection()
+    machine.receive_binary(10)
+    assert not machine.receive_binary(0)
+    machine.stored(7)
+    assert [(a["message"], a["chunk_count"]) for a in said(machine)] == [(messages.STORED, 7), (messages.STORED, 7)]
+
+
+def test_answers_keep_the_order_of_the_messages():
+    machine = connection()
+    machine.receive_binary(10)
+    machine.receive_text("not json")
+    machine.receive_binary(10)
+    machine.receive_text('{"type": "control", "action": "ping"}')
+    assert said(machine) == []
+    machine.stored(1)
+    first = said(machine)
+    assert [first[0]["chunk_count"], first[1]["code"]] == [1, "invalid_json"]
+    machine.stored(2)
+    assert [answer["message"] for answer in said(machine)] == [messages.STORED, "pong"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "received"),
+    [
+        ("", "invalid_json", None),
+        ("{", "invalid_json", None),
+        ("[" * 100_000, "invalid_json", None),
+        ("[]", "unknown_message_type", None),
+        ('"close_session"', "unknown_message_type", None),
+        ("{}", "unknown_message_type", None),
+        ('{"type": "audio"}', "unknown_message_type", "audio"),
+        ('{"type": ["control"]}', "unknown_message_type", "['control']"),
+        ('{"type": "control"}', "unknown_action", None),
+        ('{"type": "control", "action": "stop"}', "unknown_action", "stop"),
+        ('{"type": "control", "action": {"a": 1}}', "unknown_action", "{'a': 1}"),
+    ],
+)
+def test_text_that_is_not_understood_gets_an_error_and_the_connection_goes_on(text, code, received):
+    machine = connection()
+    assert machine.receive_text(text) is None
+    (answer,) = said(machine)
+    assert answer["code"] == code
+    assert answer.get("received") == received
+    assert answer["valid_values"]
+    assert machine.receive_binary(1)
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_each_action_is_understood(action):
+    assert parse_text(json.dumps({"type": "control", "action": action})) is action
+
+
+def test_the_sentences_of_the_contract():
+    machine = connection()
+    machine.receive_text("x")
+    machine.receive_text('{"type": "x"}')
+    assert [answer["error"] for answer in said(machine)] == ["Invalid JSON format", "Unknown message type"]
+
+
+def test_closing_says_completed_then_1000_and_takes_nothing_more():
+    machine = connection()
+    assert machine.receive_text(CLOSE_SESSION) is Action.CLOSE_SESSION
+    machine.closed()
+    assert not machine.receive_binary(10)
+    answer, close = said(machine)
+    assert (answer["message"], answer["status"], close) == ("Session closed successfully", "completed", Close(1000))
+    assert machine.state is State.ENDED
+    machine.receive_text("x")
+    assert said(machine) == []
+
+
+def test_a_paused_session_refuses_and_goes_on():
+    machine = connection()
+    machine.paused()
+    machine.receive_binary(10)
+    machine.refused(SessionPaused())
+    paused, refused = said(machine)
+    assert (paused["status"], refused["code"], refused["status"]) == ("paused", "session_paused", "paused")
+    machine.resumed()
+    machine.receive_binary(10)
+    machine.stored(1)
+    assert [answer["status"] for answer in said(machine)] == ["active", "active"]
+
+
+def test_a_fatal_refusal_is_sent_in_its_turn_and_then_the_close():
+    machine = connection()
+    machine.receive_binary(1)
+    machine.receive_binary(1)
+    machine.stored(1)
+    machine.refused(StorageFull())
+    assert not machine.receive_binary(1)
+    acknowledged, error, close = said(machine)
+    assert (acknowledged["chunk_count"], error["code"], close) == (1, "storage_full", Close(1013))
+
+
+def test_what_is_with_the_committer_is_answered_before_the_end():
+    machine = connection()
+    machine.receive_binary(1)
+    machine.fail(IdleTimeout(limit=300))
+    assert said(machine) == []
+    machine.stored(1)
+    acknowledged, error, close = said(machine)
+    assert (acknowledged["chunk_count"], error["code"], error["limit"], close) == (1, "idle_timeout", 300, Close(4408))
+
+
+def test_a_second_end_changes_nothing():
+    machine = connection()
+    machine.end(1012)
+    machine.fail(SessionClosed())
+    machine.closed()
+    assert said(machine) == [Close(1012)]
+
+
+class AcknowledgedMeansDurable(RuleBasedStateMachine):
+    """Any order of messages and commits: an acknowledgement follows the commit, once, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = connection()
+        self.waiting: deque[int] = deque()
+        self.durable: list[int] = []
+        self.acknowledged: list[int] = []
+        self.expected: deque[str] = deque()
+        self.count = 0
+
+    @rule(size=st.integers(min_value=0, max_value=3))
+    def binary(self, size):
+        before = self.machine.state
+        if self.machine.receive_binary(size):
+            self.count += 1
+            self.waiting.append(self.count)
+            self.expected.append("chunk")
+        elif before is State.OPEN:
+            self.expected.append("empty")
+
+    @rule()
+    def wrong_text(self):
+        if self.machine.state is State.OPEN:
+            self.expected.append("invalid_json")
+        self.machine.receive_text("?")
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def commit(self):
+        sequence = self.waiting.popleft()
+        self.durable.append(sequence)
+        self.machine.stored(sequence)
+
+    @rule()
+    def end(self):
+        self.machine.end(1012)
+
+    @invariant()
+    def never_acknowledged_before_durable(self):
+        for item in self.machine.outgoing():
+            if isinstance(item, Close):
+                assert not self.expected
+                assert not self.waiting
+                continue
+            answer, expected = json.loads(item), self.expected.popleft()
+            if expected == "chunk":
+                self.acknowledged.append(answer["chunk_count"])
+                assert answer["message"] == messages.STORED
+            else:
+                assert answer.get("code", "empty") == expected
+        assert self.acknowledged == self.durable[: len(self.acknowledged)]
+        assert self.machine.unsettled == len(self.waiting)
+
+
+TestAcknowledgedMeansDurable = AcknowledgedMeansDurable.TestCase

@@ -1,0 +1,69 @@
+"""The query string of a connection."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audio.errors import InvalidParameter, ParameterConflict
+from audio.wire.parameters import ConnectionRequest, SessionParameters, parse_query
+
+DEFAULTS = SessionParameters(sample_rate=16000, channels=1, format="wav")
+
+
+def test_an_empty_query_gives_the_defaults():
+    assert parse_query(b"").parameters(DEFAULTS) == DEFAULTS
+
+
+def test_every_parameter_is_read():
+    request = parse_query(
+        b"sample_rate=48000&channels=2&format=FLAC&encoding=s24le&chunks=files&user_id=J%C3%B6rg&source=mic-1&ticket=t"
+    )
+    assert request.parameters(DEFAULTS) == SessionParameters(48000, 2, "flac", "s24le", "files")
+    assert (request.user_id, request.source, request.ticket) == ("Jörg", "mic-1", "t")
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "valid"),
+    [
+        (b"sample_rate=11025", "sample_rate", [8000, 16000, 22050, 44100, 48000, 96000]),
+        (b"sample_rate=", "sample_rate", [8000, 16000, 22050, 44100, 48000, 96000]),
+        (b"sample_rate=16000.0", "sample_rate", [8000, 16000, 22050, 44100, 48000, 96000]),
+        ("sample_rate=１６０００".encode(), "query", None),
+        (b"channels=0", "channels", [1, 2]),
+        (b"format=opus", "format", ["wav", "mp3", "flac", "aac", "webm", "ogg", "mp4"]),
+        (b"encoding=u8", "encoding", ["s16le", "s24le", "s32le", "f32le", "mulaw", "alaw"]),
+        (b"chunks=all", "chunks", ["auto", "stream", "files"]),
+        (b"format=wav&format=wav", "format", None),
+        (b"user_id=" + b"x" * 256, "user_id", None),
+        (b"user_id=", "user_id", None),
+        (b"source=a%00b", "source", None),
+        (b"user_id=%ff", "query", None),
+    ],
+)
+def test_a_wrong_value_names_what_would_be_right(query, parameter, valid):
+    with pytest.raises(InvalidParameter) as caught:
+        parse_query(query)
+    assert caught.value.details["parameter"] == parameter
+    assert caught.value.details.get("valid_values") == valid
+
+
+def test_an_unknown_parameter_names_the_known_ones():
+    with pytest.raises(InvalidParameter) as caught:
+        parse_query(b"rate=8000")
+    assert "sample_rate" in caught.value.details["valid_values"]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_request_or_a_clear_error(query):
+    try:
+        assert isinstance(parse_query(query), ConnectionRequest)
+    except InvalidParameter as error:
+        assert error.detail
+        assert error.code == "invalid_parameter"
+
+
+def test_a_resumed_session_is_compared_only_with_what_was_named():
+    parse_query(b"channels=1").check_continues(DEFAULTS)
+    with pytest.raises(ParameterConflict) as caught:
+        parse_query(b"sample_rate=8000").check_continues(DEFAULTS)
+    assert caught.value.details["valid_values"] == [16000]
