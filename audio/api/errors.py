@@ -1,7 +1,7 @@
 """Every error over HTTP in one shape: `{"detail": sentence, "code": word}` and what would have been right.
 
 `handle_exception` is REST framework's exception handler; `not_found` and the others are Django's handlers for
-what never reaches a view. Below API_PREFIXES they answer JSON, elsewhere Django's own pages.
+what never reaches a view. Below API_FOLDERS they answer JSON, elsewhere Django's own pages.
 """
 
 import logging
@@ -19,7 +19,7 @@ from audio.errors import AudioError, DatabaseUnavailable, RangeNotSatisfiable
 
 logger = logging.getLogger(__name__)
 
-API_PREFIXES = ("/api/", "/health")
+API_FOLDERS = ("api", "health")
 RETRY_AFTER_SECONDS = 2
 
 
@@ -35,8 +35,11 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
     if isinstance(exc, AudioError):
         return Response(body(exc), status=exc.http_status, headers=_headers(exc))
     response = exception_handler(exc, context)
-    if isinstance(response, Response):
-        response.data = _framework_body(exc)
+    if isinstance(exc, exceptions.ValidationError) and isinstance(response, Response):
+        response.data = _validation_body(exc.detail)
+    elif isinstance(response, Response):
+        detail = response.data["detail"]
+        response.data = {"detail": str(detail), "code": detail.code}
     return response
 
 
@@ -52,14 +55,6 @@ def _headers(error: AudioError) -> dict[str, str]:
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.details['size_bytes']}"
     return headers
-
-
-def _framework_body(exc: Exception) -> dict[str, Any]:
-    if isinstance(exc, exceptions.ValidationError):
-        return _validation_body(exc.detail)
-    if isinstance(exc, exceptions.APIException):
-        return {"detail": str(exc.detail), "code": exc.default_code}
-    return {"detail": "There is nothing here.", "code": "not_found"}
 
 
 def _validation_body(detail: Any) -> dict[str, Any]:
@@ -78,7 +73,7 @@ def _validation_body(detail: Any) -> dict[str, Any]:
 
 
 def _is_api(request: HttpRequest) -> bool:
-    return request.path_info.startswith(API_PREFIXES)
+    return request.path_info.strip("/").split("/")[0] in API_FOLDERS
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

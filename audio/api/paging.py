@@ -1,5 +1,6 @@
 """Pages by cursor: the cost of a page depends on its size, not on how many rows come before it or in all."""
 
+from datetime import UTC
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -14,11 +15,13 @@ from audio.errors import InvalidParameter
 class CheckedCursorPagination(CursorPagination):
     """REST framework's cursor pages, which refuse what they would otherwise overlook or stumble over.
 
-    `position_field` knows which texts are positions of the first field of `ordering`.
+    `check_position` raises ValidationError or OverflowError for a text that the first field of `ordering` can't have.
     """
 
     page_size_query_param = "page_size"
-    position_field: "models.Field[Any, Any]"
+
+    def check_position(self, text: str) -> None:
+        raise NotImplementedError
 
     def get_page_size(self, request: Request) -> int:
         """Returns the size asked for, else the default; raises InvalidParameter for one out of range."""
@@ -38,7 +41,7 @@ class CheckedCursorPagination(CursorPagination):
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:
-                self.position_field.clean(cursor.position, None)
+                self.check_position(str(cursor.position))
         except (NotFound, ValidationError, OverflowError) as error:
             raise InvalidParameter(
                 "The cursor is none of this list's; follow `next` and `previous`.", parameter="cursor"
@@ -57,7 +60,9 @@ class SessionPages(CheckedCursorPagination):
     page_size = 50
     max_page_size = 500
     ordering = ("-start_time", "-id")
-    position_field = models.DateTimeField()
+
+    def check_position(self, text: str) -> None:
+        models.DateTimeField().clean(text, None).astimezone(UTC)
 
 
 class ChunkPages(CheckedCursorPagination):
@@ -66,4 +71,6 @@ class ChunkPages(CheckedCursorPagination):
     page_size = 500
     max_page_size = 5000
     ordering = ("sequence",)
-    position_field = models.BigIntegerField()
+
+    def check_position(self, text: str) -> None:
+        models.BigIntegerField().clean(text, None)

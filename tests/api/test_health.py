@@ -1,0 +1,66 @@
+"""Health and readiness, with real things that are really down."""
+
+import pytest
+from django.db import connections
+
+from audio.api import health
+
+pytestmark = pytest.mark.django_db
+
+
+def test_healthy(client):
+    for path in ("/health", "/health/"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert answer.json() == {"status": "healthy", "service": "SercueScribe"}
+
+
+def test_health_needs_no_database(client, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        client.get("/health")
+
+
+@pytest.mark.database
+def test_ready(client):
+    answer = client.get("/health/ready")
+    assert answer.status_code == 200, answer.json()
+    assert answer.json() == {
+        "status": "ready",
+        "service": "SercueScribe",
+        "checks": {"database": "ok", "redis": "ok", "storage": "ok", "ffmpeg": "ok"},
+    }
+
+
+def test_redis_is_away(client, settings):
+    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}}
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["down"] == ["redis"]
+    assert answer.json()["code"] == "not_ready"
+    assert answer.json()["status"] == "unavailable"
+    assert answer.json()["checks"]["database"] == "ok"
+
+
+def test_the_storage_is_no_folder(client, settings, tmp_path):
+    settings.AUDIO_STORAGE_PATH = tmp_path / "file" / "audio"
+    (tmp_path / "file").touch()
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["down"] == ["storage"]
+    assert str(tmp_path) not in answer.content.decode()
+
+
+def test_nothing_is_left_in_the_storage(client, settings, tmp_path):
+    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
+    client.get("/health/ready")
+    assert list(settings.AUDIO_STORAGE_PATH.iterdir()) == []
+
+
+def test_the_database_is_away(client, monkeypatch):
+    """The connection of the test itself can't be taken away, so that another one, to nowhere, takes its place."""
+    broken = connections["default"].copy()
+    broken.settings_dict = {**broken.settings_dict, "NAME": "/nowhere/at/all.sqlite3", "HOST": "127.0.0.1", "PORT": "1"}
+    monkeypatch.setattr(health, "connection", broken)
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["down"] == ["database"]

@@ -1,0 +1,57 @@
+"""The landing page."""
+
+import pytest
+from django.db import OperationalError
+
+from audio.models import AudioSession
+from tests.api.rows import make_session, make_sessions
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+
+def test_an_empty_server_says_where_to_send_audio(client):
+    answer = client.get("/")
+    page = answer.content.decode()
+    assert answer.status_code == 200
+    assert "ws://testserver/api/ws/audio" in page
+    assert "Running" in page
+    assert "default-src 'self'" in answer["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/api/audio/sessions", "/admin/", "/health/ready"])
+def test_it_leads_everywhere(client, path):
+    assert f'href="{path}"' in client.get("/").content.decode()
+
+
+def test_the_newest_ten_sessions(client, django_assert_num_queries):
+    sessions = make_sessions(12)
+    with django_assert_num_queries(1):
+        page = client.get("/").content.decode()
+    assert all(str(session.pk) in page for session in sessions[:10])
+    assert not any(str(session.pk) in page for session in sessions[10:])
+
+
+def test_a_ready_recording_can_be_downloaded_and_another_can_not(client):
+    ready = make_session({"state": "ready", "size_bytes": 5_242_880}, status="completed")
+    live = make_session({"state": "live"})
+    page = client.get("/").content.decode()
+    assert f'href="/api/audio/sessions/{ready.pk}/audio"' in page
+    assert "5.0\N{NO-BREAK SPACE}MB" in page
+    assert f"{live.pk}/audio" not in page
+
+
+def test_a_label_is_shown_and_not_run(client):
+    make_session(user_id="<script>alert(1)</script>")
+    page = client.get("/").content.decode()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>" not in page
+
+
+def test_a_database_that_is_away_is_said_on_the_page(client, monkeypatch):
+    def away(*args):
+        raise OperationalError("away")
+
+    monkeypatch.setattr(AudioSession.objects, "select_related", away)
+    answer = client.get("/")
+    assert answer.status_code == 503
+    assert "The database does not answer" in answer.content.decode()

@@ -1,0 +1,84 @@
+"""What operators see: everything, quickly, and nothing that they could change by accident."""
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from audio.models import AudioChunk, AudioSession, AudioSource, Recording
+from tests.api.rows import make_chunks, make_session
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+MODELS = {model._meta.model_name: model for model in (AudioSession, Recording, AudioSource, AudioChunk)}
+LISTS = list(MODELS)
+
+
+@pytest.fixture
+def session():
+    session = make_session(user_id="Ana")
+    make_chunks(session, 3)
+    make_chunks(session, 2, source="left")
+    make_chunks(make_session(user_id="Bo"), 1)
+    return session
+
+
+def listed(client, name, **query):
+    answer = client.get(f"/admin/audio/{name}/", query)
+    assert answer.status_code == 200
+    return answer.context["cl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("audiosession", 2), ("recording", 2), ("audiosource", 3), ("audiochunk", 6)]
+)
+def test_each_list_shows_what_is_stored(admin_client, session, name, count):
+    assert len(listed(admin_client, name).result_list) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("audiosession", 1), ("recording", 1), ("audiosource", 2), ("audiochunk", 5)]
+)
+@pytest.mark.parametrize("term", ["id", "An"])
+def test_each_list_is_searched_by_session_and_by_user(admin_client, session, name, count, term):
+    assert len(listed(admin_client, name, q=str(session.pk) if term == "id" else term).result_list) == count
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_costs_as_many_queries_with_many_rows(admin_client, session, django_assert_max_num_queries, name):
+    for _ in range(10):
+        make_chunks(make_session(), 3, source="right")
+    with django_assert_max_num_queries(6) as queries:
+        listed(admin_client, name)
+    counts = [query["sql"] for query in queries.captured_queries if "COUNT(" in query["sql"]]
+    assert counts
+    assert all("LIMIT 10000" in sql for sql in counts)
+
+
+def test_sessions_are_filtered_by_their_state_and_that_of_their_recording(admin_client, session):
+    make_session({"state": "failed"}, status="error")
+    assert len(listed(admin_client, "audiosession", status__exact="error").result_list) == 1
+    assert len(listed(admin_client, "audiosession", recording__state__exact="failed").result_list) == 1
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_nothing_can_be_changed_by_hand(admin_client, session, name):
+    key = MODELS[name]._default_manager.values_list("pk", flat=True)[0]
+    path = f"/admin/audio/{name}/{key}"
+    page = admin_client.get(f"{path}/change/").content.decode()
+    assert 'name="_save"' not in page
+    assert "Delete" not in page
+    assert admin_client.post(f"{path}/change/", {"status": "error"}).status_code == 403
+    assert admin_client.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
+    assert admin_client.get(f"/admin/audio/{name}/add/").status_code == 403
+    assert key in MODELS[name]._default_manager.values_list("pk", flat=True)
+
+
+def test_only_operators_see_it(client, session):
+    client.force_login(get_user_model().objects.create_user("guest"))
+    answer = client.get("/admin/audio/audiosession/")
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/admin/login/")
+
+
+def test_the_path_without_a_slash_leads_there(client):
+    answer = client.get("/admin")
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
