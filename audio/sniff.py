@@ -47,19 +47,26 @@ _MP4_BOXES = {b"ftyp", b"styp", b"moof", b"moov", b"sidx"}
 _STREAM_MAGIC = {"flac": b"fLaC", "ogg": b"OggS", "webm": b"\x1a\x45\xdf\xa3"}
 
 
+def mpeg_rate_hz(header: bytes) -> int:
+    """Takes four bytes; returns the sample rate of the MPEG audio Layer III frame that they head, 0 if none."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return 0
+    version_bits, rate_index = header[1] >> 3 & 3, header[2] >> 2 & 3
+    if version_bits == 1 or rate_index == 3 or header[2] >> 4 in (0, 15):
+        return 0
+    return _MPEG_1_RATES_HZ[rate_index] >> {3: 0, 2: 1, 0: 2}[version_bits]
+
+
 def mpeg_frame_size_bytes(header: bytes) -> int:
     """Takes four bytes; returns the size of the MPEG audio Layer III frame that they head, 0 if they head none.
 
     Free-format frames (bit rate index 0) don't tell their size and count as none.
     """
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+    rate_hz = mpeg_rate_hz(header)
+    if not rate_hz:
         return 0
-    version_bits, bitrate_index, rate_index = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-    if version_bits == 1 or bitrate_index in (0, 15) or rate_index == 3:
-        return 0
-    rate_hz = _MPEG_1_RATES_HZ[rate_index] >> {3: 0, 2: 1, 0: 2}[version_bits]
-    version = 1 if version_bits == 3 else 2
-    bits_per_second = _LAYER_III_KBITS[version][bitrate_index - 1] * 1000
+    version = 1 if header[1] >> 3 & 3 == 3 else 2
+    bits_per_second = _LAYER_III_KBITS[version][(header[2] >> 4) - 1] * 1000
     return (144 if version == 1 else 72) * bits_per_second // rate_hz + (header[2] >> 1 & 1)
 
 

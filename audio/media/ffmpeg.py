@@ -1,1 +1,158 @@
-"""."""
+"""The only subprocess of the product: FFmpeg, found and run under guard.
+
+It is fed what strangers send. Every run has limits on CPU, memory, output and wall time (`audio.media.guard`),
+a working folder with nothing else in it, no standard input, and may open files of that one kind only
+(`audio.media.plan`).
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import imageio_ffmpeg
+from django.conf import settings
+
+from audio.errors import FfmpegMissing, MediaError, MediaLimitExceeded
+from audio.media import guard
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 1 << 20
+_MAX_ALLOCATION_BYTES = 256 << 20
+_MESSAGE_CHARACTERS = 300
+_LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGXFSZ, signal.SIGALRM, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may use."""
+
+    cpu_seconds: int = 60
+    wall_seconds: int = 120
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 4 << 30
+
+
+WINDOW_LIMITS = Limits()
+# A day of audio is encoded in well under an hour.
+LONG_LIMITS = Limits(cpu_seconds=3600, wall_seconds=4 * 3600, file_bytes=64 << 30)
+
+
+class FfmpegFailed(MediaError):
+    """FFmpeg ended with an error; `detail` is its first line."""
+
+
+def find() -> Path:
+    """Returns the FFmpeg program: FFMPEG_BINARY, else the one of imageio-ffmpeg, else PATH's; or FfmpegMissing."""
+    asked = settings.FFMPEG_BINARY
+    found = shutil.which(asked) if asked else _bundled() or shutil.which("ffmpeg")
+    if not found:
+        raise FfmpegMissing
+    return Path(found).resolve()
+
+
+def _bundled() -> str | None:
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        return None
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path) -> Iterator[Path]:
+    """Gives an empty folder inside `parent`, and removes it with all that is in it."""
+    with tempfile.TemporaryDirectory(prefix="work-", dir=parent) as name:
+        yield Path(name)
+
+
+def _command(folder: Path, limits: Limits) -> list[str]:
+    bounds = (limits.cpu_seconds, limits.wall_seconds, limits.memory_bytes, limits.file_bytes)
+    return [
+        *(sys.executable, "-I", "-S", str(Path(guard.__file__).resolve())),
+        *(",".join(map(str, bounds)), str(folder)),
+        *(str(find()), "-nostdin", "-hide_banner", "-loglevel", settings.FFMPEG_LOGLEVEL),
+        *("-max_alloc", str(_MAX_ALLOCATION_BYTES), "-threads", "1"),
+    ]
+
+
+def program(folder: Path, first: Sequence[str], limits: Limits = WINDOW_LIMITS) -> Path:
+    """Writes into `folder` an executable that runs the guarded FFmpeg with the options `first` before its own
+    arguments; returns its path. It is for pydub, which wants one path to call."""
+    path = folder / "ffmpeg"
+    path.write_text(f'#!/bin/sh\nexec {shlex.join([*_command(folder, limits), *first])} "$@"\n')
+    path.chmod(stat.S_IRWXU)
+    return path
+
+
+def run(
+    arguments: Sequence[str],
+    folder: Path,
+    limits: Limits = LONG_LIMITS,
+    on_seconds: Callable[[float], None] = lambda _: None,
+) -> float:
+    """Runs FFmpeg to its end in `folder`; returns the seconds of audio that it wrote.
+
+    `on_seconds` is called with the seconds written so far, about twice a second. Raises MediaLimitExceeded, or
+    FfmpegFailed with what FFmpeg said.
+    """
+    seconds = 0.0
+    with _started(["-progress", "pipe:1", *arguments], folder, limits) as output:
+        for line in output:
+            if match := re.match(rb"out_time_us=(\d+)", line):
+                seconds = int(match[1]) / 1e6
+                on_seconds(seconds)
+    return seconds
+
+
+def output_of(arguments: Sequence[str], folder: Path, limits: Limits = LONG_LIMITS) -> Iterator[bytes]:
+    """Runs FFmpeg and gives what it writes to its standard output, block by block; raises as `run` does."""
+    with _started(arguments, folder, limits) as output:
+        while block := output.read(_BLOCK_BYTES):
+            yield block
+
+
+@contextlib.contextmanager
+def _started(arguments: Sequence[str], folder: Path, limits: Limits) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [*_command(folder, limits), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+        )
+        assert process.stdout is not None  # noqa: S101 - tells the type checker what PIPE does
+        try:
+            yield process.stdout
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.stdout.close()
+            code = process.wait()
+        errors.seek(0)
+        check(code, errors.read(1 << 16).decode(errors="replace"))
+
+
+def check(code: int, messages: str) -> None:
+    """Takes FFmpeg's exit code and messages; raises MediaLimitExceeded or FfmpegFailed unless it is 0."""
+    if code == 0:
+        return
+    if -code in _LIMIT_SIGNALS or "Cannot allocate memory" in messages:
+        raise MediaLimitExceeded
+    # Addresses in the messages are of no use to anybody.
+    first = re.sub(r" @ 0x[0-9a-f]+", "", next(iter(messages.strip().splitlines()), f"exit code {code}"))
+    logger.warning("FFmpeg failed: %s", first)
+    raise FfmpegFailed(f"FFmpeg could not process the audio: {first[:_MESSAGE_CHARACTERS]}")

@@ -1,1 +1,172 @@
-"""PURE. From chunks to windows, and from windows to FFmpeg arguments."""
+"""PURE. From chunks to windows, and from windows to FFmpeg arguments.
+
+A session is concatenated in one of three ways (`Route`), and in windows of bounded size. The arguments say what
+FFmpeg may open and decode at all: everything that it reads was sent by somebody. Each list is what stands
+between the limits (`audio.media.ffmpeg`) and the output.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from audio.media.frames import PartDescription
+
+WINDOW_BYTES = 4 << 20
+WINDOW_CHUNKS = 4096
+DECODE_SECONDS = 30
+# pydub holds a window's samples several times over: what says too little of its length goes another way.
+DECODE_LIMIT_SECONDS = 120
+_OUTPUT = ("-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
+
+
+class Route(StrEnum):
+    """How a session's chunks become its recording."""
+
+    PCM = "pcm"
+    STREAM = "stream"
+    FILES = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class FormatPlan:
+    """What FFmpeg may use for a format: demuxers, decoders, and how it writes the format."""
+
+    demuxer: str
+    demuxer_names: str
+    decoders: str
+    muxer: str
+    encoder: tuple[str, ...]
+    content_type: str
+
+
+_OPUS_OR_VORBIS = "libopus,opus,libvorbis,vorbis"
+FORMATS = {
+    "wav": FormatPlan("wav", "wav", "pcm_u8,pcm_s16le,pcm_s24le,pcm_s32le,pcm_f32le", "wav", (), "audio/wav"),
+    "mp3": FormatPlan("mp3", "mp3", "mp3float", "mp3", ("libmp3lame", "-q:a", "2"), "audio/mpeg"),
+    "flac": FormatPlan("flac", "flac", "flac", "flac", ("flac",), "audio/flac"),
+    "aac": FormatPlan("aac", "aac", "aac", "adts", ("aac",), "audio/aac"),
+    "webm": FormatPlan(
+        "matroska", "matroska,webm", f"{_OPUS_OR_VORBIS},pcm_s16le,pcm_f32le", "webm", ("libopus",), "audio/webm"
+    ),
+    "ogg": FormatPlan("ogg", "ogg", f"{_OPUS_OR_VORBIS},flac", "ogg", ("libopus",), "audio/ogg"),
+    "mp4": FormatPlan(
+        "mov", "mov,mp4,m4a,3gp,3g2,mj2", f"{_OPUS_OR_VORBIS},aac,alac,flac,mp3float", "mp4", ("aac",), "audio/mp4"
+    ),
+}
+LOSSLESS = ("wav", "flac")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One complete file: the chunks `first_sequence` to `last_sequence`, and what it says of itself."""
+
+    first_sequence: int
+    last_sequence: int
+    data: bytes
+    description: PartDescription | None
+
+
+def route(audio_format: str, chunk_mode: str) -> Route:
+    """Takes a session's format and chunk mode; returns the way that its first chunks go."""
+    if audio_format == "wav":
+        return Route.PCM
+    return Route.FILES if chunk_mode == "files" else Route.STREAM
+
+
+def bounded(sizes: Sequence[int], limit_bytes: int = WINDOW_BYTES) -> int:
+    """Takes the sizes of the chunks that wait; returns how many make a window: at least one, if there is one."""
+    total = 0
+    for count, size in enumerate(sizes):
+        total += size
+        if total > limit_bytes:
+            return max(1, count)
+    return len(sizes)
+
+
+def _goes_with(before: PartDescription, part: PartDescription) -> bool:
+    return (before.sample_rate, before.channels, before.bits) == (part.sample_rate, part.channels, part.bits)
+
+
+def is_batchable(description: PartDescription | None) -> bool:
+    """Whether a part may share a run with others: it says what it is, is 16 bits deep and not long."""
+    if description is None or description.bits > 16:
+        return False
+    return 0 < description.sample_frames <= DECODE_SECONDS * description.sample_rate
+
+
+def windows(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """Takes parts in order; gives those that one FFmpeg run may decode: same parameters, up to DECODE_SECONDS."""
+    window: list[Part] = []
+    frames = 0
+    for part in parts:
+        if window and not _fits(window[-1].description, part.description, frames):
+            yield window
+            window, frames = [], 0
+        window.append(part)
+        frames += part.description.sample_frames if part.description else 0
+    if window:
+        yield window
+
+
+def _fits(before: PartDescription | None, part: PartDescription | None, frames: int) -> bool:
+    if before is None or part is None or not (is_batchable(before) and is_batchable(part)):
+        return False
+    return _goes_with(before, part) and frames + part.sample_frames <= DECODE_SECONDS * part.sample_rate
+
+
+def expected_frames(window: Sequence[Part]) -> int:
+    """Returns the sample frames that a window's files say they have, 0 if one of them does not say."""
+    frames = [part.description.sample_frames if part.description else 0 for part in window]
+    return sum(frames) if all(frames) else 0
+
+
+def concat_list(names: Sequence[str]) -> str:
+    """Takes relative file names of ours; returns the ffconcat list of them."""
+    return "ffconcat version 1.0\n" + "".join(f"file {name}\n" for name in names)
+
+
+def batch_input(audio_format: str) -> list[str]:
+    """What stands before the input of a run over an ffconcat list: the one demuxer behind it, its decoders."""
+    plan = FORMATS[audio_format]
+    # Any error ends the run: what FFmpeg conceals in a list of files would be audio lost without a word.
+    return [
+        *("-xerror", "-err_detect", "crccheck+explode"),
+        *("-t", str(DECODE_LIMIT_SECONDS)),
+        *_whitelist(f"concat,{plan.demuxer_names}", plan.decoders),
+    ]
+
+
+def batch_decoder(audio_format: str) -> str:
+    """The decoder that pydub is told to use."""
+    return FORMATS[audio_format].decoders.split(",")[0]
+
+
+def _whitelist(demuxers: str, decoders: str) -> list[str]:
+    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", demuxers, "-codec_whitelist", decoders]
+
+
+def _input(audio_format: str, path: str) -> list[str]:
+    plan = FORMATS[audio_format]
+    return [*_whitelist(plan.demuxer_names, plan.decoders), "-f", plan.demuxer, "-i", f"file:{path}"]
+
+
+def decode(audio_format: str, path: str, bits: int) -> list[str]:
+    """Arguments to decode one file to a WAV stream on the standard output, as deep as it is."""
+    depth = 16 if bits <= 16 else 24 if bits <= 24 else 32
+    strict = ["-xerror", "-err_detect", "crccheck+explode"] if audio_format in LOSSLESS else []
+    return [*strict, *_input(audio_format, path), *_OUTPUT, "-c:a", f"pcm_s{depth}le", "-f", "wav", "pipe:1"]
+
+
+def remux(audio_format: str, path: str, output: str) -> list[str]:
+    """Arguments to copy a stream's packets into a container with its duration and index."""
+    muxer = FORMATS[audio_format].muxer
+    faststart = ["-movflags", "+faststart"] if audio_format == "mp4" else []
+    return [*_input(audio_format, path), *_OUTPUT, "-c:a", "copy", *faststart, "-f", muxer, "-y", f"file:{output}"]
+
+
+def encode(audio_format: str, path: str, output: str, encoding: str) -> list[str]:
+    """Arguments to encode a WAV master, whose samples have `encoding`, to a format."""
+    plan = FORMATS[audio_format]
+    # 24-bit FLAC is made from 32-bit samples with eight zeros.
+    deep = ["-sample_fmt", "s32"] if audio_format == "flac" and encoding in ("s24le", "s32le") else []
+    return [*_input("wav", path), *_OUTPUT, "-c:a", *plan.encoder, *deep, "-f", plan.muxer, "-y", f"file:{output}"]

@@ -1,0 +1,31 @@
+"""Run as a script between us and FFmpeg: sets limits, then becomes FFmpeg.
+
+    python -I -S guard.py CPU_SECONDS,WALL_SECONDS,MEMORY_BYTES,FILE_BYTES FOLDER PROGRAM ARGUMENT...
+
+A script of its own because pydub starts FFmpeg too, and because limits set in the parent's child between fork
+and exec are unsafe beside threads. It imports nothing of ours, so that it starts in milliseconds. The alarm
+outlives the exec (POSIX alarm): FFmpeg dies of SIGALRM when the wall time is up.
+"""
+
+import os
+import resource
+import signal
+import sys
+
+
+def main() -> None:
+    """Sets the limits of `sys.argv` on this process and executes the command behind them."""
+    cpu_seconds, wall_seconds, memory_bytes, file_bytes = map(int, sys.argv[1].split(","))
+    os.chdir(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    signal.alarm(wall_seconds)
+    os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - a list, and no shell
+
+
+if __name__ == "__main__":
+    main()
