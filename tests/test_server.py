@@ -1,0 +1,129 @@
+"""The web server's process: its limits, and that a stop settles every connection before it closes it."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.server import DEADLINE_SECONDS, Server
+from tests.services import REPOSITORY
+
+CHUNK = bytes(3200)
+
+
+def rest_of(websocket) -> tuple[list[dict], int]:
+    """The messages that still come, and the close code."""
+    messages = []
+    while True:
+        try:
+            messages.append(json.loads(websocket.recv(timeout=DEADLINE_SECONDS)))
+        except ConnectionClosed as closed:
+            return messages, closed.rcvd.code if closed.rcvd else 1006
+
+
+def stored_chunks(server: Server, session_id: str) -> int:
+    with closing(sqlite3.connect(server.folder / "db.sqlite3")) as database:
+        query = "SELECT total_chunks FROM audio_audiosession WHERE id = ?"
+        return database.execute(query, [session_id.replace("-", "")]).fetchone()[0]
+
+
+def test_a_stop_acknowledges_what_is_stored_and_closes_with_1012(server):
+    with connect(f"{server.ws_url}/api/ws/audio", max_queue=None) as websocket:
+        session_id = json.loads(websocket.recv())["session_id"]
+        for _ in range(200):
+            websocket.send(CHUNK)
+        server.process.send_signal(signal.SIGTERM)
+        messages, code = rest_of(websocket)
+    assert code == 1012
+    assert server.wait() == 0
+    counts = [message["chunk_count"] for message in messages if message["message"] == "Chunk processed successfully"]
+    assert counts == list(range(1, stored_chunks(server, session_id) + 1))
+
+
+def test_a_stop_closes_idle_connections_with_1012(server):
+    with connect(f"{server.ws_url}/api/ws/audio") as websocket:
+        websocket.recv()
+        server.process.send_signal(signal.SIGTERM)
+        assert rest_of(websocket) == ([], 1012)
+    assert server.wait() == 0
+
+
+def test_a_stop_does_not_wait_for_a_client_that_answers_nothing(server):
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port)) as client:
+        client.sendall(
+            b"GET /api/ws/audio HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert client.recv(12) == b"HTTP/1.1 101"
+        assert server.stop() == 0
+    assert "it is killed" not in server.read_log()
+
+
+def test_a_message_over_the_limit_gets_1009(run_server):
+    server = run_server(MAX_MESSAGE_SIZE_BYTES="4096")
+    with connect(f"{server.ws_url}/api/ws/audio") as websocket:
+        websocket.recv()
+        websocket.send(bytes(4097))
+        assert rest_of(websocket) == ([], 1009)
+
+
+def test_messages_are_not_compressed(server):
+    with connect(f"{server.ws_url}/api/ws/audio") as websocket:
+        assert websocket.protocol.extensions == []
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """That of a host where somebody else runs migrations and Redis."""
+    settings = Server(tmp_path / "data", REDIS_URL=os.environ["TEST_REDIS_URL"] + "/14").environment
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v", "0"], cwd=REPOSITORY, env=settings, check=True)
+    return settings
+
+
+def test_it_serves_without_the_supervisor_on_a_socket_that_it_inherits(environment):
+    reader, writer = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as listener, open(reader) as reports:
+        options = ["--fd", str(listener.fileno()), "--ready-fd", str(writer)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sercuescribe.server", *options],
+            cwd=REPOSITORY,
+            env=environment,
+            pass_fds=[listener.fileno(), writer],
+        )
+        os.close(writer)
+        try:
+            assert reports.read() == "ready\n"
+            with connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/api/ws/audio") as websocket:
+                assert json.loads(websocket.recv())["message"] == "Audio session created"
+                process.terminate()
+                assert rest_of(websocket) == ([], 1012)
+        finally:
+            process.terminate()
+            process.wait(DEADLINE_SECONDS)
+
+
+def test_it_serves_without_the_supervisor_on_an_address(environment):
+    with subprocess.Popen(
+        [sys.executable, "-m", "sercuescribe.server", "--host", "127.0.0.1", "--port", "0"],
+        cwd=REPOSITORY,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            line = next(line for line in process.stderr if "Uvicorn running on" in line)
+            address = line.partition("http://")[2].split()[0]
+            with connect(f"ws://{address}/api/ws/audio") as websocket:
+                assert json.loads(websocket.recv())["message"] == "Audio session created"
+        finally:
+            process.terminate()
