@@ -14,6 +14,8 @@ AudioError
 ├── ServiceError            our side; the same request may succeed later
 │   ├── Overloaded          ├── TooManySessions     ├── StorageFull
 │   ├── DatabaseUnavailable └── JournalFailed
+├── RecordingError          the recording can't be fetched in this state
+│   ├── RecordingEmpty      ├── RecordingBuilding   └── RecordingFailed
 └── MediaError              what was sent can't become the recording it should
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
     ├── ChunkDamaged        ├── MediaLimitExceeded  └── FfmpegMissing
@@ -278,6 +280,39 @@ class JournalFailed(ServiceError):
     close_code = 1011
     http_status = 500
     sentence = "The server could not store the chunk; reconnect and send it again."
+
+
+class RecordingError(AudioError):
+    """The state of a recording does not let it be fetched."""
+
+    code = "recording_state"
+    close_code = None
+    http_status = 409
+    sentence = "The recording can't be fetched in its present state."
+
+
+class RecordingEmpty(RecordingError):
+    """Nothing is recorded, or nothing concatenated yet."""
+
+    code = "recording_empty"
+    http_status = 404
+    sentence = "Nothing is recorded in this session yet."
+
+
+class RecordingBuilding(RecordingError):
+    """The session is closed and its recording is being made; details tell the `progress` from 0 to 1."""
+
+    code = "recording_building"
+    http_status = 202
+    retryable = True
+    sentence = "The recording is being made; ask again in a moment."
+
+
+class RecordingFailed(RecordingError):
+    """The recording could not be made; details tell the `reason` and, where one chunk is at fault, its `sequence`."""
+
+    code = "recording_failed"
+    sentence = "The recording could not be made."
 
 
 class MediaError(AudioError):

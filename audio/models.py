@@ -225,8 +225,11 @@ class Recording(models.Model):
     token = models.UUIDField(null=True, blank=True)
     # The master: what is concatenated so far. Paths are relative to the storage root.
     master_name = models.CharField(max_length=200, blank=True)
+    # Of a WAV master, the encoding of its samples; empty where the master is a stream's own bytes.
+    master_encoding = models.CharField(max_length=5, blank=True)
     master_bytes = models.BigIntegerField(default=0)
     chunks_done = models.BigIntegerField(default=0)
+    # What the next window needs to know of those before: parsers, parts of samples, counters. Bounded.
     carry = models.JSONField(default=dict, blank=True)
     progress = models.FloatField(default=0.0)
     # The recording, once ready.
