@@ -36,16 +36,18 @@ def stored_chunks(server: Server, session_id: str) -> int:
         return database.execute(query, [session_id.replace("-", "")]).fetchone()[0]
 
 
-def test_a_stop_acknowledges_what_is_stored_and_closes_with_1012(server):
+def test_a_stop_acknowledges_what_is_stored_and_closes_with_1012(run_server):
+    server = run_server(COMMIT_GATHER_MS="1000")  # long enough that the stop finds chunks in flight
     with connect(f"{server.ws_url}/api/ws/audio", max_queue=None) as websocket:
         session_id = json.loads(websocket.recv())["session_id"]
-        for _ in range(200):
+        for _ in range(50):
             websocket.send(CHUNK)
         server.process.send_signal(signal.SIGTERM)
         messages, code = rest_of(websocket)
     assert code == 1012
     assert server.wait() == 0
-    counts = [message["chunk_count"] for message in messages if message["message"] == "Chunk processed successfully"]
+    assert {message["message"] for message in messages} == {"Chunk processed successfully"}
+    counts = [message["chunk_count"] for message in messages]
     assert counts == list(range(1, stored_chunks(server, session_id) + 1))
 
 
