@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from audio.errors import FfmpegMissing
-from audio.media.ffmpeg import ffmpeg_path
+from audio.media import ffmpeg
 
 SERVICE = "SercueScribe"
 ANSWER_SECONDS = 1.0
@@ -26,6 +26,7 @@ class Down(Exception):
 
 
 def check_database() -> None:
+    """Raises Down unless the database answers a query."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -55,8 +56,9 @@ def check_storage() -> None:
 
 
 def check_ffmpeg() -> None:
+    """Raises Down unless there is a program to run."""
     try:
-        ffmpeg_path()
+        ffmpeg.find()
     except FfmpegMissing as error:
         raise Down(error.detail) from error
 

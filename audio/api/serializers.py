@@ -12,8 +12,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
+from audio.build import store
 from audio.errors import InvalidParameter
 from audio.ingest import default_parameters
+from audio.media import wav
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState
 from audio.wire.parameters import (
     CHANNELS,
@@ -165,7 +167,7 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
 
     @extend_schema_field({"type": "number", "format": "double", "nullable": True})
     def get_duration_seconds(self, session: AudioSession) -> float | None:
-        return recording_of(session).duration_seconds
+        return duration_seconds(session, recording_of(session))
 
     @extend_schema_field(RecordingSerializer)
     def get_recording(self, session: AudioSession) -> dict[str, Any]:
@@ -216,3 +218,18 @@ class ChunkSerializer(serializers.ModelSerializer[AudioChunk]):
 def recording_of(session: AudioSession) -> Recording:
     """Returns the session's recording: the row, or an empty one where none was made yet."""
     return session.recording if hasattr(session, "recording") else Recording(session=session)
+
+
+def duration_seconds(session: AudioSession, recording: Recording) -> float | None:
+    """Returns the length of a ready recording, else of the samples that are concatenated so far.
+
+    Returns None for a compressed stream that is not ready: its bytes do not tell.
+    """
+    if recording.duration_seconds is not None:
+        return recording.duration_seconds
+    if not session.total_chunks:
+        return 0.0
+    if not recording.master_encoding or not recording.master_bytes:
+        return None
+    pcm = store.master_format(session, recording.master_encoding)
+    return (recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes / pcm.sample_rate

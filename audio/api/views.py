@@ -4,6 +4,7 @@ The views ask the product (`audio.ingest`, `audio.upkeep`, `audio.build`) and sh
 it raises goes through `errors.handle_exception`.
 """
 
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -39,7 +40,7 @@ from audio.api.serializers import (
     recording_of,
 )
 from audio.build.store import servable
-from audio.errors import InvalidParameter, MessageTooLarge
+from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
 from audio.models import AudioChunk, AudioSession
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -214,12 +215,19 @@ class SessionAudio(SessionView):
         ],
     )
     def get(self, request: Request, session_id: str) -> HttpResponseBase:
+        # Between the look into the database and the opening of the file, a recording may be finished.
+        for _ in range(2):
+            with suppress(FileNotFoundError):
+                return self._answer()
+        raise MasterDamaged("The recording's file is missing; rebuild it from the chunks.")
+
+    def _answer(self) -> HttpResponseBase:
         session = self.session()
         recording = recording_of(session)
         self._check_format(recording.format or session.format)
         found = servable(session, recording)
         _release_database()
-        return ranged_response(request._request, found)
+        return ranged_response(self.request._request, found)
 
     def _check_format(self, own: str) -> None:
         asked = self.request.query_params.get("format", own)

@@ -64,3 +64,11 @@ def test_the_database_is_away(client, monkeypatch):
     answer = client.get("/health/ready")
     assert answer.status_code == 503
     assert answer.json()["down"] == ["database"]
+
+
+def test_ffmpeg_is_missing(client, settings, tmp_path):
+    settings.FFMPEG_BINARY = str(tmp_path / "ffmpeg")
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["down"] == ["ffmpeg"]
+    assert str(tmp_path) not in answer.content.decode()
