@@ -8,10 +8,10 @@ rather than the ORM, because a row a chunk through the ORM costs several times t
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import Error as DatabaseFailure
 from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
@@ -22,6 +22,8 @@ from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, Session
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, SessionStatus
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _RETRY_SECONDS = 10.0
 _LOST = (OperationalError, InterfaceError, IntegrityError)
@@ -90,7 +92,7 @@ class ChunkIndex:
         def create() -> int:
             return JournalFile.objects.get_or_create(name=name, defaults={"process_id": process_id})[0].pk
 
-        return int(self._persist(create))
+        return self._persist(create)
 
     def commit(self, journal_id: int, batch: Sequence[Placed]) -> list[Outcome]:
         """Takes chunks of one journal, in the order of their offsets; returns their outcomes in that order.
@@ -105,23 +107,32 @@ class ChunkIndex:
             with transaction.atomic(), connection.cursor() as cursor:
                 return _Transaction(cursor, journal_id, batch).run(look_for_own_rows=attempts > 1)
 
-        outcomes: list[Outcome] = self._persist(attempt)
-        return outcomes
+        return self._persist(attempt)
 
-    def _persist(self, function: Any) -> Any:
+    def _persist(self, function: Callable[[], T]) -> T:
         """Runs the function until it succeeds, on a new connection after each failure."""
-        retrying = Retrying(
-            stop=stop_after_delay(_RETRY_SECONDS),
-            wait=wait_exponential_jitter(initial=0.02, max=1.0),
-            retry=retry_if_exception_type(_LOST),
-            after=lambda state: connection.close(),
-            reraise=True,
-        )
         try:
-            return retrying(function)
+            return function()
+        except _LOST as error:
+            logger.warning("the database failed, it is tried again: %s", error)
+        except DatabaseFailure as error:
+            raise DatabaseUnavailable from error
+        connection.close()
+        try:
+            return _retrying()(function)
         except DatabaseFailure as error:
             logger.error("the database failed: %s", error)
             raise DatabaseUnavailable from error
+
+
+def _retrying() -> Retrying:
+    return Retrying(
+        stop=stop_after_delay(_RETRY_SECONDS),
+        wait=wait_exponential_jitter(multiplier=0.02, max=1.0),
+        retry=retry_if_exception_type(_LOST),
+        after=lambda state: connection.close(),
+        reraise=True,
+    )
 
 
 class _Transaction:

@@ -1,0 +1,288 @@
+"""The contract with WebSocket clients, against a real server."""
+
+import asyncio
+import itertools
+import json
+import sys
+import uuid
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.client import Rest, recorder
+from tests.server import Server, eventually
+
+LIMIT_BYTES = 65536
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("consumers") / "data"
+    with Server(folder, MAX_MESSAGE_SIZE_BYTES=str(LIMIT_BYTES), DISCONNECT_GRACE_SECONDS="600") as running:
+        yield running
+        sys.stdout.write(running.read_log())
+
+
+@pytest.fixture(scope="module")
+def rest(server):
+    return Rest(server.url)
+
+
+async def test_a_session_from_the_greeting_to_1000(server, rest):
+    async with recorder(server.ws_url) as client:
+        greeting = client.greeting
+        assert list(greeting)[:4] == ["message", "session_id", "chunk_count", "status"]
+        assert greeting["message"] == "Audio session created"
+        assert (greeting["chunk_count"], greeting["byte_count"], greeting["status"]) == (0, 0, "active")
+        assert (greeting["sample_rate"], greeting["channels"], greeting["format"]) == (16000, 1, "wav")
+        assert greeting["max_message_size_bytes"] == LIMIT_BYTES
+        assert greeting["connection_timeout_seconds"] == 300
+        assert await client.store(b"\1\0" * 100) == [1]
+        assert await client.store(b"\2\0" * 100, b"\3\0" * 100) == [2, 3]
+        answer = await client.close_session()
+        assert (answer["message"], answer["status"]) == ("Session closed successfully", "completed")
+    detail = rest.session(client.session_id)
+    assert (detail["status"], detail["total_chunks"], detail["byte_count"]) == ("completed", 3, 600)
+
+
+async def test_every_message_is_answered_in_order(server):
+    async with recorder(server.ws_url) as client:
+        await client.send(b"ab")
+        await client.socket.send("{nonsense")
+        await client.send(b"", b"cd")
+        await client.socket.send('{"type": "who"}')
+        await client.socket.send('{"type": "control", "action": "ping"}')
+        answers = await client.answers(6)
+        assert [a.get("code") or a["message"] for a in answers] == [
+            "Chunk processed successfully",
+            "invalid_json",
+            "Chunk processed successfully",
+            "Chunk processed successfully",
+            "unknown_message_type",
+            "pong",
+        ]
+        assert [a["chunk_count"] for a in answers] == [1, 1, 1, 2, 2, 2]
+
+
+async def test_a_client_that_reads_nothing_until_it_has_sent_a_minute(server):
+    async with recorder(server.ws_url) as client:
+        for _ in range(3000):
+            await client.send(b"\1\2" * 320)
+        assert [a["chunk_count"] for a in await client.answers(3000)] == list(range(1, 3001))
+
+
+async def test_a_client_that_never_waits_for_an_acknowledgement(server, rest):
+    async with recorder(server.ws_url) as client:
+        await client.send(*[b"\1\2" * 320] * 500)
+        await client.socket.send('{"type": "control", "action": "close_session"}')
+        assert await client.close_code() == 1000
+    assert rest.session(client.session_id)["total_chunks"] == 500
+
+
+async def test_pausing_refuses_chunks_until_it_resumes(server, rest):
+    async with recorder(server.ws_url) as client:
+        await client.send(b"ab")
+        await client.socket.send('{"type": "control", "action": "pause"}')
+        await client.send(b"cd")
+        await client.socket.send('{"type": "control", "action": "resume"}')
+        await client.send(b"ef")
+        stored, paused, refused, resumed, again = await client.answers(5)
+        assert (stored["chunk_count"], paused["status"], refused["code"]) == (1, "paused", "session_paused")
+        assert (resumed["status"], again["chunk_count"]) == ("active", 2)
+    assert rest.session(client.session_id)["byte_count"] == 4
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "key"),
+    [
+        ({"sample_rate": 12345}, "invalid_parameter", "valid_values"),
+        ({"format": "opus"}, "invalid_parameter", "valid_values"),
+        ({"nonsense": 1}, "invalid_parameter", "valid_values"),
+        ({"user_id": "x" * 300}, "invalid_parameter", "limit"),
+    ],
+)
+async def test_wrong_parameters_get_an_error_that_says_what_is_right_then_1008(server, query, code, key):
+    async with recorder(server.ws_url, **query) as client:
+        assert client.greeting["code"] == code
+        assert client.greeting["error"]
+        assert client.greeting[key]
+        assert await client.close_code() == 1008
+
+
+async def test_an_unknown_session_is_refused(server):
+    async with recorder(server.ws_url, str(uuid.uuid4())) as client:
+        assert client.greeting["code"] == "session_not_found"
+        assert await client.close_code() == 1008
+    async with recorder(server.ws_url, "not-a-uuid") as client:
+        assert client.greeting["code"] == "invalid_session_id"
+        assert await client.close_code() == 1008
+
+
+async def test_a_closed_session_is_refused(server):
+    async with recorder(server.ws_url) as client:
+        await client.close_session()
+    async with recorder(server.ws_url, client.session_id) as late:
+        assert (late.greeting["code"], late.greeting["status"]) == ("session_closed", "completed")
+        assert await late.close_code() == 1008
+
+
+async def test_other_parameters_than_the_session_s_are_refused(server):
+    async with recorder(server.ws_url, sample_rate=8000) as client:
+        async with recorder(server.ws_url, client.session_id, sample_rate=44100) as other:
+            assert (other.greeting["code"], other.greeting["valid_values"]) == ("parameter_conflict", [8000])
+            assert await other.close_code() == 1008
+        async with recorder(server.ws_url, client.session_id, sample_rate=8000) as same:
+            assert same.greeting["message"] == "Audio session resumed"
+
+
+async def test_another_path_is_refused_at_the_handshake(server):
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(f"{server.ws_url}/api/ws/video")
+    assert caught.value.response.status_code == 403
+
+
+async def test_a_trailing_slash_changes_nothing(server):
+    async with connect(f"{server.ws_url}/api/ws/audio/") as socket:
+        assert json.loads(await socket.recv())["message"] == "Audio session created"
+
+
+async def test_a_message_over_the_limit_gets_1009_and_what_was_stored_stays(server, rest):
+    async with recorder(server.ws_url) as client:
+        assert await client.store(b"x" * LIMIT_BYTES) == [1]
+        await client.send(b"x" * (LIMIT_BYTES + 1))
+        assert await client.close_code() == 1009
+    assert rest.session(client.session_id)["byte_count"] == LIMIT_BYTES
+
+
+async def test_the_greeting_of_a_second_connection_tells_where_the_session_stands(server):
+    async with recorder(server.ws_url, user_id="clinic-7") as first:
+        await first.store(b"ab", b"cdef")
+    async with recorder(server.ws_url, first.session_id) as second:
+        assert second.greeting["message"] == "Audio session resumed"
+        assert (second.greeting["chunk_count"], second.greeting["byte_count"]) == (2, 6)
+        assert second.greeting["user_id"] == "clinic-7"
+        assert await second.store(b"gh") == [3]
+
+
+async def test_five_may_write_at_once_and_the_sixth_is_refused(server, rest):
+    async with recorder(server.ws_url) as first:
+        others = [recorder(server.ws_url, first.session_id) for _ in range(4)]
+        clients = [first, *[await other.__aenter__() for other in others]]
+        counts = [count for client in clients for count in await client.store(b"ab", b"cd")]
+        assert counts == list(range(1, 11))
+        assert rest.session(first.session_id)["connections"] == 5
+        async with recorder(server.ws_url, first.session_id) as sixth:
+            assert (sixth.greeting["code"], sixth.greeting["limit"]) == ("too_many_connections", 5)
+            assert await sixth.close_code() == 1008
+        await others[0].__aexit__(None, None, None)
+        eventually(lambda: rest.session(first.session_id)["connections"] == 4)
+        async with recorder(server.ws_url, first.session_id) as again:
+            assert await again.store(b"ef") == [11]
+        for other in others[1:]:
+            await other.__aexit__(None, None, None)
+
+
+async def test_chunks_of_five_at_once_each_get_a_place_of_their_own(server):
+    async def write(client):
+        return [count for _ in range(50) for count in await client.store(b"abcd")]
+
+    async with (
+        recorder(server.ws_url) as first,
+        recorder(server.ws_url, first.session_id) as second,
+        recorder(server.ws_url, first.session_id) as third,
+    ):
+        counts = await asyncio.gather(write(first), write(second), write(third))
+    assert all(own == sorted(own) for own in counts)
+    assert sorted(itertools.chain(*counts)) == list(range(1, 151))
+
+
+async def test_a_named_source_is_taken_over_and_goes_on_exactly(server, rest):
+    async with recorder(server.ws_url, source="mic") as old:
+        assert (old.greeting["source"], old.greeting["source_chunk_count"]) == ("mic", 0)
+        await old.store(b"1_", b"2_")
+        async with recorder(server.ws_url, old.session_id, source="mic") as new:
+            assert new.greeting["source_chunk_count"] == 2
+            assert await new.store(b"3_") == [3]
+            assert await old.close_code() == 4409
+            assert await new.store(b"4_") == [4]
+            assert rest.session(old.session_id)["connections"] == 1
+
+
+async def test_an_older_connection_of_a_source_can_commit_nothing_more(server, rest):
+    async with recorder(server.ws_url, source="mic") as old:
+        await old.store(b"1_")
+        async with recorder(server.ws_url, old.session_id, source="mic") as new:
+            await old.send(b"xx")
+            codes = []
+            async for text in old.socket:
+                codes.append(json.loads(text).get("code"))
+            assert codes in (["superseded"], ["superseded", "superseded"])
+            assert old.socket.close_code == 4409
+            assert await new.store(b"2_") == [2]
+    assert rest.session(old.session_id)["total_chunks"] == 2
+
+
+async def test_sources_with_other_names_leave_each_other_alone(server):
+    async with recorder(server.ws_url, source="left") as left:
+        async with recorder(server.ws_url, left.session_id, source="right") as right:
+            assert await left.store(b"1_") == [1]
+            assert await right.store(b"2_") == [2]
+        async with recorder(server.ws_url, left.session_id, source="right") as again:
+            assert (again.greeting["chunk_count"], again.greeting["source_chunk_count"]) == (2, 1)
+
+
+async def test_a_second_producer_of_one_compressed_stream_is_refused(server):
+    async with recorder(server.ws_url, format="mp3") as first, recorder(server.ws_url, first.session_id) as second:
+        assert second.greeting["code"] == "one_source_only"
+        assert await second.close_code() == 1008
+    async with recorder(server.ws_url, format="mp3", chunks="files") as files:
+        await _resumes(server, files.session_id)
+
+
+async def _resumes(server, session_id):
+    async with recorder(server.ws_url, session_id) as client:
+        assert client.greeting["message"] == "Audio session resumed"
+
+
+async def test_content_that_contradicts_the_format_is_refused_and_not_stored(server, rest):
+    flac = b"fLaC\0\0\0\x22" + bytes(34)
+    async with recorder(server.ws_url) as client:
+        await client.send(flac)
+        answer = await client.answer()
+        assert (answer["code"], answer["received"], answer["valid_values"]) == ("format_mismatch", "flac", ["wav"])
+        assert await client.store(b"ab") == [1]
+    assert rest.session(client.session_id)["byte_count"] == 2
+
+
+async def test_a_stream_without_its_header_is_refused(server):
+    async with recorder(server.ws_url, format="webm") as client:
+        await client.send(b"\xa3\x80middle of a cluster")
+        assert (await client.answer())["code"] == "missing_header"
+
+
+async def test_a_close_over_rest_reaches_the_connection(server, rest):
+    async with recorder(server.ws_url) as client:
+        await client.store(b"ab")
+        closed = await asyncio.to_thread(rest.http.post, f"/api/audio/sessions/{client.session_id}/close")
+        assert closed.json()["success"] is True
+        answer = await client.answer()
+        assert (answer["message"], answer["status"]) == ("Session closed successfully", "completed")
+        assert await client.close_code() == 1000
+    again = rest.http.post(f"/api/audio/sessions/{client.session_id}/close/")
+    assert again.status_code == 200
+
+
+async def test_a_ticket_opens_its_session_once(server, rest):
+    created = rest.http.post("/api/audio/sessions", json={"sample_rate": 8000}).json()
+    url = created["websocket_url"]
+    assert url.startswith(server.ws_url)
+    async with connect(url) as socket:
+        greeting = json.loads(await socket.recv())
+        assert (greeting["session_id"], greeting["sample_rate"]) == (created["session_id"], 8000)
+    async with connect(url) as socket:
+        assert json.loads(await socket.recv())["code"] == "not_allowed"
+    other = rest.http.post("/api/audio/sessions", json={}).json()
+    stolen = other["websocket_url"].replace(other["session_id"], created["session_id"])
+    async with connect(stolen) as socket:
+        assert json.loads(await socket.recv())["code"] == "not_allowed"
