@@ -1,0 +1,312 @@
+"""The three ways from chunks to a master (`audio.media.plan.Route`), as steps that can stop after any window.
+
+A route takes windows of chunks and gives pieces for the master. What it needs to know for the next window is its
+`carry`: JSON, bounded, committed together with the master's length. The same chunks and carry give the same
+pieces, so a run that died is simply repeated.
+"""
+
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from audio.build.chunks import Waiting, blaming, read, read_range
+from audio.build.store import folder, master_format
+from audio.media import convert, ffmpeg, frames, pcm, plan, wav
+from audio.media.convert import Converter
+from audio.media.frames import FrameCounter
+from audio.media.plan import Part
+from audio.media.wav import PcmFormat, Samples, WavReader
+from audio.models import AudioSession
+from audio.sniff import id3_size_bytes, starts_part
+
+_HEAD_BYTES = 1 << 16
+_COUNTED = ("mp3", "aac")
+_ONE_SOURCE = 0
+
+
+class SecondPart(Exception):
+    """A stream turned out to be several files: it has to be decoded, from its first chunk on."""
+
+
+class Route(Protocol):
+    """What concatenation asks of a route.
+
+    `looked_to` is the last sequence that it has seen, `done_to` the last whose audio is in the master, `encoding`
+    that of the master's samples, empty for a stream.
+    """
+
+    looked_to: int
+    done_to: int
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of a WAV master's samples, empty while unknown and for a stream."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the master's name."""
+        ...
+
+    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+        """Takes the next window, empty perhaps; gives pieces for the master. `is_last`: nothing follows it."""
+        ...
+
+    def carry(self) -> dict[str, Any]:
+        """Returns what the next window needs."""
+        ...
+
+
+class PcmOutput:
+    """The samples of several sources, converted to those of one WAV master."""
+
+    def __init__(self, session: AudioSession, encoding: str, carry: dict[str, Any]) -> None:
+        self._session = session
+        self._target: PcmFormat | None = None
+        self._converters: dict[int, Converter] = {}
+        if encoding:
+            self._target = master_format(session, encoding)
+            self._converters = {
+                int(source): Converter.restore(self._target, state)
+                for source, state in carry.get("converters", {}).items()
+            }
+
+    @property
+    def encoding(self) -> str:
+        """The master's encoding, empty before the first sample."""
+        return self._target.encoding if self._target else ""
+
+    def put(self, source_id: int, samples: Samples) -> Iterator[bytes]:
+        """Takes samples of a source; gives pieces for the master, its header first of all."""
+        if self._target is None:
+            self._target = master_format(self._session, convert.master_encoding(samples.format.encoding))
+            yield wav.header(self._target, 0)
+        if source_id not in self._converters:
+            self._converters[source_id] = Converter(self._target)
+        yield from self._converters[source_id].feed(samples)
+
+    def flush(self) -> Iterator[bytes]:
+        """Gives what the converters still hold."""
+        for converter in self._converters.values():
+            yield from converter.flush()
+
+    def carry(self) -> dict[str, Any]:
+        """Returns the state of the converters that hold something."""
+        states = {str(source): converter.state() for source, converter in self._converters.items()}
+        return {"converters": {source: state for source, state in states.items() if state}}
+
+
+class PcmRoute:
+    """Raw PCM and WAV, parsed by us: every message by the reader of its source."""
+
+    suffix = "wav"
+
+    def __init__(self, session: AudioSession, encoding: str, done_to: int, carry: dict[str, Any]) -> None:
+        self.looked_to = self.done_to = done_to
+        self._raw = PcmFormat(session.encoding, session.sample_rate, session.channels)
+        self._chunk_mode = session.chunk_mode
+        self._output = PcmOutput(session, encoding, carry)
+        self._readers = {
+            int(source): WavReader.restore(self._raw, self._chunk_mode, state)
+            for source, state in carry.get("readers", {}).items()
+        }
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the master's samples."""
+        return self._output.encoding
+
+    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+        """Gives the window's samples as those of the master."""
+        parsed = itertools.groupby(self._parsed(window, is_last), key=lambda entry: (entry[0], entry[1].format))
+        for (source_id, pcm_format), run in parsed:
+            data = b"".join(samples.data for _, samples in run)
+            yield from self._output.put(source_id, Samples(pcm_format, data))
+        if is_last:
+            yield from self._output.flush()
+        self.looked_to = self.done_to = window[-1].sequence if window else self.done_to
+
+    def _parsed(self, window: Sequence[Waiting], is_last: bool) -> Iterator[tuple[int, Samples]]:
+        for chunk in read(window):
+            reader = self._readers.get(chunk.source_id)
+            if reader is None:
+                reader = self._readers[chunk.source_id] = WavReader(self._raw, self._chunk_mode)
+            with blaming(chunk.sequence):
+                parsed = reader.feed(chunk.payload)
+            for samples in parsed:
+                yield chunk.source_id, samples
+        if is_last:
+            for source_id, reader in self._readers.items():
+                for samples in reader.flush():
+                    yield source_id, samples
+
+    def carry(self) -> dict[str, Any]:
+        """Returns the state of every reader, and of the converters."""
+        readers = {str(source): reader.state() for source, reader in self._readers.items()}
+        return {"readers": readers, **self._output.carry()}
+
+
+class StreamRoute:
+    """One continuous compressed stream: its bytes, as they came."""
+
+    encoding = ""
+
+    def __init__(self, session: AudioSession, done_to: int, carry: dict[str, Any]) -> None:
+        self.looked_to = self.done_to = done_to
+        self.suffix = session.format
+        self._chunk_mode = session.chunk_mode
+        state = carry.get("counter")
+        self._counter = FrameCounter.restore(state) if state else FrameCounter(session.format)
+        self._has_begun = bool(done_to) and session.format not in _COUNTED
+
+    @property
+    def counter(self) -> FrameCounter:
+        """The frames counted so far; of MP3 and ADTS only."""
+        return self._counter
+
+    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+        """Gives the window's bytes; raises SecondPart if a file begins where one has begun before."""
+        uncounted: list[bytes] = []
+        for chunk in read(window):
+            if starts_part(self.suffix, self._chunk_mode, chunk.payload):
+                yield self._count(uncounted)
+                uncounted = []
+                if self._has_begun or self._counter.sample_rate or self._counter.held:
+                    raise SecondPart
+            self._has_begun = self.suffix not in _COUNTED
+            uncounted.append(chunk.payload)
+        yield self._count(uncounted)
+        if is_last:
+            self._counter.finish()
+        self.looked_to = self.done_to = window[-1].sequence if window else self.done_to
+
+    def _count(self, payloads: Sequence[bytes]) -> bytes:
+        data = b"".join(payloads)
+        if self.suffix in _COUNTED:
+            self._counter.feed(data)
+        return data
+
+    def carry(self) -> dict[str, Any]:
+        """Returns the state of the counter."""
+        return {"counter": self._counter.state()}
+
+
+class FilesRoute:
+    """Complete files, of one chunk each or of several: decoded, window by window, once their end is known."""
+
+    suffix = "wav"
+
+    def __init__(self, session: AudioSession, encoding: str, done_to: int, carry: dict[str, Any]) -> None:
+        self.done_to = done_to
+        self.looked_to: int = carry.get("looked_to", done_to)
+        self._session_id: uuid.UUID = session.id
+        self._format = session.format
+        self._chunk_mode = session.chunk_mode
+        self._output = PcmOutput(session, encoding, carry)
+        # The part whose end is not known yet: its size, that of the ID3 tag that it began with, and its payloads
+        # if all of them are of this window.
+        self._open_bytes: int = carry.get("open_bytes", 0)
+        self._tag_bytes: int = carry.get("tag_bytes", 0)
+        self._payloads: list[bytes] | None = None if self._open_bytes else []
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the master's samples."""
+        return self._output.encoding
+
+    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+        """Gives the samples of the files that are complete."""
+        with ffmpeg.working_folder(folder(self._session_id)) as work:
+            for parts in self._batches(window, is_last, work):
+                for samples in self._decoded(parts, work):
+                    yield from self._output.put(_ONE_SOURCE, samples)
+        if is_last:
+            yield from self._output.flush()
+        # A part that goes on is read again when it is complete.
+        self._payloads = None if self._open_bytes else []
+
+    def _decoded(self, parts: Sequence[Part], work: Path) -> Iterator[Samples]:
+        if len(parts) == 1 and not parts[0].data:
+            name = f"{parts[0].first_sequence}.{self._format}"
+            yield from pcm.stream(work / name, parts[0], self._format, work)
+            (work / name).unlink()
+        else:
+            yield from pcm.decode(parts, self._format, work)
+
+    def _batches(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[list[Part]]:
+        """Gives the complete parts by the run of FFmpeg; a large one is alone, in a file, and without `data`."""
+        small: list[Part] = []
+        for part in self._parts(window, is_last, work):
+            if part.data:
+                small.append(part)
+                continue
+            yield from plan.windows(small)
+            small = []
+            yield [part]
+        yield from plan.windows(small)
+
+    def _parts(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[Part]:
+        for chunk in read(window):
+            is_start = starts_part(self._format, self._chunk_mode, chunk.payload)
+            if is_start and self._open_bytes and self._open_bytes != self._tag_bytes:
+                yield self._close(work)
+            if not self._open_bytes:
+                self._tag_bytes = id3_size_bytes(chunk.payload)
+            self._open_bytes += len(chunk.payload)
+            if self._payloads is not None:
+                self._payloads.append(chunk.payload)
+            self.looked_to = chunk.sequence
+        if self._open_bytes and (is_last or self._chunk_mode == "files"):
+            yield self._close(work)
+
+    def _close(self, work: Path) -> Part:
+        """Ends the open part and returns it."""
+        first, last, size, payloads = self.done_to + 1, self.looked_to, self._open_bytes, self._payloads
+        self.done_to, self._open_bytes, self._tag_bytes, self._payloads = last, 0, 0, []
+        if size > plan.WINDOW_BYTES and payloads is None:
+            return self._spooled(first, last, work)
+        if payloads is None:
+            payloads = [chunk.payload for chunk in read_range(self._session_id, first, last)]
+        data = b"".join(payloads)
+        return Part(first, last, data, frames.describe(self._format, data))
+
+    def _spooled(self, first: int, last: int, work: Path) -> Part:
+        path, head = work / f"{first}.{self._format}", b""
+        with path.open("wb") as file:
+            for chunk in read_range(self._session_id, first, last):
+                head += chunk.payload[: max(0, _HEAD_BYTES - len(head))]
+                file.write(chunk.payload)
+        return Part(first, last, b"", frames.describe(self._format, head))
+
+    def carry(self) -> dict[str, Any]:
+        """Returns how far it looked, what it knows of the open part, and the state of the converter."""
+        return {
+            "looked_to": self.looked_to,
+            "open_bytes": self._open_bytes,
+            "tag_bytes": self._tag_bytes,
+            **self._output.carry(),
+        }
+
+
+def restore(session: AudioSession, encoding: str, done_to: int, carry: dict[str, Any]) -> Route:
+    """Takes a session and the committed state of its concatenation; returns the route where it stood."""
+    match plan.Route(carry.get("route") or plan.route(session.format, session.chunk_mode)):
+        case plan.Route.PCM:
+            return PcmRoute(session, encoding, done_to, carry)
+        case plan.Route.STREAM:
+            return StreamRoute(session, done_to, carry)
+        case plan.Route.FILES:
+            return FilesRoute(session, encoding, done_to, carry)
+
+
+def name_of(route: Route) -> plan.Route:
+    """Returns the name under which `restore` finds the route again."""
+    match route:
+        case PcmRoute():
+            return plan.Route.PCM
+        case FilesRoute():
+            return plan.Route.FILES
+        case _:
+            return plan.Route.STREAM

@@ -1,0 +1,123 @@
+"""Where the files of a session are, and what of them can be served.
+
+Everything made of a session stands in `sessions/<first two hex digits>/<its id>/` under the storage root; names
+in the database are relative to that root. Only the writer of a recording (`audio.build.concatenate`) changes
+these files; readers go by the lengths that the database tells.
+"""
+
+import hashlib
+import shutil
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+
+from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
+from audio.media import wav
+from audio.media.plan import FORMATS
+from audio.media.wav import PcmFormat
+from audio.models import AudioSession, Recording, RecordingState
+
+FOLDER = "sessions"
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """Something to download: `head` takes the place of the first bytes of the file at `path`.
+
+    `size_bytes` counts what is served, `etag` is strong and quoted (RFC 9110 section 8.8.3).
+    """
+
+    path: Path
+    head: bytes
+    size_bytes: int
+    content_type: str
+    etag: str
+    download_name: str
+    modified_at: datetime
+
+
+def root() -> Path:
+    """Returns the storage root."""
+    return Path(settings.AUDIO_STORAGE_PATH)
+
+
+def folder_name(session_id: uuid.UUID) -> str:
+    """Returns the name of the session's folder, relative to the storage root."""
+    return f"{FOLDER}/{session_id.hex[:2]}/{session_id}"
+
+
+def folder(session_id: uuid.UUID) -> Path:
+    """Returns the session's folder."""
+    return root() / folder_name(session_id)
+
+
+def master_format(session: AudioSession, encoding: str) -> PcmFormat:
+    """Returns the format of a session's WAV master whose samples have that encoding."""
+    return PcmFormat(encoding, session.sample_rate, session.channels)
+
+
+def servable(session: AudioSession, recording: Recording) -> Servable:
+    """Takes a session and its recording; returns what can be served: the recording, or what is concatenated so far.
+
+    Raises RecordingEmpty, RecordingBuilding or RecordingFailed where the state has nothing to serve.
+    """
+    match recording.state:
+        case RecordingState.READY:
+            return _ready(session, recording)
+        case RecordingState.LIVE if recording.master_bytes:
+            return _snapshot(session, recording)
+        case RecordingState.BUILDING:
+            raise RecordingBuilding(progress=round(recording.progress, 3))
+        case RecordingState.FAILED:
+            raise RecordingFailed(
+                f"The recording could not be made: {recording.error_detail}",
+                reason=recording.error_code,
+                sequence=recording.failed_sequence,
+            )
+        case _:
+            raise RecordingEmpty
+
+
+def _ready(session: AudioSession, recording: Recording) -> Servable:
+    at = recording.ready_at or recording.updated_at
+    return Servable(
+        path=root() / recording.file_name,
+        head=b"",
+        size_bytes=recording.size_bytes or 0,
+        content_type=FORMATS[recording.format].content_type,
+        etag=_etag(recording.file_name, recording.size_bytes, at),
+        download_name=f"{session.id}.{recording.format}",
+        modified_at=at,
+    )
+
+
+def _snapshot(session: AudioSession, recording: Recording) -> Servable:
+    head, audio_format = b"", session.format
+    if recording.master_encoding:
+        pcm = master_format(session, recording.master_encoding)
+        head, audio_format = wav.header(pcm, recording.master_bytes - wav.HEADER_BYTES), "wav"
+    return Servable(
+        path=root() / recording.master_name,
+        head=head,
+        size_bytes=recording.master_bytes,
+        content_type=FORMATS[audio_format].content_type,
+        etag=_etag(recording.master_name, recording.master_bytes, None),
+        download_name=f"{session.id}-live.{audio_format}",
+        modified_at=recording.updated_at,
+    )
+
+
+def _etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
+    """A file of a session never changes below a committed length, so name and length tell its bytes."""
+    digest = hashlib.sha256(f"{name} {size_bytes} {at.isoformat() if at else 'live'}".encode()).hexdigest()
+    return f'"{digest[:32]}"'
+
+
+def delete_files(session_id: uuid.UUID) -> None:
+    """Deletes every file made of a session; its chunks in the journals are not among them. Repeatable."""
+    path = folder(session_id)
+    if path.exists():
+        shutil.rmtree(path)
