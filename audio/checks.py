@@ -1,1 +1,100 @@
-"""System checks: what would make a start pointless or a promise void. Each has a stable id and a hint."""
+"""System checks: what would make a start pointless or a promise void. Each has a stable id and a hint.
+
+`manage.py serve` runs them before it starts anything; `manage.py check --database default` runs them alone.
+"""
+
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections
+
+from audio.errors import FfmpegMissing
+from audio.media import ffmpeg
+
+SQLITE_MINIMUM = (3, 35)  # UPDATE ... RETURNING
+SECRET_KEY_MINIMUM_LENGTH = 32
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@register
+def check_ffmpeg(**_: Any) -> list[CheckMessage]:
+    """sercuescribe.E001: compressed audio can't be joined without FFmpeg."""
+    try:
+        ffmpeg.find()
+    except FfmpegMissing:
+        asked = settings.FFMPEG_BINARY
+        found = f"FFMPEG_BINARY names no program: {asked!r}." if asked else "FFmpeg was not found."
+        hint = "Set FFMPEG_BINARY to an FFmpeg program, or unset it to use the one that requirements/base.txt installs."
+        return [Error(found, hint=hint, id="sercuescribe.E001")]
+    return []
+
+
+@register
+def check_storage(**_: Any) -> list[CheckMessage]:
+    """sercuescribe.E002: journals and recordings need a folder that can be written."""
+    folder = settings.AUDIO_STORAGE_PATH
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        message = f"The folder {folder} can't be written: {error.strerror}."
+        return [Error(message, hint="Set AUDIO_STORAGE_PATH, or the folder's owner.", id="sercuescribe.E002")]
+    return []
+
+
+@register
+def check_secret_key(**_: Any) -> list[CheckMessage]:
+    """sercuescribe.E004: sessions of the admin and tickets are signed with the key."""
+    if len(settings.SECRET_KEY) >= SECRET_KEY_MINIMUM_LENGTH:
+        return []
+    message = f"SECRET_KEY has fewer than {SECRET_KEY_MINIMUM_LENGTH} characters and could be guessed."
+    return [Error(message, hint="Unset it: a good one is then made and kept in DATA_DIR.", id="sercuescribe.E004")]
+
+
+@register
+def check_debug(**_: Any) -> list[CheckMessage]:
+    """sercuescribe.W001: pages of DEBUG show settings and source code to whoever can cause an error."""
+    if not settings.DEBUG or settings.HOST in LOOPBACK:
+        return []
+    message = f"DEBUG is on while the server listens on {settings.HOST}."
+    return [Warning(message, hint="Unset DEBUG where others can connect.", id="sercuescribe.W001")]
+
+
+@register(Tags.database)
+def check_sqlite(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """sercuescribe.E003: the commit of chunks reads what it has updated in the same statement."""
+    uses_sqlite = any(connections[alias].vendor == "sqlite" for alias in databases or ())
+    if not uses_sqlite or sqlite3.sqlite_version_info >= SQLITE_MINIMUM:
+        return []
+    message = f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or later is needed."
+    hint = "Use a newer Python, or a PostgreSQL by DATABASE_URL."
+    return [Error(message, hint=hint, id="sercuescribe.E003")]
+
+
+@register(Tags.database)
+def check_postgresql_durability(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """sercuescribe.W002: an acknowledgement says that the row is on the disk, and these settings make that untrue."""
+    messages: list[CheckMessage] = []
+    for alias in databases or ():
+        if connections[alias].vendor == "postgresql":
+            messages += [
+                Warning(
+                    f"PostgreSQL runs with {name} = off: an acknowledged chunk can be lost when its machine fails.",
+                    hint=f"Set {name} = on in postgresql.conf, or for the role or database in use.",
+                    id="sercuescribe.W002",
+                )
+                for name in ("fsync", "synchronous_commit")
+                if _postgresql_setting(alias, name) == "off"
+            ]
+    return messages
+
+
+def _postgresql_setting(alias: str, name: str) -> str:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT current_setting(%s)", [name])
+        (value,) = cursor.fetchone()
+        return str(value)

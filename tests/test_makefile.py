@@ -29,6 +29,7 @@ def make_run(tmp_path):
         start_new_session=True,
         text=True,
     )
+    assert make.stdout is not None
     yield make
     if make.poll() is None:
         os.killpg(make.pid, signal.SIGKILL)

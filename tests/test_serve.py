@@ -37,7 +37,7 @@ def one_sentence(server, *arguments: str) -> str:
     assert process.stdout.read() == b""
     lines = server.read_log().strip().splitlines()
     assert len(lines) == 1, lines
-    return lines[0]
+    return str(lines[0])
 
 
 def test_it_serves_with_its_own_redis_and_worker(server):

@@ -33,7 +33,7 @@ def rest_of(websocket) -> tuple[list[dict], int]:
 def stored_chunks(server: Server, session_id: str) -> int:
     with closing(sqlite3.connect(server.folder / "db.sqlite3")) as database:
         query = "SELECT total_chunks FROM audio_audiosession WHERE id = ?"
-        return database.execute(query, [session_id.replace("-", "")]).fetchone()[0]
+        return int(database.execute(query, [session_id.replace("-", "")]).fetchone()[0])
 
 
 def test_a_stop_acknowledges_what_is_stored_and_closes_with_1012(run_server):
@@ -123,6 +123,7 @@ def test_it_serves_without_the_supervisor_on_an_address(environment):
         text=True,
     ) as process:
         try:
+            assert process.stderr is not None
             line = next(line for line in process.stderr if "Uvicorn running on" in line)
             address = line.partition("http://")[2].split()[0]
             with connect(f"ws://{address}/api/ws/audio") as websocket:

@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
@@ -35,6 +36,8 @@ class Command(BaseCommand):
     """Migrates the database, then runs Redis, the Celery worker and the web server until it is told to stop."""
 
     help = "Runs SercueScribe: web server, worker and, without REDIS_URL, a Redis of its own. Ctrl-C stops it."
+    # They come after the folder is known to be ours, which has a clearer sentence when it can't be.
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Where to listen; the environment says the rest."""
@@ -46,6 +49,7 @@ class Command(BaseCommand):
         with ExitStack() as resources:
             _claim(settings.DATA_DIR, resources)
             resources.callback(_remove_socket_folder)
+            self.check()
             listener = resources.enter_context(_listen(options["host"], options["port"]))
             self._migrate()
             port = listener.getsockname()[1]
@@ -73,6 +77,7 @@ class Command(BaseCommand):
         except OperationalError as error:
             reason = str(error).strip().splitlines()[0]
             raise CommandError(f"The database can't be used: {reason}. Check DATABASE_URL.") from None
+        self.check(tags=[Tags.database], databases=["default"])
 
 
 def _claim(folder: Path, resources: ExitStack) -> None:
