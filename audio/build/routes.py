@@ -173,7 +173,7 @@ class StreamRoute:
             if starts_part(self.suffix, self._chunk_mode, chunk.payload):
                 yield self._count(uncounted)
                 uncounted = []
-                if self._has_begun or self._counter.sample_rate or self._counter.held:
+                if self._has_begun or self._counter.has_begun:
                     raise SecondPart
             self._has_begun = self.suffix not in _COUNTED
             uncounted.append(chunk.payload)

@@ -59,6 +59,11 @@ class FrameCounter:
         return cls(**{**state, "held": bytes.fromhex(state["held"])})
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything came that is not an ID3 tag before the first frame."""
+        return bool(self.sample_rate or (self.held and id3_size_bytes(self.held) != len(self.held)))
+
+    @property
     def decoded_frames(self) -> int:
         """The sample frames that a decoder gives: without delay and padding where a true Info frame tells them."""
         return self.samples - (self.padding if self.samples == self.declared_samples else 0)
