@@ -12,6 +12,7 @@ import signal
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 from celery import Celery
@@ -65,7 +66,8 @@ def restore_unacknowledged(app: Celery) -> None:
     """
     options = app.conf.broker_transport_options | {"visibility_timeout": 0}
     try:
-        with app.connection_for_write(transport_options=options) as connection, connection.channel() as channel:
+        with app.connection_for_write(transport_options=options) as connection, connection.channel() as opened:
+            channel: Any = opened  # one of kombu's Redis transport
             # A worker that was killed while it restored messages holds this lock for minutes.
             channel.client.delete(channel.unacked_mutex_key)
             count = channel.client.zcard(channel.unacked_index_key)
