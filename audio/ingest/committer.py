@@ -81,6 +81,7 @@ class Committer:
         self._pending: deque[Append] = deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._idle = False
         self._last_flush_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
@@ -90,9 +91,10 @@ class Committer:
 
     def submit(self, append: Append) -> None:
         """Takes a chunk; its outcome comes through `deliver`."""
-        with self._changed:
-            self._pending.append(append)
-            if len(self._pending) == 1:
+        self._pending.append(append)
+        # The flag is set before the last look at the queue, so a chunk is either seen there or announced here.
+        if self._idle:
+            with self._changed:
                 self._changed.notify()
 
     def stop(self) -> None:
@@ -126,16 +128,18 @@ class Committer:
 
     def _take(self) -> list[Append]:
         """Waits for chunks and returns a batch of them; an empty one means that it is time to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._stopping)
+        if not self._pending:
+            with self._changed:
+                self._idle = True
+                self._changed.wait_for(lambda: self._pending or self._stopping)
+                self._idle = False
         if self._last_flush_seconds < self._gather_seconds and len(self._pending) < BATCH_MAX_CHUNKS:
             time.sleep(self._gather_seconds)
         batch: list[Append] = []
         size_bytes = 0
-        with self._changed:
-            while self._pending and len(batch) < BATCH_MAX_CHUNKS and size_bytes < BATCH_MAX_BYTES:
-                batch.append(self._pending.popleft())
-                size_bytes += len(batch[-1].payload)
+        while self._pending and len(batch) < BATCH_MAX_CHUNKS and size_bytes < BATCH_MAX_BYTES:
+            batch.append(self._pending.popleft())
+            size_bytes += len(batch[-1].payload)
         return batch
 
     def _commit(self, batch: list[Append]) -> list[Outcome]:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.db import Error as DatabaseFailure
-from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
@@ -44,6 +45,12 @@ class Producer:
     description: dict[str, Any] = field(default_factory=dict)
     number: int = 0
     failed: AudioError | None = None
+    session_key: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepares the session's key as the database's driver takes it, once instead of for every chunk."""
+        native = connections[DEFAULT_DB_ALIAS].features.has_native_uuid_field
+        self.session_key = self.session_id if native else self.session_id.hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +111,10 @@ class ChunkIndex:
         def attempt() -> list[Outcome]:
             nonlocal attempts
             attempts += 1
+            # Taken once a batch: Django's `connection` proxy looks up the thread's own for every attribute.
+            connection = connections[DEFAULT_DB_ALIAS]
             with transaction.atomic(), connection.cursor() as cursor:
-                return _Transaction(cursor, journal_id, batch).run(look_for_own_rows=attempts > 1)
+                return _Transaction(connection, cursor, journal_id, batch).run(look_for_own_rows=attempts > 1)
 
         return self._persist(attempt)
 
@@ -117,7 +126,7 @@ class ChunkIndex:
             logger.warning("the database failed, it is tried again: %s", error)
         except DatabaseFailure as error:
             raise DatabaseUnavailable from error
-        connection.close()
+        connections[DEFAULT_DB_ALIAS].close()
         try:
             return _retrying()(function)
         except DatabaseFailure as error:
@@ -130,7 +139,7 @@ def _retrying() -> Retrying:
         stop=stop_after_delay(_RETRY_SECONDS),
         wait=wait_exponential_jitter(multiplier=0.02, max=1.0),
         retry=retry_if_exception_type(_LOST),
-        after=lambda state: connection.close(),
+        after=lambda state: connections[DEFAULT_DB_ALIAS].close(),
         reraise=True,
     )
 
@@ -138,12 +147,16 @@ def _retrying() -> Retrying:
 class _Transaction:
     """The statements of one attempt. Its caller holds the transaction open."""
 
-    def __init__(self, cursor: CursorWrapper, journal_id: int, batch: Sequence[Placed]) -> None:
+    def __init__(
+        self, connection: BaseDatabaseWrapper, cursor: CursorWrapper, journal_id: int, batch: Sequence[Placed]
+    ) -> None:
+        self._connection = connection
         self._cursor = cursor
         self._journal_id = journal_id
         self._batch = batch
+        self._native_datetimes = connection.vendor == "postgresql"
         self._lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
-        self._sessions: dict[uuid.UUID, _Counters] = {}
+        self._sessions: dict[Any, _Counters] = {}
         self._sources: dict[int, _SourceCounters] = {}
 
     def run(self, look_for_own_rows: bool) -> list[Outcome]:
@@ -158,7 +171,7 @@ class _Transaction:
 
     def _place(self, placed: Placed) -> Outcome:
         producer = placed.producer
-        session = self._sessions.get(producer.session_id)
+        session = self._sessions.get(producer.session_key)
         source = self._sources.get(producer.source_id)
         if (refusal := _refusal(producer, session, source)) is not None:
             if refusal.close_code is not None:
@@ -175,9 +188,9 @@ class _Transaction:
         )
 
     def _lock_sessions(self) -> None:
-        keys = {placed.producer.session_id for placed in self._batch}
-        rows = self._select(AudioSession, ("id", "status", "total_chunks"), [_session_key(key) for key in keys])
-        self._sessions = {_uuid(key): _Counters(status, total) for key, status, total in rows}
+        keys = {placed.producer.session_key for placed in self._batch}
+        rows = self._select(AudioSession, ("id", "status", "total_chunks"), list(keys))
+        self._sessions = {key: _Counters(status, total) for key, status, total in rows}
 
     def _lock_sources(self) -> None:
         keys = {placed.producer.source_id for placed in self._batch if placed.producer.epoch is not None}
@@ -200,12 +213,12 @@ class _Transaction:
         return {offset: Accepted(sequence, count) for offset, sequence, count in rows}
 
     def _write_counters(self) -> None:
-        now = connection.ops.adapt_datetimefield_value(datetime.now(UTC))
+        now = self._connection.ops.adapt_datetimefield_value(datetime.now(UTC))
         self._cursor.executemany(
             f"UPDATE {AudioSession._meta.db_table}"  # noqa: S608
             " SET total_chunks = total_chunks + %s, byte_count = byte_count + %s, last_chunk_at = %s WHERE id = %s",
             [
-                (counters.added_chunks, counters.added_bytes, now, _session_key(key))
+                (counters.added_chunks, counters.added_bytes, now, key)
                 for key, counters in self._sessions.items()
                 if counters.added_chunks
             ],
@@ -221,7 +234,7 @@ class _Transaction:
         rows = [self._row(placed, outcome) for placed, outcome in accepted]
         columns = ", ".join(f'"{column}"' for column in _CHUNK_COLUMNS)
         table = AudioChunk._meta.db_table
-        if connection.vendor == "postgresql":
+        if self._connection.vendor == "postgresql":
             with self._cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
@@ -232,14 +245,14 @@ class _Transaction:
     def _row(self, placed: Placed, outcome: Accepted) -> tuple[Any, ...]:
         received_at = datetime.fromtimestamp(placed.received_at_us / 1_000_000, UTC)
         return (
-            _session_key(placed.producer.session_id),
+            placed.producer.session_key,
             outcome.sequence,
             placed.producer.source_id,
             self._journal_id,
             placed.offset,
             placed.size_bytes,
             placed.crc32,
-            connection.ops.adapt_datetimefield_value(received_at),
+            received_at if self._native_datetimes else received_at.replace(tzinfo=None).isoformat(" "),
         )
 
 
@@ -253,11 +266,3 @@ def _refusal(producer: Producer, session: _Counters | None, source: _SourceCount
     if session.status == SessionStatus.PAUSED:
         return SessionPaused()
     return SessionClosed() if session.status != SessionStatus.ACTIVE else None
-
-
-def _session_key(session_id: uuid.UUID) -> Any:
-    return session_id if connection.features.has_native_uuid_field else session_id.hex
-
-
-def _uuid(key: Any) -> uuid.UUID:
-    return key if isinstance(key, uuid.UUID) else uuid.UUID(key)

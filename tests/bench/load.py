@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
 
-
 _GREETING_SECONDS = 10.0
 
 
@@ -132,7 +131,7 @@ async def connect(url: str, measured: Measured) -> Client:
 async def stream(client: Client, frame: bytes, interval_seconds: float, seconds: float) -> None:
     """Sends a frame every interval, starting at a random phase; late ticks are made up for, as a microphone would."""
     loop = asyncio.get_running_loop()
-    due = loop.time() + random.random() * interval_seconds  # noqa: S311
+    due = loop.time() + random.random() * interval_seconds
     end = due + seconds
     while due < end:
         await asyncio.sleep(max(0.0, due - loop.time()))
