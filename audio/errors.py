@@ -18,7 +18,8 @@ AudioError
 │   ├── RecordingEmpty      ├── RecordingBuilding   └── RecordingFailed
 └── MediaError              what was sent can't become the recording it should
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
-    ├── ChunkDamaged        ├── MediaLimitExceeded  └── FfmpegMissing
+    ├── ChunkDamaged        ├── MediaLimitExceeded  ├── FfmpegMissing
+    ├── FfmpegFailed        └── FfmpegStopped
 
 `code` is stable and meant for programs; the sentence is meant for people and may be reworded.
 `close_code` (RFC 6455 section 7.4; 4000 and above are ours) is the WebSocket close code that follows the
@@ -367,3 +368,19 @@ class FfmpegMissing(MediaError):
     http_status = 503
     retryable = True
     sentence = "No FFmpeg program was found; set FFMPEG_BINARY or install the requirements."
+
+
+class FfmpegFailed(MediaError):
+    """FFmpeg ended with an error; the sentence has its first line."""
+
+    code = "ffmpeg_failed"
+    sentence = "FFmpeg could not process the audio."
+
+
+class FfmpegStopped(MediaError):
+    """Somebody stopped FFmpeg; the media are not at fault."""
+
+    code = "ffmpeg_stopped"
+    http_status = 503
+    retryable = True
+    sentence = "FFmpeg was stopped before it had finished."

@@ -49,9 +49,9 @@ def encoded_live(samples: np.ndarray, rate: int, kind: str, *options: str) -> by
     return _run("-i", "pipe:0", *options, "-f", kind, "pipe:1", data=wav_bytes(samples, rate))
 
 
-def decoded(path: Path, encoding: str = "s16le") -> bytes:
+def decoded(path: Path, encoding: str = "s16le", *input_options: str) -> bytes:
     """What FFmpeg decodes a file to, at the file's own rate and channels."""
-    return _run("-i", str(path), "-map", "0:a:0", "-f", encoding, "pipe:1")
+    return _run(*input_options, "-i", str(path), "-map", "0:a:0", "-f", encoding, "pipe:1")
 
 
 def cut(data: bytes, *sizes: int) -> list[bytes]:

@@ -6,6 +6,7 @@ a working folder with nothing else in it, no standard input, and may open files 
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from typing import IO
 import imageio_ffmpeg
 from django.conf import settings
 
-from audio.errors import FfmpegMissing, MediaError, MediaLimitExceeded
+from audio.errors import FfmpegFailed, FfmpegMissing, FfmpegStopped, MediaLimitExceeded
 from audio.media import guard
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,9 @@ logger = logging.getLogger(__name__)
 _BLOCK_BYTES = 1 << 20
 _MAX_ALLOCATION_BYTES = 256 << 20
 _MESSAGE_CHARACTERS = 300
-_LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGXFSZ, signal.SIGALRM, signal.SIGKILL)
+_LIMIT_SIGNALS = (signal.SIGXFSZ, signal.SIGALRM, signal.SIGKILL)
+# FFmpeg's exit code when somebody asked it to stop.
+_STOPPED = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,6 @@ class Limits:
 WINDOW_LIMITS = Limits()
 # A day of audio is encoded in well under an hour.
 LONG_LIMITS = Limits(cpu_seconds=3600, wall_seconds=4 * 3600, file_bytes=64 << 30)
-
-
-class FfmpegFailed(MediaError):
-    """FFmpeg ended with an error; `detail` is its first line."""
 
 
 def find() -> Path:
@@ -147,9 +146,17 @@ def _started(arguments: Sequence[str], folder: Path, limits: Limits) -> Iterator
 
 
 def check(code: int, messages: str) -> None:
-    """Takes FFmpeg's exit code and messages; raises MediaLimitExceeded or FfmpegFailed unless it is 0."""
+    """Takes FFmpeg's exit code and messages; raises what it means unless it is 0.
+
+    A full disk is an OSError and a stopped FFmpeg is FfmpegStopped: the same run may succeed later. A limit that was
+    reached is MediaLimitExceeded, anything else FfmpegFailed.
+    """
     if code == 0:
         return
+    if os.strerror(errno.ENOSPC) in messages:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if code in (_STOPPED, -signal.SIGTERM, -signal.SIGINT):
+        raise FfmpegStopped
     if -code in _LIMIT_SIGNALS or "Cannot allocate memory" in messages:
         raise MediaLimitExceeded
     # Addresses in the messages are of no use to anybody.

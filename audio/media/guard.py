@@ -5,22 +5,31 @@
 A script of its own because pydub starts FFmpeg too, and because limits set in the parent's child between fork
 and exec are unsafe beside threads. It imports nothing of ours, so that it starts in milliseconds. The alarm
 outlives the exec (POSIX alarm): FFmpeg dies of SIGALRM when the wall time is up.
+
+It leaves the terminal's process group, so that a Ctrl-C meant for the server does not make FFmpeg end in the
+middle of a file; and it dies with its parent, where the system can do that (Linux, prctl(2)).
 """
 
+import ctypes
 import os
 import resource
 import signal
 import sys
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Sets the limits of `sys.argv` on this process and executes the command behind them."""
     cpu_seconds, wall_seconds, memory_bytes, file_bytes = map(int, sys.argv[1].split(","))
     os.chdir(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    os.setsid()
+    # FFmpeg would catch the soft limit's signal and end as if it had been asked to.
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.alarm(wall_seconds)

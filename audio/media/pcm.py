@@ -13,7 +13,7 @@ from typing import Any
 from pydub import AudioSegment
 from pydub.exceptions import CouldntDecodeError
 
-from audio.errors import UndecodableChunk
+from audio.errors import FfmpegFailed, UndecodableChunk
 from audio.media import ffmpeg, plan
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, Samples, WavReader
@@ -35,7 +35,7 @@ def decode(parts: Sequence[Part], audio_format: str, folder: Path) -> Iterator[S
         return
     try:
         samples = _batch(parts, audio_format, folder)
-    except ffmpeg.FfmpegFailed as error:
+    except FfmpegFailed as error:
         logger.info("a window of %d files has to be halved: %s", len(parts), error.detail)
         yield from _halved(parts, audio_format, folder)
         return
@@ -66,14 +66,14 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
     try:
         segment = guarded.from_file(str(listing), format="concat", codec=plan.batch_decoder(audio_format))
     except (CouldntDecodeError, IndexError) as error:
-        raise ffmpeg.FfmpegFailed(str(error).strip().splitlines()[-1] if str(error).strip() else None) from error
+        raise FfmpegFailed(str(error).strip().splitlines()[-1] if str(error).strip() else None) from error
     finally:
         for name in names:
             (folder / name).unlink()
     expected = plan.expected_frames(parts)
     # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles what ADTS headers say.
     if segment.frame_count() != expected and not (audio_format == "aac" and segment.frame_count() == 2 * expected):
-        raise ffmpeg.FfmpegFailed(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
+        raise FfmpegFailed(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
     return Samples(PcmFormat(_ENCODINGS[segment.sample_width], segment.frame_rate, segment.channels), segment.raw_data)
 
 
@@ -96,7 +96,7 @@ def stream(path: Path, part: Part, audio_format: str, folder: Path) -> Iterator[
             for samples in reader.feed(block):
                 frames += len(samples.data) // samples.format.frame_bytes
                 yield samples
-    except ffmpeg.FfmpegFailed as error:
+    except FfmpegFailed as error:
         raise UndecodableChunk(error.detail, sequence=part.first_sequence) from error
     if not frames:
         raise UndecodableChunk(sequence=part.first_sequence)

@@ -216,7 +216,10 @@ def test_a_browsers_stream_keeps_its_packets_and_gets_an_index(stored, tmp_path,
     session.add(cut(source, 1, 5000))
     recording = session.made()
     assert recording.state == "ready", recording.error_detail
-    assert decoded(session.path) == decoded(tmp_path / f"source.{kind}")
+    got, source_samples = decoded(session.path), decoded(tmp_path / f"source.{kind}")
+    # The index of a finished MP4 says where in its last frame the audio ends; a live one decodes all of it.
+    assert source_samples.startswith(got)
+    assert len(source_samples) - len(got) < (2048 if audio_format == "mp4" else 1)
     assert recording.duration_seconds == pytest.approx(4, abs=0.1)
     assert [path.name for path in folder(session.session.pk).glob("*.*")] == [f"recording.{audio_format}"]
 

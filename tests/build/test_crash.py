@@ -1,0 +1,214 @@
+"""A run that dies at any step, and is repeated, loses no sample and doubles none.
+
+Death is a BaseException at the step, and everything that the process held is dropped. This shows that what is
+committed and what is on the disk always fit together; it can't show that fsync itself keeps its word.
+"""
+
+import os
+import wave
+
+import numpy as np
+import pytest
+
+from audio.build import concatenate as module
+from audio.build import finish
+from audio.build.concatenate import concatenate
+from tests.sound import cut, decoded, encoded, speech, wav_bytes
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+class Trigger:
+    """Fires at the nth call, once."""
+
+    def __init__(self, occurrence: int) -> None:
+        self.left = occurrence
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def _mid_write(monkeypatch, fires):
+    pwrite = os.pwrite
+
+    def write(handle, data, offset):
+        if fires():
+            pwrite(handle, bytes(data)[: len(data) // 2 + 1], offset)
+            raise Killed
+        return pwrite(handle, data, offset)
+
+    monkeypatch.setattr("audio.build.master.os.pwrite", write)
+
+
+def _before_fsync(monkeypatch, fires):
+    fsync = os.fsync
+
+    def sync(handle):
+        if fires():
+            raise Killed
+        fsync(handle)
+
+    monkeypatch.setattr("audio.build.master.os.fsync", sync)
+
+
+def _before_commit(monkeypatch, fires):
+    commit = module._Run._commit
+
+    def killed(self, **values):
+        if fires():
+            raise Killed
+        commit(self, **values)
+
+    monkeypatch.setattr(module._Run, "_commit", killed)
+
+
+def _after_commit(monkeypatch, fires):
+    commit = module._Run._commit
+
+    def killed(self, **values):
+        commit(self, **values)
+        if fires():
+            raise Killed
+
+    monkeypatch.setattr(module._Run, "_commit", killed)
+
+
+def _after_finish(monkeypatch, fires):
+    made = finish.finish
+
+    def killed(*arguments):
+        result = made(*arguments)
+        if fires():
+            raise Killed
+        return result
+
+    monkeypatch.setattr("audio.build.finish.finish", killed)
+
+
+STEPS = [_mid_write, _before_fsync, _before_commit, _after_commit, _after_finish]
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch):
+    monkeypatch.setattr("audio.media.plan.bounded.__defaults__", (12000,))
+
+
+def _die_at(step, occurrence, session) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        step(patch, Trigger(occurrence))
+        try:
+            concatenate(session.session.pk)
+        except Killed:
+            return True
+    return False
+
+
+def _die_everywhere(step, make, check):
+    """Kills a run at the first, second, ... call of the step, until there is none to kill."""
+    occurrence = 1
+    while True:
+        session = make()
+        was_killed = _die_at(step, occurrence, session)
+        concatenate(session.session.pk)
+        assert session.recording.state == "ready", session.recording.error_detail
+        check(session)
+        if not was_killed:
+            break
+        occurrence += 1
+    assert occurrence > 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_raw_pcm_with_samples_cut_between_messages(stored, step):
+    samples = speech(1).tobytes()
+
+    def make():
+        session = stored(format="wav")
+        session.add(cut(samples, 3001))
+        session.close()
+        return session
+
+    def check(session):
+        with wave.open(str(session.path)) as file:
+            assert file.readframes(file.getnframes()) == samples
+
+    _die_everywhere(step, make, check)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_resampled_wav_files(stored, step):
+    files = [wav_bytes(piece, 44100) for piece in np.array_split(speech(0.7, 44100), 9)]
+    results = []
+
+    def make():
+        session = stored(format="wav")
+        session.add(files)
+        session.close()
+        return session
+
+    plain = make()
+    concatenate(plain.session.pk)
+    results.append(plain.path.read_bytes())
+    _die_everywhere(step, make, lambda session: results.append(session.path.read_bytes()))
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("audio_format", ["mp3", "flac"])
+def test_a_stream(stored, step, audio_format, tmp_path):
+    source = encoded(speech(2), 16000, tmp_path / f"a.{audio_format}")
+
+    def make():
+        session = stored(format=audio_format)
+        session.add(cut(source, 1, 1700))
+        session.close()
+        return session
+
+    def check(session):
+        assert session.path.read_bytes() == source
+
+    _die_everywhere(step, make, check)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_files_that_began_as_a_stream(stored, step, tmp_path):
+    pieces = np.split(speech(0.6), 2)
+    files = [encoded(piece, 16000, tmp_path / f"{n}.flac") for n, piece in enumerate(pieces)]
+    expected = speech(0.6).tobytes()
+
+    def make():
+        session = stored(format="flac")
+        session.add([piece for file in files for piece in cut(file, 10000)])
+        session.close()
+        return session
+
+    def check(session):
+        assert decoded(session.path) == expected
+
+    _die_everywhere(step, make, check)
+
+
+def test_a_stale_run_commits_nothing(stored, monkeypatch):
+    """The lock is lost (its folder was on another host, say) and a second run claims the recording meanwhile."""
+    samples = speech(1).tobytes()
+    session = stored(format="wav")
+    session.add(cut(samples, 3200))
+    session.close()
+    commit, nested = module._Run._commit, []
+
+    def interrupted(self, **values):
+        if not nested:
+            nested.append(True)
+            (session.root / module.store.folder_name(session.session.pk) / "lock").unlink()
+            concatenate(session.session.pk)
+        commit(self, **values)
+
+    monkeypatch.setattr(module._Run, "_commit", interrupted)
+    concatenate(session.session.pk)
+    recording = session.recording
+    assert recording.state == "ready"
+    with wave.open(str(session.path)) as file:
+        assert file.readframes(file.getnframes()) == samples
