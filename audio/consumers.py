@@ -28,6 +28,7 @@ from audio.wire.parameters import parse_query
 
 logger = logging.getLogger(__name__)
 
+ACCEPT: Any = {"type": "websocket.accept"}
 MAX_IN_FLIGHT_BYTES = 1024 * 1024
 MAX_BACKLOG = 16384
 
@@ -42,7 +43,7 @@ async def drain() -> None:
     await ingest.drain()
 
 
-class AudioConsumer(AsyncConsumer):
+class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typed
     """One connection of section 2 of the contract: `/api/ws/audio` and `/api/ws/audio/{session_id}`."""
 
     connection_id: int
@@ -54,13 +55,14 @@ class AudioConsumer(AsyncConsumer):
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serves one connection to its end."""
         self.scope: Any = scope
+        # The typed events of ASGI know none of the servers' shorter forms.
         self._receive: Any = receive
         self._send: Any = send
         self._in_flight_bytes = 0
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
         await self._receive()
-        await self._send({"type": "websocket.accept"})
+        await self._send(ACCEPT)
         if await self._open():
             await self._serve()
 

@@ -19,6 +19,6 @@ application = URLRouter(
     [
         re_path(r"^api/ws/audio/?$", _audio),
         re_path(r"^api/ws/audio/(?P<session_id>[^/]+)/?$", _audio),
-        re_path(r"", refuse_unknown_path),
+        re_path(r"", refuse_unknown_path),  # type: ignore[arg-type]  # Django's type knows views only
     ]
 )

@@ -167,7 +167,8 @@ _REDIS = REDIS_URL or f"unix://{REDIS_SOCKET}"
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [_REDIS], "capacity": 10000, "prefix": "sercuescribe"},
+        # Reading waits in the server for up to 5 seconds, the client's own default.
+        "CONFIG": {"hosts": [{"address": _REDIS, "socket_timeout": 30}], "capacity": 10000, "prefix": "sercuescribe"},
     }
 }
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": _REDIS}}

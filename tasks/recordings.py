@@ -1,13 +1,26 @@
 """The tasks that make recordings. Each is repeatable: the database says what is left to do."""
 
+import logging
 import uuid
 
 from celery import shared_task
 from django.db import Error as DatabaseError
 
 from audio.build.concatenate import concatenate
-from audio.dispatch import CONCATENATE
+from audio.dispatch import CONCATENATE, CONCATENATE_LIVE
 from audio.errors import AudioError
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name=CONCATENATE_LIVE, ignore_result=True)
+def concatenate_live(session_ids: list[str]) -> None:
+    """Takes the next windows of open sessions; one that fails is asked for again by its next window or its close."""
+    for session_id in session_ids:
+        try:
+            concatenate(uuid.UUID(session_id))
+        except (DatabaseError, OSError, AudioError) as error:
+            logger.warning("a window of %s failed and is left to the next: %s", session_id, error)
 
 
 @shared_task(

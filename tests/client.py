@@ -74,7 +74,8 @@ class Rest:
     """The sessions of a server over REST."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=60)
+        # Without kept connections nothing has to be closed at the end of a test.
+        self.http = httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 
     def session(self, session_id: str) -> dict[str, Any]:
         """Returns the session's detail."""

@@ -63,7 +63,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        transport.write(self._request)
+        self.transport.write(self._request)
 
     def send(self, frame: bytes) -> None:
         self._sent_at.append(self._time())
@@ -121,7 +121,7 @@ async def connect(url: str, measured: Measured) -> Client:
     parts = urlsplit(url)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     _, client = await asyncio.get_running_loop().create_connection(
-        lambda: Client(parts.netloc, path, measured), parts.hostname, parts.port
+        lambda: Client(parts.netloc, path, measured), parts.hostname or "", parts.port or 80
     )
     async with asyncio.timeout(_GREETING_SECONDS):
         await client.greeted

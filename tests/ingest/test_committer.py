@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 from audio.errors import (
     AudioError,
@@ -261,7 +261,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(run, tmp_path, monkeypat
     session = make_session()
     producer = make_producer(session, "mic")
     committer = run()
-    real = index.transaction.Atomic.__exit__
+    real = transaction.Atomic.__exit__
     lost = iter([True])
 
     def commit_then_break(self: Any, *exception: Any) -> Any:
@@ -271,7 +271,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(run, tmp_path, monkeypat
         return done
 
     committer.store(producer, b"first")
-    monkeypatch.setattr(index.transaction.Atomic, "__exit__", commit_then_break)
+    monkeypatch.setattr(transaction.Atomic, "__exit__", commit_then_break)
     assert [o.sequence for o in committer.store(producer, b"second", b"third")] == [2, 3]
     session.refresh_from_db()
     assert (session.total_chunks, AudioSource.objects.get(session=session).chunk_count) == (3, 3)
