@@ -59,7 +59,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._receive: Any = receive
         self._send: Any = send
         self._in_flight_bytes = 0
-        self._news = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
         self._progress = asyncio.Event()
         await self._receive()
         await self._send(ACCEPT)
@@ -78,7 +78,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     def wake(self) -> None:
         """There may be something to send, and room to receive."""
-        self._news.set()
+        self._wake_sender()
         self._progress.set()
 
     def session_closed(self) -> None:
@@ -184,13 +184,13 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     def _take_binary(self, payload: bytes) -> None:
         if (refusal := self._mismatch(payload)) is not None:
             self._protocol.reject(refusal)
-            self._news.set()
+            self._wake_sender()
         elif self._protocol.receive_binary(len(payload)):
             self._begun = True
             self._in_flight_bytes += len(payload)
             self._ingest.submit(self, payload)
         else:
-            self._news.set()
+            self._wake_sender()
 
     def _mismatch(self, payload: bytes) -> AudioError | None:
         """What in the message's first bytes contradicts the session; looked at before anything is stored."""
@@ -213,7 +213,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
                 await self._act(action)
             except AudioError as error:
                 self._protocol.reject(error)
-        self._news.set()
+        self._wake_sender()
 
     async def _act(self, action: Action) -> None:
         session_id = self.producer.session_id
@@ -245,7 +245,13 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._progress.clear()
             await self._progress.wait()
 
+    def _wake_sender(self) -> None:
+        """A future costs a third of an asyncio.Event, and one is waited for with every batch of answers."""
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
     async def _send_all(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             for item in self._protocol.outgoing():
                 if isinstance(item, Close):
@@ -253,5 +259,5 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
                     return
                 await self._send({"type": "websocket.send", "text": item})
             self._progress.set()
-            self._news.clear()
-            await self._news.wait()
+            self._news = loop.create_future()
+            await self._news

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db import Error as DatabaseFailure
@@ -53,8 +53,7 @@ class Producer:
         self.session_key = self.session_id if native else self.session_id.hex
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A chunk that is durable in the journal at `offset` and waits for its row."""
 
     producer: Producer
@@ -64,8 +63,7 @@ class Placed:
     received_at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The chunk's row is committed: its place in the session, and the count of its source if that is named."""
 
     sequence: int

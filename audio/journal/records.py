@@ -33,7 +33,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 MAGIC = b"SSJ1"
 HEADER_BYTES = 64
@@ -69,8 +69,7 @@ class Header:
     erased: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """One entry of a commit record: the chunk at `offset` has place `sequence` in its session."""
 
     offset: int
@@ -141,7 +140,7 @@ def commit_record(entries: Iterable[Committed]) -> bytes:
     """Takes what the database has committed; returns the record that says so."""
     return _record(
         RecordType.COMMIT,
-        b"".join(_COMMITTED.pack(entry.offset, entry.sequence, entry.source_count) for entry in entries),
+        b"".join(_COMMITTED.pack(*entry) for entry in entries),
     )
 
 
