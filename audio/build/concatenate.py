@@ -56,30 +56,30 @@ def rebuild(session_id: uuid.UUID) -> None:
 
 def _run(session_id: uuid.UUID) -> bool:
     """Works until nothing is left; returns whether the session was ours to work on."""
-    session = AudioSession.objects.filter(pk=session_id).first()
-    if session is None:
+    if not AudioSession.objects.filter(pk=session_id).exists():
         return False
     with session_lock(session_id) as is_ours:
-        if not is_ours:
-            return False
-        try:
-            _work(session)
-        except ClaimLost:
-            logger.info("the recording of %s was claimed by another run, or deleted", session_id)
-            if not AudioSession.objects.filter(pk=session_id).exists():
-                store.delete_files(session_id)
-            return False
-    return True
+        if is_ours:
+            try:
+                _work(session_id)
+            except ClaimLost:
+                logger.info("the recording of %s was claimed by another run, or deleted", session_id)
+                if not AudioSession.objects.filter(pk=session_id).exists():
+                    store.delete_files(session_id)
+                return False
+    return is_ours
 
 
-def _work(session: AudioSession) -> None:
+def _work(session_id: uuid.UUID) -> None:
+    session = AudioSession.objects.filter(pk=session_id).first()
+    if session is None:
+        raise ClaimLost
     recording, _ = Recording.objects.get_or_create(session=session)
-    if recording.state == RecordingState.FAILED:
-        return
     if recording.state == RecordingState.READY:
         _add_digest(recording)
+    if not _has_work(session_id):
         return
-    for leftover in store.folder(session.id).glob("work-*"):
+    for leftover in store.folder(session_id).glob("work-*"):
         shutil.rmtree(leftover)
     run = _Run(session, _claimed(recording))
     try:

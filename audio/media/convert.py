@@ -24,6 +24,8 @@ _BLOCK_FRAMES = 1 << 17
 _REACH_FRAMES = 160
 _MASTER_ENCODINGS = {"mulaw": "s16le", "alaw": "s16le", "f64le": "f32le"}
 _INTEGER_BITS = {"s16le": 16, "s24le": 24, "s32le": 32}
+# What float32 holds, and what no filter can drive out of float64.
+_LOUDEST = 3e38
 _HALF = math.sqrt(0.5)
 # Weights (left, right) of the channels of WAV files, in the order of Microsoft's channel mask.
 _LEFT, _RIGHT, _BOTH, _NONE = (1.0, 0.0), (0.0, 1.0), (_HALF, _HALF), (0.0, 0.0)
@@ -71,14 +73,15 @@ def decode(samples: Samples) -> Frames:
             bits = _INTEGER_BITS[encoding]
             values = raw.view(f"<i{bits // 8}") / float(1 << (bits - 1))
         case _:
-            values = np.nan_to_num(raw.view(f"<f{4 if encoding == 'f32le' else 8}").astype(np.float64))
+            floats = raw.view(f"<f{4 if encoding == 'f32le' else 8}").astype(np.float64)
+            values = np.clip(np.nan_to_num(floats), -_LOUDEST, _LOUDEST)
     return np.asarray(values, dtype=np.float64).reshape(-1, samples.format.channels)
 
 
 def encode(frames: Frames, encoding: str) -> bytes:
     """Takes frames and a master's encoding; returns the samples, rounded to the nearest and clipped."""
     if encoding == "f32le":
-        return np.clip(frames, -3e38, 3e38).astype("<f4").tobytes()
+        return np.clip(frames, -_LOUDEST, _LOUDEST).astype("<f4").tobytes()
     if encoding == "u8":
         return (np.clip(np.rint(frames * 128), -128, 127) + 128).astype(np.uint8).tobytes()
     bits = _INTEGER_BITS[encoding]

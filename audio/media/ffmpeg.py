@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -115,7 +115,7 @@ def run(
     return seconds
 
 
-def output_of(arguments: Sequence[str], folder: Path, limits: Limits = LONG_LIMITS) -> Iterator[bytes]:
+def output_of(arguments: Sequence[str], folder: Path, limits: Limits = LONG_LIMITS) -> Generator[bytes, None, None]:
     """Runs FFmpeg and gives what it writes to its standard output, block by block; raises as `run` does."""
     with _started(arguments, folder, limits) as output:
         while block := output.read(_BLOCK_BYTES):

@@ -16,6 +16,7 @@ from audio.sniff import adts_frame_size_bytes, id3_size_bytes, is_info_frame, mp
 
 _ADTS_RATES_HZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _INFO_BYTES = 200
+_TOTAL_MASK = (1 << 36) - 1
 _LAME_TAGS = (b"LAME", b"Lavf", b"Lavc")
 
 
@@ -66,7 +67,7 @@ class FrameCounter:
     @property
     def decoded_frames(self) -> int:
         """The sample frames that a decoder gives: without delay and padding where a true Info frame tells them."""
-        return self.samples - (self.padding if self.samples == self.declared_samples else 0)
+        return max(0, self.samples - (self.padding if self.samples == self.declared_samples else 0))
 
     @property
     def duration_seconds(self) -> float:
@@ -177,20 +178,21 @@ class StreamInfo:
     @property
     def total_samples(self) -> int:
         """Sample frames of the stream; 0 where the encoder did not know."""
-        return self._packed & (1 << 36) - 1
+        return self._packed & _TOTAL_MASK
 
     def with_total(self, total_samples: int) -> "StreamInfo":
         """Returns the block with that total; an MD5 of another length's samples is taken out (zero: unknown)."""
-        packed = self._packed & ~((1 << 36) - 1) | total_samples
+        packed = self._packed & ~_TOTAL_MASK | total_samples & _TOTAL_MASK
         return replace(self, body=self.body[:10] + packed.to_bytes(8, "big") + bytes(16))
 
 
 def flac_stream_info(head: bytes) -> StreamInfo | None:
-    """Takes the beginning of a FLAC stream; returns its STREAMINFO, None if it doesn't begin with one."""
+    """Takes the beginning of a FLAC stream; returns its STREAMINFO, None if it begins with none that is sane."""
     at = id3_size_bytes(head)
     if head[at : at + 4] != b"fLaC" or head[at + 4 : at + 5] not in (b"\x00", b"\x80") or len(head) < at + 42:
         return None
-    return StreamInfo(at + 8, head[at + 8 : at + 42])
+    info = StreamInfo(at + 8, head[at + 8 : at + 42])
+    return info if info.sample_rate else None
 
 
 def _crc_table(width: int, polynomial: int) -> tuple[int, ...]:

@@ -6,17 +6,21 @@ never added: `raw_data` is joined by whoever writes it.
 """
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from pydub import AudioSegment
-from pydub.exceptions import CouldntDecodeError
 
 from audio.errors import FfmpegFailed, UndecodableChunk
 from audio.media import ffmpeg, plan
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, Samples, WavReader
+
+with warnings.catch_warnings():
+    # pydub looks for an FFmpeg on PATH when it is imported; it is given ours by name.
+    warnings.simplefilter("ignore", RuntimeWarning)
+    from pydub import AudioSegment
+    from pydub.exceptions import CouldntDecodeError
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """From chunks in the journals to a recording, through `concatenate` alone."""
 
+import errno
 import hashlib
 import itertools
 import struct
@@ -9,10 +10,11 @@ import wave
 import numpy as np
 import pytest
 
+from audio.build import concatenate as module
 from audio.build.concatenate import concatenate, rebuild
 from audio.build.lock import session_lock
 from audio.build.store import folder
-from audio.models import AudioChunk
+from audio.models import AudioChunk, AudioSession
 from tests.sound import cut, decoded, encoded, encoded_live, speech, wav_bytes
 
 
@@ -231,6 +233,20 @@ def test_a_stream_of_something_else_fails_with_a_reason(stored):
     assert (recording.state, recording.error_code, recording.failed_sequence) == ("failed", "undecodable_chunk", 1)
 
 
+def test_a_flac_header_without_a_rate_fails_with_a_reason(stored, tmp_path):
+    source = bytearray(encoded(speech(1), 16000, tmp_path / "a.flac"))
+    source[18:20], source[20] = b"\0\0", source[20] & 0x0F
+    session = stored(format="flac")
+    session.add([bytes(source)])
+    assert session.made().state == "failed"
+
+
+def test_an_mp3_stream_without_frames_fails_with_a_reason(stored):
+    session = stored(format="mp3")
+    session.add([bytes(5000)])
+    assert session.made().error_code == "undecodable_chunk"
+
+
 # Separate files
 
 
@@ -376,6 +392,58 @@ def test_a_busy_session_is_left_to_its_holder(stored):
         assert session.recording.state == "empty"
     concatenate(session.session.pk)
     assert session.recording.state == "ready"
+
+
+def test_a_session_that_is_deleted_meanwhile_leaves_nothing(stored, monkeypatch):
+    session = stored(format="wav")
+    session.add([bytes(3200)])
+    commit = module._Run._commit
+
+    def deleted_first(self, **values):
+        AudioChunk.objects.filter(session=session.session).delete()
+        AudioSession.objects.filter(pk=session.session.pk).delete()
+        commit(self, **values)
+
+    monkeypatch.setattr(module._Run, "_commit", deleted_first)
+    concatenate(session.session.pk)
+    assert not folder(session.session.pk).exists()
+
+
+def test_a_full_disk_is_raised_and_later_repeated(stored, monkeypatch):
+    samples = speech(1).tobytes()
+    session = stored(format="wav")
+    session.add(cut(samples, 3200))
+    session.close()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("audio.build.master.os.pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            concatenate(session.session.pk)
+    assert session.recording.state == "empty"
+    concatenate(session.session.pk)
+    assert wave_frames(session.path) == samples
+
+
+def test_chunks_and_a_close_that_arrive_during_a_run_are_seen_by_it(stored, monkeypatch):
+    first, second = np.split(speech(2), 2)
+    session = stored(format="wav")
+    session.add([first.tobytes()])
+    to_the_end = module._Run.to_the_end
+    late = iter([True])
+
+    def then_more(self):
+        to_the_end(self)
+        if next(late, False):
+            session.add([second.tobytes()])
+            session.close()
+
+    monkeypatch.setattr(module._Run, "to_the_end", then_more)
+    concatenate(session.session.pk)
+    assert session.recording.state == "ready"
+    assert wave_frames(session.path) == speech(2).tobytes()
 
 
 def test_an_unknown_session_is_no_error_and_leaves_no_folder(stored):

@@ -13,7 +13,11 @@ import pytest
 from audio.build import concatenate as module
 from audio.build import finish
 from audio.build.concatenate import concatenate
+from audio.build.lock import LOCK_NAME
+from audio.build.store import folder
 from tests.sound import cut, decoded, encoded, speech, wav_bytes
+
+pytestmark = pytest.mark.database
 
 
 class Killed(BaseException):
@@ -202,7 +206,7 @@ def test_a_stale_run_commits_nothing(stored, monkeypatch):
     def interrupted(self, **values):
         if not nested:
             nested.append(True)
-            (session.root / module.store.folder_name(session.session.pk) / "lock").unlink()
+            (folder(session.session.pk) / LOCK_NAME).unlink()
             concatenate(session.session.pk)
         commit(self, **values)
 
