@@ -208,11 +208,25 @@ def test_a_stale_run_commits_nothing(stored, monkeypatch):
             nested.append(True)
             (folder(session.session.pk) / LOCK_NAME).unlink()
             concatenate(session.session.pk)
+            nested.append(session.recording.updated_at)
         commit(self, **values)
 
     monkeypatch.setattr(module._Run, "_commit", interrupted)
     concatenate(session.session.pk)
     recording = session.recording
-    assert recording.state == "ready"
+    assert (recording.state, recording.updated_at) == ("ready", nested[1])
     with wave.open(str(session.path)) as file:
         assert file.readframes(file.getnframes()) == samples
+
+
+def test_what_no_commit_covers_is_cut_off(stored):
+    samples = speech(1).tobytes()
+    session = stored(format="wav")
+    session.add(cut(samples[:16000], 3200))
+    concatenate(session.session.pk)
+    with (session.root / session.recording.master_name).open("ab") as file:
+        file.write(b"torn" * 100_000)
+    session.add(cut(samples[16000:], 3200))
+    session.close()
+    concatenate(session.session.pk)
+    assert session.path.stat().st_size == 80 + len(samples)
