@@ -33,7 +33,7 @@ demo: $(BASE)
 	@exec $(PYTHON) manage.py demo $(if $(FILE),--file "$(FILE)")
 
 bench: $(DEV)
-	@exec $(PYTHON) -m bench
+	@exec $(PYTHON) -m tests.bench
 
 # pytest comes last, so that its closing line does.
 test: lint

@@ -10,6 +10,7 @@ the stock shutdown.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -117,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     host = settings.HOST if options.host is None else options.host
     port = settings.PORT if options.port is None else options.port
+    # What is loaded by now stays: the collector need not look at it again with every generation.
+    gc.collect()
+    gc.freeze()
     server = Server(config(host, port), start=consumers.start, drain=consumers.drain, ready_fd=options.ready_fd)
     server.run(sockets=None if options.fd is None else [socket.socket(fileno=options.fd)])
 

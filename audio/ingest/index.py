@@ -8,19 +8,18 @@ rather than the ORM, because a row a chunk through the ORM costs several times t
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db import Error as DatabaseFailure
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
-from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, SessionStatus
+from audio.ingest.statements import Statements, statements_for
+from audio.models import AudioChunk, JournalFile, SessionStatus
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,6 @@ T = TypeVar("T")
 
 _RETRY_SECONDS = 10.0
 _LOST = (OperationalError, InterfaceError, IntegrityError)
-_CHUNK_COLUMNS = ("session_id", "sequence", "source_id", "journal_id", "offset", "size_bytes", "crc32", "received_at")
 
 
 @dataclass(slots=True)
@@ -111,8 +109,8 @@ class ChunkIndex:
             attempts += 1
             # Taken once a batch: Django's `connection` proxy looks up the thread's own for every attribute.
             connection = connections[DEFAULT_DB_ALIAS]
-            with transaction.atomic(), connection.cursor() as cursor:
-                return _Transaction(connection, cursor, journal_id, batch).run(look_for_own_rows=attempts > 1)
+            with transaction.atomic(), connection.wrap_database_errors:
+                return _Transaction(statements_for(connection), journal_id, batch).run(look_for_own_rows=attempts > 1)
 
         return self._persist(attempt)
 
@@ -145,15 +143,10 @@ def _retrying() -> Retrying:
 class _Transaction:
     """The statements of one attempt. Its caller holds the transaction open."""
 
-    def __init__(
-        self, connection: BaseDatabaseWrapper, cursor: CursorWrapper, journal_id: int, batch: Sequence[Placed]
-    ) -> None:
-        self._connection = connection
-        self._cursor = cursor
+    def __init__(self, statements: Statements, journal_id: int, batch: Sequence[Placed]) -> None:
+        self._statements = statements
         self._journal_id = journal_id
         self._batch = batch
-        self._native_datetimes = connection.vendor == "postgresql"
-        self._lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
         self._sessions: dict[Any, _Counters] = {}
         self._sources: dict[int, _SourceCounters] = {}
 
@@ -161,20 +154,32 @@ class _Transaction:
         self._lock_sessions()
         self._lock_sources()
         if look_for_own_rows and (own := self._own_rows()):
-            return [own.get(placed.offset) or self._place(placed) for placed in self._batch]
+            return [own.get(placed.offset) or self._refused_before(placed) for placed in self._batch]
         outcomes = [self._place(placed) for placed in self._batch]
         self._write_counters()
         self._insert([(p, o) for p, o in zip(self._batch, outcomes, strict=True) if isinstance(o, Accepted)])
         return outcomes
+
+    def _refused_before(self, placed: Placed) -> AudioError:
+        """Why an earlier attempt, which did commit, left this chunk out; if that can't be told any more, its
+        producer has to reconnect."""
+        producer = placed.producer
+        session, source = self._sessions.get(producer.session_key), self._sources.get(producer.source_id)
+        refusal = _refusal(producer, session, source) or DatabaseUnavailable()
+        return self._note(producer, refusal)
+
+    @staticmethod
+    def _note(producer: Producer, refusal: AudioError) -> AudioError:
+        if refusal.close_code is not None:
+            producer.failed = refusal
+        return refusal
 
     def _place(self, placed: Placed) -> Outcome:
         producer = placed.producer
         session = self._sessions.get(producer.session_key)
         source = self._sources.get(producer.source_id)
         if (refusal := _refusal(producer, session, source)) is not None:
-            if refusal.close_code is not None:
-                producer.failed = refusal
-            return refusal
+            return self._note(producer, refusal)
         assert session is not None  # noqa: S101 - _refusal answers for a missing one
         session.added_chunks += 1
         session.added_bytes += placed.size_bytes
@@ -186,22 +191,15 @@ class _Transaction:
         )
 
     def _lock_sessions(self) -> None:
-        keys = {placed.producer.session_key for placed in self._batch}
-        rows = self._select(AudioSession, ("id", "status", "total_chunks"), list(keys))
+        keys = list({placed.producer.session_key for placed in self._batch})
+        rows = self._statements.lock_sessions(keys)
         self._sessions = {key: _Counters(status, total) for key, status, total in rows}
 
     def _lock_sources(self) -> None:
         keys = {placed.producer.source_id for placed in self._batch if placed.producer.epoch is not None}
         if keys:
-            rows = self._select(AudioSource, ("id", "epoch", "chunk_count"), sorted(keys))
+            rows = self._statements.lock_sources(list(keys))
             self._sources = {key: _SourceCounters(epoch, count) for key, epoch, count in rows}
-
-    def _select(self, model: Any, columns: Sequence[str], keys: list[Any]) -> Iterable[Any]:
-        marks = ", ".join(["%s"] * len(keys))
-        sql = f"SELECT {', '.join(columns)} FROM {model._meta.db_table} WHERE id IN ({marks}) ORDER BY id{self._lock}"  # noqa: S608
-        self._cursor.execute(sql, keys)
-        rows: Iterable[Any] = self._cursor.fetchall()
-        return rows
 
     def _own_rows(self) -> dict[int, Accepted]:
         """What an earlier attempt, whose commit was not confirmed, has in fact committed."""
@@ -211,46 +209,29 @@ class _Transaction:
         return {offset: Accepted(sequence, count) for offset, sequence, count in rows}
 
     def _write_counters(self) -> None:
-        now = self._connection.ops.adapt_datetimefield_value(datetime.now(UTC))
-        self._cursor.executemany(
-            f"UPDATE {AudioSession._meta.db_table}"  # noqa: S608
-            " SET total_chunks = total_chunks + %s, byte_count = byte_count + %s, last_chunk_at = %s WHERE id = %s",
-            [
-                (counters.added_chunks, counters.added_bytes, now, key)
-                for key, counters in self._sessions.items()
-                if counters.added_chunks
-            ],
-        )
-        sources = [(counters.added_chunks, key) for key, counters in self._sources.items() if counters.added_chunks]
+        grown = [(s.added_chunks, s.added_bytes, key) for key, s in self._sessions.items() if s.added_chunks]
+        if grown:
+            self._statements.add_to_sessions(grown, datetime.now(UTC))
+        sources = [(source.added_chunks, key) for key, source in self._sources.items() if source.added_chunks]
         if sources:
-            self._cursor.executemany(
-                f"UPDATE {AudioSource._meta.db_table} SET chunk_count = chunk_count + %s WHERE id = %s",  # noqa: S608
-                sources,
-            )
+            self._statements.add_to_sources(sources)
 
     def _insert(self, accepted: list[tuple[Placed, Accepted]]) -> None:
-        rows = [self._row(placed, outcome) for placed, outcome in accepted]
-        columns = ", ".join(f'"{column}"' for column in _CHUNK_COLUMNS)
-        table = AudioChunk._meta.db_table
-        if self._connection.vendor == "postgresql":
-            with self._cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
-                for row in rows:
-                    copy.write_row(row)
-        else:
-            marks = ", ".join(["%s"] * len(_CHUNK_COLUMNS))
-            self._cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)  # noqa: S608
-
-    def _row(self, placed: Placed, outcome: Accepted) -> tuple[Any, ...]:
-        received_at = datetime.fromtimestamp(placed.received_at_us / 1_000_000, UTC)
-        return (
-            placed.producer.session_key,
-            outcome.sequence,
-            placed.producer.source_id,
-            self._journal_id,
-            placed.offset,
-            placed.size_bytes,
-            placed.crc32,
-            received_at if self._native_datetimes else received_at.replace(tzinfo=None).isoformat(" "),
+        time = self._statements.time
+        self._statements.insert_chunks(
+            [
+                (
+                    placed.producer.session_key,
+                    outcome.sequence,
+                    placed.producer.source_id,
+                    self._journal_id,
+                    placed.offset,
+                    placed.size_bytes,
+                    placed.crc32,
+                    time(placed.received_at_us),
+                )
+                for placed, outcome in accepted
+            ]
         )
 
 

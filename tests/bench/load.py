@@ -12,6 +12,7 @@ import random
 import struct
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -59,7 +60,7 @@ class Client(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._time = time.perf_counter
         self.greeted: asyncio.Future[None] = loop.create_future()
-        self.idle: asyncio.Future[None] | None = None
+        self.answered: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -110,6 +111,8 @@ class Client(asyncio.Protocol):
             self.greeted.set_result(None)
         elif self._sent_at:
             self._measured.latencies_seconds.append(self._time() - self._sent_at.popleft())
+            if self.answered is not None:
+                self.answered()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.greeted.done():

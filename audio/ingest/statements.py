@@ -1,0 +1,132 @@
+"""The SQL of the commit transaction, in the dialects of SQLite and PostgreSQL.
+
+It goes to the driver directly: the layers that Django puts around a cursor cost as much as the statements. The
+texts are constant, so that the drivers parse them once.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from audio.models import AudioChunk, AudioSession, AudioSource
+
+_SESSIONS = AudioSession._meta.db_table
+_SOURCES = AudioSource._meta.db_table
+_CHUNKS = AudioChunk._meta.db_table
+_CHUNK_COLUMNS = 'session_id, sequence, source_id, journal_id, "offset", size_bytes, crc32, received_at'
+
+Row = tuple[Any, ...]
+
+
+class Statements(Protocol):
+    """What the transaction asks of the database. Keys are given and returned as the driver has them."""
+
+    def lock_sessions(self, keys: Sequence[Any]) -> Iterable[Row]:
+        """Gives (id, status, total_chunks) of the sessions, locked in the order of their keys."""
+
+    def lock_sources(self, keys: Sequence[int]) -> Iterable[Row]:
+        """Gives (id, epoch, chunk_count) of the sources, locked in the order of their keys."""
+
+    def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
+        """Takes (chunks, bytes, id) for each session that grows."""
+
+    def add_to_sources(self, added: Sequence[tuple[int, int]]) -> None:
+        """Takes (chunks, id) for each source that grows."""
+
+    def insert_chunks(self, rows: Sequence[Row]) -> None:
+        """Takes the rows of the chunks, with times from `time`."""
+
+    def time(self, microseconds: int) -> Any:
+        """Takes microseconds since the epoch; returns the time as the driver takes it."""
+
+
+class SqliteStatements:
+    """One writer at a time: the transaction that began IMMEDIATE holds the only lock there is."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def lock_sessions(self, keys: Sequence[Any]) -> Iterable[Row]:
+        sql = f"SELECT id, status, total_chunks FROM {_SESSIONS} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
+        rows: Iterable[Row] = self._raw.execute(sql, (json.dumps(keys),)).fetchall()
+        return rows
+
+    def lock_sources(self, keys: Sequence[int]) -> Iterable[Row]:
+        sql = f"SELECT id, epoch, chunk_count FROM {_SOURCES} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
+        rows: Iterable[Row] = self._raw.execute(sql, (json.dumps(keys),)).fetchall()
+        return rows
+
+    def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
+        now = self._text(at)
+        self._raw.executemany(
+            f"UPDATE {_SESSIONS} SET total_chunks = total_chunks + ?, byte_count = byte_count + ?, last_chunk_at = ?"  # noqa: S608
+            " WHERE id = ?",
+            [(chunks, size_bytes, now, key) for chunks, size_bytes, key in added],
+        )
+
+    def add_to_sources(self, added: Sequence[tuple[int, int]]) -> None:
+        self._raw.executemany(f"UPDATE {_SOURCES} SET chunk_count = chunk_count + ? WHERE id = ?", added)  # noqa: S608
+
+    def insert_chunks(self, rows: Sequence[Row]) -> None:
+        self._raw.executemany(f"INSERT INTO {_CHUNKS} ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
+
+    def time(self, microseconds: int) -> str:
+        return self._text(datetime.fromtimestamp(microseconds / 1_000_000, UTC))
+
+    @staticmethod
+    def _text(at: datetime) -> str:
+        """As Django's DateTimeField writes a time on SQLite."""
+        return at.replace(tzinfo=None).isoformat(" ")
+
+
+class PostgresStatements:
+    """Rows are locked in the order of their keys, so that two processes never wait for each other in a circle."""
+
+    def __init__(self, raw: Any) -> None:
+        self._cursor = raw.cursor()
+
+    def lock_sessions(self, keys: Sequence[Any]) -> Iterable[Row]:
+        sql = f"SELECT id, status, total_chunks FROM {_SESSIONS} WHERE id = ANY(%s) ORDER BY id FOR UPDATE"  # noqa: S608
+        rows: Iterable[Row] = self._cursor.execute(sql, (list(keys),)).fetchall()
+        return rows
+
+    def lock_sources(self, keys: Sequence[int]) -> Iterable[Row]:
+        sql = f"SELECT id, epoch, chunk_count FROM {_SOURCES} WHERE id = ANY(%s) ORDER BY id FOR UPDATE"  # noqa: S608
+        rows: Iterable[Row] = self._cursor.execute(sql, (list(keys),)).fetchall()
+        return rows
+
+    def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
+        chunks, size_bytes, keys = (list(column) for column in zip(*added, strict=True))
+        self._cursor.execute(
+            f"UPDATE {_SESSIONS} SET total_chunks = total_chunks + added.chunks,"  # noqa: S608
+            " byte_count = byte_count + added.bytes, last_chunk_at = %s"
+            " FROM unnest(%s::bigint[], %s::bigint[], %s::uuid[]) AS added (chunks, bytes, id)"
+            f" WHERE {_SESSIONS}.id = added.id",
+            (at, chunks, size_bytes, keys),
+        )
+
+    def add_to_sources(self, added: Sequence[tuple[int, int]]) -> None:
+        chunks, keys = (list(column) for column in zip(*added, strict=True))
+        self._cursor.execute(
+            f"UPDATE {_SOURCES} SET chunk_count = chunk_count + added.chunks"  # noqa: S608
+            f" FROM unnest(%s::bigint[], %s::bigint[]) AS added (chunks, id) WHERE {_SOURCES}.id = added.id",
+            (chunks, keys),
+        )
+
+    def insert_chunks(self, rows: Sequence[Row]) -> None:
+        with self._cursor.copy(f"COPY {_CHUNKS} ({_CHUNK_COLUMNS}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def time(self, microseconds: int) -> datetime:
+        return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
+
+
+def statements_for(connection: BaseDatabaseWrapper) -> Statements:
+    """Returns the statements for an open connection of Django's."""
+    if connection.vendor == "postgresql":
+        return PostgresStatements(connection.connection)
+    return SqliteStatements(connection.connection)
