@@ -1,0 +1,383 @@
+"""`manage.py demo`: the whole way of a recording, on a server of its own, checked sample by sample.
+
+It is a client like any other: it speaks to `manage.py serve` over the WebSocket and REST, and compares what it
+downloads with what it sent by letting FFmpeg decode both, so that no code of the recorder judges itself.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from argparse import ArgumentParser
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from audio.errors import AudioError, FfmpegMissing
+from audio.management.lifeline import die_with_parent
+from audio.media import ffmpeg
+from audio.media.wav import PcmFormat, WavReader
+from audio.sniff import Container, sniff
+from audio.wire.parameters import CHANNELS, SAMPLE_RATES_HZ
+
+READY = "SercueScribe is ready: "
+CHUNKS_PER_SECOND = 10
+DEMO_SECONDS = 10
+DEMO_RATE_HZ = 16000
+STOP_SECONDS = 30
+RECORDING_SECONDS = 600
+POLL_SECONDS = 0.02
+LOG_LINES = 5
+_BLOCK_BYTES = 1 << 20
+_SAMPLE_BYTES = 8
+_HEAD_BYTES = 1 << 16
+_CLOSE_SESSION = json.dumps({"type": "control", "action": "close_session"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The WAV file that is recorded, and the format of its samples."""
+
+    path: Path
+    format: PcmFormat
+
+    @property
+    def chunk_bytes(self) -> int:
+        """The size of 100 ms of its samples."""
+        return self.format.sample_rate // CHUNKS_PER_SECOND * self.format.frame_bytes
+
+    def __str__(self) -> str:
+        channels = "mono" if self.format.channels == 1 else "stereo"
+        return f"{self.path.name} ({self.format.encoding}, {self.format.sample_rate} Hz, {channels})"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A closed session. `closed_at` is the monotonic time of the answer that it is closed."""
+
+    session_id: str
+    chunk_count: int
+    seconds: float
+    closed_at: float
+
+
+class Command(BaseCommand):
+    """Records a WAV file through the WebSocket and compares the recording with it, sample by sample."""
+
+    help = "Records a sound on a server of its own and compares the recording with it, sample by sample."
+    # The server that it starts runs them.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """What to record, and what to leave behind."""
+        parser.add_argument("--file", type=Path, help="a WAV file of yours to record (default: a sound made up here)")
+        parser.add_argument("--keep", action="store_true", help="leave the server's data folder, and say where it is")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Does it and tells what it did. Raises CommandError unless the recording equals the source."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with self._folder(options["keep"]) as folder:
+                source = _inspected(options["file"] or _made_up(folder / "demo.wav"))
+                self._compare(source, self._record(source, folder))
+        except KeyboardInterrupt:
+            raise CommandError("Interrupted.", returncode=130) from None
+
+    @contextlib.contextmanager
+    def _folder(self, keep: bool) -> Iterator[Path]:
+        """Gives an empty folder, removed at the end unless it is to be kept."""
+        folder = Path(tempfile.mkdtemp(prefix="sercuescribe-demo-"))
+        try:
+            yield folder
+        finally:
+            if keep:
+                self._say(f"The server's log and data are in {folder}")
+            else:
+                shutil.rmtree(folder)
+
+    def _say(self, sentence: str) -> None:
+        self.stdout.write(sentence)
+        self.stdout.flush()
+
+    def _record(self, source: Source, folder: Path) -> Path:
+        """Records the source; returns where the recording is."""
+        with _server(folder) as url:
+            self._say(f"The server is ready: {url}")
+            self._say(f"It records {source}.")
+            sent = asyncio.run(_send(url, source))
+            self._say(f"Session {sent.session_id}: {sent.chunk_count} chunks sent and acknowledged.")
+            self._say(f"That took {sent.seconds:.2f} s.")
+            duration_seconds = _wait_until_ready(url, sent.session_id)
+            ready_seconds = time.monotonic() - sent.closed_at
+            self._say(f"The recording, {duration_seconds:.2f} s long, was ready {ready_seconds:.2f} s after the close.")
+            recording = _download(url, sent.session_id)
+        self._say("The server is stopped.")
+        return recording
+
+    def _compare(self, source: Source, recording: Path) -> None:
+        samples = _compared(source.path, recording)
+        with recording.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._say(f"Compared {samples} samples: the recording equals the source.")
+        self._say(f"SHA-256 {digest}")
+        self._say(f"The recording is {recording}")
+
+
+# The source
+
+
+def _made_up(path: Path) -> Path:
+    """Writes some seconds of a gliding tone with a little noise, 16 bits, mono; returns the path."""
+    seconds = np.arange(DEMO_SECONDS * DEMO_RATE_HZ) / DEMO_RATE_HZ
+    tone = 0.4 * np.sin(2 * np.pi * (220 * seconds + 40 * seconds**2)) * np.sin(np.pi * seconds) ** 2
+    noise = 0.02 * np.random.default_rng(1).standard_normal(len(seconds))
+    samples = np.clip(np.rint((tone + noise) * 32767), -32768, 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(DEMO_RATE_HZ)
+        file.writeframes(samples.tobytes())
+    return path
+
+
+def _inspected(path: Path) -> Source:
+    """Returns the source; raises CommandError if it is no WAV file, or none that can be recorded as it is."""
+    found = _format_of(path)
+    for name, value, valid in (
+        ("sample rate", found.sample_rate, SAMPLE_RATES_HZ),
+        ("number of channels", found.channels, CHANNELS),
+    ):
+        if value not in valid:
+            raise CommandError(f"{path} has a {name} of {value}; sessions have {', '.join(map(str, valid))}.")
+    if found.encoding == "f64le":
+        raise CommandError(f"{path} has 64-bit samples, which a recording keeps as 32-bit: they could not be equal.")
+    return Source(path, found)
+
+
+def _format_of(path: Path) -> PcmFormat:
+    reader, found = WavReader(PcmFormat("s16le", DEMO_RATE_HZ, 1), "stream"), None
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            if sniff(head) is not Container.RIFF_WAVE:
+                raise CommandError(f"{path} is not a WAV file.")
+            while head and found is None:
+                samples = reader.feed(head)
+                found = samples[0].format if samples else reader.format
+                head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise CommandError(f"{path} can't be read: {error.strerror}.") from None
+    except AudioError as error:
+        raise CommandError(f"{path} can't be recorded: {error.detail}") from None
+    if found is None:
+        raise CommandError(f"{path} ends before it says what its samples are.")
+    return found
+
+
+# The server
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """The caller's environment, with nothing in it that leads to the caller's own recordings."""
+    data_dir = folder / "data"
+    own = {"DATA_DIR": data_dir, "AUDIO_STORAGE_PATH": data_dir / "audio", "DATABASE_URL": "", "REDIS_URL": ""}
+    reachable = {"HOST": "127.0.0.1", "PORT": "0", "ALLOWED_HOSTS": "127.0.0.1", "ALLOWED_ORIGINS": "*"}
+    return os.environ | {name: str(value) for name, value in own.items()} | reachable
+
+
+@contextlib.contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    """Runs `manage.py serve` with its data in `folder`; gives its address. Raises CommandError if it can't start."""
+    log = folder / "server.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(settings.BASE_DIR / "manage.py"), "serve"],
+            env=_environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid()),
+        )
+    with process:
+        try:
+            yield _address(process, log)
+        finally:
+            _stop(process)
+
+
+def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    line = process.stdout.readline().decode() if process.stdout else ""
+    if not line.startswith(READY):
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise CommandError(f"The server did not start:\n{last}")
+    return line.removeprefix(READY).strip()
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+# The client
+
+
+async def _send(url: str, source: Source) -> Sent:
+    """Streams the file as fast as the server takes it, and closes the session. Raises CommandError."""
+    parameters = {"sample_rate": source.format.sample_rate, "channels": source.format.channels}
+    query = urlencode({"format": "wav", "chunks": "stream", "user_id": "demo", **parameters})
+    address = f"{url.replace('http', 'ws', 1)}/api/ws/audio?{query}"
+    try:
+        async with connect(address, compression=None, proxy=None) as socket:
+            greeting = _checked(await socket.recv())
+            started = time.monotonic()
+            async with _in_background(_send_slices(socket, source, greeting["max_message_size_bytes"])) as sender:
+                chunk_count = await _count_to_the_close(socket)
+                closed_at = time.monotonic()
+                if chunk_count != await sender:
+                    raise CommandError(f"The session has {chunk_count} chunks, but {await sender} were sent.")
+            await socket.wait_closed()
+    except (OSError, ConnectionClosed) as error:
+        raise CommandError(f"The connection broke: {error}.") from None
+    return Sent(greeting["session_id"], chunk_count, closed_at - started, closed_at)
+
+
+@contextlib.asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, int]) -> AsyncIterator["asyncio.Task[int]"]:
+    """Gives a task that does the work; whatever of it is left at the end is given up."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _send_slices(socket: ClientConnection, source: Source, limit_bytes: int) -> int:
+    """Sends the file in slices of 100 ms; returns how many."""
+    count = 0
+    with source.path.open("rb") as file:
+        while chunk := file.read(min(source.chunk_bytes, limit_bytes)):
+            await socket.send(chunk)
+            count += 1
+    await socket.send(_CLOSE_SESSION)
+    return count
+
+
+async def _count_to_the_close(socket: ClientConnection) -> int:
+    """Reads acknowledgements, each of which counts one more, until the session is closed; returns its count."""
+    count = 0
+    while (answer := _checked(await socket.recv()))["status"] != "completed":
+        count += 1
+        if answer["chunk_count"] != count:
+            raise CommandError(f"Chunk {count} was acknowledged as {answer['chunk_count']}.")
+    return int(answer["chunk_count"])
+
+
+def _checked(text: str | bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(text)
+    if "error" in answer:
+        raise CommandError(f"The server refused: {answer['error']} ({answer['code']})")
+    return answer
+
+
+@contextlib.contextmanager
+def _http(url: str) -> Iterator[HTTPConnection]:
+    try:
+        with contextlib.closing(HTTPConnection(urlsplit(url).netloc)) as connection:
+            yield connection
+    except (OSError, HTTPException) as error:
+        raise CommandError(f"The server does not answer: {error}.") from None
+
+
+def _wait_until_ready(url: str, session_id: str) -> float:
+    """Returns the length of the recording in seconds, once it is ready. Raises CommandError if it can't be made."""
+    deadline = time.monotonic() + RECORDING_SECONDS
+    with _http(url) as connection:
+        while time.monotonic() < deadline:
+            connection.request("GET", f"/api/audio/sessions/{session_id}")
+            recording = json.load(connection.getresponse())["recording"]
+            if recording["state"] == "ready":
+                return float(recording["duration_seconds"])
+            if recording["state"] == "failed":
+                raise CommandError(f"The recording could not be made: {recording['error']['detail']}")
+            time.sleep(POLL_SECONDS)
+    raise CommandError(f"The recording was not ready within {RECORDING_SECONDS} s.")
+
+
+def _download(url: str, session_id: str) -> Path:
+    """Fetches the recording into the folder `demo` of DATA_DIR; returns its path."""
+    path = settings.DATA_DIR / "demo" / f"{session_id}.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _http(url) as connection, path.open("wb") as file:
+        connection.request("GET", f"/api/audio/sessions/{session_id}/audio")
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise CommandError(f"The recording can't be fetched: {answer.status} {answer.reason}.")
+        shutil.copyfileobj(answer, file, _BLOCK_BYTES)
+    return path
+
+
+# The comparison
+
+
+@contextlib.contextmanager
+def _decoded(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Gives FFmpeg at work: on its output each sample as a float64, which holds every sample of a WAV file exactly."""
+    try:
+        program = str(ffmpeg.find())
+    except FfmpegMissing as error:
+        raise CommandError(error.detail) from None
+    source = ["-protocol_whitelist", "file,pipe", "-f", "wav", "-i", f"file:{path}"]
+    command = [program, "-nostdin", "-v", "error", *source, "-map", "0:a:0", "-f", "f64le", "pipe:1"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        yield process
+    if process.returncode:
+        raise CommandError(f"FFmpeg can't decode {path}.")
+
+
+def _compared(source: Path, recording: Path) -> int:
+    """Returns how many samples both files have; raises CommandError at the first that differs."""
+    at = 0
+    with _decoded(source) as expected, _decoded(recording) as found:
+        for one, other in _blocks(expected, found):
+            if one != other:
+                raise CommandError(f"{recording} differs from {source} from sample {at + _equal(one, other)} on.")
+            at += len(one) // _SAMPLE_BYTES
+    if not at:
+        raise CommandError(f"{source} holds no samples.")
+    return at
+
+
+def _blocks(*processes: "subprocess.Popen[bytes]") -> Iterator[list[bytes]]:
+    while any(blocks := [process.stdout.read(_BLOCK_BYTES) if process.stdout else b"" for process in processes]):
+        yield blocks
+
+
+def _equal(one: bytes, other: bytes) -> int:
+    """How many samples from the beginning are equal."""
+    length = min(len(one), len(other)) // _SAMPLE_BYTES * _SAMPLE_BYTES
+    rows = [np.frombuffer(block[:length], "<u8") for block in (one, other)]
+    differs = rows[0] != rows[1]
+    return int(differs.argmax()) if differs.any() else length // _SAMPLE_BYTES

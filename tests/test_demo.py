@@ -1,0 +1,179 @@
+"""`manage.py demo`: what it says, what it refuses, and that it finds a single wrong sample."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from django.core.management.base import CommandError
+
+from audio.management.commands import demo
+from audio.media.wav import PcmFormat
+from tests.server import DEADLINE_SECONDS, Server, eventually, is_running
+from tests.services import REPOSITORY, product_variables
+from tests.sound import decoded, encoded, speech, wav_bytes
+
+KINDS = {
+    "8 bits": (16000, 1, "pcm_u8"),
+    "16 bits": (8000, 2, "pcm_s16le"),
+    "24 bits": (44100, 2, "pcm_s24le"),
+    "32 bits": (96000, 1, "pcm_s32le"),
+    "float": (48000, 2, "pcm_f32le"),
+    "mu-law": (8000, 1, "pcm_mulaw"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("demo") / "data") as running:
+        yield running
+        sys.stdout.write(running.read_log())
+
+
+@pytest.fixture
+def temporary():
+    """An empty folder for temporary files whose name is short enough for the socket of a Redis in it."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def start_demo(tmp_path, temporary):
+    """Starts `manage.py demo` in `tmp_path`."""
+    foreign = product_variables()
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    places = {"DATA_DIR": str(tmp_path / "var"), "TMPDIR": str(temporary)}
+    started = []
+
+    def start(*arguments: str, **more: str) -> subprocess.Popen:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(REPOSITORY / "manage.py"), "demo", *arguments],
+                cwd=tmp_path,
+                env=environment | places | more,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wav(folder: Path, rate: int = 16000, channels: int = 1, codec: str = "pcm_s16le") -> Path:
+    path = folder / f"source-{codec}-{rate}.wav"
+    encoded(speech(1.23, rate, channels), rate, path, "-c:a", codec)
+    return path
+
+
+def test_it_records_a_sound_of_its_own_and_tells_what_it_did(start_demo, tmp_path, temporary):
+    # The caller's own database must not be touched: this one could not even be reached.
+    demo_run = start_demo(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", ALLOWED_HOSTS="example.org")
+    said, errors = demo_run.communicate(timeout=DEADLINE_SECONDS)
+    assert demo_run.returncode == 0, errors
+    assert "The server is ready: http://127.0.0.1:" in said
+    assert "101 chunks sent and acknowledged" in said
+    assert "10.00 s long, was ready" in said
+    assert "Compared 160000 samples: the recording equals the source." in said
+    (recording,) = (tmp_path / "var" / "demo").iterdir()
+    assert f"The recording is {recording}" in said
+    assert hashlib.sha256(recording.read_bytes()).hexdigest() in said
+    assert list(temporary.iterdir()) == []
+
+
+def test_it_records_the_users_own_file_and_keeps_the_data_if_told_so(start_demo, tmp_path, temporary):
+    source = wav(tmp_path, 44100, 2, "pcm_s24le")
+    demo_run = start_demo("--file", source.name, "--keep")
+    said, errors = demo_run.communicate(timeout=DEADLINE_SECONDS)
+    assert demo_run.returncode == 0, errors
+    (recording,) = (tmp_path / "var" / "demo").iterdir()
+    assert decoded(recording, "s24le") == decoded(source, "s24le")
+    (kept,) = temporary.iterdir()
+    assert f"The server's log and data are in {kept}" in said
+    assert list(kept.glob("data/audio/journals/*/*.journal"))
+
+
+def test_it_leaves_nothing_when_it_is_interrupted(start_demo, temporary):
+    demo_run = start_demo()
+    assert demo_run.stdout.readline().startswith("The server is ready")
+    processes = psutil.Process(demo_run.pid).children(recursive=True)
+    assert len(processes) >= 5
+    demo_run.send_signal(signal.SIGTERM)
+    _, errors = demo_run.communicate(timeout=DEADLINE_SECONDS)
+    assert (demo_run.returncode, errors.splitlines()[-1]) == (130, "CommandError: Interrupted.")
+    eventually(lambda: not any(is_running(process) for process in processes))
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_wav_is_recorded_exactly(server, tmp_path, settings, kind):
+    settings.DATA_DIR = tmp_path
+    source = demo._inspected(wav(tmp_path, *KINDS[kind]))
+    sent = asyncio.run(demo._send(server.url, source))
+    assert demo._wait_until_ready(server.url, sent.session_id) == pytest.approx(1.23, abs=1e-3)
+    recording = demo._download(server.url, sent.session_id)
+    rate, channels, _ = KINDS[kind]
+    assert demo._compared(source.path, recording) == round(1.23 * rate) * channels
+
+
+def test_one_wrong_sample_is_found(tmp_path):
+    samples = speech(10, 48000, 2)
+    wrong = samples.copy()
+    wrong[400_000, 1] += 1
+    for name, content in (("source", samples), ("same", samples), ("wrong", wrong), ("short", samples[:-1])):
+        (tmp_path / f"{name}.wav").write_bytes(wav_bytes(content, 48000))
+    source = tmp_path / "source.wav"
+    assert demo._compared(source, tmp_path / "same.wav") == 960_000
+    with pytest.raises(CommandError, match=r"wrong.wav differs from .*source.wav from sample 800001 on"):
+        demo._compared(source, tmp_path / "wrong.wav")
+    with pytest.raises(CommandError, match="from sample 959998 on"):
+        demo._compared(source, tmp_path / "short.wav")
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(CommandError) as caught:
+        demo._inspected(path)
+    return str(caught.value)
+
+
+def test_what_cannot_be_recorded_is_refused_in_one_sentence(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("no sound at all")
+    short = tmp_path / "short.wav"
+    short.write_bytes(wav_bytes(speech(0.1), 16000)[:30])
+    assert refused(text) == f"{text} is not a WAV file."
+    assert refused(tmp_path / "none.wav") == f"{tmp_path / 'none.wav'} can't be read: No such file or directory."
+    assert refused(tmp_path) == f"{tmp_path} can't be read: Is a directory."
+    assert refused(short) == f"{short} ends before it says what its samples are."
+    odd_rate = wav(tmp_path, 11025)
+    assert refused(odd_rate).startswith(f"{odd_rate} has a sample rate of 11025; sessions have 8000, 16000, ")
+    many = wav(tmp_path, 8000, 3)
+    assert refused(many) == f"{many} has a number of channels of 3; sessions have 1, 2."
+    assert "64-bit samples" in refused(wav(tmp_path, codec="pcm_f64le"))
+    adpcm = wav(tmp_path, codec="adpcm_ms")
+    assert refused(adpcm).startswith(f"{adpcm} can't be recorded: ")
+
+
+def test_a_wav_without_samples_is_no_proof(tmp_path):
+    empty = tmp_path / "empty.wav"
+    empty.write_bytes(wav_bytes(np.zeros((0, 1), "<i2"), 16000))
+    with pytest.raises(CommandError, match="holds no samples"):
+        demo._compared(empty, empty)
+
+
+def test_a_refused_session_ends_the_demo_with_the_reason(server, tmp_path):
+    source = demo._inspected(wav(tmp_path))
+    wrong = demo.Source(source.path, PcmFormat("s16le", 12345, 1))
+    with pytest.raises(CommandError, match=r"The server refused: sample_rate must be one of .* \(invalid_parameter\)"):
+        asyncio.run(demo._send(server.url, wrong))
