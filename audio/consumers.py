@@ -194,8 +194,9 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     def _mismatch(self, payload: bytes) -> AudioError | None:
         """What in the message's first bytes contradicts the session; looked at before anything is stored."""
-        found = sniff.contradicts(self._format, payload)
-        if found is not None and (not self._begun or self._chunk_mode != "stream"):
+        if self._begun and self._chunk_mode == "stream":
+            return None
+        if (found := sniff.contradicts(self._format, payload)) is not None:
             return FormatMismatch(
                 f"The message begins as {found}, but the session's format is {self._format}.",
                 received=str(found),

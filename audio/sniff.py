@@ -43,6 +43,7 @@ _LAYER_III_KBITS = {
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _MPEG_1_RATES_HZ = (44100, 48000, 32000)
+_FIRST_BYTES = b"RfO\x1aI\xff"
 _MP4_BOXES = {b"ftyp", b"styp", b"moof", b"moov", b"sidx"}
 _STREAM_MAGIC = {"flac": b"fLaC", "ogg": b"OggS", "webm": b"\x1a\x45\xdf\xa3"}
 
@@ -177,6 +178,9 @@ def contradicts(audio_format: str, head: bytes) -> Container | None:
 
     Returns the container that the message positively is when a session of that format can't hold it, else None.
     """
+    # Asked of every message: most are ruled out by their first byte.
+    if head[:1] not in _FIRST_BYTES and head[4:8] not in _MP4_BOXES:
+        return None
     container = sniff(head)
     return None if container is Container.UNKNOWN or container in _ACCEPTED[audio_format] else container
 

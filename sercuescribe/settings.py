@@ -270,5 +270,9 @@ LOGGING = {
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"daphne": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+    "loggers": {
+        "daphne": {"level": "WARNING"},
+        "uvicorn.error": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
 }

@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 MAX_IN_FLIGHT_BYTES = 32 * 1024 * 1024
 WINDOW_BYTES = 1024 * 1024
+# Windows cost a worker some milliseconds each: with many sessions they get larger instead of more.
+WINDOWS_PER_TICK = 40
 _TICK_SECONDS = 1.0
 _DRAIN_SECONDS = 4.0
 
@@ -177,19 +179,25 @@ class Ingest:
             append.waiter.settle(size_bytes, outcome)
             touched[id(append.waiter)] = append.waiter
             if isinstance(outcome, Accepted):
-                self._waiting.setdefault(append.producer.session_id, _Waiting()).size_bytes += size_bytes
+                self._note_waiting(append.producer.session_id, size_bytes)
         for waiter in touched.values():
             waiter.wake()
         if self.in_flight_bytes < MAX_IN_FLIGHT_BYTES:
             self._room.set()
 
+    def _note_waiting(self, session_id: uuid.UUID, size_bytes: int) -> None:
+        waiting = self._waiting.get(session_id)
+        if waiting is None:
+            waiting = self._waiting[session_id] = _Waiting()
+        waiting.size_bytes += size_bytes
+
     def _due(self) -> list[uuid.UUID]:
-        """Sessions with some seconds or a megabyte of audio waiting."""
+        """Sessions with some seconds or a megabyte of audio waiting, those that have waited longest first."""
         before = time.monotonic() - settings.WINDOW_SECONDS
         due = [key for key, w in self._waiting.items() if w.since <= before or w.size_bytes >= WINDOW_BYTES]
-        for key in due:
+        for key in due[:WINDOWS_PER_TICK]:
             del self._waiting[key]
-        return due
+        return due[:WINDOWS_PER_TICK]
 
     async def _ask_for_windows(self) -> None:
         while True:

@@ -6,7 +6,7 @@ texts are constant, so that the drivers parse them once.
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -17,6 +17,8 @@ _SESSIONS = AudioSession._meta.db_table
 _SOURCES = AudioSource._meta.db_table
 _CHUNKS = AudioChunk._meta.db_table
 _CHUNK_COLUMNS = 'session_id, sequence, source_id, journal_id, "offset", size_bytes, crc32, received_at'
+
+_EPOCH = datetime(1970, 1, 1)  # SQLite's times carry no zone
 
 Row = tuple[Any, ...]
 
@@ -60,7 +62,7 @@ class SqliteStatements:
         return rows
 
     def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
-        now = self._text(at)
+        now = at.replace(tzinfo=None).isoformat(" ")
         self._raw.executemany(
             f"UPDATE {_SESSIONS} SET total_chunks = total_chunks + ?, byte_count = byte_count + ?, last_chunk_at = ?"  # noqa: S608
             " WHERE id = ?",
@@ -74,12 +76,8 @@ class SqliteStatements:
         self._raw.executemany(f"INSERT INTO {_CHUNKS} ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
 
     def time(self, microseconds: int) -> str:
-        return self._text(datetime.fromtimestamp(microseconds / 1_000_000, UTC))
-
-    @staticmethod
-    def _text(at: datetime) -> str:
-        """As Django's DateTimeField writes a time on SQLite."""
-        return at.replace(tzinfo=None).isoformat(" ")
+        """As Django's DateTimeField writes a time on SQLite: UTC, without saying so."""
+        return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(" ")
 
 
 class PostgresStatements:
@@ -122,7 +120,7 @@ class PostgresStatements:
                 copy.write_row(row)
 
     def time(self, microseconds: int) -> datetime:
-        return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
+        return _EPOCH.replace(tzinfo=UTC) + timedelta(microseconds=microseconds)
 
 
 def statements_for(connection: BaseDatabaseWrapper) -> Statements:
