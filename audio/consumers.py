@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 ACCEPT: Any = {"type": "websocket.accept"}
 MAX_IN_FLIGHT_BYTES = 1024 * 1024
 MAX_BACKLOG = 16384
+LAST_ANSWERS_SECONDS = 5.0
 
 
 async def start() -> None:
@@ -142,13 +143,17 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def _serve(self) -> None:
         """Runs both loops until the connection has ended, then signs it off."""
         loop = asyncio.get_running_loop()
+        self._abandoned = False
+        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # it is inside one
         self._heard_at = loop.time()
-        timer = loop.call_later(settings.CONNECTION_TIMEOUT_SECONDS, self._check_idle, loop)
-        self._idle_timer = timer
+        self._idle_timer = loop.call_later(settings.CONNECTION_TIMEOUT_SECONDS, self._check_idle, loop)
         sender = asyncio.create_task(self._send_all())
         self._ingest.add(self)
         try:
             await self._receive_all()
+        except asyncio.CancelledError:
+            if not self._abandoned:
+                raise
         finally:
             self._idle_timer.cancel()
             await self._settled()
@@ -163,8 +168,14 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         if due <= loop.time():
             self._protocol.fail(IdleTimeout(limit=settings.CONNECTION_TIMEOUT_SECONDS))
             self.wake()
+            self._idle_timer = loop.call_later(LAST_ANSWERS_SECONDS, self._abandon)
         else:
             self._idle_timer = loop.call_at(due, self._check_idle, loop)
+
+    def _abandon(self) -> None:
+        """The client does not even take the last answers: end without it, or it would hold its place for ever."""
+        self._abandoned = True
+        self._task.cancel()
 
     async def _receive_all(self) -> None:
         loop = asyncio.get_running_loop()

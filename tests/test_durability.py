@@ -9,11 +9,13 @@ tells the truth about its cache.
 
 import asyncio
 import contextlib
+import json
 import random
 import wave
 from io import BytesIO
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from tests.client import Rest, recorder
@@ -172,6 +174,19 @@ async def test_an_idle_connection_is_closed_with_4408(run_server: RunServer):
         answer = await client.answer()
         assert (answer["code"], answer["limit"]) == ("idle_timeout", 1)
         assert await client.close_code() == 4408
+
+
+async def test_a_client_that_takes_no_answers_does_not_keep_its_place(run_server: RunServer):
+    """It sends until the server stops reading, and never reads: idle, and deaf to being told so."""
+    server = run_server(CONNECTION_TIMEOUT_SECONDS="1")
+    async with connect(f"{server.ws_url}/api/ws/audio", max_queue=1, compression=None, close_timeout=0.1) as socket:
+        session_id = json.loads(await socket.recv())["session_id"]
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
+            while True:
+                async with asyncio.timeout(3):
+                    await socket.send(b"ab")
+        rest = Rest(server.url)
+        await asyncio.to_thread(eventually, lambda: rest.session(session_id)["connections"] == 0)
 
 
 async def test_a_stopping_server_answers_what_is_in_flight_and_says_reconnect(run_server: RunServer):

@@ -197,7 +197,8 @@ async def run(folder: Path, rounds: int, seconds: float) -> None:
         ]
         ratio = statistics.median(own / yardstick for yardstick, own in rates)
         say(
-            f"the consumer's loop against a bare application: {ratio:.2f} of its messages per CPU second (to reach: 0.95)"
+            f"the consumer's loop against a bare application: {ratio:.2f} of its messages per CPU second"
+            " (to reach: 0.95)"
         )
 
 
