@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -28,6 +28,8 @@ from audio.ingest.index import Producer
 from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
 from audio.wire.parameters import ConnectionRequest, SessionParameters
+
+_CREATION_LOCK = 1936946035  # any number, the same in every process
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,8 @@ def open_connection(request: ConnectionRequest, session_id: uuid.UUID | None, pr
         else:
             session = _continue(request, session_id)
         source = _open_source(session, request.source)
-        connection = AudioConnection.objects.create(
-            session=session, source=source, process_id=process_id, epoch=source.epoch
-        )
-    return Opened(session, source, connection.pk, _producer(session, source), resumed=session_id is not None)
+        row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
+    return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)
 
 
 def release_connection(connection_id: int) -> None:
@@ -146,6 +146,7 @@ def _existing(session_id: uuid.UUID) -> AudioSession:
 
 
 def _create(parameters: SessionParameters, user_id: str | None, dropped_in: timedelta | None = None) -> AudioSession:
+    _one_at_a_time()
     if AudioSession.objects.open().count() >= settings.MAX_CONCURRENT_SESSIONS:
         raise TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS)
     now = timezone.now()
@@ -156,6 +157,14 @@ def _create(parameters: SessionParameters, user_id: str | None, dropped_in: time
     )
     Recording.objects.create(session=session)
     return session
+
+
+def _one_at_a_time() -> None:
+    """Waits for other transactions that create sessions, so that no two take the last place. On SQLite, where
+    every transaction begins IMMEDIATE, they wait anyway."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION_LOCK])
 
 
 def _continue(request: ConnectionRequest, session_id: uuid.UUID) -> AudioSession:

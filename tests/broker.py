@@ -1,0 +1,32 @@
+"""What waits at the broker: the requests for background tasks, as a worker would get them."""
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import redis
+from django.conf import settings
+
+QUEUE = "celery"
+
+
+def requests_for(session_id: uuid.UUID) -> list[str]:
+    """Returns the names of the tasks that were asked for with this session, the oldest first.
+
+    No worker runs beside Django's own tests, so that nothing takes them away.
+    """
+    with redis.Redis.from_url(settings.CELERY_BROKER_URL) as client:
+        # kombu pushes on the left and takes from the right.
+        waiting = [json.loads(message) for message in reversed(client.lrange(QUEUE, 0, -1))]
+    return [message["headers"]["task"] for message in waiting if _names(_arguments(message), str(session_id))]
+
+
+def _arguments(message: dict[str, Any]) -> list[Any]:
+    arguments: list[Any] = json.loads(base64.b64decode(message["body"]))[0]
+    return arguments
+
+
+def _names(arguments: list[Any], session_id: str) -> bool:
+    (first,) = arguments
+    return session_id == first or session_id in first

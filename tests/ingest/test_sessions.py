@@ -1,0 +1,383 @@
+"""The life of sessions in a real database, also when two want the same thing at once."""
+
+import itertools
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from audio import dispatch
+from audio.errors import (
+    InvalidSessionId,
+    OneSourceOnly,
+    ParameterConflict,
+    SessionClosed,
+    SessionNotFound,
+    TooManyConnections,
+    TooManySessions,
+)
+from audio.ingest import sessions
+from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.index import Accepted
+from audio.ingest.tickets import TICKET_SECONDS
+from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess
+from audio.wire.parameters import ConnectionRequest
+from tests.broker import requests_for
+from tests.server import eventually
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+# Enough of them that two threads without a lock meet in the gap at least once.
+ROUNDS = 10
+
+
+@pytest.fixture
+def process_id():
+    return IngestProcess.objects.create(host="host", pid=1).pk
+
+
+@pytest.fixture
+def connect(process_id):
+    """Opens a connection: `connect(session_id, source="mic", format="mp3")`."""
+
+    def open_one(session_id: uuid.UUID | None = None, source: str | None = None, **named: Any) -> sessions.Opened:
+        return sessions.open_connection(ConnectionRequest(named, source=source), session_id, process_id)
+
+    return open_one
+
+
+def at_once(*functions: Callable[[], Any]) -> list[Any]:
+    """Runs each function in a thread of its own, all at once; returns what they returned or raised."""
+    barrier = threading.Barrier(len(functions))
+    results: list[Any] = [None] * len(functions)
+
+    def run(index: int, function: Callable[[], Any]) -> None:
+        try:
+            connection.ensure_connection()
+            barrier.wait()
+            results[index] = function()
+        except Exception as error:  # noqa: BLE001 - it is looked at by the test
+            results[index] = error
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def stored(session_id: uuid.UUID) -> AudioSession:
+    return AudioSession.objects.select_related("recording").get(pk=session_id)
+
+
+def test_opening_makes_a_session_a_source_a_connection_and_an_empty_recording(connect):
+    opened = connect(sample_rate=48000, channels=2)
+    session = stored(opened.session.pk)
+    assert (session.status, session.sample_rate, session.channels, session.format) == ("active", 48000, 2, "wav")
+    assert session.recording.state == "empty"
+    assert session.dropped_at is None
+    assert not opened.resumed
+    assert list(session.open_connections.values_list("pk", flat=True)) == [opened.connection_id]
+    assert (opened.source.name, opened.producer.epoch, opened.producer.number) == ("", None, 0)
+
+
+def test_unnamed_connections_share_a_source_and_supersede_nobody(connect):
+    first = connect()
+    second = connect(first.session.pk)
+    assert second.resumed
+    assert (second.source.pk, second.producer.epoch) == (first.source.pk, None)
+    assert stored(first.session.pk).open_connections.count() == 2
+    assert AudioSource.objects.get().epoch == 0
+
+
+def test_a_name_is_taken_over_by_its_newest_connection(connect, settings):
+    """Its older row goes, so that a client that reconnects never runs into the limit with its own ghost."""
+    settings.MAX_CONNECTIONS_PER_SESSION = 2
+    first = connect(source="mic")
+    other = connect(first.session.pk, source="desk")
+    AudioSource.objects.filter(pk=first.source.pk).update(chunk_count=7)
+    for epoch in (2, 3, 4):
+        again = connect(first.session.pk, source="mic")
+        assert (again.source.pk, again.producer.epoch, again.producer.number) == (first.source.pk, epoch, 7)
+        rows = AudioConnection.objects.filter(session=first.session)
+        assert set(rows.values_list("pk", "epoch")) == {(other.connection_id, 1), (again.connection_id, epoch)}
+    with pytest.raises(TooManyConnections) as caught:
+        connect(first.session.pk, source="third")
+    assert caught.value.details == {"limit": 2}
+
+
+def test_a_refused_connection_leaves_everything_as_it_was(connect, settings):
+    settings.MAX_CONNECTIONS_PER_SESSION = 1
+    opened = connect(source="mic")
+    for request in ({"source": "other"}, {}, {"source": "mic", "sample_rate": 96000}):
+        with pytest.raises((TooManyConnections, ParameterConflict)):
+            connect(opened.session.pk, **request)
+    assert list(AudioSource.objects.values_list("name", "epoch")) == [("mic", 1)]
+    assert AudioConnection.objects.get().pk == opened.connection_id
+
+
+def test_a_compressed_stream_takes_one_source_but_the_same_one_again(connect):
+    opened = connect(source="mic", format="mp3")
+    with pytest.raises(OneSourceOnly):
+        connect(opened.session.pk, source="other")
+    assert connect(opened.session.pk, source="mic").producer.epoch == 2
+    files = connect(format="mp3", chunks="files")
+    assert connect(files.session.pk).resumed
+
+
+def test_the_limit_of_connections_frees_with_a_release(connect, settings):
+    settings.MAX_CONNECTIONS_PER_SESSION = 2
+    first = connect()
+    second = connect(first.session.pk)
+    with pytest.raises(TooManyConnections):
+        connect(first.session.pk)
+    sessions.release_connection(second.connection_id)
+    assert connect(first.session.pk).resumed
+
+
+def test_the_last_free_place_in_a_session_goes_to_one_of_two(connect, settings):
+    settings.MAX_CONNECTIONS_PER_SESSION = 2
+    for _ in range(ROUNDS):
+        session_id = connect().session.pk
+        results = at_once(lambda: connect(session_id), lambda: connect(session_id))  # noqa: B023 - run here
+        assert sorted(type(result).__name__ for result in results) == ["Opened", "TooManyConnections"]
+        assert stored(session_id).open_connections.count() == 2
+
+
+def test_the_last_free_session_goes_to_one_of_two(connect, settings):
+    for number in range(ROUNDS):
+        settings.MAX_CONCURRENT_SESSIONS = number + 1
+        results = at_once(connect, lambda: sessions.create_session(sessions.default_parameters()))
+        refused = [result for result in results if isinstance(result, TooManySessions)]
+        assert len(refused) == 1, results
+        assert AudioSession.objects.count() == number + 1
+
+
+def test_two_that_open_one_name_at_once_are_not_both_current(connect):
+    for _ in range(ROUNDS):
+        session_id = connect().session.pk
+        results = at_once(*[lambda: connect(session_id, source="mic")] * 2)  # noqa: B023 - run here
+        assert sorted(result.producer.epoch for result in results) == [1, 2]
+        newest = max(results, key=lambda result: result.producer.epoch)
+        named = AudioConnection.objects.filter(session_id=session_id, source__name="mic")
+        assert named.get().pk == newest.connection_id
+
+
+def test_the_limit_of_sessions_counts_open_ones_and_lets_them_go_on(connect, settings):
+    settings.MAX_CONCURRENT_SESSIONS = 2
+    first = connect()
+    second = sessions.create_session(sessions.default_parameters())
+    sessions.pause_session(second.pk)
+    for refused in (connect, lambda: sessions.create_session(sessions.default_parameters())):
+        with pytest.raises(TooManySessions) as caught:
+            refused()
+        assert caught.value.details == {"limit": 2}
+    assert connect(second.pk).resumed
+    sessions.close_session(first.session.pk)
+    assert not connect().resumed
+
+
+def test_a_session_made_over_rest_counts_as_dropped_when_its_ticket_ends(connect):
+    before = timezone.now()
+    session = sessions.create_session(sessions.default_parameters(), user_id="clinic-7")
+    after = timezone.now()
+    assert before <= stored(session.pk).dropped_at - timedelta(seconds=TICKET_SECONDS) <= after
+    assert connect(session.pk).session.user_id == "clinic-7"
+    assert stored(session.pk).dropped_at is None
+
+
+def test_a_session_is_dropped_when_its_last_connection_goes(connect):
+    first = connect()
+    second = connect(first.session.pk)
+    sessions.release_connection(first.connection_id)
+    assert stored(first.session.pk).dropped_at is None
+    before = timezone.now()
+    sessions.release_connection(second.connection_id)
+    dropped_at = stored(first.session.pk).dropped_at
+    assert before <= dropped_at <= timezone.now()
+    sessions.release_connection(second.connection_id)
+    assert stored(first.session.pk).dropped_at == dropped_at
+    connect(first.session.pk)
+    assert stored(first.session.pk).dropped_at is None
+
+
+def test_the_end_of_a_superseded_connection_drops_nothing(connect):
+    old = connect(source="mic")
+    connect(old.session.pk, source="mic")
+    sessions.release_connection(old.connection_id)
+    assert stored(old.session.pk).dropped_at is None
+
+
+def test_two_last_connections_that_end_at_once_leave_the_session_dropped(connect):
+    for _ in range(ROUNDS):
+        first = connect()
+        second = connect(first.session.pk)
+        ended = [first.connection_id, second.connection_id]
+        assert at_once(*[lambda key=key: sessions.release_connection(key) for key in ended]) == [None, None]
+        assert stored(first.session.pk).dropped_at is not None
+
+
+def test_a_closed_session_is_not_dropped(connect):
+    opened = connect()
+    sessions.close_session(opened.session.pk)
+    sessions.release_connection(opened.connection_id)
+    session = stored(opened.session.pk)
+    assert (session.status, session.dropped_at, session.open_connections.count()) == ("completed", None, 0)
+
+
+def test_a_dead_process_takes_only_its_own_connections(connect, process_id):
+    other = IngestProcess.objects.create(host="other", pid=2)
+    alone, shared = connect(), connect()
+    elsewhere = sessions.open_connection(ConnectionRequest({}), shared.session.pk, other.pk)
+    assert sessions.release_process(process_id) == 2
+    assert stored(alone.session.pk).dropped_at is not None
+    assert stored(shared.session.pk).dropped_at is None
+    assert AudioConnection.objects.get().pk == elsewhere.connection_id
+    assert IngestProcess.objects.get() == other
+    assert sessions.release_process(process_id) == 0
+
+
+def test_closing_is_final_asks_once_for_the_recording_and_may_be_repeated(connect):
+    session_id = connect().session.pk
+    closed = sessions.close_session(session_id)
+    assert closed.status == "completed"
+    assert closed.start_time <= closed.end_time <= timezone.now()
+    assert sessions.close_session(session_id).end_time == closed.end_time
+    assert requests_for(session_id) == [dispatch.CONCATENATE]
+    with pytest.raises(SessionClosed) as caught:
+        connect(session_id)
+    assert caught.value.details == {"status": "completed"}
+
+
+def test_a_close_that_is_rolled_back_asks_for_nothing(connect):
+    session_id = connect().session.pk
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        assert sessions.close_if(session_id, Q())
+        raise ZeroDivisionError
+    assert stored(session_id).is_open
+    assert requests_for(session_id) == []
+
+
+def test_a_close_whose_condition_holds_no_more_does_nothing(connect):
+    session_id = connect().session.pk
+    assert not sessions.close_if(session_id, Q(dropped_at__isnull=False))
+    assert stored(session_id).is_open
+    assert requests_for(session_id) == []
+
+
+def test_one_of_two_that_close_at_once_asks_for_the_recording(connect):
+    for _ in range(ROUNDS):
+        session_id = connect().session.pk
+        results = at_once(*[lambda: sessions.close_if(session_id, Q())] * 2)  # noqa: B023 - run here
+        assert sorted(results) == [False, True]
+        assert requests_for(session_id) == [dispatch.CONCATENATE]
+
+
+def test_pausing_and_resuming_may_be_repeated_until_the_close(connect):
+    session_id = connect().session.pk
+    for _ in range(2):
+        sessions.pause_session(session_id)
+        assert stored(session_id).status == "paused"
+    assert connect(session_id).session.status == "paused"
+    for _ in range(2):
+        sessions.resume_session(session_id)
+        assert stored(session_id).status == "active"
+    sessions.pause_session(session_id)
+    assert sessions.close_session(session_id).status == "completed"
+    for change in (sessions.pause_session, sessions.resume_session):
+        with pytest.raises(SessionClosed):
+            change(session_id)
+    assert stored(session_id).status == "completed"
+
+
+@pytest.mark.parametrize("function", [sessions.close_session, sessions.pause_session, sessions.resume_session])
+def test_a_session_that_does_not_exist(function):
+    with pytest.raises(SessionNotFound):
+        function(uuid.uuid4())
+
+
+def test_continuing_a_session_that_does_not_exist(connect):
+    unknown = uuid.uuid4()
+    with pytest.raises(SessionNotFound) as caught:
+        connect(unknown)
+    assert caught.value.details == {"received": str(unknown)}
+
+
+@pytest.mark.parametrize("text", ["", "1", "not-a-uuid", "g" * 32, "\0", "x" * 5000])
+def test_an_id_that_is_no_uuid(text):
+    with pytest.raises(InvalidSessionId) as caught:
+        sessions.parse_session_id(text)
+    assert len(caught.value.details["received"]) <= 64
+
+
+def test_a_close_amid_commits_fixes_the_count(connect, tmp_path):
+    """What was committed before the close is counted, nothing is after it, and every chunk has its answer."""
+    opened = connect()
+    settled: list[Settled] = []
+    committer = Committer(tmp_path, uuid.uuid4(), settled.extend, gather_seconds=0.0, journal_file_size_bytes=1 << 20)
+    committer.start()
+    submitted, enough = itertools.count(1), threading.Event()
+
+    def submit() -> None:
+        while not enough.is_set():
+            committer.submit(Append(opened.producer, b"x" * 100, 0, None))
+            room = next(submitted) - 50
+            eventually(partial(lambda room: len(settled) > room, room))
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    eventually(lambda: len(settled) >= 100)
+    final = sessions.close_session(opened.session.pk).total_chunks
+    eventually(lambda: settled and isinstance(settled[-1][1], SessionClosed))
+    enough.set()
+    thread.join()
+    committer.stop()
+    accepted = [outcome.sequence for _, outcome in settled if isinstance(outcome, Accepted)]
+    refused = [outcome for _, outcome in settled[len(accepted) :]]
+    assert len(settled) == next(submitted) - 1
+    assert accepted == list(range(1, final + 1))
+    assert all(isinstance(outcome, SessionClosed) for outcome in refused)
+    session = stored(opened.session.pk)
+    assert (session.total_chunks, session.byte_count, session.chunks.count()) == (final, 100 * final, final)
+
+
+@pytest.mark.parametrize(
+    ("status", "transition", "after"),
+    [
+        ("active", "pause", "paused"),
+        ("active", "resume", None),
+        ("active", "close", "completed"),
+        ("active", "fail", "error"),
+        ("paused", "pause", None),
+        ("paused", "resume", "active"),
+        ("paused", "close", "completed"),
+        ("paused", "fail", "error"),
+        *((final, name, None) for final in ("completed", "error") for name in ("pause", "resume", "close", "fail")),
+    ],
+)
+def test_every_transition_from_every_state(status, transition, after):
+    """`after` is the state that it leads to, None where it is not allowed and moves nothing."""
+    session = AudioSession.objects.create(sample_rate=8000, channels=1, format="wav", status=status)
+    arguments = ("undecodable_chunk", "why") if transition == "fail" else ()
+    moved = getattr(AudioSession.objects.filter(pk=session.pk), transition)(*arguments)
+    session.refresh_from_db()
+    assert (moved, session.status) == ((1, after) if after else (0, status))
+    assert (session.end_time is not None) == (after in ("completed", "error"))
+    assert (session.error_code, session.error_detail) == (arguments if after == "error" else ("", ""))
+
+
+def test_of_two_transitions_at_once_one_moves_the_session():
+    for _ in range(ROUNDS):
+        row = AudioSession.objects.create(sample_rate=8000, channels=1, format="wav")
+        query = AudioSession.objects.filter(pk=row.pk)
+        assert sorted(at_once(query.close, lambda: query.fail("internal_error", "why"))) == [0, 1]  # noqa: B023
