@@ -1,0 +1,1 @@
+"""Tests that run what README.md and docs/ say."""

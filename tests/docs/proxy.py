@@ -1,0 +1,59 @@
+"""A network that breaks: a TCP proxy that cuts its first connections after some bytes."""
+
+import asyncio
+import contextlib
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Sequence
+from urllib.parse import urlsplit
+
+_BLOCK_BYTES = 4096
+
+
+class CuttingProxy:
+    """Forwards to the server at `url`; connection number n is cut once `cuts[n]` bytes have gone to it.
+
+    Connections beyond `cuts` stay whole. `address` is "host:port"; `connections` counts what was accepted.
+    """
+
+    def __init__(self, url: str, cuts: Sequence[int]) -> None:
+        self._target = urlsplit(url)
+        self._cuts = cuts
+        self.address = ""
+        self.connections = 0
+
+    async def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Serves one connection to its end."""
+        limit = self._cuts[self.connections] if self.connections < len(self._cuts) else None
+        self.connections += 1
+        far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        pumps = [
+            asyncio.create_task(_pump(reader, far_writer, limit)),
+            asyncio.create_task(_pump(far_reader, writer, None)),
+        ]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        for end in (writer, far_writer):
+            end.transport.abort() if limit is not None else end.close()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
+
+
+async def _pump(reader: StreamReader, writer: StreamWriter, limit: int | None) -> None:
+    passed = 0
+    with contextlib.suppress(OSError):
+        while (block := await reader.read(_BLOCK_BYTES)) and (limit is None or passed < limit):
+            writer.write(block)
+            await writer.drain()
+            passed += len(block)
+
+
+@contextlib.asynccontextmanager
+async def cutting_proxy(url: str, cuts: Sequence[int]) -> AsyncIterator[CuttingProxy]:
+    """Runs a proxy on a free port of the loopback address."""
+    proxy = CuttingProxy(url, cuts)
+    async with await asyncio.start_server(proxy.accept, "127.0.0.1", 0) as listener:
+        host, port = listener.sockets[0].getsockname()[:2]
+        proxy.address = f"{host}:{port}"
+        yield proxy

@@ -1,0 +1,45 @@
+"""The README's table of the environment is the settings' own: every name read there with its default, and no other."""
+
+import ast
+from pathlib import Path
+
+from tests.docs.text import README, table, unquoted
+from tests.services import REPOSITORY
+
+READERS = {"_text", "_number", "_seconds", "_choice", "_flag", "_list"}
+# What the defaults are made of, where nothing is set.
+CLEAN = {"DATA_DIR": Path("var"), "_LOOPBACK": True, "str": str}
+
+
+def settings_defaults() -> dict[str, str]:
+    """The variables that the settings read, in their order, with the defaults as one would write them."""
+    tree = ast.parse((REPOSITORY / "sercuescribe" / "settings.py").read_text())
+    found = {}
+    for call in sorted((node for node in ast.walk(tree) if isinstance(node, ast.Call)), key=lambda call: call.lineno):
+        match call:
+            case ast.Call(func=ast.Name(id=reader), args=[ast.Constant(value=str(name)), default, *_]):
+                if reader in READERS:
+                    found[name] = written(default)
+    return found
+
+
+def written(default: ast.expr) -> str:
+    value = eval(compile(ast.Expression(default), "settings", "eval"), dict(CLEAN))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_the_table_has_every_variable_with_its_default():
+    documented = {
+        unquoted(name): unquoted(default).replace("—", "") for name, default, _ in table(README, "## Environment")
+    }
+    assert documented == settings_defaults()
+
+
+def test_nothing_else_reads_the_environment():
+    readers = []
+    for folder in ("audio", "sercuescribe", "tasks"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            if any(word in path.read_text() for word in ("environ.get", "environ[", "getenv")):
+                readers.append(path.relative_to(REPOSITORY).as_posix())
+    # Its children find our packages where ours were found.
+    assert readers == ["audio/management/commands/serve.py"]
