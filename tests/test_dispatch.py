@@ -1,0 +1,67 @@
+"""Requests for tasks, with a broker that is there and one that is not."""
+
+import contextlib
+import socket
+import threading
+import uuid
+
+import pytest
+from celery import Celery
+from django.db import transaction
+
+from audio import dispatch
+from sercuescribe.celery import app
+from tests.broker import requests_for
+
+
+@contextlib.contextmanager
+def broker(url: str, settings):
+    """Makes `url` the broker of the current Celery application."""
+    settings.CELERY_BROKER_URL = url
+    other = Celery("elsewhere", set_as_current=False)
+    other.config_from_object("django.conf:settings", namespace="CELERY")
+    other.set_current()
+    try:
+        yield
+    finally:
+        app.set_current()
+        other.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_request_leaves_with_the_commit():
+    session_id = uuid.uuid4()
+    with transaction.atomic():
+        dispatch.concatenate(session_id)
+        assert requests_for(session_id) == []
+    assert requests_for(session_id) == [dispatch.CONCATENATE]
+
+
+def test_windows_of_many_sessions_are_one_request():
+    first, second = uuid.uuid4(), uuid.uuid4()
+    dispatch.concatenate_live([first, second], expires_seconds=60)
+    assert requests_for(first) == requests_for(second) == [dispatch.CONCATENATE_LIVE]
+
+
+def test_a_broker_that_is_away_is_asked_once_and_left_to_the_sweep(settings, tmp_path, caplog):
+    """The thread that asks is one of few that open and close sessions: it must not wait for the broker."""
+    path = str(tmp_path / "redis.sock")
+    attempts: list[None] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def refuse() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+                    attempts.append(None)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with broker(f"redis+socket://{path}", settings):
+            dispatch.concatenate_live([uuid.uuid4()], expires_seconds=60)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert "the broker is away" in caplog.text
+    assert len(attempts) == 1
