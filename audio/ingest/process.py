@@ -27,7 +27,7 @@ from audio.errors import AudioError, DatabaseUnavailable
 from audio.ingest import events, sessions
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.index import Accepted, Outcome, Producer
-from audio.models import OPEN_STATUSES, AudioConnection, AudioSource, IngestProcess
+from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSource, IngestProcess
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -278,7 +278,10 @@ def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> tuple[list[i
 
 
 def _revive(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
-    """Others took this process for dead and removed its rows: put back those of connections that still hold."""
+    """Others took this process for dead and removed its rows: put back those of connections that still hold.
+
+    Their sessions were never deserted, so no grace runs on for them.
+    """
     _register(process_id)
     epochs = dict(AudioSource.objects.filter(pk__in={p.source_id for p in mine.values()}).values_list("pk", "epoch"))
     AudioConnection.objects.bulk_create(
@@ -292,6 +295,7 @@ def _revive(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
         for key, producer in mine.items()
         if producer.source_id in epochs and producer.epoch in (None, epochs[producer.source_id])
     )
+    AudioSession.objects.open().filter(open_connections__process_id=process_id).update(dropped_at=None)
 
 
 class _Current(threading.local):
