@@ -101,5 +101,8 @@ def delete_session(session_id: uuid.UUID) -> None:
     while keys := list(chunks.values_list("pk", flat=True)[:_ROWS_PER_STATEMENT]):
         AudioChunk.objects.filter(pk__in=keys).delete()
     with transaction.atomic():
-        if not AudioSession.objects.filter(pk=session_id).delete()[0]:
-            raise SessionNotFound
+        was_there = AudioSession.objects.filter(pk=session_id).delete()[0]
+    # Once more: a worker may have gone on as long as there was a row.
+    store.delete_files(session_id)
+    if not was_there:
+        raise SessionNotFound

@@ -56,18 +56,24 @@ def rebuild(session_id: uuid.UUID) -> None:
 
 def _run(session_id: uuid.UUID) -> bool:
     """Works until nothing is left; returns whether the session was ours to work on."""
-    if not AudioSession.objects.filter(pk=session_id).exists():
+    if not _exists(session_id):
         return False
-    with session_lock(session_id) as is_ours:
-        if is_ours:
-            try:
+    try:
+        with session_lock(session_id) as is_ours:
+            if is_ours:
                 _work(session_id)
-            except ClaimLost:
-                logger.info("the recording of %s was claimed by another run, or deleted", session_id)
-                if not AudioSession.objects.filter(pk=session_id).exists():
-                    store.delete_files(session_id)
-                return False
-    return is_ours
+            return is_ours
+    except ClaimLost:
+        logger.info("the recording of %s was claimed by another run, or deleted", session_id)
+        return False
+    finally:
+        # Deleted meanwhile: whatever this run, or its lock alone, has put there again goes too.
+        if not _exists(session_id):
+            store.delete_files(session_id)
+
+
+def _exists(session_id: uuid.UUID) -> bool:
+    return AudioSession.objects.filter(pk=session_id).exists()
 
 
 def _work(session_id: uuid.UUID) -> None:

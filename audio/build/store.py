@@ -5,6 +5,7 @@ in the database are relative to that root. Only the writer of a recording (`audi
 these files; readers go by the lengths that the database tells.
 """
 
+import errno
 import hashlib
 import shutil
 import uuid
@@ -117,7 +118,12 @@ def _etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
 
 
 def delete_files(session_id: uuid.UUID) -> None:
-    """Deletes every file made of a session; its chunks in the journals are not among them. Repeatable."""
+    """Deletes every file made of a session; its chunks in the journals are not among them. Repeatable, and safe
+    beside a run that still writes there: it is begun anew until nothing is left."""
     path = folder(session_id)
-    if path.exists():
-        shutil.rmtree(path)
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
