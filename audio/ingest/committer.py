@@ -22,7 +22,7 @@ from django.db import connection
 
 from audio.errors import AudioError, JournalFailed, StorageFull
 from audio.ingest.index import Accepted, ChunkIndex, Outcome, Placed, Producer
-from audio.journal.files import JournalWriter
+from audio.journal.files import Extent, JournalWriter, erase
 from audio.journal.records import HEADER_BYTES, Committed, RecordType, commit_record, pack_header, session_record
 from audio.journal.records import void_record as make_void_record
 
@@ -78,6 +78,7 @@ class Committer:
         self._index = ChunkIndex()
         self._journal: _OpenJournal | None = None
         self._journals_opened = 0
+        self._refused: list[Extent] = []
         self._pending: deque[Append] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -108,6 +109,7 @@ class Committer:
         try:
             while batch := self._take():
                 self._deliver(list(zip(batch, self._commit(batch), strict=True)))
+                self._erase_refused()
             self._retire_journal()
             connection.close()
             ended_well = True
@@ -213,16 +215,24 @@ class Committer:
         buffers.append(session_record(producer.session_id.bytes, producer.source_id, producer.description))
         return len(buffers[-1])
 
-    @staticmethod
-    def _note(journal: _OpenJournal, placed: Sequence[Placed], outcomes: Sequence[Outcome]) -> None:
+    def _note(self, journal: _OpenJournal, placed: Sequence[Placed], outcomes: Sequence[Outcome]) -> None:
         """Prepares what the next write says about this batch, for those who verify the file or rebuild the index."""
         pairs = list(zip(placed, outcomes, strict=True))
         committed = [Committed(p.offset, o.sequence, o.source_count) for p, o in pairs if isinstance(o, Accepted)]
-        refused = [p.offset for p, o in pairs if not isinstance(o, Accepted)]
+        refused = [p for p, o in pairs if not isinstance(o, Accepted)]
         if committed:
             journal.trailer.append(commit_record(committed))
         if refused:
-            journal.trailer.append(make_void_record(refused))
+            journal.trailer.append(make_void_record(p.offset for p in refused))
+            self._refused += [Extent(journal.writer.name, p.offset, p.size_bytes, p.crc32) for p in refused]
+
+    def _erase_refused(self) -> None:
+        """Takes refused chunks out of the file: no row would lead the removal of their session to them."""
+        refused, self._refused = self._refused, []
+        try:
+            erase(self._root, refused)
+        except OSError as error:
+            logger.warning("refused chunks stay in the journal, where they are marked void: %s", error)
 
     def _open_journal(self) -> _OpenJournal:
         if self._journal is not None and self._journal.writer.end >= self._journal_file_size_bytes:

@@ -5,7 +5,7 @@ A record is a 64-byte header and a payload. All numbers are little-endian:
     offset  size  field
          0     4  magic, b"SSJ1"
          4     1  type: 1 chunk, 2 void, 3 commit, 4 session
-         5     1  flags: bit 0 says that the payload was erased on request
+         5     1  flags: bit 0 says that the payload was erased: its session was deleted, or it was refused
          6     2  reserved, zero
          8    16  session id (UUID, RFC 9562), zero in a commit record
         24     8  source id, the database's number of the producer

@@ -1,0 +1,213 @@
+"""A deleted session leaves nothing: no row, no file, and no byte of its audio in any journal."""
+
+import asyncio
+import contextlib
+import random
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from audio import upkeep
+from audio.build.concatenate import concatenate
+from audio.errors import SessionClosed, SessionNotFound
+from audio.ingest import sessions
+from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.index import Accepted, Outcome, Producer
+from audio.journal.files import Extent, JournalReader, scan
+from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
+from audio.wire.parameters import ConnectionRequest
+from tests.client import Rest, recorder
+from tests.conftest import RunServer
+from tests.server import eventually
+
+with_rows = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.database
+
+
+class Recorded:
+    """Sessions whose chunks a committer stores, all in one journal."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.settled: list[Settled] = []
+        self.committer = Committer(root, uuid.uuid4(), self.settled.extend, 0.0, 1 << 24)
+        self.committer.start()
+        self.process_id = IngestProcess.objects.create(host="host", pid=1).pk
+
+    def open(self) -> Producer:
+        return sessions.open_connection(ConnectionRequest({}), None, self.process_id).producer
+
+    def store(self, producer: Producer, *payloads: bytes) -> list[Outcome]:
+        before = len(self.settled)
+        for payload in payloads:
+            self.committer.submit(Append(producer, payload, 0, None))
+        eventually(lambda: len(self.settled) == before + len(payloads))
+        return [outcome for _, outcome in self.settled[before:]]
+
+    @property
+    def journal(self) -> Path:
+        (path,) = self.root.glob("journals/*/*.journal")
+        return path
+
+
+@pytest.fixture
+def recorded(settings, tmp_path):
+    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
+    made = Recorded(settings.AUDIO_STORAGE_PATH)
+    yield made
+    made.committer.stop()
+
+
+def chunks(seed: int, count: int = 20) -> list[bytes]:
+    """Chunks that occur nowhere else."""
+    noise = random.Random(seed)
+    return [noise.randbytes(320) for _ in range(count)]
+
+
+def found_on_disk(root: Path, payloads: list[bytes]) -> set[Path]:
+    """Returns the files that hold the beginning or the end of one of the payloads."""
+    parts = [part for payload in payloads for part in (payload[:16], payload[-16:])]
+    contents = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {path for path, content in contents.items() if any(part in content for part in parts)}
+
+
+def rows_of(session_id: uuid.UUID) -> int:
+    owned = (Recording, AudioChunk, AudioSource, AudioConnection)
+    return sum(model.objects.filter(session=session_id).count() for model in owned) + int(
+        AudioSession.objects.filter(pk=session_id).exists()
+    )
+
+
+def payloads_of(session_id: uuid.UUID, root: Path) -> list[bytes]:
+    rows = AudioChunk.objects.filter(session=session_id)
+    extents = rows.values_list("journal__name", "offset", "size_bytes", "crc32")
+    with JournalReader(root) as reader:
+        return [reader.read(Extent(*extent)) for extent in extents]
+
+
+@with_rows
+def test_a_recorded_session_leaves_nothing_and_its_neighbour_is_untouched(recorded):
+    doomed, kept = recorded.open(), recorded.open()
+    secret, other = chunks(1), chunks(2)
+    for mine, theirs in zip(secret, other, strict=True):
+        recorded.store(doomed, mine)
+        recorded.store(kept, theirs)
+    sessions.close_session(doomed.session_id)
+    concatenate(doomed.session_id)
+    assert Recording.objects.get(pk=doomed.session_id).state == "ready"
+    assert len(found_on_disk(recorded.root, secret)) == 2
+    upkeep.delete_session(doomed.session_id)
+    assert found_on_disk(recorded.root, secret) == set()
+    assert not list(recorded.root.glob(f"**/{doomed.session_id}"))
+    assert rows_of(doomed.session_id) == 0
+    assert payloads_of(kept.session_id, recorded.root) == other
+    assert recorded.store(kept, b"more") == [Accepted(21, 0)]
+
+
+@with_rows
+def test_the_journal_can_still_be_scanned(recorded):
+    doomed, kept = recorded.open(), recorded.open()
+    recorded.store(doomed, *chunks(1))
+    recorded.store(kept, *chunks(2))
+    before = [record.offset for record in scan(recorded.journal)]
+    upkeep.delete_session(doomed.session_id)
+    after = list(scan(recorded.journal))
+    assert [record.offset for record in after] == before
+    assert all(record.intact for record in after)
+    assert [record.header.session_id for record in after if record.header.erased] == [doomed.session_id] * 20
+
+
+@with_rows
+def test_more_chunks_than_are_taken_at_once(recorded, monkeypatch):
+    monkeypatch.setattr(upkeep, "_ROWS_PER_STATEMENT", 7)
+    doomed = recorded.open()
+    secret = chunks(1, count=50)
+    recorded.store(doomed, *secret)
+    upkeep.delete_session(doomed.session_id)
+    assert found_on_disk(recorded.root, secret) == set()
+    assert rows_of(doomed.session_id) == 0
+
+
+@with_rows
+def test_a_deleted_session_takes_no_more_chunks_and_keeps_none_of_them(recorded):
+    doomed = recorded.open()
+    recorded.store(doomed, b"first")
+    upkeep.delete_session(doomed.session_id)
+    late = chunks(1)
+    assert {type(outcome) for outcome in recorded.store(doomed, *late)} == {SessionNotFound}
+    assert AudioChunk.objects.count() == 0
+    eventually(lambda: found_on_disk(recorded.root, late) == set())
+    with pytest.raises(SessionNotFound):
+        sessions.open_connection(ConnectionRequest({}), doomed.session_id, recorded.process_id)
+
+
+@with_rows
+def test_what_was_refused_before_the_removal_does_not_outlive_it(recorded):
+    """It had reached the journal when the transaction refused it, and no row leads the removal to it."""
+    doomed, kept = recorded.open(), recorded.open()
+    recorded.store(doomed, b"first")
+    sessions.close_session(doomed.session_id)
+    late, other = chunks(1), chunks(2)
+    for producer, payload in ((doomed, late[0]), *((kept, payload) for payload in other)):
+        recorded.committer.submit(Append(producer, payload, 0, None))
+    eventually(lambda: len(recorded.settled) == 22)
+    assert isinstance(recorded.settled[1][1], SessionClosed)
+    upkeep.delete_session(doomed.session_id)
+    eventually(lambda: found_on_disk(recorded.root, late) == set())
+    assert payloads_of(kept.session_id, recorded.root) == other
+
+
+@with_rows
+def test_a_session_that_is_not_there():
+    with pytest.raises(SessionNotFound):
+        upkeep.delete_session(uuid.uuid4())
+
+
+@with_rows
+def test_a_removal_that_was_cut_short_is_repeated(recorded, monkeypatch):
+    doomed = recorded.open()
+    secret = chunks(1)
+    recorded.store(doomed, *secret)
+
+    def fail(session_id: uuid.UUID) -> None:
+        raise OSError
+
+    with monkeypatch.context() as broken, pytest.raises(OSError):  # noqa: PT011 - it is this one
+        broken.setattr("audio.build.store.delete_files", fail)
+        upkeep.delete_session(doomed.session_id)
+    upkeep.delete_session(doomed.session_id)
+    assert found_on_disk(recorded.root, secret) == set()
+    assert rows_of(doomed.session_id) == 0
+
+
+async def test_a_session_that_is_deleted_while_it_streams(run_server: RunServer, any_database_url):
+    """Through the door: the stream ends, and not even what was on its way to the journal stays."""
+    server = run_server(DATABASE_URL=any_database_url, HEARTBEAT_SECONDS="0.3", WINDOW_SECONDS="0.2")
+    root = server.folder / "audio"
+    sent: list[bytes] = []
+    noise = random.Random(1)
+    async with recorder(server.ws_url) as kept, recorder(server.ws_url) as doomed:
+        await kept.store(*chunks(2))
+
+        async def stream() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    sent.append(noise.randbytes(3200))
+                    await doomed.send(sent[-1])
+                    await asyncio.sleep(0.001)
+
+        streaming = asyncio.create_task(stream())
+        await doomed.answers(200)
+        url = f"{server.url}/api/audio/sessions/{doomed.session_id}"
+        assert (await asyncio.to_thread(httpx.delete, url, timeout=60)).status_code == 204
+        await doomed.close_code()
+        await streaming
+        assert await kept.store(b"more") == [21]
+    await asyncio.to_thread(eventually, lambda: found_on_disk(root, sent) == set())
+    rest = Rest(server.url)
+    assert rest.http.get(url).status_code == 404
+    assert not list(root.glob(f"**/{doomed.session_id}/*"))
+    assert rest.session(kept.session_id)["total_chunks"] == 21

@@ -1,0 +1,198 @@
+"""The sweep of `audio.upkeep`, on real rows and with the real queue."""
+
+import uuid
+from datetime import datetime, timedelta
+
+import pytest
+from django.db.models import Q
+from django.utils import timezone
+
+from audio import dispatch, upkeep
+from audio.ingest import sessions
+from audio.models import AudioConnection, AudioSession, IngestProcess, Recording
+from audio.upkeep import Swept
+from audio.wire.parameters import ConnectionRequest
+from tests.broker import requests_for
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+GRACE_SECONDS = 30
+
+
+@pytest.fixture(autouse=True)
+def limits(settings):
+    settings.DISCONNECT_GRACE_SECONDS = GRACE_SECONDS
+    settings.MAX_SESSION_DURATION_HOURS = 24
+    settings.HEARTBEAT_SECONDS = 5
+
+
+def ago(**span: float) -> datetime:
+    return timezone.now() - timedelta(**span)
+
+
+def make_session(recording: dict | None = None, **fields) -> uuid.UUID:
+    session = AudioSession.objects.create(**{"sample_rate": 16000, "channels": 1, "format": "wav", **fields})
+    Recording.objects.create(session=session)
+    # Saving sets `updated_at`, an update does not.
+    if recording:
+        Recording.objects.filter(pk=session.pk).update(**recording)
+    return session.pk
+
+
+def make_process(**fields) -> IngestProcess:
+    return IngestProcess.objects.create(**{"host": "host", "pid": 1, "ready_at": ago(hours=1), **fields})
+
+
+def statuses(*session_ids: uuid.UUID) -> list[str]:
+    return [AudioSession.objects.get(pk=key).status for key in session_ids]
+
+
+def test_a_session_past_its_grace_is_closed_and_its_recording_asked_for():
+    make_process()
+    overdue = make_session(dropped_at=ago(seconds=GRACE_SECONDS + 1))
+    within, connected = make_session(dropped_at=ago(seconds=GRACE_SECONDS - 15)), make_session(dropped_at=None)
+    assert upkeep.sweep() == Swept(closed_sessions=1)
+    assert statuses(overdue, within, connected) == ["completed", "active", "active"]
+    assert AudioSession.objects.get(pk=overdue).end_time is not None
+    assert [requests_for(key) for key in (overdue, within, connected)] == [[dispatch.CONCATENATE], [], []]
+    assert upkeep.sweep() == Swept()
+
+
+def test_pausing_does_not_lengthen_the_grace():
+    make_process()
+    paused = make_session(status="paused", dropped_at=ago(seconds=GRACE_SECONDS + 1))
+    assert upkeep.sweep().closed_sessions == 1
+    assert statuses(paused) == ["completed"]
+
+
+def test_closed_sessions_stay_as_they_are():
+    make_process()
+    ended_at = ago(days=3)
+    fields = {"dropped_at": ago(days=3), "start_time": ago(days=4), "end_time": ended_at}
+    keys = [make_session(status=final, recording={"state": "ready"}, **fields) for final in ("completed", "error")]
+    assert upkeep.sweep() == Swept()
+    assert statuses(*keys) == ["completed", "error"]
+    assert list(AudioSession.objects.values_list("end_time", flat=True)) == [ended_at] * 2
+
+
+def test_a_session_that_lasts_too_long_is_closed_although_somebody_is_connected():
+    process = make_process()
+    long, young = make_session(start_time=ago(hours=24, seconds=1)), make_session(start_time=ago(hours=23))
+    for key in (long, young):
+        sessions.open_connection(ConnectionRequest({}), key, process.pk)
+    assert upkeep.sweep().closed_sessions == 1
+    assert statuses(long, young) == ["completed", "active"]
+
+
+def test_a_session_that_lasts_too_long_is_closed_although_no_server_lives():
+    key = make_session(start_time=ago(hours=25))
+    assert upkeep.sweep().closed_sessions == 1
+    assert statuses(key) == ["completed"]
+
+
+def test_while_no_server_lives_dropped_sessions_wait():
+    key = make_session(dropped_at=ago(hours=5))
+    assert upkeep.sweep() == Swept()
+    assert statuses(key) == ["active"]
+
+
+def test_the_grace_counts_from_when_the_oldest_living_server_was_ready():
+    """Nobody could come back before that; and a server that joins later gives no session more time."""
+    key = make_session(dropped_at=ago(hours=5))
+    oldest = make_process(ready_at=ago(seconds=GRACE_SECONDS - 15))
+    make_process(ready_at=ago(seconds=1))
+    assert upkeep.sweep().closed_sessions == 0
+    assert statuses(key) == ["active"]
+    IngestProcess.objects.filter(pk=oldest.pk).update(ready_at=ago(seconds=GRACE_SECONDS + 1))
+    assert upkeep.sweep().closed_sessions == 1
+    assert statuses(key) == ["completed"]
+
+
+def test_the_grace_counts_from_the_drop_when_a_server_was_there_before():
+    key = make_session(dropped_at=ago(seconds=GRACE_SECONDS - 15))
+    make_process(ready_at=ago(days=5))
+    assert upkeep.sweep() == Swept()
+    assert statuses(key) == ["active"]
+
+
+def test_a_dead_server_is_none_to_come_back_to():
+    key = make_session(dropped_at=ago(hours=5))
+    make_process(ready_at=ago(hours=6), heartbeat_at=ago(minutes=10))
+    make_process(ready_at=ago(seconds=1))
+    assert upkeep.sweep() == Swept(dead_processes=1)
+    assert statuses(key) == ["active"]
+
+
+def test_a_session_whose_client_comes_back_meanwhile_is_not_closed(monkeypatch):
+    """The sweep has found it overdue, and before it closes it somebody connects."""
+    process = make_process()
+    key = make_session(dropped_at=ago(hours=5))
+    close_if = sessions.close_if
+
+    def come_back_first(session_id: uuid.UUID, condition: Q) -> bool:
+        sessions.open_connection(ConnectionRequest({}), key, process.pk)
+        return close_if(session_id, condition)
+
+    monkeypatch.setattr("audio.ingest.close_if", come_back_first)
+    assert upkeep.sweep().closed_sessions == 0
+    assert AudioConnection.objects.count() == 1
+    assert statuses(key) == ["active"]
+
+
+def test_a_silent_process_is_forgotten_and_its_sessions_are_dropped_from_now():
+    silent, living = make_process(heartbeat_at=ago(seconds=21)), make_process(heartbeat_at=ago(seconds=10))
+    lost = sessions.open_connection(ConnectionRequest({}), None, silent.pk)
+    kept = sessions.open_connection(ConnectionRequest({}), None, living.pk)
+    before = timezone.now()
+    assert upkeep.sweep() == Swept(dead_processes=1)
+    assert IngestProcess.objects.get() == living
+    assert AudioConnection.objects.get().pk == kept.connection_id
+    assert AudioSession.objects.get(pk=lost.session.pk).dropped_at >= before
+    assert AudioSession.objects.get(pk=kept.session.pk).dropped_at is None
+
+
+def test_without_a_time_all_processes_are_forgotten():
+    for _ in range(3):
+        sessions.open_connection(ConnectionRequest({}), None, make_process().pk)
+    assert upkeep.forget_dead_processes(before=ago(seconds=60)) == 0
+    assert upkeep.forget_dead_processes() == 3
+    assert (IngestProcess.objects.count(), AudioConnection.objects.count()) == (0, 0)
+    assert not AudioSession.objects.filter(dropped_at__isnull=True).exists()
+
+
+@pytest.mark.parametrize("state", ["empty", "live", "building"])
+@pytest.mark.parametrize("final", ["completed", "error"])
+def test_an_unfinished_recording_is_asked_for_again_but_not_with_every_sweep(state, final):
+    key = make_session(status=final, total_chunks=5, recording={"state": state, "updated_at": ago(seconds=31)})
+    assert upkeep.sweep() == Swept(requested_recordings=1)
+    assert upkeep.sweep() == Swept()
+    assert requests_for(key) == [dispatch.CONCATENATE]
+    Recording.objects.filter(pk=key).update(updated_at=ago(seconds=31))
+    assert upkeep.sweep() == Swept(requested_recordings=1)
+    assert requests_for(key) == [dispatch.CONCATENATE] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "total_chunks", "state", "age_seconds"),
+    [
+        ("completed", 5, "building", 15),
+        ("completed", 5, "ready", 3600),
+        ("completed", 5, "failed", 3600),
+        ("active", 5, "live", 3600),
+        ("completed", 0, "empty", 3600),
+    ],
+    ids=["touched lately", "ready", "failed", "open", "nothing recorded"],
+)
+def test_a_recording_that_needs_no_reminder(status, total_chunks, state, age_seconds):
+    recording = {"state": state, "updated_at": ago(seconds=age_seconds)}
+    key = make_session(status=status, total_chunks=total_chunks, recording=recording)
+    assert upkeep.sweep() == Swept()
+    assert requests_for(key) == []
+
+
+def test_a_sweep_takes_a_bounded_number_and_the_next_one_the_rest(monkeypatch):
+    monkeypatch.setattr(upkeep, "_SESSIONS_PER_SWEEP", 3)
+    make_process()
+    for _ in range(4):
+        make_session(dropped_at=ago(hours=1))
+        make_session(status="completed", total_chunks=1, recording={"updated_at": ago(hours=1)})
+    assert [upkeep.sweep() for _ in range(3)] == [Swept(0, 3, 3), Swept(0, 1, 1), Swept()]
