@@ -147,7 +147,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # it is inside one
         self._heard_at = loop.time()
         self._idle_timer = loop.call_later(settings.CONNECTION_TIMEOUT_SECONDS, self._check_idle, loop)
-        sender = asyncio.create_task(self._send_all())
+        self._sender = asyncio.create_task(self._send_all())
+        self._sender.add_done_callback(lambda _: self._progress.set())
         self._ingest.add(self)
         try:
             await self._receive_all()
@@ -157,9 +158,9 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         finally:
             self._idle_timer.cancel()
             await self._settled()
-            sender.cancel()
+            self._sender.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
-                await sender
+                await self._sender
             await self._ingest.remove(self)
 
     def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -248,6 +249,9 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     async def _until_room(self) -> None:
         while self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES or self._protocol.backlog >= MAX_BACKLOG:
+            if self._sender.done():
+                # Nobody takes answers any more, so the backlog stays: on to the disconnect that waits to be received.
+                return
             self._progress.clear()
             await self._progress.wait()
         await self._ingest.room()

@@ -189,6 +189,20 @@ async def test_a_client_that_takes_no_answers_does_not_keep_its_place(run_server
         await asyncio.to_thread(eventually, lambda: rest.session(session_id)["connections"] == 0)
 
 
+async def test_a_client_that_takes_no_answers_and_drops_leaves_at_once(run_server: RunServer):
+    """More answers wait than the server keeps, so it has stopped reading: it has to notice the drop all the same."""
+    server = run_server()
+    async with connect(f"{server.ws_url}/api/ws/audio", max_queue=1, compression=None, close_timeout=0.1) as socket:
+        session_id = json.loads(await socket.recv())["session_id"]
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
+            while True:
+                async with asyncio.timeout(3):
+                    await socket.send(b"ab")
+        socket.transport.abort()
+    rest = Rest(server.url)
+    await asyncio.to_thread(eventually, lambda: rest.session(session_id)["connections"] == 0)
+
+
 async def test_a_stopping_server_answers_what_is_in_flight_and_says_reconnect(run_server: RunServer):
     server = run_server()
     async with recorder(server.ws_url, source="mic") as client:
