@@ -83,7 +83,7 @@ def test_it_records_a_sound_of_its_own_and_tells_what_it_did(start_demo, tmp_pat
     said, errors = demo_run.communicate(timeout=DEADLINE_SECONDS)
     assert demo_run.returncode == 0, errors
     assert "The server is ready: http://127.0.0.1:" in said
-    assert "101 chunks sent and acknowledged" in said
+    assert "101 chunks of 100 ms sent and acknowledged in" in said
     assert "10.00 s long, was ready" in said
     assert "Compared 160000 samples: the recording equals the source." in said
     (recording,) = (tmp_path / "var" / "demo").iterdir()

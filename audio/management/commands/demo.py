@@ -123,8 +123,8 @@ class Command(BaseCommand):
             self._say(f"The server is ready: {url}")
             self._say(f"It records {source}.")
             sent = asyncio.run(_send(url, source))
-            self._say(f"Session {sent.session_id}: {sent.chunk_count} chunks sent and acknowledged.")
-            self._say(f"That took {sent.seconds:.2f} s.")
+            chunks = f"{sent.chunk_count} chunks of 100 ms"
+            self._say(f"Session {sent.session_id}: {chunks} sent and acknowledged in {sent.seconds:.2f} s.")
             duration_seconds = _wait_until_ready(url, sent.session_id)
             ready_seconds = time.monotonic() - sent.closed_at
             self._say(f"The recording, {duration_seconds:.2f} s long, was ready {ready_seconds:.2f} s after the close.")
