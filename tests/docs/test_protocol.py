@@ -29,7 +29,8 @@ def error_rows() -> list[str]:
 
 
 def test_the_table_of_errors_is_that_of_the_classes():
-    assert [f"| {' | '.join(cells)} |" for cells in table(PAGE, "## Errors")] == error_rows()
+    documented = [f"| {' | '.join(cells)} |" for cells in table(PAGE, "## Errors")]
+    assert documented == error_rows(), "the rows have to be\n" + "\n".join(error_rows())
 
 
 def test_every_close_code_of_an_error_is_explained():
