@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -125,6 +126,7 @@ def output_of(arguments: Sequence[str], folder: Path, limits: Limits = LONG_LIMI
 @contextlib.contextmanager
 def _started(arguments: Sequence[str], folder: Path, limits: Limits) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as errors:
+        used_before = _children_cpu_seconds()
         process = subprocess.Popen(
             [*_command(folder, limits), *arguments],
             stdin=subprocess.DEVNULL,
@@ -141,8 +143,16 @@ def _started(arguments: Sequence[str], folder: Path, limits: Limits) -> Iterator
         finally:
             process.stdout.close()
             code = process.wait()
+        if code == -signal.SIGKILL and _children_cpu_seconds() - used_before < limits.cpu_seconds - 1:
+            # Not the limit's signal but somebody's, or that of a machine short of memory.
+            raise FfmpegStopped
         errors.seek(0)
         check(code, errors.read(1 << 16).decode(errors="replace"))
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def check(code: int, messages: str) -> None:

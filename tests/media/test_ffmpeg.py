@@ -59,12 +59,13 @@ def _children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
-def test_a_run_that_somebody_stops_may_be_repeated(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_somebody_stops_may_be_repeated(tmp_path, number):
     before = set(_children().split())
     blocks = ffmpeg.output_of([*ENDLESS, "-f", "s16le", "pipe:1"], tmp_path)
     next(blocks)
     (pid,) = set(_children().split()) - before
-    os.kill(int(pid), signal.SIGTERM)
+    os.kill(int(pid), number)
     with pytest.raises(MediaError) as caught:
         list(blocks)
     assert caught.value.retryable
