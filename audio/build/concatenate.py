@@ -171,6 +171,8 @@ class _Run:
         try:
             master = self._opened()
             master.append(self._route.take(window, is_last))
+            if isinstance(self._route, routes.StreamRoute):
+                self._route.compare(master.path, is_last)
         except routes.SecondPart:
             self._start_over()
             return
@@ -202,7 +204,7 @@ class _Run:
     def _start_over(self) -> None:
         """From stream to files: what was appended so far is the first of them, and is decoded from its chunks."""
         self.close()
-        self._master_bytes = 0
+        self._master_bytes, self._is_flushed = 0, False
         self._route = routes.FilesRoute(self._session, "", 0, {})
         self._commit(**self._position(self._opened()))
 
@@ -214,7 +216,12 @@ class _Run:
 
     def _complete(self) -> None:
         """building -> ready."""
-        made = finish.finish(self._session, self._route, self._opened(), self._tell)
+        try:
+            made = finish.finish(self._session, self._route, self._opened(), self._tell)
+        except routes.SecondPart:
+            self._start_over()
+            self.to_the_end()
+            return
         self._commit(
             state=RecordingState.READY, progress=1.0, token=None, ready_at=timezone.now(), file_name=made.file_name,
             format=made.format, size_bytes=made.size_bytes, duration_seconds=made.duration_seconds, carry={},

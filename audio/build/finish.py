@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio.build.master import Master
-from audio.build.routes import FilesRoute, Route, StreamRoute
+from audio.build.routes import FilesRoute, Route, SecondPart, StreamRoute
 from audio.build.store import folder, folder_name, master_format
-from audio.errors import UndecodableChunk
+from audio.errors import FfmpegFailed, UndecodableChunk
 from audio.journal.files import sync_folder
-from audio.media import convert, ffmpeg, frames, plan, wav
+from audio.media import convert, ffmpeg, frames, plan, remux, wav
 from audio.models import AudioSession
 
 OnProgress = Callable[[float], None]
@@ -37,7 +37,7 @@ def finish(session: AudioSession, route: Route, master: Master, on_progress: OnP
     """Takes a session and its complete master; returns the recording, durable on the disk.
 
     `on_progress` is called with numbers from 0 to 1 while FFmpeg runs. Raises UndecodableChunk if the stream holds
-    no audio, and what FFmpeg's runs raise.
+    no audio, SecondPart if its parts can't be joined as they are, and what FFmpeg's runs raise.
     """
     match route:
         case StreamRoute() if session.format in ("mp3", "aac"):
@@ -45,7 +45,7 @@ def finish(session: AudioSession, route: Route, master: Master, on_progress: OnP
         case StreamRoute() if session.format == "flac":
             return _flac(session, master)
         case StreamRoute():
-            return _remuxed(session, master)
+            return _remuxed(session, route, master)
         case FilesRoute():
             return _encoded(session, route, master, on_progress)
         case _:
@@ -86,9 +86,16 @@ def _flac(session: AudioSession, master: Master) -> Made:
     return Made(_name(session.id, master.path), "flac", master.size_bytes, samples / info.sample_rate)
 
 
-def _remuxed(session: AudioSession, master: Master) -> Made:
+def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
+    spans = route.spans()
+
     def make(output: Path, work: Path) -> float:
-        return ffmpeg.run(plan.remux(session.format, str(master.path), str(output)), work)
+        try:
+            return remux.copy(master.path, spans, session.format, route.codec, output, work)
+        except FfmpegFailed as error:
+            if len(spans) == 1:
+                raise
+            raise SecondPart from error
 
     return _made_by(session, make)
 

@@ -13,21 +13,25 @@ from typing import Any, Protocol
 
 from audio.build.chunks import Waiting, blaming, read, read_range
 from audio.build.store import folder, master_format
-from audio.media import convert, ffmpeg, frames, pcm, plan, wav
+from audio.errors import FfmpegFailed, UndecodableChunk
+from audio.media import convert, ffmpeg, frames, pcm, plan, remux, wav
 from audio.media.convert import Converter
 from audio.media.frames import FrameCounter
-from audio.media.plan import Part
+from audio.media.plan import Part, Span
 from audio.media.wav import PcmFormat, Samples, WavReader
 from audio.models import AudioSession
 from audio.sniff import id3_size_bytes, starts_part
 
 _HEAD_BYTES = 1 << 16
 _COUNTED = ("mp3", "aac")
+_CONTAINERS = ("webm", "ogg", "mp4")
 _ONE_SOURCE = 0
+# Of one stream; more are decoded, so that what is carried from window to window stays small.
+_MOST_PARTS = 1000
 
 
 class SecondPart(Exception):
-    """A stream turned out to be several files: it has to be decoded, from its first chunk on."""
+    """A stream turned out to be files that do not fit together: it has to be decoded, from its first chunk on."""
 
 
 class Route(Protocol):
@@ -149,32 +153,48 @@ class PcmRoute:
 
 
 class StreamRoute:
-    """One continuous compressed stream: its bytes, as they came."""
+    """One continuous compressed stream: its bytes, as they came.
+
+    Under WebM, Ogg and MP4 that may be several streams, each with its own header, whose packets fit together: the
+    parts lie one behind the other in the master, and `compare` looks at each when it is complete.
+    """
 
     encoding = ""
 
     def __init__(self, session: AudioSession, done_to: int, carry: dict[str, Any]) -> None:
         self.looked_to = self.done_to = done_to
         self.suffix = session.format
+        self._session_id: uuid.UUID = session.id
         self._chunk_mode = session.chunk_mode
         state = carry.get("counter")
         self._counter = FrameCounter.restore(state) if state else FrameCounter(session.format)
         self._has_begun = bool(done_to) and session.format not in _COUNTED
+        self._size_bytes: int = carry.get("size_bytes", 0)
+        # Where each part begins in the master, and with which chunk.
+        self._starts: list[list[int]] = carry.get("starts", [[0, 1]])
+        self._parameters: str = carry.get("parameters", "")
+        self._compared: int = carry.get("compared", 0)
+        self._without_packets: list[int] = carry.get("without_packets", [])
 
     @property
     def counter(self) -> FrameCounter:
         """The frames counted so far; of MP3 and ADTS only."""
         return self._counter
 
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec; of WebM, Ogg and MP4 only."""
+        return remux.codec_of(self._parameters)
+
     def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
-        """Gives the window's bytes; raises SecondPart if a file begins where one has begun before."""
+        """Gives the window's bytes; raises SecondPart if a file begins where one has begun before and can't follow."""
         uncounted: list[bytes] = []
         for chunk in read(window):
             if starts_part(self.suffix, self._chunk_mode, chunk.payload):
                 yield self._count(uncounted)
                 uncounted = []
                 if self._has_begun or self._counter.has_begun:
-                    raise SecondPart
+                    self._begin_part(chunk.sequence)
             self._has_begun = self.suffix not in _COUNTED
             uncounted.append(chunk.payload)
         yield self._count(uncounted)
@@ -182,15 +202,63 @@ class StreamRoute:
             self._counter.finish()
         self.looked_to = self.done_to = window[-1].sequence if window else self.done_to
 
+    def _begin_part(self, sequence: int) -> None:
+        if self.suffix not in _CONTAINERS or len(self._starts) == _MOST_PARTS:
+            raise SecondPart
+        self._starts.append([self._size_bytes, sequence])
+
     def _count(self, payloads: Sequence[bytes]) -> bytes:
         data = b"".join(payloads)
+        self._size_bytes += len(data)
         if self.suffix in _COUNTED:
             self._counter.feed(data)
         return data
 
+    def compare(self, master: Path, is_last: bool) -> None:
+        """Looks at the parts in the master that are complete, all of them if `is_last`.
+
+        Raises SecondPart if one does not go with those before it, UndecodableChunk if one has no header.
+        """
+        complete = len(self._starts) if is_last else len(self._starts) - 1
+        if self.suffix not in _CONTAINERS or self._compared >= complete:
+            return
+        with ffmpeg.working_folder(folder(self._session_id)) as work:
+            while self._compared < complete:
+                self._compare(self._compared, master, work)
+                self._compared += 1
+
+    def _compare(self, number: int, master: Path, work: Path) -> None:
+        try:
+            header = remux.header_of(master, self._span(number), self.suffix, work)
+        except FfmpegFailed as error:
+            raise UndecodableChunk(error.detail, sequence=self._starts[number][1]) from error
+        if not header.has_packets:
+            # A recorder that was stopped before its first sound: nothing of it is left out.
+            self._without_packets.append(number)
+        elif self._parameters and header.parameters != self._parameters:
+            raise SecondPart
+        else:
+            self._parameters = header.parameters
+
+    def _span(self, number: int) -> Span:
+        end = self._starts[number + 1][0] if number + 1 < len(self._starts) else self._size_bytes
+        return Span(self._starts[number][0], end)
+
+    def spans(self) -> list[Span]:
+        """Returns where the parts that hold packets lie in the master; the first if none does."""
+        numbers = [number for number in range(len(self._starts)) if number not in self._without_packets]
+        return [self._span(number) for number in numbers or [0]]
+
     def carry(self) -> dict[str, Any]:
-        """Returns the state of the counter."""
-        return {"counter": self._counter.state()}
+        """Returns the state of the counter, and what is known of the parts."""
+        return {
+            "counter": self._counter.state(),
+            "size_bytes": self._size_bytes,
+            "starts": self._starts,
+            "parameters": self._parameters,
+            "compared": self._compared,
+            "without_packets": self._without_packets,
+        }
 
 
 class FilesRoute:

@@ -66,6 +66,14 @@ class Part:
     description: PartDescription | None
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes of a file: from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
 def route(audio_format: str, chunk_mode: str) -> Route:
     """Takes a session's format and chunk mode; returns the way that its first chunks go."""
     if audio_format == "wav":
@@ -141,8 +149,8 @@ def batch_decoder(audio_format: str) -> str:
     return FORMATS[audio_format].decoders.split(",")[0]
 
 
-def _whitelist(demuxers: str, decoders: str) -> list[str]:
-    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", demuxers, "-codec_whitelist", decoders]
+def _whitelist(demuxers: str, decoders: str, protocols: str = "file,pipe") -> list[str]:
+    return ["-protocol_whitelist", protocols, "-format_whitelist", demuxers, "-codec_whitelist", decoders]
 
 
 def _input(audio_format: str, path: str) -> list[str]:
@@ -157,11 +165,38 @@ def decode(audio_format: str, path: str, bits: int) -> list[str]:
     return [*strict, *_input(audio_format, path), *_OUTPUT, "-c:a", f"pcm_s{depth}le", "-f", "wav", "pipe:1"]
 
 
-def remux(audio_format: str, path: str, output: str) -> list[str]:
-    """Arguments to copy a stream's packets into a container with its duration and index."""
+def subfile(name: str, span: Span) -> str:
+    """Returns the FFmpeg address of a span of a file in the working folder, to be used as it is in an ffconcat list."""
+    return f"subfile,,start,{span.start},end,{span.end},,:file:{name}"
+
+
+def header(audio_format: str, name: str, span: Span) -> list[str]:
+    """Arguments to tell the parameters of one part of a file, and its first packet if it has one, as framemd5."""
+    plan = FORMATS[audio_format]
+    whitelist = _whitelist(plan.demuxer_names, plan.decoders, "file,pipe,subfile")
+    first = ["-c:a", "copy", "-frames:a", "1", "-f", "framemd5", "pipe:1"]
+    return [*whitelist, "-f", plan.demuxer, "-i", subfile(name, span), *_OUTPUT, *first]
+
+
+def remux(audio_format: str, path: str, output: str, codec: str) -> list[str]:
+    """Arguments to copy a stream's packets, of that codec, into a container with its duration and index."""
+    return [*_input(audio_format, path), *_OUTPUT, *_copied(audio_format, output, codec)]
+
+
+def remux_parts(audio_format: str, listing: str, output: str, codec: str) -> list[str]:
+    """Arguments to copy the packets of all parts of an ffconcat list, timestamps continued; any error ends the run."""
+    plan = FORMATS[audio_format]
+    whitelist = _whitelist(f"concat,{plan.demuxer_names}", plan.decoders, "file,pipe,subfile")
+    parts = ["-f", "concat", "-safe", "0", "-i", f"file:{listing}"]
+    return ["-xerror", *whitelist, *parts, *_OUTPUT, *_copied(audio_format, output, codec)]
+
+
+def _copied(audio_format: str, output: str, codec: str) -> list[str]:
     muxer = FORMATS[audio_format].muxer
+    # Browsers record PCM in WebM, which its specification does not know: FFmpeg writes it as Matroska only.
+    muxer = "matroska" if muxer == "webm" and codec.startswith("pcm_") else muxer
     faststart = ["-movflags", "+faststart"] if audio_format == "mp4" else []
-    return [*_input(audio_format, path), *_OUTPUT, "-c:a", "copy", *faststart, "-f", muxer, "-y", f"file:{output}"]
+    return ["-c:a", "copy", *faststart, "-f", muxer, "-y", f"file:{output}"]
 
 
 def encode(audio_format: str, path: str, output: str, encoding: str) -> list[str]:

@@ -1,0 +1,69 @@
+"""Packets into a container with a duration and an index, none of them decoded: the parts of one stream, end to end.
+
+A browser that reconnects starts a new recorder, and that a new header: the master then holds several complete
+WebM, Ogg or MP4 files, one behind the other. Parts that say the same of their codec become one recording. FFmpeg
+reads each where it lies (`subfile`), behind an ffconcat list of ours, and continues the timestamps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio.media import ffmpeg, plan
+from audio.media.plan import Span
+
+# Of FFmpeg's framemd5 output: what has to be equal for packets to share one track.
+_PARAMETERS = ("#extradata ", "#tb ", "#codec_id ", "#sample_rate ", "#channel_layout_name ")
+
+
+@dataclass(frozen=True, slots=True)
+class PartHeader:
+    """What one part says of itself: the parameters of its packets, comparable as text, and whether it has any."""
+
+    parameters: str
+    has_packets: bool
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec, empty where the header names none."""
+        return codec_of(self.parameters)
+
+
+def codec_of(parameters: str) -> str:
+    """Takes the `parameters` of a header; returns FFmpeg's name of the codec, empty where they name none."""
+    return next((line.split(": ", 1)[1] for line in parameters.splitlines() if line.startswith("#codec_id ")), "")
+
+
+def header_of(path: Path, span: Span, audio_format: str, folder: Path) -> PartHeader:
+    """Takes a file and the span of one part of it; returns what the part says. It reads the part's beginning only.
+
+    Raises FfmpegFailed if it holds no header of that format.
+    """
+    arguments = plan.header(audio_format, _linked(path, folder), span)
+    lines = b"".join(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS)).decode().splitlines()
+    parameters = "\n".join(line for line in lines if line.startswith(_PARAMETERS))
+    return PartHeader(parameters, any(line and not line.startswith("#") for line in lines))
+
+
+def copy(path: Path, spans: Sequence[Span], audio_format: str, codec: str, output: Path, folder: Path) -> float:
+    """Takes a file, the spans of its parts, their codec, and an empty folder to work in; writes `output`.
+
+    Returns the seconds written. One part is copied as far as it can be read. Of several, whose parameters must be
+    equal, FfmpegFailed is raised where one can't be read to its end: the ones behind it would be missing.
+    """
+    if len(spans) == 1:
+        arguments = plan.remux(audio_format, str(path), str(output), codec)
+    else:
+        name = _linked(path, folder)
+        listing = folder / "list.ffconcat"
+        listing.write_text(plan.concat_list([plan.subfile(name, span) for span in spans]))
+        arguments = plan.remux_parts(audio_format, str(listing), str(output), codec)
+    return ffmpeg.run(arguments, folder)
+
+
+def _linked(path: Path, folder: Path) -> str:
+    """Gives the file a name in FFmpeg's working folder that needs no quoting."""
+    link = folder / f"parts{path.suffix}"
+    if not link.is_symlink():
+        link.symlink_to(path.resolve())
+    return link.name

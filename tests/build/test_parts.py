@@ -1,0 +1,207 @@
+"""What browsers record: slices of WebM, Ogg and MP4, and the parts that reconnects make, become one recording."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from audio.build import routes
+from audio.build.concatenate import concatenate, rebuild
+from audio.build.store import folder
+from audio.media import ffmpeg
+from tests.sound import FFMPEG, cut, decoded, encoded, encoded_live, speech
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+FRAGMENTED = ("-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "500000")
+KINDS = ["webm-opus", "mp4-opus", "webm", "webm-pcm", "ogg", "mp4-aac"]
+
+
+def _told(*arguments: str) -> str:
+    return subprocess.run([FFMPEG, *arguments], capture_output=True, text=True, check=False).stderr
+
+
+def packets(path: Path) -> list[tuple[int, str]]:
+    """Each packet's time and hash, by FFmpeg alone."""
+    command = [FFMPEG, "-v", "error", "-i", str(path), "-c", "copy", "-f", "framemd5", "-"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    fields = [line.split(",") for line in lines if not line.startswith("#")]
+    return [(int(field[2]), field[5].strip()) for field in fields]
+
+
+def hashes(*paths: Path) -> list[str]:
+    return [packet for path in paths for _, packet in packets(path)]
+
+
+def duration_seconds(path: Path) -> float:
+    """What the container says, nothing decoded."""
+    match = re.search(r"Duration: (\d+):(\d+):([\d.]+)", _told("-hide_banner", "-i", str(path)))
+    assert match, "the container has no duration"
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+
+
+def timeline_seconds(path: Path) -> float:
+    """From the first packet to the end of the last, whatever the header says."""
+    command = [FFMPEG, "-v", "error", "-i", str(path), "-c", "copy", "-f", "framemd5", "-"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    base = next(line.split(": ")[1] for line in lines if line.startswith("#tb 0"))
+    first, last = ([int(field) for field in line.split(",")[1:4]] for line in (lines[-len(packets(path))], lines[-1]))
+    return (last[1] + last[2] - first[1]) * int(base.split("/")[0]) / int(base.split("/")[1])
+
+
+def has_index(path: Path) -> bool:
+    """Whether a player finds any moment without reading the whole file."""
+    data = path.read_bytes()
+    if path.suffix == ".webm":
+        return b"\x1c\x53\xbb\x6b" in data
+    return path.suffix == ".ogg" or (0 < data.find(b"moov") < data.find(b"mdat") and b"moof" not in data)
+
+
+def slices(kind: str, seed: int = 1) -> tuple[str, list[bytes]]:
+    """What a recorder sends: the format, and its messages."""
+    if (VECTORS / kind).is_dir():
+        return kind.split("-")[0], [path.read_bytes() for path in sorted((VECTORS / kind).glob("*.bin"))]
+    sound = speech(1.5, 48000, 2, seed)
+    match kind:
+        case "webm-pcm":
+            source = encoded_live(sound, 48000, "matroska", "-c:a", "pcm_f32le", "-live", "1")
+        case "mp4-aac":
+            source = encoded_live(sound, 48000, "mp4", "-c:a", "aac", *FRAGMENTED)
+        case _:
+            source = encoded_live(sound, 48000, kind, "-c:a", "libopus")
+    return kind.split("-")[0], cut(source, 5000)
+
+
+def recorders(stored, tmp_path, *kinds_and_seeds: tuple[str, int]):
+    """A session with what these recorders sent, one after the other, and each one's bytes as a file."""
+    paths, session = [], None
+    for number, (kind, seed) in enumerate(kinds_and_seeds):
+        audio_format, messages = slices(kind, seed)
+        session = session or stored(format=audio_format, sample_rate=48000, channels=2)
+        # An empty message stores nothing.
+        session.add(message for message in messages if message)
+        concatenate(session.session.pk)
+        paths.append(tmp_path / f"part{number}.{audio_format}")
+        paths[-1].write_bytes(b"".join(messages))
+    return session, paths
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_slices_of_one_recorder(stored, tmp_path, kind):
+    session, (source,) = recorders(stored, tmp_path, (kind, 1))
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    assert hashes(session.path) == hashes(source)
+    assert recording.duration_seconds == pytest.approx(duration_seconds(session.path), abs=0.03)
+    assert has_index(session.path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reconnect_with_a_new_recorder_gives_one_recording_with_every_packet(stored, tmp_path, kind):
+    session, sources = recorders(stored, tmp_path, (kind, 1), (kind, 2), (kind, 3))
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    assert hashes(session.path) == hashes(*sources)
+    times = [time for time, _ in packets(session.path)]
+    assert times == sorted(times)
+    assert has_index(session.path)
+    # By the clock of the sender, as the packets' times tell it.
+    each = [timeline_seconds(source) for source in sources]
+    assert duration_seconds(session.path) == pytest.approx(sum(each), abs=0.05)
+    assert recording.duration_seconds == pytest.approx(sum(each), abs=0.05)
+    # Seeking into the last part leaves what lies behind that moment, not the whole.
+    rest = len(decoded(session.path, "s16le", "-ss", str(sum(each[:2]) + 0.5))) / 4 / 48000
+    assert rest == pytest.approx(each[2] - 0.5, abs=0.1)
+    assert [path.name for path in folder(session.session.pk).glob("*.*")] == [session.path.name]
+
+
+def test_a_recorder_that_was_cut_off_keeps_the_next_one_whole(stored, tmp_path):
+    audio_format, first = slices("webm-opus")
+    session = stored(format=audio_format, sample_rate=48000, channels=2)
+    session.add([*first[:-1], first[-1][:-700], *first])
+    (tmp_path / "cut.webm").write_bytes(b"".join(first)[:-700])
+    (tmp_path / "whole.webm").write_bytes(b"".join(first))
+    assert session.made().state == "ready"
+    assert hashes(session.path) == hashes(tmp_path / "cut.webm", tmp_path / "whole.webm")
+
+
+def test_where_a_part_can_not_be_copied_to_its_end_all_are_decoded(stored, tmp_path):
+    audio_format, first = slices("mp4-opus")
+    session = stored(format=audio_format, sample_rate=48000, channels=2)
+    session.add([*first[:3], first[3][:-700], *first[:4]])
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    (tmp_path / "cut.mp4").write_bytes(b"".join(first[:4])[:-700])
+    (tmp_path / "whole.mp4").write_bytes(b"".join(first))
+    each = [len(decoded(tmp_path / name)) / 4 / 48000 for name in ("cut.mp4", "whole.mp4")]
+    assert recording.duration_seconds == pytest.approx(sum(each), abs=0.02)
+    assert duration_seconds(session.path) == pytest.approx(recording.duration_seconds, abs=0.05)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("webm", ("-c:a", "libvorbis")), ("ogg", ("-ac", "1"))])
+def test_parts_of_another_codec_or_parameters_are_decoded(stored, kind, options):
+    audio_format, first = slices(kind)
+    second = encoded_live(speech(1.5, 48000, 2), 48000, kind, "-c:a", "libopus", *options)
+    session = stored(format=audio_format, sample_rate=48000, channels=2)
+    session.add([*first, *cut(second, 4000)])
+    concatenate(session.session.pk)
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    assert recording.duration_seconds == pytest.approx(3.0, abs=0.05)
+    assert len(decoded(session.path)) / 4 / 48000 == pytest.approx(3.0, abs=0.05)
+
+
+def test_a_recorder_that_sent_its_header_only_leaves_nothing_out(stored, tmp_path):
+    audio_format, first = slices("mp4-opus")
+    session = stored(format=audio_format, sample_rate=48000, channels=2)
+    session.add([first[0], *first[:4], first[0], *first[:4], first[0]])
+    (tmp_path / "part.mp4").write_bytes(b"".join(first))
+    assert session.made().state == "ready"
+    assert hashes(session.path) == 2 * hashes(tmp_path / "part.mp4")
+
+
+def test_a_part_that_is_none_is_named(stored):
+    audio_format, first = slices("webm-opus")
+    session = stored(format=audio_format, sample_rate=48000, channels=2)
+    session.add([*first, first[0][:40] + bytes(3000)])
+    recording = session.made()
+    assert (recording.state, recording.error_code) == ("failed", "undecodable_chunk")
+    assert recording.failed_sequence == len(first) + 1
+
+
+def test_more_parts_than_are_carried_are_decoded(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr(routes, "_MOST_PARTS", 2)
+    session, _ = recorders(stored, tmp_path, ("ogg", 1), ("ogg", 2), ("ogg", 3))
+    recording = session.made()
+    assert recording.state == "ready"
+    assert recording.duration_seconds == pytest.approx(4.5, abs=0.05)
+
+
+def test_each_part_is_looked_at_once_and_all_are_copied_in_one_run(stored, monkeypatch):
+    runs = []
+    command = ffmpeg._command
+    monkeypatch.setattr(ffmpeg, "_command", lambda *arguments: runs.append(arguments) or command(*arguments))
+    _, messages = slices("ogg")
+    session = stored(format="ogg", sample_rate=48000, channels=2)
+    for _ in range(3):
+        for message in messages:
+            session.add([message])
+            concatenate(session.session.pk)
+    assert len(runs) == 2
+    session.made()
+    assert len(runs) == 4
+
+
+def test_made_again_it_is_the_same(stored, tmp_path):
+    session, sources = recorders(stored, tmp_path, ("webm-opus", 1), ("webm-opus", 1))
+    session.made()
+    rebuild(session.session.pk)
+    assert session.made().state == "ready"
+    assert hashes(session.path) == hashes(*sources)
+
+
+def test_whole_files_per_message_are_decoded_without_their_padding(stored, tmp_path):
+    files = [encoded(speech(1, 48000, 2, seed=n), 48000, tmp_path / f"{n}.ogg", "-c:a", "libopus") for n in range(3)]
+    session = stored(format="ogg", sample_rate=48000, channels=2, chunk_mode="files")
+    session.add(files)
+    assert session.made().duration_seconds == 3.0
