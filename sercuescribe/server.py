@@ -50,6 +50,9 @@ class Server(uvicorn.Server):
         """Prepares the application, listens, and reports it."""
         await self._start()
         await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                logger.info("listening on %s", listening.getsockname())
         if self._ready_fd is not None:
             os.write(self._ready_fd, b"ready\n")
             os.close(self._ready_fd)

@@ -159,7 +159,7 @@ def _redis_socket() -> Path:
 
 
 REDIS_URL = _text("REDIS_URL", "")
-REDIS_SOCKET = _redis_socket()
+REDIS_SOCKET = Path() if REDIS_URL else _redis_socket()
 if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
     raise ImproperlyConfigured("REDIS_URL must begin with redis://, rediss:// or unix://.")
 _REDIS = REDIS_URL or f"unix://{REDIS_SOCKET}"

@@ -107,6 +107,7 @@ async def test_wrong_parameters_get_an_error_that_says_what_is_right_then_1008(s
     async with recorder(server.ws_url, **query) as client:
         assert client.greeting["code"] == code
         assert client.greeting["error"]
+        assert client.greeting["retryable"] is False
         assert client.greeting[key]
         assert await client.close_code() == 1008
 
@@ -141,6 +142,17 @@ async def test_another_path_is_refused_at_the_handshake(server):
     with pytest.raises(InvalidStatus) as caught:
         await connect(f"{server.ws_url}/api/ws/video")
     assert caught.value.response.status_code == 403
+
+
+async def test_pages_of_other_origins_are_refused_and_programs_are_not(tmp_path):
+    with Server(tmp_path / "data", ALLOWED_ORIGINS="https://clinic.example") as strict:
+        url = f"{strict.ws_url}/api/ws/audio"
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(url, origin="https://evil.example")
+        assert caught.value.response.status_code == 403
+        for origin in ("https://clinic.example", None):
+            async with connect(url, origin=origin) as socket:
+                assert json.loads(await socket.recv())["message"] == "Audio session created"
 
 
 async def test_a_trailing_slash_changes_nothing(server):

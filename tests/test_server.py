@@ -124,9 +124,9 @@ def test_it_serves_without_the_supervisor_on_an_address(environment):
     ) as process:
         try:
             assert process.stderr is not None
-            line = next(line for line in process.stderr if "Uvicorn running on" in line)
-            address = line.partition("http://")[2].split()[0]
-            with connect(f"ws://{address}/api/ws/audio") as websocket:
+            found = (re.search(r"listening on \('127\.0\.0\.1', (\d+)\)", line) for line in process.stderr)
+            port = next(match[1] for match in found if match)
+            with connect(f"ws://127.0.0.1:{port}/api/ws/audio") as websocket:
                 assert json.loads(websocket.recv())["message"] == "Audio session created"
         finally:
             process.terminate()

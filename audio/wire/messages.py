@@ -64,12 +64,16 @@ def answer(message: str, session_id: str, chunk_count: int, status: str, **more:
 
 
 def refusal(error: AudioError, session_id: str | None, chunk_count: int | None, status: str | None) -> str:
-    """Returns the text of an error; keys whose value is not known are left out."""
+    """Returns the text of an error; keys whose value is not known are left out.
+
+    `retryable` says whether the same may succeed over another connection.
+    """
     known = {"session_id": session_id, "chunk_count": chunk_count, "status": status}
     return json.dumps(
         {
             "error": error.detail,
             "code": error.code,
+            "retryable": error.retryable,
             **{key: value for key, value in known.items() if value is not None},
             **error.details,
         }
