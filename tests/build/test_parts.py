@@ -1,66 +1,22 @@
 """What browsers record: slices of WebM, Ogg and MP4, and the parts that reconnects make, become one recording."""
 
-import re
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from audio.build import routes
 from audio.build.concatenate import concatenate, rebuild
 from audio.build.store import folder
 from audio.media import ffmpeg
-from tests.sound import FFMPEG, cut, decoded, encoded, encoded_live, speech
+from tests.containers import VECTORS, duration_seconds, has_index, hashes, packets, timeline_seconds, vector
+from tests.sound import cut, decoded, encoded, encoded_live, speech
 
-VECTORS = Path(__file__).parent.parent / "vectors"
 FRAGMENTED = ("-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "500000")
 KINDS = ["webm-opus", "mp4-opus", "webm", "webm-pcm", "ogg", "mp4-aac"]
-
-
-def _told(*arguments: str) -> str:
-    return subprocess.run([FFMPEG, *arguments], capture_output=True, text=True, check=False).stderr
-
-
-def packets(path: Path) -> list[tuple[int, str]]:
-    """Each packet's time and hash, by FFmpeg alone."""
-    command = [FFMPEG, "-v", "error", "-i", str(path), "-c", "copy", "-f", "framemd5", "-"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    fields = [line.split(",") for line in lines if not line.startswith("#")]
-    return [(int(field[2]), field[5].strip()) for field in fields]
-
-
-def hashes(*paths: Path) -> list[str]:
-    return [packet for path in paths for _, packet in packets(path)]
-
-
-def duration_seconds(path: Path) -> float:
-    """What the container says, nothing decoded."""
-    match = re.search(r"Duration: (\d+):(\d+):([\d.]+)", _told("-hide_banner", "-i", str(path)))
-    assert match, "the container has no duration"
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
-
-
-def timeline_seconds(path: Path) -> float:
-    """From the first packet to the end of the last, whatever the header says."""
-    command = [FFMPEG, "-v", "error", "-i", str(path), "-c", "copy", "-f", "framemd5", "-"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    base = next(line.split(": ")[1] for line in lines if line.startswith("#tb 0"))
-    first, last = ([int(field) for field in line.split(",")[1:4]] for line in (lines[-len(packets(path))], lines[-1]))
-    return (last[1] + last[2] - first[1]) * int(base.split("/")[0]) / int(base.split("/")[1])
-
-
-def has_index(path: Path) -> bool:
-    """Whether a player finds any moment without reading the whole file."""
-    data = path.read_bytes()
-    if path.suffix == ".webm":
-        return b"\x1c\x53\xbb\x6b" in data
-    return path.suffix == ".ogg" or (0 < data.find(b"moov") < data.find(b"mdat") and b"moof" not in data)
 
 
 def slices(kind: str, seed: int = 1) -> tuple[str, list[bytes]]:
     """What a recorder sends: the format, and its messages."""
     if (VECTORS / kind).is_dir():
-        return kind.split("-")[0], [path.read_bytes() for path in sorted((VECTORS / kind).glob("*.bin"))]
+        return kind.split("-")[0], vector(kind)
     sound = speech(1.5, 48000, 2, seed)
     match kind:
         case "webm-pcm":
