@@ -155,7 +155,13 @@ def _redis_socket() -> Path:
     if len(os.fsencode(path)) <= _UNIX_SOCKET_MAX_BYTES:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"sercuescribe-{os.getuid()}-{digest}" / "redis.sock"
+    short = Path(tempfile.gettempdir()) / f"sercuescribe-{os.getuid()}-{digest}" / "redis.sock"
+    if len(os.fsencode(short)) > _UNIX_SOCKET_MAX_BYTES:
+        raise ImproperlyConfigured(
+            f"DATA_DIR and the temporary folder ({short.parent.parent}) are both too deep for a Unix socket:"
+            " set DATA_DIR or TMPDIR to a shorter path, or set REDIS_URL."
+        )
+    return short
 
 
 REDIS_URL = _text("REDIS_URL", "")
