@@ -1,0 +1,90 @@
+"""`manage.py rebuild`: on rows with the real queue, and as a command beside a running server."""
+
+import subprocess
+import sys
+import uuid
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from audio import dispatch
+from audio.models import AudioSession, Recording
+from tests.broker import requests_for
+from tests.client import Rest, recorder
+from tests.conftest import RunServer
+from tests.server import Server
+from tests.services import REPOSITORY
+
+with_rows = pytest.mark.django_db(transaction=True)
+
+
+def make_session(**fields) -> uuid.UUID:
+    parameters = {"sample_rate": 16000, "channels": 1, "format": "wav", "status": "completed", "total_chunks": 3}
+    session = AudioSession.objects.create(**parameters | fields)
+    Recording.objects.create(session=session, state="failed", error_code="chunk_damaged", chunks_done=2)
+    return session.pk
+
+
+def refusal(text: object) -> str:
+    with pytest.raises(CommandError) as caught:
+        call_command("rebuild", str(text))
+    assert caught.value.returncode == 1
+    return str(caught.value)
+
+
+@pytest.mark.database
+@with_rows
+@pytest.mark.parametrize("status", ["completed", "error"])
+def test_the_recording_is_forgotten_and_asked_for(status, capsys):
+    key = make_session(status=status)
+    call_command("rebuild", str(key))
+    recording = Recording.objects.get(pk=key)
+    assert (recording.state, recording.error_code, recording.chunks_done) == ("empty", "", 0)
+    assert requests_for(key) == [dispatch.CONCATENATE]
+    assert "from 3 chunks" in capsys.readouterr().out
+
+
+@with_rows
+@pytest.mark.parametrize("status", ["active", "paused"])
+def test_an_open_session_is_left_alone(status):
+    key = make_session(status=status)
+    assert refusal(key) == f"Session {key} is still {status}. Close it first."
+    assert Recording.objects.get(pk=key).state == "failed"
+    assert requests_for(key) == []
+
+
+@with_rows
+def test_a_session_without_chunks():
+    assert "has no chunks" in refusal(make_session(total_chunks=0))
+
+
+@with_rows
+def test_a_session_that_is_not_there():
+    unknown = uuid.uuid4()
+    assert refusal(unknown) == f"There is no session {unknown}."
+
+
+def test_what_is_no_id():
+    assert refusal("../../etc").startswith("'../../etc' is no id.")
+
+
+def run(server: Server, session_id: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(REPOSITORY / "manage.py"), "rebuild", session_id]
+    return subprocess.run(command, env=server.environment, cwd=REPOSITORY, capture_output=True, text=True)
+
+
+async def test_a_damaged_recording_is_made_again_by_a_running_server(run_server: RunServer):
+    server = run_server()
+    rest = Rest(server.url)
+    async with recorder(server.ws_url) as client:
+        await client.store(*[bytes([number]) * 3200 for number in range(1, 21)])
+        still_open = run(server, client.session_id)
+        assert (still_open.returncode, still_open.stderr.count("\n")) == (1, 1)
+        assert "is still active" in still_open.stderr
+        await client.close_session()
+    before = rest.download(client.session_id)
+    path = server.folder / "audio" / rest.session(client.session_id)["file_path"]
+    path.write_bytes(bytes(100))
+    done = run(server, client.session_id)
+    assert done.returncode == 0, done.stderr
+    assert rest.download(client.session_id) == before
