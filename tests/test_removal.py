@@ -175,7 +175,7 @@ def test_a_removal_that_was_cut_short_is_repeated(recorded, monkeypatch):
     def fail(session_id: uuid.UUID) -> None:
         raise OSError
 
-    with monkeypatch.context() as broken, pytest.raises(OSError):  # noqa: PT011 - it is this one
+    with monkeypatch.context() as broken, pytest.raises(OSError):
         broken.setattr("audio.build.store.delete_files", fail)
         upkeep.delete_session(doomed.session_id)
     upkeep.delete_session(doomed.session_id)

@@ -1,0 +1,421 @@
+"""The ingest of a process on a real event loop, with a real database and a real Redis.
+
+`Client` stands where `audio.consumers` stands: it has what the ingest needs of a connection and no socket. The last
+test goes through the door of a real server.
+"""
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from django.conf import settings as django_settings
+from django.db import connections
+
+from audio import dispatch, upkeep
+from audio.errors import DatabaseUnavailable
+from audio.ingest import events, process, sessions
+from audio.ingest.index import Accepted, Outcome, Producer
+from audio.ingest.process import Ingest
+from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
+from audio.wire.parameters import ConnectionRequest
+from tests.broker import requests_for
+from tests.client import Rest, recorder
+from tests.conftest import RunServer
+from tests.server import DEADLINE_SECONDS, POLL_SECONDS, eventually
+
+pytestmark = [pytest.mark.database]
+with_rows = pytest.mark.django_db(transaction=True)
+
+GROUP_KEY = f"sercuescribe:group:{events.GROUP}"
+
+
+@dataclass
+class Client:
+    """A connection as the ingest sees it, which notes what it is told."""
+
+    ingest: Ingest
+    opened: sessions.Opened
+    told: list[str] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    sent: int = 0
+    removed: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.connection_id: int = self.opened.connection_id
+        self.producer: Producer = self.opened.producer
+
+    def send(self, payload: bytes) -> None:
+        self.sent += 1
+        self.ingest.submit(self, payload)
+
+    def settle(self, size_bytes: int, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def wake(self) -> None:
+        """Leaves once it was sent away and has all its answers, as a real connection does."""
+        if "away" in self.told and len(self.outcomes) == self.sent and self.removed is None:
+            self.removed = asyncio.create_task(self.ingest.remove(self))
+
+    def session_closed(self) -> None:
+        self.told.append("closed")
+
+    def superseded(self) -> None:
+        self.told.append("superseded")
+
+    def go_away(self) -> None:
+        self.told.append("away")
+        self.wake()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Lets the event loop go on until the condition holds."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(POLL_SECONDS)
+
+
+@pytest.fixture(autouse=True)
+def closed_databases(monkeypatch):
+    """Closes the executor's connections to the database after each use: in the product they end with the process."""
+    real = process._with_database
+
+    def closing(function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return real(function, *arguments)
+        finally:
+            connections.close_all()
+
+    monkeypatch.setattr(process, "_with_database", closing)
+
+
+@pytest.fixture
+async def ingest(settings, tmp_path):
+    """A started ingest that beats ten times a second."""
+    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
+    settings.HEARTBEAT_SECONDS = 0.1
+    settings.COMMIT_GATHER_MS = 0
+    made = Ingest()
+    await made.started()
+    yield made
+    if not made.draining:
+        await made.drain()
+
+
+@pytest.fixture
+def connect(ingest):
+    """Opens a connection of this process: `await connect(session_id, source="mic")`."""
+
+    async def open_one(session_id: uuid.UUID | None = None, source: str | None = None) -> Client:
+        request = ConnectionRequest({}, source=source)
+        opened = await ingest.run(sessions.open_connection, request, session_id, ingest.process_id)
+        client = Client(ingest, opened)
+        ingest.add(client)
+        return client
+
+    return open_one
+
+
+def listeners() -> int:
+    """How many channels the layer sends the events to."""
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
+        return client.zcard(GROUP_KEY)
+
+
+async def deafen() -> None:
+    """Makes the channel layer lose every event from now on."""
+    await until(listeners)
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
+        client.delete(GROUP_KEY)
+
+
+def beats(ingest: Ingest) -> Any:
+    return IngestProcess.objects.filter(pk=ingest.process_id).values_list("heartbeat_at", flat=True).first()
+
+
+async def after_heartbeats(ingest: Ingest, count: int = 3) -> None:
+    """Returns after some more heartbeats: what they had to say was said."""
+    for _ in range(count):
+        last = await ingest.run(beats, ingest)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while await ingest.run(beats, ingest) == last:  # noqa: ASYNC110 - the database has no event
+                await asyncio.sleep(POLL_SECONDS)
+
+
+def open_elsewhere(session_id: uuid.UUID, source: str) -> sessions.Opened:
+    """Another process opens a connection."""
+    other = IngestProcess.objects.create(host="other", pid=1)
+    return sessions.open_connection(ConnectionRequest({}, source=source), session_id, other.pk)
+
+
+@with_rows
+async def test_a_process_is_registered_and_says_that_it_lives(ingest):
+    row = await ingest.run(IngestProcess.objects.get)
+    assert (row.pk, row.pid) == (ingest.process_id, os.getpid())
+    await after_heartbeats(ingest)
+    later = await ingest.run(IngestProcess.objects.get)
+    assert later.heartbeat_at > row.heartbeat_at
+    assert later.ready_at == row.ready_at
+
+
+@with_rows
+async def test_a_close_elsewhere_is_heard_at_once(ingest, connect, settings):
+    settings.HEARTBEAT_SECONDS = 3600
+    await after_heartbeats(ingest, 1)  # the wait that had begun before
+    client, bystander = await connect(), await connect()
+    await until(listeners)
+    await ingest.run(sessions.close_session, client.producer.session_id)
+    await until(lambda: client.told)
+    assert (client.told, bystander.told) == (["closed"], [])
+
+
+@with_rows
+async def test_a_take_over_elsewhere_is_heard_at_once(ingest, connect, settings):
+    settings.HEARTBEAT_SECONDS = 3600
+    await after_heartbeats(ingest, 1)
+    old = await connect(source="mic")
+    bystanders = [await connect(old.producer.session_id, source="desk"), await connect(old.producer.session_id)]
+    await until(listeners)
+    await ingest.run(open_elsewhere, old.producer.session_id, "mic")
+    await until(lambda: old.told)
+    assert (old.told, [each.told for each in bystanders]) == (["superseded"], [[], []])
+
+
+@with_rows
+async def test_a_close_that_the_channel_layer_lost_is_found_in_the_database(ingest, connect):
+    client, bystander = await connect(), await connect()
+    await deafen()
+    await ingest.run(sessions.close_session, client.producer.session_id)
+    await until(lambda: client.told)
+    await after_heartbeats(ingest)
+    assert set(client.told) == {"closed"}
+    assert bystander.told == []
+
+
+@with_rows
+async def test_a_take_over_that_the_channel_layer_lost_is_found_in_the_database(ingest, connect):
+    old = await connect(source="mic")
+    bystander = await connect(old.producer.session_id, source="desk")
+    await deafen()
+    await ingest.run(open_elsewhere, old.producer.session_id, "mic")
+    await until(lambda: old.told)
+    assert set(old.told) == {"superseded"}
+    assert bystander.told == []
+
+
+@with_rows
+async def test_without_a_channel_layer_sessions_open_close_and_are_found_closed(settings, tmp_path, ingest, connect):
+    """Redis is away: the ingest takes chunks all the same, and a close reaches it by the database."""
+    nowhere = {"hosts": [f"unix://{tmp_path}/redis.sock"], "prefix": "sercuescribe"}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": nowhere}}
+    second = Ingest()
+    await second.started()
+    opened = await second.run(sessions.open_connection, ConnectionRequest({}), None, second.process_id)
+    client = Client(second, opened)
+    second.add(client)
+    client.send(b"abcd")
+    await until(lambda: client.outcomes == [Accepted(1, 0)])
+    await second.run(sessions.close_session, opened.session.pk)
+    await until(lambda: client.told)
+    assert set(client.told) == {"closed"}
+    await second.drain()
+
+
+@with_rows
+async def test_a_process_that_was_taken_for_dead_puts_its_connections_back(ingest, connect):
+    named, unnamed, taken = await connect(source="mic"), await connect(), await connect(source="mic")
+    await deafen()
+    await ingest.run(_take_for_dead, taken.producer.session_id)
+    await until(lambda: taken.told)
+    await after_heartbeats(ingest)
+    assert (named.told, unnamed.told, set(taken.told)) == ([], [], {"superseded"})
+    rows = await ingest.run(_connections_of, ingest.process_id)
+    assert rows == {
+        (named.connection_id, named.producer.session_id, 1),
+        (unnamed.connection_id, unnamed.producer.session_id, 0),
+    }
+    named.send(b"ab")
+    await until(lambda: named.outcomes)
+    assert named.outcomes == [Accepted(1, 1)]
+
+
+@with_rows
+async def test_sessions_of_a_process_that_was_taken_for_dead_are_dropped_no_more(ingest, connect, settings):
+    settings.DISCONNECT_GRACE_SECONDS = 0
+    client = await connect()
+    await deafen()
+    await ingest.run(upkeep.forget_dead_processes)
+    await after_heartbeats(ingest)
+    swept = await ingest.run(upkeep.sweep)
+    assert swept.closed_sessions == 0
+    assert (await ingest.run(AudioSession.objects.get)).dropped_at is None
+
+
+@with_rows
+async def test_a_close_while_it_was_taken_for_dead_is_found(ingest, connect):
+    client = await connect()
+    await deafen()
+
+    def forget_and_close() -> None:
+        upkeep.forget_dead_processes()
+        sessions.close_session(client.producer.session_id)
+
+    await ingest.run(forget_and_close)
+    await until(lambda: client.told)
+    assert set(client.told) == {"closed"}
+
+
+def _take_for_dead(taken_session: uuid.UUID) -> None:
+    """What other hosts do to a process that is silent for too long: its rows go, and a source is taken over."""
+    upkeep.forget_dead_processes()
+    other = IngestProcess.objects.create(host="other", pid=1)
+    sessions.open_connection(ConnectionRequest({}, source="mic"), taken_session, other.pk)
+
+
+def _connections_of(process_id: uuid.UUID) -> set[tuple]:
+    return set(AudioConnection.objects.filter(process_id=process_id).values_list("pk", "session_id", "epoch"))
+
+
+@with_rows
+async def test_an_ended_connection_leaves_no_row_and_a_dropped_session(ingest, connect):
+    client = await connect()
+    await ingest.remove(client)
+    await ingest.remove(client)
+    assert await ingest.run(_connections_of, ingest.process_id) == set()
+    assert (await ingest.run(AudioSession.objects.get)).dropped_at is not None
+    await after_heartbeats(ingest)
+    assert client.told == []
+
+
+@with_rows
+async def test_draining_answers_everything_then_signs_off(ingest, connect):
+    clients = [await connect(source=f"mic-{number}") for number in range(5)]
+    for number in range(200):
+        for client in clients:
+            client.send(b"x" * number)
+    await ingest.drain()
+    for client in clients:
+        assert client.told == ["away"]
+        assert client.outcomes == [Accepted(number, number) for number in range(1, 201)]
+    assert ingest.in_flight_bytes == 0
+    left = await asyncio.to_thread(_left_behind)
+    assert left == {"processes": 0, "connections": 0, "dropped": 5, "chunks": 1000}
+
+
+def _left_behind() -> dict[str, int]:
+    try:
+        return {
+            "processes": IngestProcess.objects.count(),
+            "connections": AudioConnection.objects.count(),
+            "dropped": AudioSession.objects.filter(dropped_at__isnull=False).count(),
+            "chunks": AudioChunk.objects.count(),
+        }
+    finally:
+        connections.close_all()
+
+
+@with_rows
+async def test_a_client_that_never_leaves_does_not_hold_up_the_end(ingest, connect, monkeypatch):
+    monkeypatch.setattr(process, "_DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(Client, "wake", lambda self: None)
+    stuck = await connect()
+    stuck.send(b"ab")
+    await ingest.drain()
+    assert await asyncio.to_thread(_left_behind) == {"processes": 0, "connections": 0, "dropped": 1, "chunks": 1}
+
+
+@with_rows
+async def test_a_connection_that_comes_during_the_drain_is_sent_away(ingest, connect):
+    first = await connect()
+    first.wake = lambda: None
+    ending = asyncio.create_task(ingest.drain())
+    await until(lambda: first.told)
+    late = await connect()
+    assert late.told == ["away"]
+    await ingest.remove(first)
+    await ending
+
+
+@with_rows
+async def test_windows_are_asked_for_by_size(ingest, connect, settings):
+    settings.WINDOW_SECONDS = 3600
+    little, much = await connect(), await connect()
+    little.send(b"x" * 1000)
+    for _ in range(process.WINDOW_BYTES // 65536):
+        much.send(b"x" * 65536)
+    await until(lambda: requests_for(much.producer.session_id))
+    assert requests_for(much.producer.session_id) == [dispatch.CONCATENATE_LIVE]
+    assert requests_for(little.producer.session_id) == []
+
+
+@with_rows
+async def test_windows_are_asked_for_by_age_and_once(ingest, connect, settings):
+    settings.WINDOW_SECONDS = 0.1
+    silent, first = await connect(), await connect()
+    first.send(b"abcd")
+    await until(lambda: requests_for(first.producer.session_id))
+    second = await connect()
+    second.send(b"abcd")
+    await until(lambda: requests_for(second.producer.session_id))
+    assert requests_for(first.producer.session_id) == [dispatch.CONCATENATE_LIVE]
+    assert requests_for(silent.producer.session_id) == []
+
+
+@with_rows
+async def test_refused_chunks_ask_for_no_window(ingest, connect, settings):
+    settings.WINDOW_SECONDS = 0.1
+    closed, other = await connect(), await connect()
+    await ingest.run(AudioSession.objects.filter(pk=closed.producer.session_id).close)
+    closed.send(b"abcd")
+    await until(lambda: closed.outcomes)
+    other.send(b"abcd")
+    await until(lambda: requests_for(other.producer.session_id))
+    assert requests_for(closed.producer.session_id) == []
+
+
+@with_rows
+async def test_a_full_process_has_room_again_when_chunks_are_settled(ingest, connect, monkeypatch):
+    monkeypatch.setattr(process, "MAX_IN_FLIGHT_BYTES", 1000)
+    client = await connect()
+    assert ingest.has_room
+    client.send(b"x" * 1000)
+    assert not ingest.has_room
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await ingest.room()
+    assert ingest.in_flight_bytes == 0
+
+
+@with_rows
+async def test_a_failing_database_is_the_one_error_that_callers_see(ingest):
+    def broken() -> None:
+        AudioSource.objects.create(session_id=uuid.uuid4(), name=None)
+
+    with pytest.raises(DatabaseUnavailable):
+        await ingest.run(broken)
+    await after_heartbeats(ingest, 1)
+
+
+async def test_a_close_over_rest_reaches_the_websocket_while_redis_is_away(run_server: RunServer):
+    """The supervisor is stopped, so that it can't start another Redis: the heartbeat alone can bring the news."""
+    server = run_server(HEARTBEAT_SECONDS="0.3")
+    async with recorder(server.ws_url) as client:
+        await client.store(b"ab")
+        web, bundled = server.child("web"), server.child("redis")
+        server.process.send_signal(signal.SIGSTOP)
+        bundled.kill()
+        await asyncio.to_thread(eventually, lambda: bundled.status() == psutil.STATUS_ZOMBIE)
+        path = f"/api/audio/sessions/{client.session_id}/close"
+        answer = await asyncio.to_thread(Rest(server.url).http.post, path)
+        assert answer.status_code == 200
+        assert (await client.answer())["status"] == "completed"
+        assert await client.close_code() == 1000
+        assert web.is_running()
+    server.process.send_signal(signal.SIGCONT)
+    eventually(lambda: server.child("redis"))
+    assert server.stop() == 0
