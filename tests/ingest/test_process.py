@@ -248,7 +248,7 @@ async def test_a_process_that_was_taken_for_dead_puts_its_connections_back(inges
 @with_rows
 async def test_sessions_of_a_process_that_was_taken_for_dead_are_dropped_no_more(ingest, connect, settings):
     settings.DISCONNECT_GRACE_SECONDS = 0
-    client = await connect()
+    await connect()
     await deafen()
     await ingest.run(upkeep.forget_dead_processes)
     await after_heartbeats(ingest)
