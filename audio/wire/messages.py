@@ -38,7 +38,7 @@ def parse_text(text: str) -> Action:
     UnknownMessageType or UnknownAction.
     """
     try:
-        message = json.loads(text)
+        message = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidJson(valid_values=[{"type": "control", "action": action} for action in _ACTIONS]) from error
     kind = message.get("type") if isinstance(message, dict) else None
@@ -52,8 +52,14 @@ def parse_text(text: str) -> Action:
     return Action(action)
 
 
-def _short(value: Any) -> Any:
-    return value if value is None or isinstance(value, int | float) else str(value)[:100]
+def _refuse_constant(name: str) -> None:
+    """NaN and the infinities, which Python's parser takes, are no JSON (RFC 8259 section 6)."""
+    raise ValueError(name)
+
+
+def _short(value: Any) -> str | None:
+    """What was received, as text: a number can be one that JSON has no digits for, or has thousands."""
+    return None if value is None else str(value)[:100]
 
 
 def answer(message: str, session_id: str, chunk_count: int, status: str, **more: Any) -> str:

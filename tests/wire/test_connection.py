@@ -106,6 +106,10 @@ def test_answers_keep_the_order_of_the_messages():
         ('{"type": "control"}', "unknown_action", None),
         ('{"type": "control", "action": "stop"}', "unknown_action", "stop"),
         ('{"type": "control", "action": {"a": 1}}', "unknown_action", "{'a': 1}"),
+        ('{"type": NaN}', "invalid_json", None),
+        ('{"type": "control", "action": -Infinity}', "invalid_json", None),
+        ('{"type": 1e999}', "unknown_message_type", "inf"),
+        ('{"type": ' + "9" * 4000 + "}", "unknown_message_type", "9" * 100),
     ],
 )
 def test_text_that_is_not_understood_gets_an_error_and_the_connection_goes_on(text, code, received):
