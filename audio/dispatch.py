@@ -16,6 +16,13 @@ logger = logging.getLogger(__name__)
 
 CONCATENATE = "sercuescribe.concatenate"
 CONCATENATE_LIVE = "sercuescribe.concatenate_live"
+# Those whose state is in a row of their own, by their kind. What takes long goes to another queue (the setting
+# CELERY_TASK_ROUTES), so that it never delays the closing of sessions.
+BACKGROUND = {
+    "concatenate": "sercuescribe.concatenate_asked",
+    "transcode": "sercuescribe.transcode",
+    "waveform": "sercuescribe.waveform",
+}
 
 
 def concatenate(session_id: uuid.UUID) -> None:
@@ -32,6 +39,12 @@ def concatenate_live(session_ids: Sequence[uuid.UUID], expires_seconds: float) -
     A request that waits for `expires_seconds` is dropped, because a newer one is behind it.
     """
     _send(CONCATENATE_LIVE, [[str(session_id) for session_id in session_ids]], expires=expires_seconds)
+
+
+def background(task_id: uuid.UUID, kind: str, session_id: uuid.UUID, audio_format: str) -> None:
+    """Asks for the background task with that id, a row that says what there is to do, once that row is committed."""
+    arguments = [str(session_id), audio_format] if audio_format else [str(session_id)]
+    transaction.on_commit(lambda: _send(BACKGROUND[kind], arguments, task_id=str(task_id)))
 
 
 def _send(name: str, arguments: list[Any], **options: Any) -> None:

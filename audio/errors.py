@@ -15,7 +15,11 @@ AudioError
 │   ├── Overloaded          ├── TooManySessions     ├── StorageFull
 │   ├── DatabaseUnavailable └── JournalFailed
 ├── RecordingError          the recording can't be fetched in this state
-│   ├── RecordingEmpty      ├── RecordingBuilding   └── RecordingFailed
+│   ├── RecordingEmpty      ├── RecordingBuilding   ├── RecordingFailed
+│   └── RecordingNotReady
+├── TaskError               background work that was asked for
+│   ├── TaskNotFound        ├── TaskRunning         ├── TaskFailed
+│   └── TaskEnded
 └── MediaError              what was sent can't become the recording it should
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
     ├── ChunkDamaged        ├── MediaLimitExceeded  ├── FfmpegMissing
@@ -314,6 +318,53 @@ class RecordingFailed(RecordingError):
 
     code = "recording_failed"
     sentence = "The recording could not be made."
+
+
+class RecordingNotReady(RecordingError):
+    """Only a finished recording can be made into something else, and the session is not closed yet."""
+
+    code = "recording_not_ready"
+    sentence = "This is made of finished recordings: close the session first."
+
+
+class TaskError(AudioError):
+    """The state of a background task does not allow it."""
+
+    code = "task_state"
+    close_code = None
+    http_status = 409
+    sentence = "The task's state does not allow this."
+
+
+class TaskNotFound(TaskError):
+    """No background task has this id."""
+
+    code = "task_not_found"
+    http_status = 404
+    sentence = "There is no task with this id."
+
+
+class TaskRunning(TaskError):
+    """What was asked for is being made; details tell the `task_id`, its `status` and its `progress` from 0 to 1."""
+
+    code = "task_running"
+    http_status = 202
+    retryable = True
+    sentence = "This is being made; ask again in a moment."
+
+
+class TaskFailed(TaskError):
+    """What was asked for could not be made; details tell the `reason`. Asking by `POST /api/tasks` tries again."""
+
+    code = "task_failed"
+    sentence = "This could not be made."
+
+
+class TaskEnded(TaskError):
+    """The task has ended already and can't be revoked."""
+
+    code = "task_ended"
+    sentence = "The task has ended already."
 
 
 class MediaError(AudioError):

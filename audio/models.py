@@ -255,3 +255,104 @@ class Recording(models.Model):
 
     def __str__(self) -> str:
         return f"{self.session_id} {self.state}"
+
+
+class TaskKind(models.TextChoices):
+    """What can be asked for in the background."""
+
+    CONCATENATE = "concatenate"
+    TRANSCODE = "transcode"
+    WAVEFORM = "waveform"
+
+
+class TaskState(models.TextChoices):
+    """How far background work is; the last three are final."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REVOKED = "revoked"
+
+
+OPEN_TASK_STATES = (TaskState.PENDING, TaskState.RUNNING)
+
+
+class TaskQuerySet(models.QuerySet["BackgroundTask"]):
+    """Guarded transitions. Each returns how many tasks it moved: 0 means that another was first."""
+
+    def open(self) -> "TaskQuerySet":
+        """Tasks that wait or run."""
+        return self.filter(state__in=OPEN_TASK_STATES)
+
+    def start(self) -> int:
+        """pending or running -> running; a run that died left it running."""
+        return self.open().update(state=TaskState.RUNNING, progress=0.0, seconds_done=0.0, updated_at=timezone.now())
+
+    def tell(self, progress: float, seconds_done: float) -> int:
+        """How far a running one is."""
+        now = timezone.now()
+        running = self.filter(state=TaskState.RUNNING)
+        return running.update(progress=progress, seconds_done=seconds_done, updated_at=now)
+
+    def complete(self, **values: Any) -> int:
+        """running -> completed."""
+        now = timezone.now()
+        running = self.filter(state=TaskState.RUNNING)
+        return running.update(state=TaskState.COMPLETED, progress=1.0, ended_at=now, updated_at=now, **values)
+
+    def fail(self, code: str, detail: str) -> int:
+        """running -> failed."""
+        now = timezone.now()
+        return self.filter(state=TaskState.RUNNING).update(
+            state=TaskState.FAILED, ended_at=now, updated_at=now, error_code=code, error_detail=detail
+        )
+
+    def revoke(self) -> int:
+        """pending or running -> revoked; what runs sees it when it next tells how far it is."""
+        now = timezone.now()
+        return self.open().update(state=TaskState.REVOKED, is_current=False, ended_at=now, updated_at=now)
+
+
+class BackgroundTask(models.Model):
+    """Background work that somebody asked for, and the file that it made.
+
+    `id` is the Celery task's. At most one row stands for each thing that can be made of a session (`is_current`):
+    two that ask at once get the same row. A row that was revoked, failed and was asked for again, or whose
+    recording was made anew, stays as history.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    session = models.ForeignKey(AudioSession, models.CASCADE, related_name="tasks")
+    kind = models.CharField(max_length=11, choices=TaskKind.choices)
+    # Of a transcode; empty otherwise.
+    format = models.CharField(max_length=4, blank=True)
+    state = models.CharField(max_length=9, choices=TaskState.choices, default=TaskState.PENDING)
+    is_current = models.BooleanField(default=True)
+    progress = models.FloatField(default=0.0)
+    seconds_done = models.FloatField(default=0.0)
+    # Relative to the storage root.
+    file_name = models.CharField(max_length=200, blank=True)
+    size_bytes = models.BigIntegerField(null=True, blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error_detail = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TaskQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["session", "kind", "format"], name="task_current", condition=models.Q(is_current=True)
+            )
+        ]
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="task_newest"),
+            models.Index(fields=["updated_at"], name="task_open", condition=models.Q(state__in=["pending", "running"])),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} {self.kind} {self.format} {self.state}"

@@ -15,15 +15,24 @@ from django.db.models import Min, Q
 from django.utils import timezone
 
 from audio import dispatch, ingest
-from audio.build import store
+from audio.build import derive, store
 from audio.errors import SessionNotFound
 from audio.journal.files import Extent, erase
-from audio.models import AudioChunk, AudioSession, IngestProcess, Recording, RecordingState, SessionStatus
+from audio.models import (
+    AudioChunk,
+    AudioSession,
+    BackgroundTask,
+    IngestProcess,
+    Recording,
+    RecordingState,
+    SessionStatus,
+)
 
 DEAD_AFTER_HEARTBEATS = 4
 _ROWS_PER_STATEMENT = 1000
 _SESSIONS_PER_SWEEP = 500
 _REPEAT_AFTER = timedelta(seconds=30)
+_REPEAT_TASK_AFTER = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +42,15 @@ class Swept:
     dead_processes: int = 0
     closed_sessions: int = 0
     requested_recordings: int = 0
+    requested_tasks: int = 0
 
 
 def sweep() -> Swept:
-    """Forgets dead processes, closes what is overdue, asks for recordings that were not made; returns the counts."""
+    """Forgets dead processes, closes what is overdue, asks for recordings that were not made and for tasks that wait
+    for too long; returns the counts."""
     now = timezone.now()
     dead = forget_dead_processes(before=now - timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS))
-    return Swept(dead, _close_overdue(now), _request_recordings(now))
+    return Swept(dead, _close_overdue(now), _request_recordings(now), _request_tasks(now))
 
 
 def forget_dead_processes(before: datetime | None = None) -> int:
@@ -81,6 +92,18 @@ def _request_recordings(now: datetime) -> int:
     for key, updated_at in list(unfinished[:_SESSIONS_PER_SWEEP]):
         if Recording.objects.filter(pk=key, updated_at=updated_at).update(updated_at=now):
             dispatch.concatenate(key)
+            asked += 1
+    return asked
+
+
+def _request_tasks(now: datetime) -> int:
+    """Asks again for background tasks that nobody has touched for a while; one that waits in the queue, or runs, is
+    not done twice."""
+    quiet = BackgroundTask.objects.open().filter(updated_at__lt=now - _REPEAT_TASK_AFTER)
+    asked = 0
+    for task in list(quiet.order_by("updated_at")[:_SESSIONS_PER_SWEEP]):
+        if BackgroundTask.objects.filter(pk=task.pk, updated_at=task.updated_at).update(updated_at=now):
+            derive.request(task)
             asked += 1
     return asked
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
+from kombu import Exchange, Queue
 
 from audio.wire.parameters import CHANNELS, FORMATS, SAMPLE_RATES_HZ
 
@@ -192,7 +193,10 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # Who asks for a task never waits for a broker that is away: the sweep asks again.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "max_retries": 0}
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_IMPORTS = ("tasks.recordings",)
+CELERY_IMPORTS = ("tasks.recordings", "tasks.derived")
+# A worker that is not told otherwise takes both; `serve` runs one for each.
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived")]
+CELERY_TASK_ROUTES = {name: {"queue": "derived"} for name in ("sercuescribe.transcode", "sercuescribe.waveform")}
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 6 * 3600
@@ -269,6 +273,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "StatusEnum": "audio.models.SessionStatus",
+        "TaskStatusEnum": "audio.models.TaskState",
+        "FormatEnum": "audio.wire.parameters.FORMATS",
+        "TargetFormatEnum": "audio.media.plan.TARGETS",
+    },
 }
 
 LOGGING = {

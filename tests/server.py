@@ -28,7 +28,12 @@ TIED = (
     "import os, sys; from audio.management.lifeline import die_with_parent; die_with_parent(int(sys.argv[1]));"
     "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
 )
-ROLES = {"web": "sercuescribe.server", "worker": "celery", "redis": "redis-server"}
+ROLES = {
+    "web": "sercuescribe.server",
+    "worker": "--queues celery",
+    "deriver": "--queues derived",
+    "redis": "redis-server",
+}
 
 T = TypeVar("T")
 

@@ -168,6 +168,7 @@ def test_a_killed_supervisor_leaves_no_process(server):
 def test_a_killed_process_comes_back(server, role):
     before = server.child(role)
     before.kill()
+    eventually(lambda: not is_running(before))
     after = eventually(lambda: server.child(role))
     assert after.pid != before.pid
     eventually(lambda: server.read_log().count(f"the {'Redis' if role == 'redis' else role} process works") == 2)

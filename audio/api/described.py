@@ -8,10 +8,11 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework import serializers
 
 _SENTENCES = {
-    202: "Not ready yet: `recording_building`. Ask again after Retry-After seconds.",
+    202: "Not ready yet: `recording_building`, `task_running`. Ask again after Retry-After seconds.",
     400: "A parameter, a field or the id is not valid: `invalid_parameter`, `invalid_session_id`, `parse_error`.",
-    404: "There is no such session, or nothing to fetch: `session_not_found`, `recording_empty`.",
-    409: "The session's or the recording's state does not allow it; the code says why.",
+    404: "There is no such session or task, or nothing to fetch: `session_not_found`, `task_not_found`, "
+    "`recording_empty`.",
+    409: "The session's, the recording's or the task's state does not allow it; the code says why.",
     412: "If-Match or If-Unmodified-Since does not hold: `precondition_failed`.",
     413: "The request's body is too large: `message_too_large`.",
     415: "The body is neither JSON nor a form: `unsupported_media_type`.",

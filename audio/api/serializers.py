@@ -13,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from audio.build import store
+from audio.build.waveform import FULL_SCALE, Waveform
 from audio.errors import InvalidParameter
 from audio.ingest import default_parameters
 from audio.media import wav
@@ -213,6 +214,25 @@ class ChunkSerializer(serializers.ModelSerializer[AudioChunk]):
     @extend_schema_field({"type": "string", "nullable": True})
     def get_source(self, chunk: AudioChunk) -> str | None:
         return chunk.source.name or None
+
+
+class WaveformSerializer(serializers.Serializer[Waveform]):
+    """Peaks of a span of a recording; full scale is 1."""
+
+    sample_rate = serializers.IntegerField(help_text="Of the recording, in Hz.")
+    duration_seconds = serializers.FloatField(help_text="Of the recording, or of what is recorded so far.")
+    start_seconds = serializers.FloatField()
+    end_seconds = serializers.FloatField()
+    minimum = serializers.SerializerMethodField(help_text="The lowest sample of each point.")
+    maximum = serializers.SerializerMethodField(help_text="The highest sample of each point.")
+
+    @extend_schema_field(serializers.ListField(child=serializers.FloatField()))
+    def get_minimum(self, shown: Waveform) -> list[float]:
+        return [round(value / FULL_SCALE, 4) for value in shown.pairs[:, 0].tolist()]
+
+    @extend_schema_field(serializers.ListField(child=serializers.FloatField()))
+    def get_maximum(self, shown: Waveform) -> list[float]:
+        return [round(value / FULL_SCALE, 4) for value in shown.pairs[:, 1].tolist()]
 
 
 def recording_of(session: AudioSession) -> Recording:

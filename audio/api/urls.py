@@ -25,6 +25,7 @@ urlpatterns = [
     *both(f"{_SESSION}/close", views.SessionClose, "session-close"),
     *both(f"{_SESSION}/chunks", views.ChunkList, "session-chunks"),
     *both(f"{_SESSION}/audio", views.SessionAudio, "session-audio"),
+    *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
     *both("health", health.Health, "health"),
     *both("health/ready", health.Ready, "health-ready"),
     *both("api/schema", SpectacularAPIView, "schema"),

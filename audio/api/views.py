@@ -12,9 +12,10 @@ from uuid import UUID
 
 from django.db import connection
 from django.db.models import QuerySet
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics, status
 from rest_framework.exceptions import NotAcceptable, ValidationError
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -37,10 +38,13 @@ from audio.api.serializers import (
     CreatedSessionSerializer,
     NewSessionSerializer,
     SessionSerializer,
+    WaveformSerializer,
     recording_of,
 )
-from audio.build.store import servable
+from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
+from audio.build import derive, store, waveform
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
+from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -200,7 +204,10 @@ class AnythingAccepted(DefaultContentNegotiation):
 
 
 class SessionAudio(SessionView):
-    """The recording of a session; while the session is live, what is recorded so far."""
+    """The recording of a session; while the session is live, what is recorded so far.
+
+    Another format than its own is made when it is first asked for.
+    """
 
     content_negotiation_class = AnythingAccepted
     query_parameters = ("format",)
@@ -210,7 +217,12 @@ class SessionAudio(SessionView):
         described.download(),
         *(202, 400, 404, 409, 412, 416, 503),
         parameters=[
-            OpenApiParameter("format", OpenApiTypes.STR, description="The recording's own format."),
+            OpenApiParameter(
+                "format",
+                OpenApiTypes.STR,
+                description=f"The recording's own, which is the default, or {', '.join(TARGETS)}. Another than its own "
+                "is made in the background when it is first asked for: 202 `task_running` until then.",
+            ),
             OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="`bytes=0-1023`"),
         ],
     )
@@ -224,20 +236,57 @@ class SessionAudio(SessionView):
     def _answer(self) -> HttpResponseBase:
         session = self.session()
         recording = recording_of(session)
-        self._check_format(recording.format or session.format)
-        found = servable(session, recording)
+        own = recording.format or session.format
+        asked = self._asked_format(own)
+        found = store.servable(session, recording) if asked == own else derive.servable(session, asked)
         _release_database()
         return ranged_response(self.request._request, found)
 
-    def _check_format(self, own: str) -> None:
+    def _asked_format(self, own: str) -> str:
         asked = self.request.query_params.get("format", own)
-        if asked != own:
+        valid = list(dict.fromkeys([own, *TARGETS]))
+        if asked not in valid:
             raise InvalidParameter(
-                f"The recording's format is {own}, not {asked[:64]!r}.",
+                f"The recording can be had as {', '.join(valid)}, not as {asked[:64]!r}.",
                 parameter="format",
                 received=asked[:64],
-                valid_values=[own],
+                valid_values=valid,
             )
+        return asked
+
+
+class SessionWaveform(SessionView):
+    """The waveform of a recording: for each of so many points the lowest and the highest sample.
+
+    It is computed in the background when it is first asked for; while samples are being recorded, it is that of
+    what is recorded so far.
+    """
+
+    content_negotiation_class = AnythingAccepted
+    query_parameters = ("points", "start", "end", "format")
+
+    @described.session_operation(
+        "Fetch the waveform",
+        {
+            (200, "application/json"): WaveformSerializer,
+            (200, "image/svg+xml"): OpenApiResponse(OpenApiTypes.STR, description="The picture."),
+        },
+        *(202, 400, 404, 409, 503),
+        parameters=[
+            OpenApiParameter("points", OpenApiTypes.INT, description=f"At most so many: 1 to {MAX_POINTS}; {POINTS}."),
+            OpenApiParameter("start", OpenApiTypes.DOUBLE, description="In seconds; 0."),
+            OpenApiParameter("end", OpenApiTypes.DOUBLE, description="In seconds; the end of the recording."),
+            OpenApiParameter("format", OpenApiTypes.STR, enum=WAVEFORM_FORMATS, description="`json`, or a picture."),
+        ],
+    )
+    def get(self, request: Request, session_id: str) -> HttpResponseBase:
+        span = WaveformSpan.parse(request.query_params)
+        session = self.session()
+        shown = derive.waveform_of(session, recording_of(session), span.points, span.start_seconds, span.end_seconds)
+        headers = {"Cache-Control": "private, no-cache"}
+        if span.format == "svg":
+            return HttpResponse(waveform.svg(shown), content_type="image/svg+xml", headers=headers)
+        return Response(WaveformSerializer(shown).data, headers=headers)
 
 
 def _release_database() -> None:

@@ -52,6 +52,7 @@ def rebuild(session_id: uuid.UUID) -> None:
         carry={}, progress=0.0, file_name="", size_bytes=None, duration_seconds=None, sha256="", ready_at=None,
         error_code="", error_detail="", failed_sequence=None, updated_at=timezone.now(),
     )  # fmt: skip
+    store.forget_derived(session_id)
 
 
 def _run(session_id: uuid.UUID) -> bool:

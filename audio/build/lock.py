@@ -15,7 +15,13 @@ LOCK_NAME = "lock"
 @contextlib.contextmanager
 def session_lock(session_id: uuid.UUID) -> Iterator[bool]:
     """Gives whether the session's lock is ours until the end of the block; it never waits."""
-    path = folder(session_id) / LOCK_NAME
+    with file_lock(folder(session_id) / LOCK_NAME) as is_ours:
+        yield is_ours
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[bool]:
+    """Gives whether the lock on the file, made if it is not there, is ours until the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:

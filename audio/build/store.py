@@ -19,9 +19,10 @@ from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
 from audio.media import wav
 from audio.media.plan import FORMATS
 from audio.media.wav import PcmFormat
-from audio.models import AudioSession, Recording, RecordingState
+from audio.models import OPEN_TASK_STATES, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
 
 FOLDER = "sessions"
+DERIVED_FOLDER = "derived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def _ready(session: AudioSession, recording: Recording) -> Servable:
         head=b"",
         size_bytes=recording.size_bytes or 0,
         content_type=FORMATS[recording.format].content_type,
-        etag=_etag(recording.file_name, recording.size_bytes, at),
+        etag=etag(recording.file_name, recording.size_bytes, at),
         download_name=f"{session.id}.{recording.format}",
         modified_at=at,
     )
@@ -105,14 +106,15 @@ def _snapshot(session: AudioSession, recording: Recording) -> Servable:
         head=head,
         size_bytes=recording.master_bytes,
         content_type=FORMATS[audio_format].content_type,
-        etag=_etag(recording.master_name, recording.master_bytes, None),
+        etag=etag(recording.master_name, recording.master_bytes, None),
         download_name=f"{session.id}-live.{audio_format}",
         modified_at=recording.updated_at,
     )
 
 
-def _etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
-    """A file of a session never changes below a committed length, so name and length tell its bytes."""
+def etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
+    """Returns the strong validator of a file of a session: it never changes below a committed length, so that its
+    name, its length and when it was finished tell its bytes."""
     digest = hashlib.sha256(f"{name} {size_bytes} {at.isoformat() if at else 'live'}".encode()).hexdigest()
     return f'"{digest[:32]}"'
 
@@ -127,3 +129,11 @@ def delete_files(session_id: uuid.UUID) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                 raise
+
+
+def forget_derived(session_id: uuid.UUID) -> None:
+    """Forgets and deletes what was made of a session's recording, because that will be another; stops what runs."""
+    made = BackgroundTask.objects.filter(session=session_id, is_current=True).exclude(kind=TaskKind.CONCATENATE)
+    made.filter(state__in=OPEN_TASK_STATES).revoke()
+    made.update(is_current=False)
+    shutil.rmtree(folder(session_id) / DERIVED_FOLDER, ignore_errors=True)

@@ -14,8 +14,9 @@ from audio.media.frames import PartDescription
 WINDOW_BYTES = 4 << 20
 WINDOW_CHUNKS = 4096
 DECODE_SECONDS = 30
-# pydub holds a window's samples several times over: what says too little of its length goes another way.
-DECODE_LIMIT_SECONDS = 120
+# pydub holds a window's samples several times over: what says too little of its length, or that it is larger than
+# this, goes another way.
+DECODE_BYTES = 16 << 20
 _OUTPUT = ("-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
 
 
@@ -97,9 +98,14 @@ def _goes_with(before: PartDescription, part: PartDescription) -> bool:
 
 def is_batchable(description: PartDescription | None) -> bool:
     """Whether a part may share a run with others: it says what it is, is 16 bits deep and not long."""
-    if description is None or description.bits > 16:
+    if description is None or description.bits > 16 or not description.channels:
         return False
-    return 0 < description.sample_frames <= DECODE_SECONDS * description.sample_rate
+    return 0 < description.sample_frames <= _most_frames(description)
+
+
+def _most_frames(description: PartDescription) -> int:
+    """The sample frames of such parameters that one run may decode."""
+    return min(DECODE_SECONDS * description.sample_rate, DECODE_BYTES // (2 * description.channels))
 
 
 def windows(parts: Sequence[Part]) -> Iterator[list[Part]]:
@@ -119,7 +125,7 @@ def windows(parts: Sequence[Part]) -> Iterator[list[Part]]:
 def _fits(before: PartDescription | None, part: PartDescription | None, frames: int) -> bool:
     if before is None or part is None or not (is_batchable(before) and is_batchable(part)):
         return False
-    return _goes_with(before, part) and frames + part.sample_frames <= DECODE_SECONDS * part.sample_rate
+    return _goes_with(before, part) and frames + part.sample_frames <= _most_frames(part)
 
 
 def expected_frames(window: Sequence[Part]) -> int:
@@ -128,19 +134,26 @@ def expected_frames(window: Sequence[Part]) -> int:
     return sum(frames) if all(frames) else 0
 
 
-def concat_list(names: Sequence[str]) -> str:
-    """Takes relative file names of ours; returns the ffconcat list of them."""
-    return "ffconcat version 1.0\n" + "".join(f"file {name}\n" for name in names)
+def concat_list(audio_format: str, names: Sequence[str]) -> str:
+    """Takes relative file names of ours, of files in that format; returns the ffconcat list of them.
+
+    FFmpeg looks for itself what each of them is: one that is a list again is not followed.
+    """
+    of_that_kind = f"option format_whitelist {FORMATS[audio_format].demuxer_names}\n"
+    return "ffconcat version 1.0\n" + "".join(f"file {name}\n{of_that_kind}" for name in names)
 
 
-def batch_input(audio_format: str) -> list[str]:
-    """What stands before the input of a run over an ffconcat list: the one demuxer behind it, its decoders."""
+def batch_input(audio_format: str, window: Sequence[Part]) -> list[str]:
+    """What stands before the input of a run over a window's ffconcat list: the one demuxer behind it, its decoders,
+    and how much of it is read at most, whatever the files really hold."""
     plan = FORMATS[audio_format]
+    seconds = sum(part.description.sample_frames / part.description.sample_rate for part in window if part.description)
     # Any error ends the run: what FFmpeg conceals in a list of files would be audio lost without a word.
     return [
         *("-xerror", "-err_detect", "crccheck+explode"),
-        *("-t", str(DECODE_LIMIT_SECONDS)),
+        *("-t", f"{seconds + 1:.3f}"),
         *_whitelist(f"concat,{plan.demuxer_names}", plan.decoders),
+        *("-safe", "0"),
     ]
 
 
@@ -205,3 +218,37 @@ def encode(audio_format: str, path: str, output: str, encoding: str) -> list[str
     # 24-bit FLAC is made from 32-bit samples with eight zeros.
     deep = ["-sample_fmt", "s32"] if audio_format == "flac" and encoding in ("s24le", "s32le") else []
     return [*_input("wav", path), *_OUTPUT, "-c:a", *plan.encoder, *deep, "-f", plan.muxer, "-y", f"file:{output}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A format that a recording can be had in besides its own: how FFmpeg writes it."""
+
+    muxer: tuple[str, ...]
+    encoder: tuple[str, ...]
+    content_type: str
+
+
+TARGETS = {
+    "wav": Target(("wav", "-rf64", "auto"), (), "audio/wav"),
+    "mp3": Target(("mp3",), ("libmp3lame", "-q:a", "2"), "audio/mpeg"),
+    "flac": Target(("flac",), ("flac",), "audio/flac"),
+    "aac": Target(("adts",), ("aac",), "audio/aac"),
+    "m4a": Target(("mp4", "-movflags", "+faststart"), ("aac",), "audio/mp4"),
+    "opus": Target(("ogg",), ("libopus",), "audio/ogg"),
+}
+_FLAC_DEPTHS = {
+    "s24le": ("-sample_fmt", "s32", "-bits_per_raw_sample", "24"),
+    # Beyond 24 bits FFmpeg's encoder calls itself experimental; what it writes is exact (RFC 9639 allows 32).
+    "s32le": ("-sample_fmt", "s32", "-bits_per_raw_sample", "32", "-strict", "experimental"),
+    "f32le": ("-sample_fmt", "s32", "-bits_per_raw_sample", "24"),
+}
+
+
+def transcode(source: str, path: str, target: str, output: str, encoding: str) -> list[str]:
+    """Arguments to make a file of format `source`, whose samples are as deep as `encoding`, into a `target`."""
+    plan = TARGETS[target]
+    encoder = plan.encoder or (f"pcm_{encoding}",)
+    depth = _FLAC_DEPTHS.get(encoding, ("-sample_fmt", "s16")) if target == "flac" else ()
+    made = ["-c:a", *encoder, *depth, "-f", *plan.muxer, "-y", f"file:{output}"]
+    return [*_input(source, path), *_OUTPUT, *made]

@@ -37,6 +37,9 @@ def test_the_document_is_valid_and_made_without_a_warning(tmp_path):
         "/api/audio/sessions/{session_id}/audio",
         "/api/audio/sessions/{session_id}/chunks",
         "/api/audio/sessions/{session_id}/close",
+        "/api/audio/sessions/{session_id}/waveform",
+        "/api/tasks",
+        "/api/tasks/{task_id}",
         "/health",
         "/health/ready",
     ]

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from argparse import ArgumentParser
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Command(BaseCommand):
     def _supervise(self, supervisor: Supervisor, listener: socket.socket) -> None:
         try:
             supervisor.start(*_redis(), within_seconds=START_SECONDS)
-            supervisor.start(_worker(), _web(listener), within_seconds=START_SECONDS)
+            supervisor.start(_worker(), _deriver(), _web(listener), within_seconds=START_SECONDS)
         except StartFailed as error:
             raise CommandError(str(error)) from None
         if not supervisor.stopping:
@@ -130,13 +131,22 @@ def _redis() -> list[Program]:
 
 
 def _worker() -> Program:
-    options = ["--concurrency", str(settings.WORKER_CONCURRENCY), "--loglevel", settings.LOG_LEVEL]
-    features = ["--pool", "prefork", "--without-gossip", "--without-mingle"]
+    return _celery("worker", "celery", settings.WORKER_CONCURRENCY, _before_worker)
+
+
+def _deriver() -> Program:
+    """Other formats and waveforms, one at a time: a long one never keeps a closed session waiting."""
+    return _celery("deriver", "derived", 1, lambda: None)
+
+
+def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]) -> Program:
+    options = ["--queues", queue, "--hostname", f"{name}@%h", "--concurrency", str(concurrency)]
+    features = ["--loglevel", settings.LOG_LEVEL, "--pool", "prefork", "--without-gossip", "--without-mingle"]
     return Program(
-        name="worker",
+        name=name,
         arguments=[sys.executable, "-m", "celery", "-A", "sercuescribe", "--quiet", "worker", *options, *features],
         stop=WORKER_STOP,
-        prepare=_before_worker,
+        prepare=prepare,
     )
 
 

@@ -1,0 +1,316 @@
+"""What is made of a recording when somebody asks: other formats and the waveform, each once.
+
+    pending --run--> running --complete--> completed
+        \\__revoke______|____fail_________> revoked, failed
+
+A request is a row (`BackgroundTask`); two at once get the same one. A run holds an flock in a folder of its own,
+which goes when it ends, and commits only while its row says `running`: a revoked run sees that when it next tells
+how far it is, at most about a second later, and its FFmpeg is killed.
+"""
+
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from django.db import IntegrityError, transaction
+
+from audio import dispatch
+from audio.build import concatenate, store, waveform
+from audio.build.lock import LOCK_NAME, file_lock
+from audio.build.store import Servable
+from audio.build.waveform import Waveform
+from audio.errors import (
+    AudioError,
+    RecordingNotReady,
+    SessionBusy,
+    SessionNotFound,
+    TaskEnded,
+    TaskFailed,
+    TaskNotFound,
+    TaskRunning,
+)
+from audio.journal.files import sync_folder
+from audio.media import ffmpeg, frames, plan, wav
+from audio.models import (
+    AudioSession,
+    BackgroundTask,
+    Recording,
+    RecordingState,
+    TaskKind,
+    TaskState,
+)
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_SECONDS = 1.0
+_DETAIL_CHARACTERS = 500
+_HEAD_BYTES = 1 << 20
+_ATTEMPTS = 5
+
+
+class Revoked(Exception):
+    """The row does not say `running` any more: the run may commit nothing."""
+
+
+def ask(session: AudioSession, kind: TaskKind, audio_format: str = "", again: bool = False) -> BackgroundTask:
+    """Takes a session, what to make of it, and the format of a transcode; returns the task that makes it, or has.
+
+    Asked twice, made once. One that failed is tried anew if `again`. Raises RecordingNotReady, or what
+    `store.servable` raises, where there is no finished recording to make it of; SessionNotFound.
+    """
+    if kind != TaskKind.CONCATENATE:
+        _require_ready(session)
+    for _ in range(_ATTEMPTS):
+        current = BackgroundTask.objects.filter(session=session, kind=kind, format=audio_format, is_current=True)
+        task = current.first()
+        if task is not None and again and task.state == TaskState.FAILED:
+            current.filter(pk=task.pk).update(is_current=False)
+            task = None
+        if task is None:
+            task = _new(session, kind, audio_format)
+        if task is not None:
+            return task
+    raise SessionNotFound(session_id=str(session.pk))
+
+
+def _require_ready(session: AudioSession) -> None:
+    recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
+    if recording.state == RecordingState.LIVE:
+        raise RecordingNotReady
+    store.servable(session, recording)
+
+
+def _new(session: AudioSession, kind: TaskKind, audio_format: str) -> BackgroundTask | None:
+    """Inserts a row and asks for its task; None if another request was first, or the session is gone."""
+    try:
+        with transaction.atomic():
+            task = BackgroundTask.objects.create(session=session, kind=kind, format=audio_format)
+    except IntegrityError:
+        return None
+    request(task)
+    return task
+
+
+def request(task: BackgroundTask) -> None:
+    """Asks the broker for a task that has a row."""
+    dispatch.background(task.pk, task.kind, task.session_id, task.format)
+
+
+def find(task_id: str) -> BackgroundTask:
+    """Returns the task with that id; raises TaskNotFound."""
+    try:
+        key = uuid.UUID(task_id)
+    except ValueError:
+        raise TaskNotFound(task_id=task_id[:64]) from None
+    task = BackgroundTask.objects.select_related("session__recording").filter(pk=key).first()
+    if task is None:
+        raise TaskNotFound(task_id=task_id[:64])
+    return task
+
+
+def revoke(task_id: str) -> None:
+    """Revokes a task that waits or runs; a second time is no error. Raises TaskNotFound or TaskEnded.
+
+    The request alone is revoked of a concatenation: every recording is made.
+    """
+    task = find(task_id)
+    if not BackgroundTask.objects.filter(pk=task.pk).revoke() and find(task_id).state != TaskState.REVOKED:
+        raise TaskEnded(task_id=str(task.pk))
+
+
+def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tuple[BackgroundTask, Path]:
+    """Asks for what can be made of a session; returns its task and its file.
+
+    Raises what `ask` raises; TaskRunning while it is made and TaskFailed if it could not be.
+    """
+    task = ask(session, kind, audio_format)
+    match task.state:
+        case TaskState.COMPLETED:
+            return task, store.root() / task.file_name
+        case TaskState.FAILED:
+            raise TaskFailed(
+                f"This could not be made: {task.error_detail}", task_id=str(task.pk), reason=task.error_code
+            )
+        case _:
+            raise TaskRunning(task_id=str(task.pk), status=task.state, progress=round(task.progress, 3))
+
+
+def servable(session: AudioSession, audio_format: str) -> Servable:
+    """Takes a session and another format than its recording's; returns the file in it, or raises as `file_of` does."""
+    task, path = file_of(session, TaskKind.TRANSCODE, audio_format)
+    at = task.ended_at or task.updated_at
+    return Servable(
+        path=path,
+        head=b"",
+        size_bytes=task.size_bytes or 0,
+        content_type=plan.TARGETS[audio_format].content_type,
+        etag=store.etag(task.file_name, task.size_bytes, at),
+        download_name=f"{session.pk}.{audio_format}",
+        modified_at=at,
+    )
+
+
+def waveform_of(
+    session: AudioSession, recording: Recording, points: int, start_seconds: float, end_seconds: float | None
+) -> Waveform:
+    """Takes a session, its recording and a span of it; returns at most `points` peaks of that span.
+
+    While samples are being recorded, those of what is concatenated so far. Raises what `file_of` raises.
+    """
+    span = (points, start_seconds, end_seconds)
+    if recording.state == RecordingState.LIVE and recording.master_encoding:
+        return _scanned(session, recording, *span)
+    _, path = file_of(session, TaskKind.WAVEFORM)
+    shown = waveform.read(path, *span)
+    if waveform.is_near(shown, points) and _samples_path(recording) is not None:
+        return _scanned(session, recording, *span)
+    return shown
+
+
+def _scanned(
+    session: AudioSession, recording: Recording, points: int, start_seconds: float, end_seconds: float | None
+) -> Waveform:
+    pcm = store.master_format(session, recording.master_encoding)
+    data_bytes = max(0, recording.master_bytes - wav.HEADER_BYTES)
+    return waveform.scan(store.root() / recording.master_name, pcm, data_bytes, points, start_seconds, end_seconds)
+
+
+def _samples_path(recording: Recording) -> Path | None:
+    """The WAV master, where there is one."""
+    path = store.root() / recording.master_name
+    return path if recording.master_encoding and path.exists() else None
+
+
+def run(task_id: uuid.UUID) -> None:
+    """Does the task with that id, unless it has ended, is gone, or another run is at it.
+
+    A fault of the media, or of the recording's state, makes it `failed`; any other error, and every one that may
+    pass by itself, is raised, and the same call may succeed later.
+    """
+    task = BackgroundTask.objects.select_related("session").filter(pk=task_id).first()
+    if task is None:
+        return
+    work = store.folder(task.session_id) / store.DERIVED_FOLDER / str(task_id)
+    try:
+        with file_lock(work / LOCK_NAME) as is_ours:
+            if is_ours:
+                _begin(task, work)
+    finally:
+        # Deleted meanwhile: what this run has put there again goes too.
+        if not AudioSession.objects.filter(pk=task.session_id).exists():
+            store.delete_files(task.session_id)
+
+
+def _begin(task: BackgroundTask, work: Path) -> None:
+    row = BackgroundTask.objects.filter(pk=task.pk)
+    try:
+        if row.start():
+            _MAKERS[TaskKind(task.kind)](task, work)
+    except Revoked:
+        logger.info("task %s of %s was revoked", task.pk, task.session_id)
+    except AudioError as error:
+        if error.retryable:
+            raise
+        logger.warning("task %s of %s failed: %s %s", task.pk, task.session_id, error.code, error.detail)
+        row.fail(error.code, error.detail[:_DETAIL_CHARACTERS])
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _teller(task: BackgroundTask, total_seconds: float) -> Callable[[float], None]:
+    """Returns what writes the seconds done into the row, at most once a second, and raises Revoked."""
+    told_at = time.monotonic()
+
+    def tell(seconds: float) -> None:
+        nonlocal told_at
+        now = time.monotonic()
+        if now - told_at < _PROGRESS_SECONDS:
+            return
+        told_at = now
+        progress = min(1.0, seconds / total_seconds) if total_seconds else 0.0
+        if not BackgroundTask.objects.filter(pk=task.pk).tell(progress, seconds):
+            raise Revoked
+
+    return tell
+
+
+def _ready_recording(task: BackgroundTask) -> Recording:
+    _require_ready(task.session)
+    return Recording.objects.get(pk=task.session_id)
+
+
+def _transcode(task: BackgroundTask, work: Path) -> None:
+    recording = _ready_recording(task)
+    audio_format, path, encoding = source(recording)
+    output = work / f"{task.pk}.{task.format}"
+    arguments = plan.transcode(audio_format, str(path), task.format, str(output), encoding)
+    seconds = ffmpeg.run(arguments, work, on_seconds=_teller(task, recording.duration_seconds or 0.0))
+    _keep(task, output, seconds)
+
+
+def source(recording: Recording) -> tuple[str, Path, str]:
+    """Takes a ready recording; returns what is best made into something else: its format, its file, and the encoding
+    of its samples. That is the master of samples where one was kept, else the recording itself."""
+    master = _samples_path(recording)
+    if master is not None:
+        return "wav", master, recording.master_encoding
+    path = store.root() / recording.file_name
+    return recording.format, path, _flac_encoding(path) if recording.format == "flac" else "s16le"
+
+
+def _flac_encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        info = frames.flac_stream_info(file.read(_HEAD_BYTES))
+    bits = info.bits if info else 16
+    return "s16le" if bits <= 16 else "s24le" if bits <= 24 else "s32le"
+
+
+def _waveform(task: BackgroundTask, work: Path) -> None:
+    recording = _ready_recording(task)
+    audio_format, path, encoding = source(recording)
+    output = work / f"{task.pk}.peaks"
+    tell = _teller(task, recording.duration_seconds or 0.0)
+    seconds = waveform.write(waveform.samples_of(audio_format, path, encoding, work), output, tell)
+    _keep(task, output, seconds)
+
+
+def _keep(task: BackgroundTask, output: Path, seconds: float) -> None:
+    """Makes the file durable, gives it its place, and commits it."""
+    final = store.folder(task.session_id) / store.DERIVED_FOLDER / output.name
+    with output.open("rb") as file:
+        os.fsync(file.fileno())
+        size_bytes = os.fstat(file.fileno()).st_size
+    output.replace(final)
+    for folder in (final.parent, final.parent.parent):
+        sync_folder(folder)
+    name = f"{store.folder_name(task.session_id)}/{store.DERIVED_FOLDER}/{final.name}"
+    row = BackgroundTask.objects.filter(pk=task.pk)
+    if not row.complete(file_name=name, size_bytes=size_bytes, seconds_done=seconds):
+        final.unlink(missing_ok=True)
+        raise Revoked
+
+
+def _concatenate(task: BackgroundTask, work: Path) -> None:
+    concatenate.concatenate(task.session_id)
+    session = AudioSession.objects.select_related("recording").filter(pk=task.session_id).first()
+    if session is None:
+        raise Revoked
+    row, recording = BackgroundTask.objects.filter(pk=task.pk), session.recording
+    if recording.state == RecordingState.FAILED:
+        row.fail(recording.error_code, recording.error_detail)
+        return
+    if session.total_chunks and not session.is_open and recording.state != RecordingState.READY:
+        # Another run is at it.
+        raise SessionBusy
+    row.complete(is_current=False)
+
+
+_MAKERS: dict[TaskKind, Callable[[BackgroundTask, Path], None]] = {
+    TaskKind.CONCATENATE: _concatenate,
+    TaskKind.TRANSCODE: _transcode,
+    TaskKind.WAVEFORM: _waveform,
+}

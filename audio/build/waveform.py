@@ -1,0 +1,218 @@
+"""The waveform of a recording: the lowest and the highest sample of each stretch, at every zoom.
+
+A file of peaks is computed once, in one pass and bounded memory: a header, then levels of pairs of int16 (lowest,
+highest; of all channels together). A pair of the first level covers BASE_FRAMES sample frames, one of each next
+level FACTOR times as many, so that any zoom reads a few thousand pairs. Where a WAV file is there, nearer zooms and
+what is recorded so far come from its samples.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from audio.errors import MasterDamaged
+from audio.media import convert, ffmpeg, plan, wav
+from audio.media.wav import PcmFormat, Samples, WavReader
+
+Pairs = npt.NDArray[np.int16]
+
+BASE_FRAMES = 256
+FACTOR = 16
+_LEVELS = 4
+# Where a point has so many pairs at least, its borders are off by less than a quarter of its width.
+_PAIRS_PER_POINT = 4
+_HEADER = struct.Struct("<8sIQ4x")
+_MAGIC = b"SCPEAKS1"
+_PAIR_BYTES = 4
+_BLOCK_BYTES = 1 << 20
+FULL_SCALE = 32767
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """Peaks of `start_seconds` to `end_seconds`: one row a point, the lowest and the highest sample, -32767 to 32767.
+
+    `duration_seconds` and `sample_rate` (Hz) are the recording's.
+    """
+
+    sample_rate: int
+    duration_seconds: float
+    start_seconds: float
+    end_seconds: float
+    pairs: Pairs
+
+
+def samples_of(audio_format: str, path: Path, encoding: str, work: Path) -> Iterator[Samples]:
+    """Gives the samples of a whole recording, block by block, at its own rate and channels; `work` is FFmpeg's
+    folder. Raises what FFmpeg's runs raise."""
+    reader = WavReader(PcmFormat("s16le", 16000, 1), "stream")
+    for block in _wav_blocks(path) if audio_format == "wav" else _decoded(audio_format, path, encoding, work):
+        yield from reader.feed(block)
+
+
+def _wav_blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def _decoded(audio_format: str, path: Path, encoding: str, work: Path) -> Iterator[bytes]:
+    bits = 16 if encoding == "s16le" else 24
+    return ffmpeg.output_of(plan.decode(audio_format, str(path), bits), work)
+
+
+def _peaks(samples: Iterable[Samples], frames: int) -> Iterator[tuple[Pairs, Samples]]:
+    """Gives the pairs of stretches of so many frames as they become complete, at the end the rest, each with the
+    block that completed them."""
+    held: convert.Frames | None = None
+    block: Samples | None = None
+    for block in samples:
+        rows = convert.decode(block)
+        extremes = np.stack([rows.min(axis=1), rows.max(axis=1)], axis=1)
+        extremes = extremes if held is None else np.concatenate([held, extremes])
+        whole = len(extremes) // frames * frames
+        yield _reduced(extremes[:whole].reshape(-1, frames, 2)), block
+        held = extremes[whole:]
+    if held is not None and block is not None and len(held):
+        yield _reduced(held.reshape(1, -1, 2)), block
+
+
+def _reduced(stretches: convert.Frames) -> Pairs:
+    pairs = np.stack([stretches[:, :, 0].min(axis=1), stretches[:, :, 1].max(axis=1)], axis=1)
+    scaled: Pairs = np.rint(np.clip(pairs, -1, 1) * FULL_SCALE).astype("<i2")
+    return scaled
+
+
+def write(samples: Iterable[Samples], output: Path, tell: Callable[[float], None]) -> float:
+    """Writes the peaks of a recording's samples to `output`; returns the recording's length in seconds.
+
+    `tell` is called with the seconds done so far.
+    """
+    total, rate = 0, 0
+    with output.open("wb") as file:
+        file.write(bytes(_HEADER.size))
+        counted = _counted(samples)
+        for pairs, block in _peaks(counted.blocks(), BASE_FRAMES):
+            file.write(pairs.tobytes())
+            total, rate = counted.frames, block.format.sample_rate
+            tell(total / rate)
+        file.flush()
+        _add_levels(file, output, total)
+        file.seek(0)
+        file.write(_HEADER.pack(_MAGIC, rate or 1, total))
+    return total / rate if rate else 0.0
+
+
+@dataclass(slots=True)
+class _counted:  # noqa: N801 - a wrapper, used like a function
+    samples: Iterable[Samples]
+    frames: int = 0
+
+    def blocks(self) -> Iterator[Samples]:
+        for block in self.samples:
+            self.frames += len(block.data) // block.format.frame_bytes
+            if block.data:
+                yield block
+
+
+def _add_levels(file: IO[bytes], path: Path, total_frames: int) -> None:
+    for level in range(1, _LEVELS):
+        count, offset = _level(level - 1, total_frames)
+        step = _BLOCK_BYTES // FACTOR * FACTOR
+        for first in range(0, count, step):
+            below = _read(path, offset, first, min(count, first + step))
+            file.write(_joined(below, np.arange(0, len(below), FACTOR)).tobytes())
+        file.flush()
+
+
+def _level(level: int, total_frames: int) -> tuple[int, int]:
+    """Returns how many pairs a level has, and where in the file they begin."""
+    offset, frames = _HEADER.size, BASE_FRAMES
+    for _ in range(level):
+        offset += -(-total_frames // frames) * _PAIR_BYTES
+        frames *= FACTOR
+    return -(-total_frames // frames), offset
+
+
+def _read(path: Path, offset: int, first: int, last: int) -> Pairs:
+    with path.open("rb") as file:
+        file.seek(offset + first * _PAIR_BYTES)
+        data = file.read(max(0, last - first) * _PAIR_BYTES)
+    return np.frombuffer(data, dtype="<i2").reshape(-1, 2)
+
+
+def _joined(pairs: Pairs, edges: npt.NDArray[np.intp]) -> Pairs:
+    """Takes pairs and where among them each new one begins; returns those."""
+    lowest, highest = np.minimum.reduceat(pairs[:, 0], edges), np.maximum.reduceat(pairs[:, 1], edges)
+    return np.stack([lowest, highest], axis=1)
+
+
+def read(path: Path, points: int, start_seconds: float, end_seconds: float | None) -> Waveform:
+    """Takes a file of peaks and a span of the recording; returns at most `points` peaks of it.
+
+    There are fewer where the span holds fewer pairs of the first level. Raises MasterDamaged if it is no such file.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+    if len(head) < _HEADER.size or not head.startswith(_MAGIC):
+        raise MasterDamaged("The file of peaks is damaged.")
+    _, rate, total = _HEADER.unpack(head)
+    start, end = _span(total, rate, start_seconds, end_seconds)
+    frames, level = BASE_FRAMES, 0
+    while level + 1 < _LEVELS and frames * FACTOR * points * _PAIRS_PER_POINT <= end - start:
+        frames, level = frames * FACTOR, level + 1
+    _, offset = _level(level, total)
+    pairs = _read(path, offset, start // frames, -(-end // frames))
+    if len(pairs) > points:
+        pairs = _joined(pairs, np.arange(points) * len(pairs) // points)
+    return Waveform(rate, total / rate, start / rate, end / rate, pairs)
+
+
+def _span(total: int, rate: int, start_seconds: float, end_seconds: float | None) -> tuple[int, int]:
+    end = total if end_seconds is None else min(total, round(end_seconds * rate))
+    return min(end, round(start_seconds * rate)), end
+
+
+def is_near(shown: Waveform, points: int) -> bool:
+    """Whether a span shows more than the first level holds, so that its samples are better read themselves."""
+    return (shown.end_seconds - shown.start_seconds) * shown.sample_rate < points * BASE_FRAMES
+
+
+def scan(
+    path: Path, pcm: PcmFormat, data_bytes: int, points: int, start_seconds: float, end_seconds: float | None
+) -> Waveform:
+    """Takes a WAV master, the format and the length of its samples, and a span; returns at most `points` peaks of it,
+    read from the samples themselves, block by block."""
+    total, rate = data_bytes // pcm.frame_bytes, pcm.sample_rate
+    start, end = _span(total, rate, start_seconds, end_seconds)
+    frames = max(1, -(-(end - start) // points))
+    found = [pairs for pairs, _ in _peaks(_range(path, pcm, start, end), frames)]
+    pairs = np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int16)
+    return Waveform(rate, total / rate, start / rate, end / rate, pairs)
+
+
+def _range(path: Path, pcm: PcmFormat, start: int, end: int) -> Iterator[Samples]:
+    step = max(1, _BLOCK_BYTES // pcm.frame_bytes)
+    with path.open("rb") as file:
+        file.seek(wav.HEADER_BYTES + start * pcm.frame_bytes)
+        for first in range(start, end, step):
+            data = file.read(min(step, end - first) * pcm.frame_bytes)
+            yield Samples(pcm, data[: len(data) // pcm.frame_bytes * pcm.frame_bytes])
+
+
+def svg(shown: Waveform) -> str:
+    """Returns the waveform as an SVG picture (SVG 1.1) that fits any width."""
+    points, count = shown.pairs.astype(int), max(1, len(shown.pairs))
+    upper = [f"{number},{-high}" for number, (_, high) in enumerate(points)]
+    lower = [f"{number},{-low}" for number, (low, _) in reversed(list(enumerate(points)))]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {-FULL_SCALE} {max(1, count - 1)} {2 * FULL_SCALE}"'
+        ' preserveAspectRatio="none" width="100%" height="120" role="img" aria-label="Waveform">'
+        f'<polygon points="{" ".join(upper + lower)}" fill="#2a6f97" stroke="#2a6f97" stroke-width="1"'
+        ' vector-effect="non-scaling-stroke"/></svg>\n'
+    )

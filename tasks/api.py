@@ -1,0 +1,221 @@
+"""REST over background tasks: ask for one, see how far it is, list them, revoke one."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db import models
+from django.db.models import QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, extend_schema_view
+from rest_framework import generics, serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from audio import ingest
+from audio.api import described
+from audio.api.paging import CheckedCursorPagination
+from audio.api.queries import find_session
+from audio.api.views import CheckedView
+from audio.build import derive
+from audio.errors import InvalidParameter
+from audio.media.plan import TARGETS
+from audio.models import BackgroundTask, RecordingState, TaskKind, TaskState
+
+_RECEIVED_CHARACTERS = 64
+RETRY_AFTER_SECONDS = 1
+
+
+class OneOf(serializers.ChoiceField):
+    """One of several words. Raises InvalidParameter, with the valid values, for any other."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str) or data not in self.choices:
+            valid = list(self.choices)
+            raise InvalidParameter(
+                f"{self.field_name} must be one of {', '.join(valid)}.",
+                parameter=self.field_name,
+                received=str(data)[:_RECEIVED_CHARACTERS],
+                valid_values=valid,
+            )
+        return data
+
+
+class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
+    """What is asked for: `transcode` makes the recording in another format, `waveform` its peaks, `concatenate`
+    brings the recording as far as its chunks allow, which also happens by itself."""
+
+    task = OneOf(TaskKind.choices)
+    session_id = serializers.CharField(max_length=_RECEIVED_CHARACTERS)
+    format = OneOf([(name, name) for name in TARGETS], required=False, help_text="Of a transcode, which needs it.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
+        if unknown:
+            name = min(unknown)[:_RECEIVED_CHARACTERS]
+            raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(self.fields))
+        if (attrs["task"] == TaskKind.TRANSCODE) != ("format" in attrs):
+            sentence = "A transcode needs a format; no other task takes one."
+            raise InvalidParameter(sentence, parameter="format", valid_values=list(TARGETS))
+        return attrs
+
+
+class TaskErrorSerializer(serializers.Serializer[BackgroundTask]):
+    """Why it failed."""
+
+    detail = serializers.CharField(source="error_detail")
+    code = serializers.CharField(source="error_code")
+
+
+class TaskResultSerializer(serializers.Serializer[Any]):
+    """Where what was made can be fetched."""
+
+    url = serializers.URLField()
+    size_bytes = serializers.IntegerField(allow_null=True)
+
+
+class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
+    """A background task."""
+
+    task_id = serializers.UUIDField(source="id", read_only=True)
+    task = serializers.ChoiceField(TaskKind.choices, source="kind", read_only=True)
+    session_id = serializers.UUIDField(read_only=True)
+    format = serializers.SerializerMethodField(help_text="Of a transcode; else null.")
+    status = serializers.ChoiceField(TaskState.choices, source="state", read_only=True)
+    progress = serializers.SerializerMethodField(help_text="From 0 to 1.")
+    percent = serializers.SerializerMethodField(help_text="The same, from 0 to 100.")
+    seconds_done = serializers.FloatField(read_only=True, help_text="Seconds of audio that are done.")
+    result = serializers.SerializerMethodField(help_text="What was made, while it is there; else null.")
+    error = serializers.SerializerMethodField(help_text="Why, if `status` is `failed`; else null.")
+
+    class Meta:
+        model = BackgroundTask
+        fields = [
+            *("task_id", "task", "session_id", "format", "status", "progress", "percent", "seconds_done"),
+            *("result", "error", "created_at", "ended_at"),
+        ]
+        read_only_fields = fields
+
+    @extend_schema_field({"type": "string", "nullable": True})
+    def get_format(self, task: BackgroundTask) -> str | None:
+        return task.format or None
+
+    def get_progress(self, task: BackgroundTask) -> float:
+        if task.kind == TaskKind.CONCATENATE and task.state == TaskState.RUNNING:
+            return round(task.session.recording.progress, 3)
+        return round(task.progress, 3)
+
+    def get_percent(self, task: BackgroundTask) -> float:
+        return round(100 * self.get_progress(task), 1)
+
+    @extend_schema_field(TaskResultSerializer(allow_null=True))
+    def get_result(self, task: BackgroundTask) -> dict[str, Any] | None:
+        if task.state != TaskState.COMPLETED:
+            return None
+        request = self.context.get("request")
+        if task.kind == TaskKind.CONCATENATE:
+            url = reverse("session-audio", [task.session_id], request=request)
+            recording = task.session.recording
+            return {"url": url, "size_bytes": recording.size_bytes} if _is_fetchable(recording.state) else None
+        if not task.is_current:
+            return None
+        if task.kind == TaskKind.WAVEFORM:
+            return {"url": reverse("session-waveform", [task.session_id], request=request), "size_bytes": None}
+        url = reverse("session-audio", [task.session_id], request=request)
+        return {"url": f"{url}?{urlencode({'format': task.format})}", "size_bytes": task.size_bytes}
+
+    @extend_schema_field(TaskErrorSerializer(allow_null=True))
+    def get_error(self, task: BackgroundTask) -> dict[str, Any] | None:
+        return TaskErrorSerializer(task).data if task.state == TaskState.FAILED else None
+
+
+def _is_fetchable(state: str) -> bool:
+    return state in (RecordingState.LIVE, RecordingState.READY)
+
+
+class TaskPages(CheckedCursorPagination):
+    """Tasks, newest first."""
+
+    page_size = 50
+    max_page_size = 500
+    ordering = ("-created_at", "-id")
+
+    def check_position(self, text: str) -> None:
+        models.DateTimeField().clean(text, None)
+
+
+def _shown(request: Request, task_id: str) -> dict[str, Any]:
+    shown: dict[str, Any] = TaskSerializer(derive.find(task_id), context={"request": request}).data
+    return shown
+
+
+@extend_schema_view(
+    get=extend_schema(
+        summary="List background tasks, newest first",
+        tags=["tasks"],
+        parameters=[OpenApiParameter("session_id", OpenApiTypes.UUID, description="Of this session alone.")],
+        responses={200: TaskSerializer(many=True), **described.answers(400, 503)},
+    ),
+    post=extend_schema(
+        summary="Ask for a background task",
+        tags=["tasks"],
+        request=NewTaskSerializer,
+        responses={202: TaskSerializer, **described.answers(400, 404, 409, 413, 415, 503)},
+    ),
+)
+class TaskList(CheckedView, generics.ListAPIView[BackgroundTask]):
+    """The tasks that were asked for. What is there, or is being made, is not made again: its task is the answer."""
+
+    queryset = BackgroundTask.objects.select_related("session__recording")
+    pagination_class = TaskPages
+    filter_backends = []
+    query_parameters = ("cursor", "page_size", "session_id")
+
+    def get_serializer_class(self) -> type[Any]:
+        return NewTaskSerializer if self.request.method == "POST" else TaskSerializer
+
+    def get_queryset(self) -> QuerySet[BackgroundTask]:
+        found = super().get_queryset()
+        if "session_id" in self.request.query_params:
+            return found.filter(session=ingest.parse_session_id(self.request.query_params["session_id"]))
+        return found
+
+    def post(self, request: Request) -> Response:
+        asked = NewTaskSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        wanted = asked.validated_data
+        session = find_session(ingest.parse_session_id(wanted["session_id"]))
+        task = derive.ask(session, TaskKind(wanted["task"]), wanted.get("format", ""), again=True)
+        location = reverse("task-detail", [task.pk], request=request)
+        headers = {"Location": location, "Retry-After": str(RETRY_AFTER_SECONDS)}
+        return Response(_shown(request, str(task.pk)), status=status.HTTP_202_ACCEPTED, headers=headers)
+
+
+_TASK_ID = [OpenApiParameter("task_id", OpenApiTypes.UUID, OpenApiParameter.PATH)]
+
+
+@extend_schema_view(
+    get=extend_schema(
+        summary="Show a background task",
+        tags=["tasks"],
+        parameters=_TASK_ID,
+        responses={200: TaskSerializer, **described.answers(404, 503)},
+    ),
+    delete=extend_schema(
+        summary="Revoke a background task that waits or runs",
+        tags=["tasks"],
+        parameters=_TASK_ID,
+        responses={200: TaskSerializer, **described.answers(404, 409, 503)},
+    ),
+)
+class TaskDetail(CheckedView):
+    """One background task and how far it is."""
+
+    serializer_class = TaskSerializer
+
+    def get(self, request: Request, task_id: str) -> Response:
+        return Response(_shown(request, task_id))
+
+    def delete(self, request: Request, task_id: str) -> Response:
+        derive.revoke(task_id)
+        return Response(_shown(request, task_id))

@@ -1,0 +1,133 @@
+"""Peaks at every zoom, against the samples themselves."""
+
+import tracemalloc
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from audio.build import concatenate, derive, store, waveform
+from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
+from audio.media.wav import PcmFormat, Samples
+from audio.models import Recording, TaskKind
+from tests.sound import cut, decoded, encoded, speech
+
+RATE = 16000
+
+
+def recorded(stored, samples, **parameters):
+    session = stored(format="wav", channels=samples.shape[1], **parameters)
+    session.add(cut(samples.tobytes(), 64000))
+    session.made()
+    return session.session
+
+
+def shown(session, points, start=0.0, end=None):
+    return derive.waveform_of(session, Recording.objects.get(pk=session.pk), points, start, end)
+
+
+def computed(session):
+    derive.run(derive.ask(session, TaskKind.WAVEFORM).pk)
+
+
+def covers(pairs, samples, first_frame, last_frame, slack_frames):
+    """Whether each pair is that of its share of the span, give or take so many frames at its borders."""
+    edges = np.linspace(first_frame, last_frame, len(pairs) + 1).astype(int)
+    for (low, high), first, last in zip(pairs, edges, edges[1:], strict=False):
+        inner = samples[first + slack_frames : last - slack_frames]
+        outer = samples[max(0, first - slack_frames) : last + slack_frames]
+        if low < outer.min() - 1 or high > outer.max() + 1:
+            return False
+        if len(inner) and (low > inner.min() + 1 or high < inner.max() - 1):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("points", "start", "end"), [(1000, 0, None), (7, 0, None), (100, 3, 29.5), (50, 10, 10.01)])
+def test_each_point_is_that_of_its_samples(stored, channels, points, start, end):
+    samples = speech(40, channels=channels)
+    session = recorded(stored, samples)
+    with pytest.raises(TaskRunning):
+        shown(session, points, start, end)
+    computed(session)
+    found = shown(session, points, start, end)
+    first, last = round(start * RATE), round((end or 40) * RATE)
+    assert (found.sample_rate, found.duration_seconds, found.start_seconds) == (RATE, 40, start)
+    assert points / 2 < len(found.pairs) <= points
+    # A point is off by a quarter of its width at most, or by a pair of the first level.
+    slack_frames = max(256, (last - first) // points // 4) if last - first > 256 * points else 4
+    assert covers(found.pairs, samples, first, last, slack_frames + 4)
+
+
+def test_nothing_loud_is_lost_at_any_zoom(stored):
+    samples = np.zeros((40 * RATE, 1), dtype="<i2")
+    samples[123_456] = 32767
+    samples[500_001] = -32767
+    session = recorded(stored, samples)
+    computed(session)
+    for points in (1, 10, 100, 1000, 10_000):
+        pairs = shown(session, points).pairs
+        assert (pairs[:, 1] == 32766).sum() + (pairs[:, 1] == 32767).sum() == 1
+        assert pairs[:, 0].min() <= -32765
+
+
+def test_a_compressed_recording_is_decoded_once(stored, tmp_path):
+    data = encoded(speech(20), RATE, tmp_path / "speech.mp3")
+    session = stored(format="mp3")
+    session.add(cut(data, 4000))
+    session.made()
+    computed(session.session)
+    found = shown(session.session, 100)
+    samples = np.frombuffer(decoded(session.path), dtype="<i2")
+    assert found.duration_seconds == len(samples) / RATE
+    assert covers(found.pairs, samples, 0, len(samples), 600)
+
+
+def test_a_live_session_shows_what_is_concatenated(stored):
+    session = stored(format="wav")
+    samples = speech(4)
+    for part in (samples[: 2 * RATE], samples[2 * RATE :]):
+        session.add([part.tobytes()])
+        concatenate.concatenate(session.session.pk)
+        found = shown(session.session, 50)
+        done = session.session.total_chunks * 2
+        assert found.duration_seconds == done
+        assert covers(found.pairs, samples, 0, done * RATE, 20)
+
+
+def test_a_live_compressed_session_has_to_be_closed_first(stored, tmp_path):
+    session = stored(format="mp3")
+    session.add(cut(encoded(speech(5), RATE, tmp_path / "speech.mp3"), 4000))
+    concatenate.concatenate(session.session.pk)
+    with pytest.raises(RecordingNotReady):
+        shown(session.session, 50)
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    pcm, block = PcmFormat("s16le", 96000, 2), speech(2, 96000, 2).tobytes()
+
+    def peak_bytes(count):
+        tracemalloc.start()
+        waveform.write((Samples(pcm, block) for _ in range(count)), tmp_path / "peaks", lambda _: None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert peak_bytes(40) < 1.2 * peak_bytes(4)
+
+
+def test_a_damaged_file_of_peaks_is_told(tmp_path):
+    (tmp_path / "peaks").write_bytes(b"something else, long enough")
+    with pytest.raises(MasterDamaged):
+        waveform.read(tmp_path / "peaks", 10, 0, None)
+
+
+def test_the_picture_is_svg_also_of_nothing(stored):
+    session = recorded(stored, speech(2))
+    computed(session)
+    for start in (0, 100):
+        picture = ElementTree.fromstring(waveform.svg(shown(session, 20, start)))
+        assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(picture[0].attrib["points"].split()) == (40 if start == 0 else 0)
+    assert store.folder(session.pk).exists()
