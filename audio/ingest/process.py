@@ -80,6 +80,7 @@ class Ingest:
         self.in_flight_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, LiveConnection] = {}
+        self._ended: set[int] = set()
         self._waiting: dict[uuid.UUID, _Waiting] = {}
         self._room = asyncio.Event()
         self._room.set()
@@ -128,11 +129,20 @@ class Ingest:
             connection.go_away()
 
     async def remove(self, connection: LiveConnection) -> None:
-        """A connection has ended; its row goes."""
+        """A connection has ended; its row goes, with a later heartbeat if the database is away."""
         if self._connections.pop(connection.connection_id, None) is not None and not self.draining:
-            await self.run(sessions.release_connection, connection.connection_id)
+            await self._release(connection.connection_id)
         if not self._connections:
             self._empty.set()
+
+    async def _release(self, connection_id: int) -> None:
+        try:
+            await self.run(sessions.release_connection, connection_id)
+        except DatabaseUnavailable as error:
+            logger.warning("the end of a connection is left to the next heartbeat: %s", error)
+            self._ended.add(connection_id)
+        else:
+            self._ended.discard(connection_id)
 
     def submit(self, connection: LiveConnection, payload: bytes) -> None:
         """Hands a chunk to the committer; its outcome comes through `connection.settle`."""
@@ -220,6 +230,8 @@ class Ingest:
                 connection.session_closed()
             for connection in self._present(superseded):
                 connection.superseded()
+            for connection_id in list(self._ended):
+                await self._release(connection_id)
 
     def _present(self, keys: Iterable[int]) -> list[LiveConnection]:
         return [connection for key in keys if (connection := self._connections.get(key)) is not None]

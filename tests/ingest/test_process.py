@@ -16,7 +16,7 @@ import psutil
 import pytest
 import redis
 from django.conf import settings as django_settings
-from django.db import connections
+from django.db import OperationalError, connections
 
 from audio import dispatch, upkeep
 from audio.errors import DatabaseUnavailable
@@ -291,6 +291,25 @@ async def test_an_ended_connection_leaves_no_row_and_a_dropped_session(ingest, c
     assert (await ingest.run(AudioSession.objects.get)).dropped_at is not None
     await after_heartbeats(ingest)
     assert client.told == []
+
+
+@with_rows
+async def test_a_connection_that_ends_while_the_database_is_away_leaves_no_row_either(ingest, connect, monkeypatch):
+    client = await connect()
+    release, failures = sessions.release_connection, []
+
+    def away_at_first(connection_id: int) -> None:
+        if not failures:
+            failures.append(connection_id)
+            raise OperationalError("away")
+        release(connection_id)
+
+    monkeypatch.setattr(sessions, "release_connection", away_at_first)
+    await ingest.remove(client)
+    assert failures == [client.connection_id]
+    await after_heartbeats(ingest)
+    assert await ingest.run(_connections_of, ingest.process_id) == set()
+    assert (await ingest.run(AudioSession.objects.get)).dropped_at is not None
 
 
 @with_rows
