@@ -33,7 +33,8 @@ demo: $(BASE)
 	@exec $(PYTHON) manage.py demo $(if $(FILE),--file "$(FILE)")
 
 bench: $(DEV)
-	@exec $(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench
+	@exec $(PYTHON) -m tests.bench.concatenation
 
 # pytest comes last, so that its closing line does.
 test: lint

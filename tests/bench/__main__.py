@@ -1,4 +1,4 @@
-"""`make bench`: the first four figures of the design, each beside its yardstick in the same run.
+"""`make bench`: what a chunk costs on its way in, each figure beside its yardstick in the same run.
 
 The server is the product as `make run` starts it, on SQLite with its own Redis and worker; its CPU is read from
 outside, as the operating system accounts it to the web process. The yardstick is a bare ASGI application on the
@@ -27,6 +27,7 @@ import uvloop
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from tests.bench.load import Client, Measured, binary_frame, connect_all, settle, stream
+from tests.bench.say import say
 from tests.server import Server, eventually
 
 CHUNK_BYTES = 3200
@@ -159,11 +160,6 @@ def concatenation_cpu_ms(folder: Path, minutes: int = 10) -> float:
     subprocess.run(command, cwd=folder, check=True)
     after = os.times()
     return 1000 * (after.children_user + after.children_system - before.children_user - before.children_system)
-
-
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 async def _in_turn(bare: tuple[str, psutil.Process], ours: tuple[str, psutil.Process], rounds: int, seconds: float):
