@@ -8,6 +8,7 @@ MPEG audio: ISO/IEC 11172-3 section 2.4.1 and the Xing/Info header with LAME's e
 ADTS: ISO/IEC 14496-3 section 1.A.2. FLAC: RFC 9639 sections 8.2 and 9.1.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,6 +19,11 @@ _ADTS_RATES_HZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000,
 _INFO_BYTES = 200
 _TOTAL_MASK = (1 << 36) - 1
 _LAME_TAGS = (b"LAME", b"Lavf", b"Lavc")
+# Where a frame or a tag begins, or may begin with what the next bytes will be.
+_BEGINNING = re.compile(rb"\xff|ID3|ID?\Z")
+_FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")
+# Checks of a whole frame at most, of what looks like the last one: a true header is rarely imitated by chance.
+_MOST_FLAC_CHECKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class FrameCounter:
         """Counts what was held because more could have followed."""
         data, at = self.held, self.skip_bytes
         self.held = b""
-        while at + 4 <= len(data):
+        while at + (4 if self.audio_format == "mp3" else 7) <= len(data):
             at = self._frame(data, at)
 
     def _frame(self, data: bytes, at: int) -> int:
@@ -125,11 +131,11 @@ class FrameCounter:
         """Reads the Info frame that may come first; returns whether it was one."""
         if self.audio_format != "mp3" or self.declared_samples or not is_info_frame(frame):
             return False
-        at = max(frame.find(b"Xing"), frame.find(b"Info"))
+        at = max(frame.find(b"Xing", 0, 42), frame.find(b"Info", 0, 42))
         if at < 0:
             self.declared_samples = int.from_bytes(frame[50:54], "big") * self._samples_of(frame)
             return True
-        flags = frame[at + 7]
+        flags = int.from_bytes(frame[at + 4 : at + 8], "big")
         self.declared_samples = int.from_bytes(frame[at + 8 : at + 12], "big") * self._samples_of(frame)
         lame = at + 8 + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
         if frame[lame : lame + 4] in _LAME_TAGS:
@@ -140,8 +146,8 @@ class FrameCounter:
 
 def _next_of(data: bytes, at: int) -> int:
     """Where the next frame or tag may begin: the end, if nowhere."""
-    found = [place for place in (data.find(b"\xff", at), data.find(b"ID3", at)) if place >= 0]
-    return min(found, default=len(data))
+    found = _BEGINNING.search(data, at)
+    return found.start() if found else len(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +261,7 @@ def _flac_frame_end(frame: bytes, info: StreamInfo) -> int:
 
 def _candidates(tail: bytes) -> Iterator[int]:
     """Where frames may begin, the last first."""
-    at = len(tail)
-    while (at := max(tail.rfind(b"\xff\xf8", 0, at), tail.rfind(b"\xff\xf9", 0, at))) >= 0:
-        yield at
+    return reversed([found.start() for found in _FLAC_SYNC.finditer(tail)])
 
 
 def flac_samples(tail: bytes, info: StreamInfo) -> tuple[int, bool]:
@@ -266,11 +270,13 @@ def flac_samples(tail: bytes, info: StreamInfo) -> tuple[int, bool]:
     Returns the sample frames up to the end of the last frame whose header is whole, and whether that frame is
     complete (its CRC-16 holds up to the end of the file). (0, False) if there is no frame.
     """
-    last = 0
+    last = checks = 0
     for at in _candidates(tail):
         end = _flac_frame_end(tail[at : at + 32], info)
-        if end and _crc16(tail[at:]) == 0:
-            return end, True
+        if end and checks < _MOST_FLAC_CHECKS:
+            checks += 1
+            if _crc16(tail[at:]) == 0:
+                return end, True
         last = max(last, end)
     return last, False
 

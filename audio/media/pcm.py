@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from audio.errors import FfmpegFailed, UndecodableChunk
-from audio.media import ffmpeg, plan
+from audio.errors import FfmpegFailed, MediaError, UndecodableChunk
+from audio.media import ffmpeg, plan, wav
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, Samples, WavReader
 
@@ -60,12 +60,12 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
     for name, part in zip(names, parts, strict=True):
         (folder / name).write_bytes(part.data)
     listing = folder / "list.ffconcat"
-    listing.write_text(plan.concat_list(names))
+    listing.write_text(plan.concat_list(audio_format, names))
     # A class of this window's own: the attribute of AudioSegment would be everybody's.
     guarded: Any = type(
         "GuardedSegment",
         (AudioSegment,),
-        {"converter": str(ffmpeg.program(folder, plan.batch_input(audio_format)))},
+        {"converter": str(ffmpeg.program(folder, plan.batch_input(audio_format, parts)))},
     )
     try:
         segment = guarded.from_file(str(listing), format="concat", codec=plan.batch_decoder(audio_format))
@@ -78,6 +78,9 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
     # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles what ADTS headers say.
     if segment.frame_count() != expected and not (audio_format == "aac" and segment.frame_count() == 2 * expected):
         raise FfmpegFailed(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
+    if not wav.is_recordable(segment.channels, segment.frame_rate):
+        # What goes through FFmpeg directly is refused by its WAV header.
+        raise FfmpegFailed("The decoded samples are of an unusual format.")
     return Samples(PcmFormat(_ENCODINGS[segment.sample_width], segment.frame_rate, segment.channels), segment.raw_data)
 
 
@@ -92,7 +95,10 @@ def _single(part: Part, audio_format: str, folder: Path) -> Iterator[Samples]:
 
 
 def stream(path: Path, part: Part, audio_format: str, folder: Path) -> Iterator[Samples]:
-    """Takes a file and the part that it is; gives its samples; raises UndecodableChunk if there are none."""
+    """Takes a file and the part that it is; gives its samples; raises UndecodableChunk if there are none.
+
+    Whatever is wrong with the media, the error's details name the part's `sequence`.
+    """
     bits = part.description.bits if part.description else 16
     reader, frames = WavReader(_UNUSED, "stream"), 0
     try:
@@ -102,5 +108,8 @@ def stream(path: Path, part: Part, audio_format: str, folder: Path) -> Iterator[
                 yield samples
     except FfmpegFailed as error:
         raise UndecodableChunk(error.detail, sequence=part.first_sequence) from error
+    except MediaError as error:
+        error.details.setdefault("sequence", part.first_sequence)
+        raise
     if not frames:
         raise UndecodableChunk(sequence=part.first_sequence)

@@ -6,7 +6,7 @@ reads each where it lies (`subfile`), behind an ffconcat list of ours, and conti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audio.media import ffmpeg, plan
@@ -14,6 +14,7 @@ from audio.media.plan import Span
 
 # Of FFmpeg's framemd5 output: what has to be equal for packets to share one track.
 _PARAMETERS = ("#extradata ", "#tb ", "#codec_id ", "#sample_rate ", "#channel_layout_name ")
+_MOST_OVERHEAD_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,11 @@ def copy(path: Path, spans: Sequence[Span], audio_format: str, codec: str, outpu
     else:
         name = _linked(path, folder)
         listing = folder / "list.ffconcat"
-        listing.write_text(plan.concat_list([plan.subfile(name, span) for span in spans]))
+        listing.write_text(plan.concat_list(audio_format, [plan.subfile(name, span) for span in spans]))
         arguments = plan.remux_parts(audio_format, str(listing), str(output), codec)
-    return ffmpeg.run(arguments, folder)
+    # An MP4's tables may name the same bytes again and again.
+    most_bytes = 4 * sum(span.end - span.start for span in spans) + _MOST_OVERHEAD_BYTES
+    return ffmpeg.run(arguments, folder, replace(ffmpeg.LONG_LIMITS, file_bytes=most_bytes))
 
 
 def _linked(path: Path, folder: Path) -> str:

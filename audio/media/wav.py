@@ -89,7 +89,7 @@ def parse_format(body: bytes) -> PcmFormat:
         if len(body) < _FORMAT_BYTES or body[26:40] != _GUID_TAIL:
             raise UnsupportedMedia("The WAV header's extensible format is not one of audio samples.")
         tag = struct.unpack_from("<H", body, 24)[0]
-    if not 1 <= channels <= MAX_CHANNELS or not RATE_RANGE_HZ[0] <= rate_hz <= RATE_RANGE_HZ[1]:
+    if not is_recordable(channels, rate_hz):
         raise UnsupportedMedia(f"A WAV file with {channels} channels at {rate_hz} Hz can't be recorded.")
     if frame_bytes % channels:
         raise UndecodableChunk("The WAV header's frame size is no multiple of its channels.")
@@ -98,6 +98,11 @@ def parse_format(body: bytes) -> PcmFormat:
     if encoding is None:
         raise UnsupportedMedia(f"A WAV file with format tag {tag} and {frame_bytes} bytes a frame can't be recorded.")
     return PcmFormat(encoding, rate_hz, channels)
+
+
+def is_recordable(channels: int, rate_hz: int) -> bool:
+    """Whether samples of so many channels at that rate can be recorded: 1 to 8 at 4 to 384 kHz."""
+    return 1 <= channels <= MAX_CHANNELS and RATE_RANGE_HZ[0] <= rate_hz <= RATE_RANGE_HZ[1]
 
 
 class Phase(StrEnum):
@@ -173,7 +178,16 @@ class WavReader:
         while self._step():
             pass
         self.held, self._input = self._input[self._at :], b""
-        return self._out + (self.flush() if self.chunk_mode == "files" else [])
+        if self.chunk_mode != "files":
+            return self._out
+        if self.is_in_header:
+            raise UndecodableChunk("The WAV file ends before its samples.")
+        return self._out + self.flush()
+
+    @property
+    def is_in_header(self) -> bool:
+        """Whether a WAV file has begun, and its samples have not."""
+        return self.phase in (Phase.CHUNK, Phase.FORMAT, Phase.SIZES, Phase.SKIP)
 
     def flush(self) -> list[Samples]:
         """Returns what is held at the end of a source: fewer than 12 bytes with which a WAV file could have begun.
