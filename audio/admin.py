@@ -12,8 +12,10 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
 
-from audio.models import AudioChunk, AudioSession, AudioSource, Recording
+from audio.models import AudioChunk, AudioSession, AudioSource, BackgroundTask, Recording
 
 if TYPE_CHECKING:  # the classes themselves take no type parameters
     _Paginator = Paginator[Any]
@@ -81,6 +83,23 @@ class AudioSessionAdmin(StoredStateAdmin):
     ordering = ["-start_time"]
     sortable_by = ["start_time"]
 
+    readonly_fields = ["listen", "waveform"]
+
+    @admin.display(description="listen")
+    def listen(self, session: AudioSession) -> str:
+        """A player of the recording, or of what is recorded so far."""
+        return format_html(
+            '<audio controls preload="none" src="{}"></audio>', reverse("session-audio", args=[session.pk])
+        )
+
+    @admin.display(description="waveform")
+    def waveform(self, session: AudioSession) -> str:
+        """The picture; asking for it the first time makes it."""
+        return format_html(
+            '<img src="{}?format=svg" alt="Not there yet: reload the page in a moment." width="800" height="120">',
+            reverse("session-waveform", args=[session.pk]),
+        )
+
     @admin.display(description="recording")
     def recording_state(self, session: AudioSession) -> str:
         return session.recording.state if hasattr(session, "recording") else "-"
@@ -92,6 +111,14 @@ class RecordingAdmin(StoredStateAdmin):
     list_filter = ["state", "format"]
     ordering = ["-updated_at"]
     sortable_by = ["updated_at"]
+
+
+@admin.register(BackgroundTask)
+class BackgroundTaskAdmin(StoredStateAdmin):
+    list_display = ["id", "session_id", "kind", "format", "state", "progress", "error_code", "created_at", "ended_at"]
+    list_filter = ["state", "kind", "format"]
+    ordering = ["-created_at", "-id"]
+    sortable_by = ["created_at"]
 
 
 @admin.register(AudioSource)

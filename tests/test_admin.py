@@ -3,12 +3,12 @@
 import pytest
 from django.contrib.auth import get_user_model
 
-from audio.models import AudioChunk, AudioSession, AudioSource, Recording
+from audio.models import AudioChunk, AudioSession, AudioSource, BackgroundTask, Recording
 from tests.api.rows import make_chunks, make_session
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
-MODELS = {model._meta.model_name: model for model in (AudioSession, Recording, AudioSource, AudioChunk)}
+MODELS = {model._meta.model_name: model for model in (AudioSession, Recording, AudioSource, AudioChunk, BackgroundTask)}
 LISTS = list(MODELS)
 
 
@@ -17,7 +17,10 @@ def session():
     session = make_session(user_id="Ana")
     make_chunks(session, 3)
     make_chunks(session, 2, source="left")
-    make_chunks(make_session(user_id="Bo"), 1)
+    other = make_session(user_id="Bo")
+    make_chunks(other, 1)
+    for each in (session, other):
+        BackgroundTask.objects.create(session=each, kind="waveform")
     return session
 
 
@@ -28,14 +31,16 @@ def listed(client, name, **query):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("audiosession", 2), ("recording", 2), ("audiosource", 3), ("audiochunk", 6)]
+    ("name", "count"),
+    [("audiosession", 2), ("recording", 2), ("audiosource", 3), ("audiochunk", 6), ("backgroundtask", 2)],
 )
 def test_each_list_shows_what_is_stored(admin_client, session, name, count):
     assert len(listed(admin_client, name).result_list) == count
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("audiosession", 1), ("recording", 1), ("audiosource", 2), ("audiochunk", 5)]
+    ("name", "count"),
+    [("audiosession", 1), ("recording", 1), ("audiosource", 2), ("audiochunk", 5), ("backgroundtask", 1)],
 )
 @pytest.mark.parametrize("term", ["id", "An"])
 def test_each_list_is_searched_by_session_and_by_user(admin_client, session, name, count, term):
@@ -70,6 +75,13 @@ def test_nothing_can_be_changed_by_hand(admin_client, session, name):
     assert admin_client.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
     assert admin_client.get(f"/admin/audio/{name}/add/").status_code == 403
     assert key in MODELS[name]._default_manager.values_list("pk", flat=True)
+
+
+def test_the_page_of_a_session_has_a_player_and_its_waveform(admin_client, session):
+    page = admin_client.get(f"/admin/audio/audiosession/{session.pk}/change/").content.decode()
+    path = f"/api/audio/sessions/{session.pk}"
+    assert f'<audio controls preload="none" src="{path}/audio">' in page
+    assert f'<img src="{path}/waveform?format=svg"' in page
 
 
 def test_only_operators_see_it(client, session):

@@ -199,3 +199,18 @@ def test_a_recording_whose_file_is_gone_fails_for_now(recorded):
     task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
     derive.run(task.pk)
     assert row(task).state == TaskState.FAILED
+
+
+def test_a_run_that_is_revoked_is_stopped_and_not_finished(recorded, monkeypatch):
+    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
+    finished, source = [], derive.source
+
+    def revoked_meanwhile(recording):
+        derive.revoke(str(task.pk))
+        return source(recording)
+
+    monkeypatch.setattr(derive, "_PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(derive, "source", revoked_meanwhile)
+    monkeypatch.setattr(derive, "_keep", lambda *_: finished.append(True))
+    derive.run(task.pk)
+    assert (finished, row(task).state, derived_files(recorded)) == ([], TaskState.REVOKED, [])
