@@ -73,17 +73,17 @@ def _peaks(samples: Iterable[Samples], frames: int) -> Iterator[tuple[Pairs, Sam
     block: Samples | None = None
     for block in samples:
         rows = convert.decode(block)
-        extremes = np.stack([rows.min(axis=1), rows.max(axis=1)], axis=1)
-        extremes = extremes if held is None else np.concatenate([held, extremes])
-        whole = len(extremes) // frames * frames
-        yield _reduced(extremes[:whole].reshape(-1, frames, 2)), block
-        held = extremes[whole:]
+        rows = rows if held is None or not len(held) else np.concatenate([held, rows])
+        whole = len(rows) // frames * frames
+        yield _reduced(rows[:whole].reshape(-1, frames * rows.shape[1])), block
+        held = rows[whole:]
     if held is not None and block is not None and len(held):
-        yield _reduced(held.reshape(1, -1, 2)), block
+        yield _reduced(held.reshape(1, -1)), block
 
 
 def _reduced(stretches: convert.Frames) -> Pairs:
-    pairs = np.stack([stretches[:, :, 0].min(axis=1), stretches[:, :, 1].max(axis=1)], axis=1)
+    """Takes one row a stretch; returns the lowest and the highest of each."""
+    pairs = np.stack([stretches.min(axis=1), stretches.max(axis=1)], axis=1)
     scaled: Pairs = np.rint(np.clip(pairs, -1, 1) * FULL_SCALE).astype("<i2")
     return scaled
 

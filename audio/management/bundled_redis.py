@@ -61,8 +61,9 @@ def answers(url: str) -> bool:
 def restore_unacknowledged(app: Celery) -> None:
     """Puts tasks that a killed worker had taken back into the queue.
 
-    Only for a Redis of our own and while no worker runs: whatever is unacknowledged then was lost, and would
-    otherwise wait for the visibility timeout. Raises `NotYet` when Redis is away.
+    Only for a Redis of our own and before the worker of the first queue starts: whatever is unacknowledged then was
+    lost, and would otherwise wait for the visibility timeout. A task that the deriver still works on is queued once
+    more, which does nothing. Raises `NotYet` when Redis is away.
     """
     options = app.conf.broker_transport_options | {"visibility_timeout": 0}
     try:
