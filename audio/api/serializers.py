@@ -104,12 +104,15 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
 
     url = serializers.SerializerMethodField(help_text="Where to fetch it; null while there is nothing to fetch.")
     format = serializers.SerializerMethodField()
+    sha256 = serializers.CharField(
+        read_only=True, help_text="Of the recording's bytes, in hexadecimal; empty until it is known, just after `ready`."
+    )
     progress = serializers.FloatField(read_only=True, help_text="From 0 to 1 while `state` is `building`.")
     error = serializers.SerializerMethodField(help_text="Why, if `state` is `failed`; else null.")
 
     class Meta:
         model = Recording
-        fields = ["state", "url", "format", "size_bytes", "duration_seconds", "progress", "error"]
+        fields = ["state", "url", "format", "size_bytes", "duration_seconds", "sha256", "progress", "error"]
         read_only_fields = fields
 
     @extend_schema_field({"type": "string", "format": "uri", "nullable": True})

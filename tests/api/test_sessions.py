@@ -167,6 +167,7 @@ def test_a_ready_recording_is_described(client):
         "format": "wav",
         "size_bytes": 32080,
         "duration_seconds": 1.0,
+        "sha256": "ab" * 32,
         "progress": 1.0,
     }
     session = make_session(recording, status=SessionStatus.COMPLETED, end_time=timezone.now())
@@ -179,6 +180,7 @@ def test_a_ready_recording_is_described(client):
         "format": "wav",
         "size_bytes": 32080,
         "duration_seconds": 1.0,
+        "sha256": "ab" * 32,
         "progress": 1.0,
         "error": None,
     }
