@@ -74,6 +74,21 @@ def test_the_samples_of_files_are_encoded_once(stored, tmp_path):
     assert decoded(made(session.session, "flac")) == decoded(master)
 
 
+@pytest.mark.parametrize("own", ["mp3", "aac", "ogg", "webm", "mp4"])
+def test_a_compressed_recording_is_decoded_as_it_is(stored, own, tmp_path):
+    codec = ("-c:a", "aac") if own in ("aac", "mp4") else ("-c:a", "libopus") if own in ("ogg", "webm") else ()
+    session = stored(format=own)
+    session.add(cut(encoded(speech(2), RATE, tmp_path / f"speech.{own}", *codec), 3000))
+    recording = session.made()
+    assert recording.state == "ready"
+    options = ("-f", "aac") if own == "aac" else ()
+    assert decoded(made(session.session, "flac")) == decoded(session.path, "s16le", *options)
+    task = derive.ask(session.session, TaskKind.WAVEFORM)
+    derive.run(task.pk)
+    assert row(task).state == TaskState.COMPLETED
+    assert row(task).seconds_done == pytest.approx(recording.duration_seconds, abs=0.1)
+
+
 def test_asked_twice_made_once(recorded):
     first = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
     assert derive.ask(recorded, TaskKind.TRANSCODE, "mp3").pk == first.pk
