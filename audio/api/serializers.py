@@ -105,7 +105,7 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
     url = serializers.SerializerMethodField(help_text="Where to fetch it; null while there is nothing to fetch.")
     format = serializers.SerializerMethodField()
     sha256 = serializers.CharField(
-        read_only=True, help_text="Of the recording's bytes, in hexadecimal; empty until it is known, just after `ready`."
+        read_only=True, help_text="Of the recording's bytes, in hexadecimal; empty until just after `ready`."
     )
     progress = serializers.FloatField(read_only=True, help_text="From 0 to 1 while `state` is `building`.")
     error = serializers.SerializerMethodField(help_text="Why, if `state` is `failed`; else null.")
