@@ -20,6 +20,7 @@ import django
 import uvicorn
 from django.conf import settings
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,41 @@ CLOSING_HANDSHAKE_SECONDS = 2.0
 REQUEST_SECONDS = 2
 PING_INTERVAL_SECONDS = 20.0
 POLL_SECONDS = 0.02
+MAX_FRAMES = 16384
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, with bounds where the stock one has none: answers to pings, and frames of one message."""
+
+    _late_pong = b""
+
+    def handle_ping(self) -> None:
+        """Answers, or while the client reads nothing keeps the newest answer only (RFC 6455 section 5.5.3).
+
+        With the first of several pings that came together, the answers to all of them are there to be sent.
+        """
+        answers = self.conn.data_to_send()
+        if self.writable.is_set():
+            self.transport.write(b"".join(answers))
+        elif answers:
+            self._late_pong = answers[-1]
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        pong, self._late_pong = self._late_pong, b""
+        super().resume_writing()
+        if pong and not self.close_sent:
+            self.transport.write(pong)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Takes one more frame of a message; empty ones would never reach the limit on its size."""
+        if self.close_sent:
+            return
+        if len(self.frames) >= MAX_FRAMES:
+            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, f"more than {MAX_FRAMES} frames")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
 
 
 class Server(uvicorn.Server):
@@ -88,7 +124,7 @@ def config(host: str, port: int) -> uvicorn.Config:
         port=port,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws=Protocol,
         ws_max_size=settings.MAX_MESSAGE_SIZE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_SECONDS,

@@ -1,7 +1,9 @@
 """The web server's process: its limits, and that a stop settles every connection before it closes it."""
 
+import itertools
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -12,8 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
+from sercuescribe.server import MAX_FRAMES
 from tests.server import DEADLINE_SECONDS, Server
 from tests.services import REPOSITORY
 
@@ -77,6 +81,35 @@ def test_a_message_over_the_limit_gets_1009(run_server):
         websocket.recv()
         websocket.send(bytes(4097))
         assert rest_of(websocket) == ([], 1009)
+
+
+def test_a_message_of_endless_frames_gets_1009(server):
+    with connect(f"{server.ws_url}/api/ws/audio") as websocket:
+        websocket.recv()
+        websocket.send(itertools.repeat(b"", MAX_FRAMES))
+        assert rest_of(websocket) == ([], 1009)
+
+
+def test_answers_to_pings_that_nobody_reads_take_no_memory(server):
+    web = server.child("web")
+    address = urlsplit(server.url)
+    pings = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 8000
+    with socket.create_connection((address.hostname, address.port), timeout=DEADLINE_SECONDS) as client:
+        client.sendall(
+            b"GET /api/ws/audio HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 101")
+        before = web.memory_info().rss
+        for _ in range(64):
+            client.sendall(pings)
+        assert web.memory_info().rss - before < 24 << 20
+        # The newest is answered as soon as the client reads.
+        client.sendall(Frame(Opcode.PING, b"the last one").serialize(mask=True))
+        seen = b""
+        while b"the last one" not in seen:
+            seen = seen[-100:] + client.recv(1 << 16)
+            assert seen
 
 
 def test_messages_are_not_compressed(server):
