@@ -142,7 +142,7 @@ FORBIDDEN = {
     "what is left to do": rf"\b({'TO' + 'DO'}|{'FIX' + 'ME'}|{'XX' + 'X'})\b",
     "a path of one machine": r"(?<![\w./~<-])/(home|root|Users|work|mnt)/\w",
     "an address inside a network": r"(?<![\d.])(10\.\d+|192\.168|172\.(1[6-9]|2\d|3[01]))\.\d+\.\d+(?![\d.])",
-    "a registry's host": r"(--(extra-)?index-url|--trusted[-]host|pypi\.org/simple|files\.pythonhosted|registry\.npmjs)",
+    "a registry's host": r"(--(extra-)?index-url|--trusted[-]host|pypi\.org/simple|pythonhosted\.org|registry\.npmjs)",
     "a secret": r"(-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36})",
 }
 # Names of files that may hold such a thing, and why.
