@@ -216,17 +216,19 @@ class _Run:
             raise ClaimLost
 
     def _complete(self) -> None:
-        """building -> ready."""
+        """building -> ready; or, where some of it could not be decoded, building -> failed, with the rest kept."""
         try:
             made = finish.finish(self._session, self._route, self._opened(), self._tell)
         except routes.SecondPart:
             self._start_over()
             self.to_the_end()
             return
+        if lacking := self._route.undecodable.error:
+            self.fail(lacking, made)
+            return
         self._commit(
-            state=RecordingState.READY, progress=1.0, token=None, ready_at=timezone.now(), file_name=made.file_name,
-            format=made.format, size_bytes=made.size_bytes, duration_seconds=made.duration_seconds, carry={},
-        )  # fmt: skip
+            state=RecordingState.READY, progress=1.0, token=None, ready_at=timezone.now(), carry={}, **_file(made)
+        )
         finish.clean(self._session, made, self._route)
         _add_digest(Recording.objects.get(pk=self._session.id))
 
@@ -236,8 +238,8 @@ class _Run:
             self._progress_at = now
             self._commit(progress=progress)
 
-    def fail(self, error: MediaError) -> None:
-        """Any state but ready -> failed."""
+    def fail(self, error: MediaError, kept: finish.Made | None = None) -> None:
+        """Any state but ready -> failed; `kept` is what could be made nevertheless."""
         logger.warning("the recording of %s failed: %s %s", self._session.id, error.code, error.detail)
         self._commit(
             state=RecordingState.FAILED,
@@ -245,7 +247,17 @@ class _Run:
             error_code=error.code,
             error_detail=error.detail[:_DETAIL_CHARACTERS],
             failed_sequence=error.details.get("sequence"),
+            **(_file(kept) if kept else {}),
         )
+
+
+def _file(made: finish.Made) -> dict[str, Any]:
+    return {
+        "file_name": made.file_name,
+        "format": made.format,
+        "size_bytes": made.size_bytes,
+        "duration_seconds": made.duration_seconds,
+    }
 
 
 def _add_digest(recording: Recording) -> None:

@@ -88,6 +88,8 @@ def _flac(session: AudioSession, master: Master) -> Made:
 
 def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
     spans = route.spans()
+    if not spans:
+        raise route.undecodable.error or UndecodableChunk(f"The stream holds no {session.format} audio.", sequence=1)
 
     def make(output: Path, work: Path) -> float:
         try:
@@ -101,6 +103,8 @@ def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
 
 
 def _encoded(session: AudioSession, route: Route, master: Master, on_progress: OnProgress) -> Made:
+    if not master.size_bytes:
+        raise route.undecodable.error or UndecodableChunk(sequence=1)
     pcm = master_format(session, route.encoding)
     seconds = (master.size_bytes - wav.HEADER_BYTES) / pcm.frame_bytes / pcm.sample_rate
     master.finish_wav(pcm)

@@ -6,8 +6,10 @@ pieces, so a run that died is simply repeated.
 """
 
 import itertools
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +23,8 @@ from audio.media.plan import Part, Span
 from audio.media.wav import PcmFormat, Samples, WavReader
 from audio.models import AudioSession
 from audio.sniff import id3_size_bytes, starts_part
+
+logger = logging.getLogger(__name__)
 
 _HEAD_BYTES = 1 << 16
 _COUNTED = ("mp3", "aac")
@@ -38,11 +42,12 @@ class Route(Protocol):
     """What concatenation asks of a route.
 
     `looked_to` is the last sequence that it has seen, `done_to` the last whose audio is in the master, `encoding`
-    that of the master's samples, empty for a stream.
+    that of the master's samples, empty for a stream; `undecodable` tells what the master lacks.
     """
 
     looked_to: int
     done_to: int
+    undecodable: "Undecodable"
 
     @property
     def encoding(self) -> str:
@@ -61,6 +66,30 @@ class Route(Protocol):
     def carry(self) -> dict[str, Any]:
         """Returns what the next window needs."""
         ...
+
+
+@dataclass(slots=True)
+class Undecodable:
+    """What the recording lacks: how many files; of the first the chunk that it began with, and why."""
+
+    files: int = 0
+    sequence: int = 0
+    detail: str = ""
+
+    def note(self, error: UndecodableChunk) -> None:
+        """Takes the error of one file, with its `sequence`."""
+        logger.info("a file that begins with chunk %d can't be decoded: %s", error.details["sequence"], error.detail)
+        if not self.files:
+            self.sequence, self.detail = error.details["sequence"], error.detail
+        self.files += 1
+
+    @property
+    def error(self) -> UndecodableChunk | None:
+        """The error of the recording, None if it lacks nothing."""
+        if not self.files:
+            return None
+        others = f" ({self.files} files can't be decoded; this is the first.)" if self.files > 1 else ""
+        return UndecodableChunk(self.detail + others, sequence=self.sequence)
 
 
 class PcmOutput:
@@ -111,6 +140,7 @@ class PcmRoute:
         self.looked_to = self.done_to = done_to
         self._raw = PcmFormat(session.encoding, session.sample_rate, session.channels)
         self._chunk_mode = session.chunk_mode
+        self.undecodable = Undecodable()
         self._output = PcmOutput(session, encoding, carry)
         self._readers = {
             int(source): WavReader.restore(self._raw, self._chunk_mode, state)
@@ -174,7 +204,8 @@ class StreamRoute:
         self._starts: list[list[int]] = carry.get("starts", [[0, 1]])
         self._parameters: str = carry.get("parameters", "")
         self._compared: int = carry.get("compared", 0)
-        self._without_packets: list[int] = carry.get("without_packets", [])
+        self._left_out: list[int] = carry.get("left_out", [])
+        self.undecodable = Undecodable(**carry.get("undecodable", {}))
 
     @property
     def counter(self) -> FrameCounter:
@@ -217,7 +248,7 @@ class StreamRoute:
     def compare(self, master: Path, is_last: bool) -> None:
         """Looks at the parts in the master that are complete, all of them if `is_last`.
 
-        Raises SecondPart if one does not go with those before it, UndecodableChunk if one has no header.
+        Raises SecondPart if one does not go with those before it.
         """
         complete = len(self._starts) if is_last else len(self._starts) - 1
         if self.suffix not in _CONTAINERS or self._compared >= complete:
@@ -231,10 +262,13 @@ class StreamRoute:
         try:
             header = remux.header_of(master, self._span(number), self.suffix, work)
         except FfmpegFailed as error:
-            raise UndecodableChunk(error.detail, sequence=self._starts[number][1]) from error
+            # The others are copied all the same.
+            self.undecodable.note(UndecodableChunk(error.detail, sequence=self._starts[number][1]))
+            self._left_out.append(number)
+            return
         if not header.has_packets:
-            # A recorder that was stopped before its first sound: nothing of it is left out.
-            self._without_packets.append(number)
+            # A recorder that was stopped before its first sound.
+            self._left_out.append(number)
         elif self._parameters and header.parameters != self._parameters:
             raise SecondPart
         else:
@@ -245,9 +279,8 @@ class StreamRoute:
         return Span(self._starts[number][0], end)
 
     def spans(self) -> list[Span]:
-        """Returns where the parts that hold packets lie in the master; the first if none does."""
-        numbers = [number for number in range(len(self._starts)) if number not in self._without_packets]
-        return [self._span(number) for number in numbers or [0]]
+        """Returns where the parts that hold packets lie in the master."""
+        return [self._span(number) for number in range(len(self._starts)) if number not in self._left_out]
 
     def carry(self) -> dict[str, Any]:
         """Returns the state of the counter, and what is known of the parts."""
@@ -257,12 +290,16 @@ class StreamRoute:
             "starts": self._starts,
             "parameters": self._parameters,
             "compared": self._compared,
-            "without_packets": self._without_packets,
+            "left_out": self._left_out,
+            "undecodable": asdict(self.undecodable),
         }
 
 
 class FilesRoute:
-    """Complete files, of one chunk each or of several: decoded, window by window, once their end is known."""
+    """Complete files, of one chunk each or of several: decoded, window by window, once their end is known.
+
+    Of a file that can't be decoded what came before the damage is kept, and the files behind it follow.
+    """
 
     suffix = "wav"
 
@@ -278,6 +315,7 @@ class FilesRoute:
         self._open_bytes: int = carry.get("open_bytes", 0)
         self._tag_bytes: int = carry.get("tag_bytes", 0)
         self._payloads: list[bytes] | None = None if self._open_bytes else []
+        self.undecodable = Undecodable(**carry.get("undecodable", {}))
 
     @property
     def encoding(self) -> str:
@@ -288,12 +326,22 @@ class FilesRoute:
         """Gives the samples of the files that are complete."""
         with ffmpeg.working_folder(folder(self._session_id)) as work:
             for parts in self._batches(window, is_last, work):
-                for samples in self._decoded(parts, work):
-                    yield from self._output.put(_ONE_SOURCE, samples)
+                yield from self._kept(parts, work)
         if is_last:
             yield from self._output.flush()
         # A part that goes on is read again when it is complete.
         self._payloads = None if self._open_bytes else []
+
+    def _kept(self, parts: Sequence[Part], work: Path) -> Iterator[bytes]:
+        """Gives what can be decoded of the files; notes the others."""
+        while parts:
+            try:
+                for samples in self._decoded(parts, work):
+                    yield from self._output.put(_ONE_SOURCE, samples)
+                return
+            except UndecodableChunk as error:
+                self.undecodable.note(error)
+                parts = [part for part in parts if part.first_sequence > error.details["sequence"]]
 
     def _decoded(self, parts: Sequence[Part], work: Path) -> Iterator[Samples]:
         if len(parts) == 1 and not parts[0].data:
@@ -354,6 +402,7 @@ class FilesRoute:
             "looked_to": self.looked_to,
             "open_bytes": self._open_bytes,
             "tag_bytes": self._tag_bytes,
+            "undecodable": asdict(self.undecodable),
             **self._output.carry(),
         }
 

@@ -341,6 +341,10 @@ def test_the_one_bad_file_is_named(stored, tmp_path, audio_format):
     assert (recording.state, recording.error_code, recording.failed_sequence) == ("failed", "undecodable_chunk", 7)
     assert recording.error_detail
     assert str(session.root) not in recording.error_detail
+    # The other eight are kept.
+    each = [len(decoded(tmp_path / f"{n}.{audio_format}")) // 2 for n in range(9)]
+    assert recording.duration_seconds == (sum(each) - each[6]) / 16000
+    assert len(decoded(session.path)) // 2 >= sum(each) - each[6]
 
 
 # What goes wrong

@@ -116,13 +116,22 @@ def test_a_recorder_that_sent_its_header_only_leaves_nothing_out(stored, tmp_pat
     assert hashes(session.path) == 2 * hashes(tmp_path / "part.mp4")
 
 
-def test_a_part_that_is_none_is_named(stored):
+def test_a_part_that_is_none_is_named_and_the_others_are_kept(stored, tmp_path):
     audio_format, first = slices("webm-opus")
     session = stored(format=audio_format, sample_rate=48000, channels=2)
-    session.add([*first, first[0][:40] + bytes(3000)])
+    session.add([*first, first[0][:40] + bytes(3000), *first])
+    (tmp_path / "part.webm").write_bytes(b"".join(first))
     recording = session.made()
     assert (recording.state, recording.error_code) == ("failed", "undecodable_chunk")
     assert recording.failed_sequence == len(first) + 1
+    assert hashes(session.path) == 2 * hashes(tmp_path / "part.webm")
+
+
+def test_a_header_alone_is_no_recording(stored):
+    session = stored(format="mp4", sample_rate=48000, channels=2)
+    session.add([slices("mp4-opus")[1][0]])
+    recording = session.made()
+    assert (recording.state, recording.failed_sequence) == ("failed", 1)
 
 
 def test_more_parts_than_are_carried_are_decoded(stored, tmp_path, monkeypatch):
