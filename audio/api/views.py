@@ -4,6 +4,7 @@ The views ask the product (`audio.ingest`, `audio.upkeep`, `audio.build`) and sh
 it raises goes through `errors.handle_exception`.
 """
 
+import json
 from contextlib import suppress
 from io import BytesIO
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics, status
-from rest_framework.exceptions import NotAcceptable, ValidationError
+from rest_framework.exceptions import NotAcceptable, ParseError, ValidationError
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.renderers import BaseRenderer
@@ -57,7 +58,13 @@ class BoundedJSONParser(JSONParser):
         text = stream.read(BODY_LIMIT_BYTES + 1)
         if len(text) > BODY_LIMIT_BYTES:
             raise MessageTooLarge("The request's body is too large.", limit=BODY_LIMIT_BYTES)
-        return super().parse(BytesIO(text), media_type, parser_context)
+        parsed = super().parse(BytesIO(text), media_type, parser_context)
+        try:
+            json.dumps(parsed, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            # RFC 8259 section 8.2: half of a surrogate pair is JSON, but no text that could be stored or answered.
+            raise ParseError("JSON parse error - a lone surrogate is no character.") from error
+        return parsed
 
 
 class CheckedView(APIView):

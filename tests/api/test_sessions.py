@@ -103,6 +103,11 @@ def test_a_wrong_value_is_refused_with_the_valid_ones(client, name, value, valid
     assert not AudioSession.objects.exists()
 
 
+def test_half_of_a_surrogate_pair_is_refused(client):
+    answer = client.post(SESSIONS, r'{"user_id": "\ud800"}', content_type="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (400, "parse_error")
+
+
 @pytest.mark.parametrize("body", ["[]", '"wav"', "7"])
 def test_json_that_is_no_object_is_refused(client, body):
     answer = client.post(SESSIONS, body, content_type="application/json")
