@@ -1,5 +1,6 @@
 """REST over background tasks: ask for one, see how far it is, list them, revoke one."""
 
+from datetime import UTC
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from audio import ingest
 from audio.api import described
 from audio.api.paging import CheckedCursorPagination
 from audio.api.queries import find_session
+from audio.api.serializers import recording_of
 from audio.api.views import CheckedView
 from audio.build import derive
 from audio.errors import InvalidParameter
@@ -102,7 +104,7 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
 
     def get_progress(self, task: BackgroundTask) -> float:
         if task.kind == TaskKind.CONCATENATE and task.state == TaskState.RUNNING:
-            return round(task.session.recording.progress, 3)
+            return round(recording_of(task.session).progress, 3)
         return round(task.progress, 3)
 
     def get_percent(self, task: BackgroundTask) -> float:
@@ -115,7 +117,7 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
         request = self.context.get("request")
         if task.kind == TaskKind.CONCATENATE:
             url = reverse("session-audio", [task.session_id], request=request)
-            recording = task.session.recording
+            recording = recording_of(task.session)
             return {"url": url, "size_bytes": recording.size_bytes} if _is_fetchable(recording.state) else None
         if not task.is_current:
             return None
@@ -141,7 +143,7 @@ class TaskPages(CheckedCursorPagination):
     ordering = ("-created_at", "-id")
 
     def check_position(self, text: str) -> None:
-        models.DateTimeField().clean(text, None)
+        models.DateTimeField().clean(text, None).astimezone(UTC)
 
 
 def _shown(request: Request, task_id: str) -> dict[str, Any]:
@@ -199,13 +201,13 @@ _TASK_ID = [OpenApiParameter("task_id", OpenApiTypes.UUID, OpenApiParameter.PATH
         summary="Show a background task",
         tags=["tasks"],
         parameters=_TASK_ID,
-        responses={200: TaskSerializer, **described.answers(404, 503)},
+        responses={200: TaskSerializer, **described.answers(400, 404, 503)},
     ),
     delete=extend_schema(
         summary="Revoke a background task that waits or runs",
         tags=["tasks"],
         parameters=_TASK_ID,
-        responses={200: TaskSerializer, **described.answers(404, 409, 503)},
+        responses={200: TaskSerializer, **described.answers(400, 404, 409, 503)},
     ),
 )
 class TaskDetail(CheckedView):

@@ -296,17 +296,22 @@ def _keep(task: BackgroundTask, output: Path, seconds: float) -> None:
 
 def _concatenate(task: BackgroundTask, work: Path) -> None:
     concatenate.concatenate(task.session_id)
-    session = AudioSession.objects.select_related("recording").filter(pk=task.session_id).first()
-    if session is None:
-        raise Revoked
-    row, recording = BackgroundTask.objects.filter(pk=task.pk), session.recording
-    if recording.state == RecordingState.FAILED:
-        row.fail(recording.error_code, recording.error_detail)
-        return
-    if session.total_chunks and not session.is_open and recording.state != RecordingState.READY:
+    row = BackgroundTask.objects.filter(pk=task.pk)
+    recording = Recording.objects.select_related("session").filter(pk=task.session_id).first()
+    if recording is None or _is_unfinished(recording):
         # Another run is at it.
         raise SessionBusy
-    row.complete(is_current=False)
+    if recording.state == RecordingState.FAILED:
+        row.fail(recording.error_code, recording.error_detail)
+    else:
+        row.complete(is_current=False)
+
+
+def _is_unfinished(recording: Recording) -> bool:
+    """Whether the session is closed and its recording neither there nor given up."""
+    session = recording.session
+    is_final = recording.state in (RecordingState.READY, RecordingState.FAILED)
+    return session.total_chunks > 0 and not session.is_open and not is_final
 
 
 _MAKERS: dict[TaskKind, Callable[[BackgroundTask, Path], None]] = {
