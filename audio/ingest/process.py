@@ -5,6 +5,7 @@ so one journal file. Everything here runs on the event loop's thread, except wha
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -18,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import Error as DatabaseFailure
-from django.db import close_old_connections
+from django.db import close_old_connections, transaction
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -37,6 +38,8 @@ WINDOW_BYTES = 1024 * 1024
 # Windows cost a worker some milliseconds each: with many sessions they get larger instead of more.
 WINDOWS_PER_TICK = 40
 _TICK_SECONDS = 1.0
+# The layer forgets a member of a group after a day.
+_REJOIN_SECONDS = 3600.0
 _DRAIN_SECONDS = 4.0
 
 
@@ -242,12 +245,18 @@ class Ingest:
         while True:
             try:
                 channel = await layer.new_channel()
-                await layer.group_add(events.GROUP, channel)
                 while True:
-                    self._hear(await layer.receive(channel))
+                    await layer.group_add(events.GROUP, channel)
+                    await self._hear_for(layer, channel, _REJOIN_SECONDS)
             except (RedisError, OSError) as error:
                 logger.warning("the channel layer is away: %s", error)
                 await asyncio.sleep(_TICK_SECONDS)
+
+    async def _hear_for(self, layer: Any, channel: str, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._hear(await layer.receive(channel))
 
     def _hear(self, event: dict[str, Any]) -> None:
         for connection in list(self._connections.values()):
@@ -294,7 +303,15 @@ def _revive(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
 
     Their sessions were never deserted, so no grace runs on for them.
     """
-    _register(process_id)
+    with transaction.atomic():
+        sessions_first = AudioSession.objects.select_for_update().filter(pk__in={p.session_id for p in mine.values()})
+        list(sessions_first.order_by("pk").values_list("pk"))
+        _register(process_id)
+        _restore_connections(process_id, mine)
+        AudioSession.objects.open().filter(open_connections__process_id=process_id).update(dropped_at=None)
+
+
+def _restore_connections(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
     epochs = dict(AudioSource.objects.filter(pk__in={p.source_id for p in mine.values()}).values_list("pk", "epoch"))
     AudioConnection.objects.bulk_create(
         AudioConnection(
@@ -307,7 +324,6 @@ def _revive(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
         for key, producer in mine.items()
         if producer.source_id in epochs and producer.epoch in (None, epochs[producer.source_id])
     )
-    AudioSession.objects.open().filter(open_connections__process_id=process_id).update(dropped_at=None)
 
 
 class _Current(threading.local):
