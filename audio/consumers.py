@@ -118,7 +118,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def _refuse(self, error: AudioError, session_text: str | None) -> None:
         status = error.details.pop("status", None)
         with contextlib.suppress(OSError):
-            await self._send({"type": "websocket.send", "text": messages.refusal(error, session_text, None, status)})
+            named = session_text[:64] if session_text else None
+            await self._send({"type": "websocket.send", "text": messages.refusal(error, named, None, status)})
             await self._send({"type": "websocket.close", "code": error.close_code or 1011})
 
     def _greet(self, opened: "ingest.Opened") -> None:

@@ -10,6 +10,7 @@ import uuid
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from tests.client import Rest, recorder
 from tests.server import Server, eventually
@@ -148,9 +149,9 @@ async def test_pages_of_other_origins_are_refused_and_programs_are_not(tmp_path)
     with Server(tmp_path / "data", ALLOWED_ORIGINS="https://clinic.example") as strict:
         url = f"{strict.ws_url}/api/ws/audio"
         with pytest.raises(InvalidStatus) as caught:
-            await connect(url, origin="https://evil.example")
+            await connect(url, origin=Origin("https://evil.example"))
         assert caught.value.response.status_code == 403
-        for origin in ("https://clinic.example", None):
+        for origin in (Origin("https://clinic.example"), None):
             async with connect(url, origin=origin) as socket:
                 assert json.loads(await socket.recv())["message"] == "Audio session created"
 

@@ -304,8 +304,10 @@ def test_a_connection_that_the_server_ends_is_replaced(run):
     committer.store(producer, b"a")
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND datname = current_database()")
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
     assert committer.store(producer, b"b") == [Accepted(2, 0)]
 
 
