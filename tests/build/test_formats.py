@@ -16,13 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from audio.media.frames import flac_stream_info
+from audio.media.frames import describe, flac_stream_info
 from tests.containers import hashes
 from tests.sound import cut, decoded, encoded, encoded_live, speech, wav_bytes
 
 RATES_HZ = (8000, 16000, 22050, 44100, 48000, 96000)
 FRAGMENTED = ("-movflags", "frag_keyframe+empty_moov+default_base_moof")
 SECONDS = 0.25
+# With the MD5 in STREAMINFO this is what `flac -t` looks at: the CRC of every frame, and that all decode.
+STRICT = ("-xerror", "-err_detect", "crccheck+explode")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def test_one_stream_cut_anywhere(stored, tmp_path, row, rate_hz, channels):
     assert recording.state == "ready", recording.error_detail
     path = tmp_path / f"source.{row.format}"
     path.write_bytes(source)
-    got = decoded(session.path, "s16le", "-xerror")
+    got = decoded(session.path, "s16le", *STRICT)
     match row.stream:
         case "samples":
             assert got == sound.tobytes()
@@ -119,13 +121,16 @@ def test_whole_files_a_message_each(stored, tmp_path, row, rate_hz, channels):
     frames = sum(map(len, sounds))
     match row.files:
         case "samples":
-            got = decoded(session.path, "s16le", "-xerror")
+            got = decoded(session.path, "s16le", *STRICT)
             assert got == b"".join(sound.tobytes() for sound in sounds)
             check_header(session.path, recording, rate_hz, channels, got)
         case "frames":
             assert recording.duration_seconds == frames / rate_hz
             decoded_hz = row.decoded_hz or rate_hz
             assert frames_of(session.path, channels) == frames * decoded_hz // rate_hz
+            if row.format == "mp3":
+                # What the Info frame says, delay and padding taken off.
+                assert describe("mp3", session.path.read_bytes()).sample_frames == frames
         case "decoded":
             assert recording.duration_seconds == sum(frames_of(path, channels) for path in paths) / rate_hz
 
