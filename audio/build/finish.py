@@ -80,7 +80,9 @@ def _flac(session: AudioSession, master: Master) -> Made:
         raise UndecodableChunk("The stream does not begin with a FLAC header.", sequence=1)
     at = max(0, master.size_bytes - _TAIL_BYTES)
     samples, _ = frames.flac_samples(master.read(at, _TAIL_BYTES), info)
-    if 0 < samples != info.total_samples:
+    if not samples:
+        raise UndecodableChunk("The stream holds no flac frames.", sequence=1)
+    if samples != info.total_samples:
         master.patch(info.with_total(samples).body, info.offset)
     master.sync()
     return Made(_name(session.id, master.path), "flac", master.size_bytes, samples / info.sample_rate)

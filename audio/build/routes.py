@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from django.conf import settings
+
 from audio.build.chunks import Waiting, blaming, read, read_range
 from audio.build.store import folder, master_format
-from audio.errors import FfmpegFailed, UndecodableChunk
+from audio.errors import FfmpegFailed, MediaLimitExceeded, UndecodableChunk
 from audio.media import convert, ffmpeg, frames, pcm, plan, remux, wav
 from audio.media.convert import Converter
 from audio.media.frames import FrameCounter
@@ -142,6 +144,7 @@ class PcmRoute:
         self._chunk_mode = session.chunk_mode
         self.undecodable = Undecodable()
         self._output = PcmOutput(session, encoding, carry)
+        self._is_without_samples = False
         self._readers = {
             int(source): WavReader.restore(self._raw, self._chunk_mode, state)
             for source, state in carry.get("readers", {}).items()
@@ -158,9 +161,11 @@ class PcmRoute:
         for (source_id, pcm_format), run in parsed:
             data = b"".join(samples.data for _, samples in run)
             yield from self._output.put(source_id, Samples(pcm_format, data))
-        if is_last:
-            yield from self._output.flush()
         self.looked_to = self.done_to = window[-1].sequence if window else self.done_to
+        if is_last:
+            if self._is_without_samples and not self.encoding:
+                raise UndecodableChunk("The WAV stream ends before its samples.", sequence=self.done_to)
+            yield from self._output.flush()
 
     def _parsed(self, window: Sequence[Waiting], is_last: bool) -> Iterator[tuple[int, Samples]]:
         for chunk in read(window):
@@ -172,6 +177,7 @@ class PcmRoute:
             for samples in parsed:
                 yield chunk.source_id, samples
         if is_last:
+            self._is_without_samples = any(reader.is_in_header for reader in self._readers.values())
             for source_id, reader in self._readers.items():
                 for samples in reader.flush():
                     yield source_id, samples
@@ -310,6 +316,8 @@ class FilesRoute:
         self._format = session.format
         self._chunk_mode = session.chunk_mode
         self._output = PcmOutput(session, encoding, carry)
+        # Of audio, in all files so far.
+        self._seconds: float = carry.get("seconds", 0.0)
         # The part whose end is not known yet: its size, that of the ID3 tag that it began with, and its payloads
         # if all of them are of this window.
         self._open_bytes: int = carry.get("open_bytes", 0)
@@ -337,11 +345,20 @@ class FilesRoute:
         while parts:
             try:
                 for samples in self._decoded(parts, work):
+                    self._count(samples, parts[0])
                     yield from self._output.put(_ONE_SOURCE, samples)
                 return
             except UndecodableChunk as error:
                 self.undecodable.note(error)
                 parts = [part for part in parts if part.first_sequence > error.details["sequence"]]
+
+    def _count(self, samples: Samples, part: Part) -> None:
+        """A small file can hold weeks of silence, so what files become is bounded as what is recorded live is; twice
+        that, for the padding that files carry."""
+        self._seconds += len(samples.data) / samples.format.frame_bytes / samples.format.sample_rate
+        if self._seconds > 2 * 3600 * settings.MAX_SESSION_DURATION_HOURS:
+            sentence = f"The files up to this one hold {self._seconds:.0f} s of audio, more than a session may."
+            raise MediaLimitExceeded(sentence, sequence=part.first_sequence)
 
     def _decoded(self, parts: Sequence[Part], work: Path) -> Iterator[Samples]:
         if len(parts) == 1 and not parts[0].data:
@@ -402,6 +419,7 @@ class FilesRoute:
             "looked_to": self.looked_to,
             "open_bytes": self._open_bytes,
             "tag_bytes": self._tag_bytes,
+            "seconds": self._seconds,
             "undecodable": asdict(self.undecodable),
             **self._output.carry(),
         }

@@ -243,14 +243,15 @@ def _coded_number(data: bytes) -> tuple[int, int]:
 
 def _flac_frame_end(frame: bytes, info: StreamInfo) -> int:
     """Takes what may begin with a FLAC frame; returns the sample frames up to that frame's end, 0 if it is none."""
-    if len(frame) < 16 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
+    # A frame of silence, constant in each channel, takes eleven bytes.
+    if len(frame) < 11 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
         return 0
     number, size = _coded_number(frame[4:11])
     block_code, rate_code = frame[2] >> 4, frame[2] & 15
     block_bytes = {6: 1, 7: 2}.get(block_code, 0)
     rate_bytes = {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     end = 4 + size + block_bytes + rate_bytes
-    if not size or not block_code or _crc8(frame[:end]) != frame[end]:
+    if not size or not block_code or len(frame) <= end or _crc8(frame[:end]) != frame[end]:
         return 0
     if block_bytes:
         block = int.from_bytes(frame[4 + size : 4 + size + block_bytes], "big") + 1
