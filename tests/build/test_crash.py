@@ -15,6 +15,7 @@ from audio.build import finish
 from audio.build.concatenate import concatenate
 from audio.build.lock import LOCK_NAME
 from audio.build.store import folder
+from tests.containers import hashes, vector
 from tests.sound import cut, decoded, encoded, speech, wav_bytes
 
 pytestmark = pytest.mark.database
@@ -193,6 +194,43 @@ def test_files_that_began_as_a_stream(stored, step, tmp_path):
         assert decoded(session.path) == expected
 
     _die_everywhere(step, make, check)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_parts_of_a_reconnect(stored, step, tmp_path):
+    messages, source = vector("webm-opus"), tmp_path / "part.webm"
+    source.write_bytes(b"".join(messages))
+    expected = 2 * hashes(source)
+
+    def make():
+        session = stored(format="webm", sample_rate=48000, channels=2)
+        session.add(2 * messages)
+        session.close()
+        return session
+
+    _die_everywhere(step, make, lambda session: _equal(hashes(session.path), expected))
+
+
+@pytest.mark.parametrize("step", [_before_commit, _after_commit])
+def test_parts_that_turn_out_at_the_end_to_need_decoding(stored, step):
+    *messages, last = vector("mp4-opus")[:3]
+    lengths = []
+
+    def make():
+        session = stored(format="mp4", sample_rate=48000, channels=2)
+        session.add([*messages, last[:-700], *messages, last])
+        session.close()
+        return session
+
+    plain = make()
+    concatenate(plain.session.pk)
+    lengths.append(plain.recording.duration_seconds)
+    _die_everywhere(step, make, lambda session: lengths.append(session.recording.duration_seconds))
+    assert len(set(lengths)) == 1
+
+
+def _equal(left, right) -> None:
+    assert left == right
 
 
 def test_a_stale_run_commits_nothing(stored, monkeypatch):
