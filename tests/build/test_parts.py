@@ -95,8 +95,10 @@ def test_where_a_part_can_not_be_copied_to_its_end_all_are_decoded(stored, tmp_p
 
 
 @pytest.mark.parametrize(("kind", "options"), [("webm", ("-c:a", "libvorbis")), ("ogg", ("-ac", "1"))])
-def test_parts_of_another_codec_or_parameters_are_decoded(stored, kind, options):
+def test_parts_of_another_codec_or_parameters_are_decoded(stored, tmp_path, kind, options):
     audio_format, first = slices(kind)
+    source = tmp_path / f"first.{audio_format}"
+    source.write_bytes(b"".join(first))
     second = encoded_live(speech(1.5, 48000, 2), 48000, kind, "-c:a", "libopus", *options)
     session = stored(format=audio_format, sample_rate=48000, channels=2)
     session.add([*first, *cut(second, 4000)])
@@ -105,6 +107,7 @@ def test_parts_of_another_codec_or_parameters_are_decoded(stored, kind, options)
     assert recording.state == "ready", recording.error_detail
     assert recording.duration_seconds == pytest.approx(3.0, abs=0.05)
     assert len(decoded(session.path)) / 4 / 48000 == pytest.approx(3.0, abs=0.05)
+    assert not set(hashes(source)) & set(hashes(session.path))
 
 
 def test_a_recorder_that_sent_its_header_only_leaves_nothing_out(stored, tmp_path):
