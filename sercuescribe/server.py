@@ -104,6 +104,7 @@ class Server(uvicorn.Server):
             logger.error("connections did not settle within %.0f s; what they had in flight is lost", DRAIN_SECONDS)
         await self._closing_handshakes()
         await super().shutdown(sockets)
+        logger.info("stopped")
 
     async def _closing_handshakes(self) -> None:
         deadline = asyncio.get_running_loop().time() + CLOSING_HANDSHAKE_SECONDS

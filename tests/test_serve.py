@@ -61,7 +61,7 @@ def test_ctrl_c_on_the_terminal_stops_in_order(server):
     assert not any(is_running(process) for process in processes)
     log = server.read_log()
     assert "Traceback" not in log
-    assert log.index("Finished server process") < log.index("Warm shutdown") < log.index("Redis is now ready to exit")
+    assert log.index("__main__: stopped") < log.index("Warm shutdown") < log.index("Redis is now ready to exit")
 
 
 def test_nothing_but_the_ready_line_goes_to_standard_output(server):
