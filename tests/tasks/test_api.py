@@ -245,7 +245,7 @@ def test_what_can_not_be_asked_for(rest, session_id, fields, status, code, param
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-@pytest.mark.parametrize("task_id", [str(uuid4()), "none"])
+@pytest.mark.parametrize("task_id", ["123e4567-e89b-42d3-a456-426614174000", "none"])
 def test_an_unknown_task(rest, method, task_id):
     answer = rest.http.request(method, f"/api/tasks/{task_id}")
     assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
