@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import uuid
 from datetime import timedelta
 
 import numpy as np
