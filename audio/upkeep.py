@@ -26,6 +26,7 @@ from audio.models import (
     Recording,
     RecordingState,
     SessionStatus,
+    TaskState,
 )
 
 DEAD_AFTER_HEARTBEATS = 4
@@ -94,6 +95,15 @@ def _request_recordings(now: datetime) -> int:
             dispatch.concatenate(key)
             asked += 1
     return asked
+
+
+def expect_dead_runs() -> None:
+    """Lets the next sweep ask again for each background task that seems to run: who ran it may have died.
+
+    One that does run is not done twice, and tells within a second that it lives.
+    """
+    long_ago = timezone.now() - 2 * _REPEAT_TASK_AFTER
+    BackgroundTask.objects.filter(state=TaskState.RUNNING).update(updated_at=long_ago)
 
 
 def _request_tasks(now: datetime) -> int:

@@ -136,7 +136,7 @@ def _worker() -> Program:
 
 def _deriver() -> Program:
     """Other formats and waveforms, one at a time: a long one never keeps a closed session waiting."""
-    return _celery("deriver", "derived", 1, lambda: None)
+    return _celery("deriver", "derived", 1, _before_deriver)
 
 
 def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]) -> Program:
@@ -153,6 +153,14 @@ def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]
 def _before_worker() -> None:
     if not settings.REDIS_URL:
         bundled_redis.restore_unacknowledged(current_app)
+
+
+def _before_deriver() -> None:
+    """What the one before it had taken would otherwise wait for a while."""
+    try:
+        upkeep.expect_dead_runs()
+    except OperationalError as error:
+        raise NotYet(f"the database is busy ({error})") from None
 
 
 def _web(listener: socket.socket) -> Program:
