@@ -33,12 +33,12 @@ _LISTS = {
 LISTS = tuple(_LISTS)
 
 
-def _box(name: bytes, *contents: bytes) -> bytes:
+def box(name: bytes, *contents: bytes) -> bytes:
     body = b"".join(contents)
     return struct.pack(">I4s", len(body) + 8, name) + body
 
 
-def _id3(body: bytes) -> bytes:
+def id3(body: bytes) -> bytes:
     size = len(body)
     return b"ID3\x03\0\0" + bytes((size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127)) + body
 
@@ -50,12 +50,12 @@ _EBML = bytes.fromhex(
 # What a real file of the format begins with.
 MAGIC = {
     "wav": (b"RIFF\xff\xff\xff\xffWAVE",),
-    "mp3": (_id3(b""), _id3(bytes(50)), b"\xff\xfb\x90\x64"),
+    "mp3": (id3(b""), id3(bytes(50)), b"\xff\xfb\x90\x64"),
     "flac": (b"fLaC\x80\0\0\x22" + _STREAMINFO, b"fLaC"),
-    "aac": (_id3(b""), b"\xff\xf1\x60\x40\x20\x1f\xfc"),
+    "aac": (id3(b""), b"\xff\xf1\x60\x40\x20\x1f\xfc"),
     "webm": (_EBML, _EBML[:4]),
     "ogg": (b"OggS\0\x02" + bytes(8) + b"\x01\0\0\0\0\0\0\0\0\0\0\0\x01\x1e", b"OggS"),
-    "mp4": (_box(b"ftyp", b"isom\0\0\x02\0isomiso2"), b"\0\0\0\x18ftypM4A "),
+    "mp4": (box(b"ftyp", b"isom\0\0\x02\0isomiso2"), b"\0\0\0\x18ftypM4A "),
 }
 
 
@@ -134,15 +134,15 @@ def disguised(bait: bytes, audio_format: str) -> list[bytes]:
     return [bait, *(magic + bait for magic in MAGIC[audio_format])]
 
 
-def _patched(box: bytes, path: tuple[bytes, ...], new: bytes) -> bytes:
+def patched(whole: bytes, path: tuple[bytes, ...], new: bytes) -> bytes:
     """Takes a box and the names that lead to one inside it; returns it with that one replaced, sizes put right."""
     if not path:
         return new
     at = 8
-    while box[at + 4 : at + 8] != path[0]:
-        at += struct.unpack_from(">I", box, at)[0]
-    size = struct.unpack_from(">I", box, at)[0]
-    return _box(box[4:8], box[8:at], _patched(box[at : at + size], path[1:], new), box[at + size :])
+    while whole[at + 4 : at + 8] != path[0]:
+        at += struct.unpack_from(">I", whole, at)[0]
+    size = struct.unpack_from(">I", whole, at)[0]
+    return box(whole[4:8], whole[8:at], patched(whole[at : at + size], path[1:], new), whole[at + size :])
 
 
 def with_external_samples(mp4: bytes, target: str, kind: str) -> bytes:
@@ -152,13 +152,13 @@ def with_external_samples(mp4: bytes, target: str, kind: str) -> bytes:
     """
     at = mp4.rindex(b"moov") - 4
     if kind == "url ":
-        entry = _box(b"url ", bytes(4), target.encode() + b"\0")
+        entry = box(b"url ", bytes(4), target.encode() + b"\0")
     else:
         name, place = Path(target).name.encode(), target.encode() + b"\0" * (len(target) % 2)
         record = bytes(10) + b"\x01" + b"x".ljust(27, b"\0") + bytes(12) + bytes((len(name),)) + name.ljust(63, b"\0")
         levels = bytes(16) + struct.pack(">HH", 1, 1) + bytes(16)
         paths = struct.pack(">HH", 2, len(place)) + place + struct.pack(">HH", 18, len(place)) + place
-        entry = _box(b"alis", bytes(4), record + levels + paths + struct.pack(">HH", 0xFFFF, 0))
+        entry = box(b"alis", bytes(4), record + levels + paths + struct.pack(">HH", 0xFFFF, 0))
     moov = mp4[at:]
-    dref = _box(b"dref", bytes(4), struct.pack(">I", 1), entry)
-    return mp4[:at] + _patched(moov, (b"trak", b"mdia", b"minf", b"dinf", b"dref"), dref)
+    dref = box(b"dref", bytes(4), struct.pack(">I", 1), entry)
+    return mp4[:at] + patched(moov, (b"trak", b"mdia", b"minf", b"dinf", b"dref"), dref)

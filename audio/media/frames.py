@@ -105,11 +105,12 @@ class FrameCounter:
         header = data[at : at + 10]
         if header[:3] == b"ID3" and (size := id3_size_bytes(header)):
             return at + size
+        is_first = not self.sample_rate
         size = mpeg_frame_size_bytes(header[:4]) if self.audio_format == "mp3" else adts_frame_size_bytes(header)
         if not size or not self._belongs(header):
             # What is no frame is skipped up to where one may begin.
             return _next_of(data, at + 1)
-        if self.samples or self.padding or not self._info(data[at : at + _INFO_BYTES]):
+        if not (is_first and self._info(data[at : at + _INFO_BYTES])):
             self.samples += self._samples_of(header)
         return at + size
 
@@ -129,7 +130,7 @@ class FrameCounter:
 
     def _info(self, frame: bytes) -> bool:
         """Reads the Info frame that may come first; returns whether it was one."""
-        if self.audio_format != "mp3" or self.declared_samples or not is_info_frame(frame):
+        if self.audio_format != "mp3" or not is_info_frame(frame):
             return False
         at = max(frame.find(b"Xing", 0, 42), frame.find(b"Info", 0, 42))
         if at < 0:

@@ -207,14 +207,14 @@ def repeating(mp4, times):
         "stts": struct.pack(">IIII", 0, 1, times, 1024),
     }.items():
         path = tuple(part.encode() for part in (*table, name))
-        moov = bait._patched(moov, path, bait._box(name.encode(), body))
+        moov = bait.patched(moov, path, bait.box(name.encode(), body))
     return mp4[:at] + moov
 
 
 def nested_boxes(depth):
     box = b""
     for _ in range(depth):
-        box = bait._box(b"moov", box)
+        box = bait.box(b"moov", box)
     return bait.MAGIC["mp4"][0] + box
 
 
@@ -237,7 +237,7 @@ def test_deep_nesting_is_no_depth_for_us(stored, audio_format, make, chunk_mode)
 @pytest.mark.parametrize("audio_format", ["mp3", "aac"])
 def test_a_giant_tag_is_passed_over_or_is_all_there_is(stored, tmp_path, audio_format):
     sound = encoded_live(speech(1), 16000, {"aac": "adts"}.get(audio_format, audio_format))
-    tag = bait._id3(bytes(8 << 20))
+    tag = bait.id3(bytes(8 << 20))
     session = made(stored, cut(tag + sound, 1 << 20), audio_format)
     assert session.recording.duration_seconds == pytest.approx(1, abs=0.3)
     endless = b"ID3\x03\0\0\x7f\x7f\x7f\x7f" + sound
