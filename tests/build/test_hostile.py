@@ -257,8 +257,31 @@ def test_an_ogg_of_an_absurd_position_ends(stored):
     file = bytearray(encoded_live(speech(1, 48000), 48000, "ogg", "-c:a", "libopus"))
     last = file.rindex(b"OggS")
     struct.pack_into("<q", file, last + 6, 1 << 61)
+    struct.pack_into("<I", file, last + 22, 0)
+    struct.pack_into("<I", file, last + 22, page_crc(file[last:]))
     for chunk_mode in ("auto", "files"):
-        made(stored, [bytes(file)], "ogg", chunk_mode, sample_rate=48000)
+        session = made(stored, [bytes(file)], "ogg", chunk_mode, sample_rate=48000)
+        assert session.recording.duration_seconds == pytest.approx(1, abs=0.1)
+
+
+def page_crc(page):
+    """RFC 3533 section 6: of a page whose CRC is zero."""
+    crc = 0
+    for byte in page:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x04C11DB7 if crc & 0x80000000 else 0)) & 0xFFFFFFFF
+    return crc
+
+
+def test_an_mp4_whose_samples_last_for_days_is_decoded_as_what_it_holds(stored, tmp_path):
+    file = encoded(speech(1), 16000, tmp_path / "a.mp4")
+    at = file.rindex(b"moov") - 4
+    table = bait.box(b"stts", struct.pack(">IIII", 0, 1, 1000, 0x7FFFFFFF))
+    hostile = file[:at] + bait.patched(file[at:], (b"trak", b"mdia", b"minf", b"stbl", b"stts"), table)
+    made(stored, [hostile], "mp4")
+    session = made(stored, [hostile], "mp4", "files")
+    assert session.recording.state == "failed" or session.recording.duration_seconds == pytest.approx(1, abs=0.2)
 
 
 # Damage
