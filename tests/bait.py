@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from audio.media import frames
+
 SECRET = b"THE SECRET THAT NO RECORDING MAY HOLD "
 FORMATS = ("wav", "mp3", "flac", "aac", "webm", "ogg", "mp4")
 _IN_ACCESS, _IN_OPEN = 0x1, 0x20
@@ -132,6 +134,27 @@ def set_in(folder: Path) -> Iterator[Trap]:
 def disguised(bait: bytes, audio_format: str) -> list[bytes]:
     """The bait as it is, and behind what a file of that format begins with."""
     return [bait, *(magic + bait for magic in MAGIC[audio_format])]
+
+
+def weeks_of_silence() -> bytes:
+    """Under two megabytes of FLAC (RFC 9639) that are nine days of silence at 8 kHz, mono."""
+    info = struct.pack(">HH6sQ16s", 65535, 65535, bytes(6), 8000 << 44 | 15 << 36, bytes(16))
+    made = []
+    for number in range(100_000):
+        # A block of the largest size, 8 kHz, mono, 16 bits; one subframe of a constant.
+        body = b"\xff\xf8\x74\x08" + _coded(number) + b"\xff\xfe"
+        body += bytes((frames._crc8(body),)) + bytes(3)
+        made.append(body + frames._crc16(body).to_bytes(2, "big"))
+    return b"fLaC\x80\0\0\x22" + info + b"".join(made)
+
+
+def _coded(number: int) -> bytes:
+    """The number of a frame, coded as UTF-8 codes characters."""
+    if number < 0x80:
+        return bytes((number,))
+    size = 2 if number < 0x800 else 3 if number < 0x10000 else 4
+    rest = [0x80 | number >> 6 * place & 0x3F for place in reversed(range(size - 1))]
+    return bytes((0xF00 >> size & 0xFF | number >> 6 * (size - 1), *rest))
 
 
 def patched(whole: bytes, path: tuple[bytes, ...], new: bytes) -> bytes:

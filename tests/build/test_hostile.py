@@ -1,8 +1,10 @@
 """Sessions of hostile media: whatever is sent, nothing else is opened, the work is bounded, and the end is clear."""
 
+import os
 import random
 import struct
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from audio.build import chunks
 from audio.build.store import folder
-from audio.media import remux
+from audio.media import ffmpeg, remux
 from audio.models import RecordingState
 from tests import bait
 from tests.sound import FFMPEG, cut, decoded, encoded, encoded_live, speech, wav_bytes
@@ -175,6 +177,23 @@ def test_a_small_flac_of_hours_of_silence_is_bounded(stored, tmp_path, settings)
     session = made(stored, cut(hours, 9000), "flac")
     assert (session.recording.state, session.recording.duration_seconds) == ("ready", 7200)
     assert session.recording.size_bytes == len(hours)
+
+
+@pytest.mark.parametrize(
+    "limits", [ffmpeg.Limits(cpu_seconds=1), ffmpeg.Limits(memory_bytes=40 << 20)], ids=["processor", "memory"]
+)
+def test_a_session_that_needs_more_than_is_allowed_fails_and_leaves_nothing(stored, monkeypatch, limits):
+    monkeypatch.setattr(ffmpeg.output_of, "__defaults__", (limits,))
+    before = children()
+    recording = made(stored, [bait.weeks_of_silence()], "flac", "files").recording
+    assert (recording.state, recording.failed_sequence) == ("failed", 1)
+    # Where there is no memory to begin with, FFmpeg says so in other words.
+    assert recording.error_code == "media_limit_exceeded" or limits.memory_bytes < 1 << 30
+    assert children() == before
+
+
+def children():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
 @pytest.mark.parametrize("total", [0, 20, 100_000, (1 << 36) - 1])

@@ -29,25 +29,9 @@ from tests.sound import encoded, speech
 
 @pytest.fixture(scope="module")
 def weeks(tmp_path_factory):
-    """Two megabytes of FLAC that are nine days of silence at 8 kHz (RFC 9639)."""
-    info = struct.pack(">HH6sQ16s", 65535, 65535, bytes(6), 8000 << 44 | 15 << 36, bytes(16))
-    made = []
-    for number in range(100_000):
-        # Blocks of fixed size, 8 kHz, mono, 16 bits; a subframe of one constant.
-        body = b"\xff\xf8\x74\x08" + coded(number) + b"\xff\xfe"
-        body += bytes((frames._crc8(body),)) + bytes(3)
-        made.append(body + frames._crc16(body).to_bytes(2, "big"))
     path = tmp_path_factory.mktemp("bombs") / "weeks.flac"
-    path.write_bytes(b"fLaC\x80\0\0\x22" + info + b"".join(made))
+    path.write_bytes(bait.weeks_of_silence())
     return path
-
-
-def coded(number):
-    if number < 0x80:
-        return bytes((number,))
-    size = 2 if number < 0x800 else 3 if number < 0x10000 else 4
-    rest = [0x80 | number >> 6 * place & 0x3F for place in reversed(range(size - 1))]
-    return bytes(((0xF00 >> size) & 0xFF | number >> 6 * (size - 1), *rest))
 
 
 def children() -> set[int]:
