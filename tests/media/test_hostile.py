@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from audio.errors import MediaError, MediaLimitExceeded
+from audio.errors import FfmpegFailed, MediaError, MediaLimitExceeded
 from audio.media import ffmpeg, frames, pcm, plan
 from audio.media.ffmpeg import Limits
 from audio.media.frames import FrameCounter, PartDescription
@@ -94,6 +94,13 @@ def test_what_pydub_decodes_is_bounded_by_what_the_file_declares(weeks, tmp_path
         samples = list(itertools.islice(pcm.decode(parts, "flac", work), 5))
     # Halved down to itself it is decoded block by block.
     assert max(len(entry.data) for entry in samples) <= 2 << 20
+
+
+def test_what_ffmpeg_refuses_to_open_is_not_tried_again(tmp_path):
+    # Its exit code is that of an FFmpeg which somebody stopped.
+    (tmp_path / "list").write_text("ffconcat version 1.0\nfile /a/b.wav\n")
+    with pytest.raises(FfmpegFailed):
+        ffmpeg.run(["-f", "concat", "-i", "file:list", "-f", "null", "-"], tmp_path)
 
 
 # Sniffing
