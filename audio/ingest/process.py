@@ -173,12 +173,18 @@ class Ingest:
                 await self._empty.wait()
         except TimeoutError:
             logger.warning("%d connections did not take their last answers", len(self._connections))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_tasks()
         await asyncio.to_thread(self._committer.stop)
         await self.run(sessions.release_process, self.process_id)
         self._executor.shutdown()
+
+    async def _end_tasks(self) -> None:
+        """Cancels the tasks beside the committer, until they have ended: a Redis client may swallow the first time."""
+        running = set(self._tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=_TICK_SECONDS)
 
     def _deliver(self, settled: list[Settled]) -> None:
         """From the committer's thread: one wake-up of the loop for the whole batch."""
