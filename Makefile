@@ -36,10 +36,10 @@ bench: $(DEV)
 	@$(PYTHON) -m tests.bench
 	@exec $(PYTHON) -m tests.bench.concatenation
 
-# pytest comes last, so that its closing line does.
+# pytest comes last, so that its closing line does. More workers than cores: tests wait for servers half of the time.
 test: lint
-	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 2 -m database
-	$(PYTHON) -m pytest -n 2
+	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 4 -m database
+	$(PYTHON) -m pytest -n 4
 
 lint: $(DEV)
 	$(BIN)/ruff check

@@ -116,10 +116,12 @@ def test_many_that_ask_at_once_get_one_task(server, rest):
     session_id = recorded(server, rest, speech(1).tobytes())
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: audio(Rest(server.url), session_id, "mp3"), range(8)))
-    tasks = {answer.json()["task_id"] for answer in answers if answer.status_code == 202}
+    # One that asked late may have got the file.
+    waiting = [answer for answer in answers if answer.status_code == 202]
+    tasks = {answer.json()["task_id"] for answer in waiting}
     assert len(tasks) == 1
-    assert answers[0].json()["code"] == "task_running"
-    assert int(answers[0].headers["Retry-After"]) > 0
+    assert waiting[0].json()["code"] == "task_running"
+    assert int(waiting[0].headers["Retry-After"]) > 0
     fetched(rest, session_id, "mp3")
     (task,) = rest.http.get("/api/tasks", params={"session_id": session_id}).json()["results"]
     assert task["task_id"] in tasks
