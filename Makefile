@@ -38,8 +38,8 @@ bench: $(DEV)
 
 # pytest comes last, so that its closing line does. More workers than cores: tests wait for servers half of the time.
 test: lint
-	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 4 -m database
-	$(PYTHON) -m pytest -n 4
+	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 4 --dist worksteal -m database
+	$(PYTHON) -m pytest -n 4 --dist worksteal
 
 lint: $(DEV)
 	$(BIN)/ruff check
