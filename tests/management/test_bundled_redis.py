@@ -30,7 +30,7 @@ def take_and_die(app: Celery) -> None:
 
 
 def test_what_a_killed_worker_had_taken_is_queued_again(broker_url):
-    app = Celery("test", broker=broker_url)
+    app = Celery("test", broker=broker_url, set_as_current=False)
     for number in range(20):
         app.send_task("work", args=[number])
     for _ in range(20):
@@ -46,7 +46,7 @@ def test_what_a_killed_worker_had_taken_is_queued_again(broker_url):
 
 
 def test_a_redis_that_is_away_is_waited_for(tmp_path):
-    app = Celery("test", broker=f"redis+socket://{tmp_path / 'nobody'}")
+    app = Celery("test", broker=f"redis+socket://{tmp_path / 'nobody'}", set_as_current=False)
     with pytest.raises(NotYet):
         bundled_redis.restore_unacknowledged(app)
     app.close()
