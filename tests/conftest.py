@@ -6,10 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from celery import current_app
 
+from sercuescribe.celery import app
 from tests.server import Server
 
 RunServer = Callable[..., Server]
+
+
+@pytest.fixture(autouse=True)
+def celery_stays_ours() -> Iterator[None]:
+    """A test that leaves another Celery application as the current one would send what follows to its broker."""
+    yield
+    assert current_app.main == app.main, "the test has made another Celery application the current one"
 
 
 @pytest.fixture
