@@ -8,7 +8,8 @@ AudioError
 │   ├── NotAllowed          ├── PreconditionFailed  └── RangeNotSatisfiable
 ├── SessionError            the session's state forbids it
 │   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
-│   ├── OneSourceOnly       ├── TooManyConnections  └── SessionBusy
+│   ├── OneSourceOnly       ├── TooManyConnections  ├── SessionBusy
+│   └── ChunkNotFound
 ├── ConnectionEnded         this connection is over, the session is not
 │   ├── IdleTimeout         └── Superseded
 ├── ServiceError            our side; the same request may succeed later
@@ -211,6 +212,15 @@ class SessionBusy(SessionError):
     code = "session_busy"
     retryable = True
     sentence = "The session's recording is being worked on; try again in a moment."
+
+
+class ChunkNotFound(SessionError):
+    """The session has no chunk with this sequence."""
+
+    code = "chunk_not_found"
+    close_code = None
+    http_status = 404
+    sentence = "The session has no chunk with this sequence."
 
 
 class ConnectionEnded(AudioError):

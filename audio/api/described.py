@@ -10,13 +10,14 @@ from rest_framework import serializers
 _SENTENCES = {
     202: "Not ready yet: `recording_building`, `task_running`. Ask again after Retry-After seconds.",
     400: "A parameter, a field or the id is not valid: `invalid_parameter`, `invalid_session_id`, `parse_error`.",
-    404: "There is no such session or task, or nothing to fetch: `session_not_found`, `task_not_found`, "
-    "`recording_empty`.",
+    404: "There is no such session, chunk or task, or nothing to fetch: `session_not_found`, `chunk_not_found`, "
+    "`task_not_found`, `recording_empty`.",
     409: "The session's, the recording's or the task's state does not allow it; the code says why.",
     412: "If-Match or If-Unmodified-Since does not hold: `precondition_failed`.",
     413: "The request's body is too large: `message_too_large`.",
     415: "The body is neither JSON nor a form: `unsupported_media_type`.",
     416: "The range lies outside of the recording: `range_not_satisfiable`.",
+    500: "A stored chunk is not as it was stored: `chunk_damaged`.",
     503: "Not now; try again after Retry-After seconds.",
 }
 _AUDIO_TYPES = ("audio/wav", "audio/mpeg", "audio/flac", "audio/aac", "audio/webm", "audio/ogg", "audio/mp4")

@@ -24,6 +24,7 @@ urlpatterns = [
     *both(_SESSION, views.SessionDetail, "session-detail"),
     *both(f"{_SESSION}/close", views.SessionClose, "session-close"),
     *both(f"{_SESSION}/chunks", views.ChunkList, "session-chunks"),
+    *both(f"{_SESSION}/chunks/<str:sequence>", views.ChunkPayload, "session-chunk"),
     *both(f"{_SESSION}/audio", views.SessionAudio, "session-audio"),
     *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
     *both("health", health.Health, "health"),

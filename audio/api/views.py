@@ -43,12 +43,14 @@ from audio.api.serializers import (
     recording_of,
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
-from audio.build import derive, store, waveform
+from audio.build import chunks, derive, store, waveform
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
 from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession
 
 BODY_LIMIT_BYTES = 64 * 1024
+CHUNK_CONTENT_TYPE = "application/octet-stream"
+_SEQUENCE_DIGITS = 18
 
 
 class BoundedJSONParser(JSONParser):
@@ -208,6 +210,35 @@ class AnythingAccepted(DefaultContentNegotiation):
         except NotAcceptable:
             return renderers[0], renderers[0].media_type
         return chosen
+
+
+class ChunkPayload(SessionView):
+    """One chunk, byte for byte as it came; a recording that could not be made does not keep it from its owner."""
+
+    content_negotiation_class = AnythingAccepted
+
+    @described.session_operation(
+        "Fetch a chunk",
+        {(200, CHUNK_CONTENT_TYPE): OpenApiResponse(OpenApiTypes.BINARY, description="The chunk's bytes.")},
+        *(400, 404, 500, 503),
+        parameters=[
+            OpenApiParameter("sequence", OpenApiTypes.INT, OpenApiParameter.PATH, description="Counted from one.")
+        ],
+    )
+    def get(self, request: Request, session_id: str, sequence: str) -> HttpResponse:
+        number = self._sequence(sequence)
+        payload = chunks.payload(self.session().pk, number)
+        name = f"{self.session_id}-{number}.bin"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-cache"}
+        return HttpResponse(payload, content_type=CHUNK_CONTENT_TYPE, headers=headers)
+
+    @staticmethod
+    def _sequence(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= _SEQUENCE_DIGITS):
+            raise InvalidParameter(
+                "A chunk's sequence is a whole number, counted from one.", parameter="sequence", received=text[:64]
+            )
+        return int(text)
 
 
 class SessionAudio(SessionView):

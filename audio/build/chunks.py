@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from audio.build.store import root
-from audio.errors import ChunkDamaged, MediaError
+from audio.errors import ChunkDamaged, ChunkNotFound, MediaError
 from audio.journal.files import Extent, JournalReader
 from audio.media import plan
 from audio.models import AudioChunk
@@ -53,6 +53,22 @@ def read(waiting: Sequence[Waiting]) -> Iterator[Chunk]:
             with blaming(chunk.sequence):
                 payload = reader.read(chunk.extent)
             yield Chunk(chunk.sequence, chunk.source_id, payload)
+
+
+def payload(session_id: uuid.UUID, sequence: int) -> bytes:
+    """Takes a session's id and the sequence of a chunk; returns its bytes as they came.
+
+    Raises ChunkNotFound or ChunkDamaged.
+    """
+    row = (
+        AudioChunk.objects.filter(session_id=session_id, sequence=sequence)
+        .values_list("journal__name", "offset", "size_bytes", "crc32")
+        .first()
+    )
+    if row is None:
+        raise ChunkNotFound(sequence=sequence)
+    with JournalReader(root()) as reader, blaming(sequence):
+        return reader.read(Extent(*row))
 
 
 def read_range(session_id: uuid.UUID, first: int, last: int) -> Iterator[Chunk]:
