@@ -6,7 +6,7 @@ import uuid
 from celery import shared_task
 from django.db import Error as DatabaseError
 
-from audio.build.concatenate import concatenate
+from audio.build.derive import make_recording
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE
 from audio.errors import AudioError
 
@@ -18,7 +18,7 @@ def concatenate_live(session_ids: list[str]) -> None:
     """Takes the next windows of open sessions; one that fails is asked for again by its next window or its close."""
     for session_id in session_ids:
         try:
-            concatenate(uuid.UUID(session_id))
+            make_recording(uuid.UUID(session_id))
         except (DatabaseError, OSError, AudioError) as error:
             logger.warning("a window of %s failed and is left to the next: %s", session_id, error)
 
@@ -33,4 +33,4 @@ def concatenate_live(session_ids: list[str]) -> None:
 )
 def concatenate_session(session_id: str) -> None:
     """Brings the recording of a session as far as its chunks allow."""
-    concatenate(uuid.UUID(session_id))
+    make_recording(uuid.UUID(session_id))

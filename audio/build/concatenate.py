@@ -18,11 +18,12 @@ from typing import Any
 
 from django.utils import timezone
 
-from audio.build import chunks, finish, routes, store
+from audio.build import chunks, finish, routes, store, waveform
 from audio.build.chunks import Waiting
 from audio.build.lock import session_lock
 from audio.build.master import Master
 from audio.errors import ChunkDamaged, MediaError
+from audio.media import wav
 from audio.models import AudioSession, Recording, RecordingState
 
 logger = logging.getLogger(__name__)
@@ -178,6 +179,7 @@ class _Run:
             self._start_over()
             return
         master.sync()
+        self._extend_peaks(master, is_last)
         self._is_flushed = is_last
         self._commit(
             state=RecordingState.BUILDING if outlook.is_closed else RecordingState.LIVE,
@@ -185,6 +187,13 @@ class _Run:
             **self._position(master),
         )
         self._master_bytes = master.size_bytes
+
+    def _extend_peaks(self, master: Master, is_last: bool) -> None:
+        """The waveform of what this window has added, while its samples are in memory still."""
+        if self._route.encoding:
+            pcm = store.master_format(self._session, self._route.encoding)
+            before, now = (max(0, size - wav.HEADER_BYTES) for size in (self._master_bytes, master.size_bytes))
+            waveform.extend(store.peaks_path(self._session.id), master.path, pcm, before, now, is_last)
 
     def _opened(self) -> Master:
         if self._master is None:

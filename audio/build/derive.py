@@ -1,4 +1,4 @@
-"""What is made of a recording when somebody asks: other formats and the waveform, each once.
+"""What is made of a recording: its waveform, and when somebody asks other formats, each once.
 
     pending --run--> running --complete--> completed
         \\__revoke______|____fail_________> revoked, failed
@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
 
 from audio import dispatch
 from audio.build import concatenate, store, waveform
-from audio.build.lock import LOCK_NAME, file_lock
+from audio.build.lock import LOCK_NAME, file_lock, session_lock
 from audio.build.store import Servable
 from audio.build.waveform import Waveform
 from audio.errors import (
@@ -163,7 +165,10 @@ def waveform_of(
     """
     span = (points, start_seconds, end_seconds)
     if recording.state == RecordingState.LIVE and recording.master_encoding:
-        return _scanned(session, recording, *span)
+        found = waveform.so_far(
+            store.peaks_path(session.pk), session.sample_rate, _master_frames(session, recording), *span
+        )
+        return found or _scanned(session, recording, *span)
     _, path = file_of(session, TaskKind.WAVEFORM)
     shown = waveform.read(path, *span)
     if waveform.is_near(shown, points) and _samples_path(recording) is not None:
@@ -177,6 +182,67 @@ def _scanned(
     pcm = store.master_format(session, recording.master_encoding)
     data_bytes = max(0, recording.master_bytes - wav.HEADER_BYTES)
     return waveform.scan(store.root() / recording.master_name, pcm, data_bytes, points, start_seconds, end_seconds)
+
+
+def _master_frames(session: AudioSession, recording: Recording) -> int:
+    pcm = store.master_format(session, recording.master_encoding)
+    return max(0, recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes
+
+
+def make_recording(session_id: uuid.UUID) -> None:
+    """Brings a session's recording as far as its chunks allow (`audio.build.concatenate`); one that is ready gets its
+    waveform.
+
+    Raises what `concatenate` raises.
+    """
+    concatenate.concatenate(session_id)
+    recording = Recording.objects.select_related("session").filter(pk=session_id, state=RecordingState.READY).first()
+    if recording is None or _waveforms(session_id).exists():
+        return
+    with session_lock(session_id) as is_ours:
+        if is_ours and not _keep_peaks(recording):
+            ask(recording.session, TaskKind.WAVEFORM)
+
+
+def _waveforms(session_id: uuid.UUID) -> QuerySet[BackgroundTask]:
+    return BackgroundTask.objects.filter(session=session_id, kind=TaskKind.WAVEFORM, is_current=True)
+
+
+def _keep_peaks(recording: Recording) -> bool:
+    """Makes the waveform of the peaks that the windows have left; returns False where they left none."""
+    peaks = store.peaks_path(recording.pk)
+    if not recording.master_encoding or not peaks.exists():
+        return False
+    place = store.folder(recording.pk) / store.DERIVED_FOLDER
+    place.mkdir(exist_ok=True)
+    final, part = place / "recording.peaks", place / "recording.peaks.part"
+    session = recording.session
+    if not waveform.complete(peaks, part, session.sample_rate, _master_frames(session, recording)):
+        return False
+    _place(part, final)
+    with transaction.atomic():
+        # It was not made anew meanwhile.
+        if Recording.objects.select_for_update().filter(pk=recording.pk, ready_at=recording.ready_at).exists():
+            _record_waveform(recording, final)
+    peaks.unlink(missing_ok=True)
+    return True
+
+
+def _record_waveform(recording: Recording, final: Path) -> None:
+    now = timezone.now()
+    BackgroundTask.objects.get_or_create(
+        session_id=recording.pk,
+        kind=TaskKind.WAVEFORM,
+        is_current=True,
+        defaults={
+            "state": TaskState.COMPLETED,
+            "progress": 1.0,
+            "seconds_done": recording.duration_seconds or 0.0,
+            "file_name": _derived_name(recording.pk, final),
+            "size_bytes": final.stat().st_size,
+            "ended_at": now,
+        },
+    )
 
 
 def _samples_path(recording: Recording) -> Path | None:
@@ -281,21 +347,31 @@ def _waveform(task: BackgroundTask, work: Path) -> None:
 def _keep(task: BackgroundTask, output: Path, seconds: float) -> None:
     """Makes the file durable, gives it its place, and commits it."""
     final = store.folder(task.session_id) / store.DERIVED_FOLDER / output.name
+    size_bytes = _place(output, final)
+    row = BackgroundTask.objects.filter(pk=task.pk)
+    name = _derived_name(task.session_id, final)
+    if not row.complete(file_name=name, size_bytes=size_bytes, seconds_done=seconds):
+        final.unlink(missing_ok=True)
+        raise Revoked
+
+
+def _place(output: Path, final: Path) -> int:
+    """Gives a finished file its name, durably; returns its size."""
     with output.open("rb") as file:
         os.fsync(file.fileno())
         size_bytes = os.fstat(file.fileno()).st_size
     output.replace(final)
     for folder in (final.parent, final.parent.parent):
         sync_folder(folder)
-    name = f"{store.folder_name(task.session_id)}/{store.DERIVED_FOLDER}/{final.name}"
-    row = BackgroundTask.objects.filter(pk=task.pk)
-    if not row.complete(file_name=name, size_bytes=size_bytes, seconds_done=seconds):
-        final.unlink(missing_ok=True)
-        raise Revoked
+    return size_bytes
+
+
+def _derived_name(session_id: uuid.UUID, path: Path) -> str:
+    return f"{store.folder_name(session_id)}/{store.DERIVED_FOLDER}/{path.name}"
 
 
 def _concatenate(task: BackgroundTask, work: Path) -> None:
-    concatenate.concatenate(task.session_id)
+    make_recording(task.session_id)
     row = BackgroundTask.objects.filter(pk=task.pk)
     recording = Recording.objects.select_related("session").filter(pk=task.session_id).first()
     if recording is None or _is_unfinished(recording):

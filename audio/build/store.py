@@ -23,6 +23,7 @@ from audio.models import OPEN_TASK_STATES, AudioSession, BackgroundTask, Recordi
 
 FOLDER = "sessions"
 DERIVED_FOLDER = "derived"
+_PEAKS_NAME = "live.peaks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ def folder_name(session_id: uuid.UUID) -> str:
 def folder(session_id: uuid.UUID) -> Path:
     """Returns the session's folder."""
     return root() / folder_name(session_id)
+
+
+def peaks_path(session_id: uuid.UUID) -> Path:
+    """Returns where the peaks of the samples that are concatenated so far are."""
+    return folder(session_id) / _PEAKS_NAME
 
 
 def master_format(session: AudioSession, encoding: str) -> PcmFormat:

@@ -2,15 +2,19 @@
 
 A file of peaks is computed once, in one pass and bounded memory: a header, then levels of pairs of int16 (lowest,
 highest; of all channels together). A pair of the first level covers BASE_FRAMES sample frames, one of each next
-level FACTOR times as many, so that any zoom reads a few thousand pairs. Where a WAV file is there, nearer zooms and
-what is recorded so far come from its samples.
+level FACTOR times as many, so that any zoom reads a few thousand pairs. Where a WAV file is there, nearer zooms come
+from its samples.
+
+Where samples are concatenated, `extend` writes the first level window by window beside the master, and `complete`
+makes the file of it when the recording is ready: nothing has to be read again. Elsewhere `write` makes it in one pass.
 """
 
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,13 +70,21 @@ def _decoded(audio_format: str, path: Path, encoding: str, work: Path) -> Iterat
     return ffmpeg.output_of(plan.decode(audio_format, str(path), bits), work)
 
 
+def _rows(block: Samples) -> npt.NDArray[Any]:
+    """Takes whole frames; returns one row a frame. 16-bit samples stay what they are: as floats they cost fifty times
+    as much."""
+    if block.format.encoding == "s16le":
+        return np.frombuffer(block.data, dtype="<i2").reshape(-1, block.format.channels)
+    return convert.decode(block)
+
+
 def _peaks(samples: Iterable[Samples], frames: int) -> Iterator[tuple[Pairs, Samples]]:
     """Gives the pairs of stretches of so many frames as they become complete, at the end the rest, each with the
     block that completed them."""
-    held: convert.Frames | None = None
+    held: npt.NDArray[Any] | None = None
     block: Samples | None = None
     for block in samples:
-        rows = convert.decode(block)
+        rows = _rows(block)
         rows = rows if held is None or not len(held) else np.concatenate([held, rows])
         whole = len(rows) // frames * frames
         yield _reduced(rows[:whole].reshape(-1, frames * rows.shape[1])), block
@@ -81,9 +93,11 @@ def _peaks(samples: Iterable[Samples], frames: int) -> Iterator[tuple[Pairs, Sam
         yield _reduced(held.reshape(1, -1)), block
 
 
-def _reduced(stretches: convert.Frames) -> Pairs:
+def _reduced(stretches: npt.NDArray[Any]) -> Pairs:
     """Takes one row a stretch; returns the lowest and the highest of each."""
     pairs = np.stack([stretches.min(axis=1), stretches.max(axis=1)], axis=1)
+    if pairs.dtype == np.int16:
+        pairs = pairs / (FULL_SCALE + 1)
     scaled: Pairs = np.rint(np.clip(pairs, -1, 1) * FULL_SCALE).astype("<i2")
     return scaled
 
@@ -106,6 +120,54 @@ def write(samples: Iterable[Samples], output: Path, tell: Callable[[float], None
         file.seek(0)
         file.write(_HEADER.pack(_MAGIC, rate or 1, total))
     return total / rate if rate else 0.0
+
+
+def extend(path: Path, master: Path, pcm: PcmFormat, before_bytes: int, data_bytes: int, is_last: bool) -> None:
+    """Brings the first level of the file of peaks at `path` up to `data_bytes` of samples of a WAV master, from the
+    `before_bytes` that the last commit covers; what a run that died wrote behind those is written anew. With
+    `is_last`, the pair of the stretch that is not full comes too.
+
+    A file that is shorter than it should be, as a power cut may leave it, goes: the peaks are then computed when the
+    recording is ready, because a window must not cost more than itself.
+    """
+    first, total = before_bytes // pcm.frame_bytes // BASE_FRAMES, data_bytes // pcm.frame_bytes
+    with path.open("ab") as file:
+        if file.tell() < first * _PAIR_BYTES:
+            path.unlink()
+            return
+        file.truncate(first * _PAIR_BYTES)
+        end = total if is_last else total // BASE_FRAMES * BASE_FRAMES
+        for pairs, _ in _peaks(_range(master, pcm, first * BASE_FRAMES, end), BASE_FRAMES):
+            file.write(pairs.tobytes())
+
+
+def complete(path: Path, output: Path, rate: int, total_frames: int) -> bool:
+    """Makes the file of peaks at `output` of the first level at `path`; returns False where that is not whole.
+
+    `rate` is in Hz, `total_frames` counts the recording's sample frames.
+    """
+    if not path.exists() or path.stat().st_size != _level(0, total_frames)[0] * _PAIR_BYTES:
+        return False
+    with output.open("wb") as file, path.open("rb") as first_level:
+        file.write(_HEADER.pack(_MAGIC, rate, total_frames))
+        shutil.copyfileobj(first_level, file, _BLOCK_BYTES)
+        file.flush()
+        _add_levels(file, output, total_frames)
+    return True
+
+
+def so_far(
+    path: Path, rate: int, total_frames: int, points: int, start_seconds: float, end_seconds: float | None
+) -> Waveform | None:
+    """Takes a first level that still grows, the rate in Hz and the frames that are recorded, and a span; returns at
+    most `points` peaks of it, or None where the span needs its samples: a near one, or a level that is not whole."""
+    start, end = _span(total_frames, rate, start_seconds, end_seconds)
+    first, last = start // BASE_FRAMES, end // BASE_FRAMES
+    if last - first < points * _PAIRS_PER_POINT or not path.exists() or path.stat().st_size < last * _PAIR_BYTES:
+        return None
+    pairs = _read(path, 0, first, last)
+    pairs = _joined(pairs, np.arange(points) * len(pairs) // points)
+    return Waveform(rate, total_frames / rate, start / rate, end / rate, pairs)
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from audio.build import concatenate as module
-from audio.build import finish
+from audio.build import finish, waveform
 from audio.build.concatenate import concatenate
 from audio.build.lock import LOCK_NAME
-from audio.build.store import folder
+from audio.build.store import folder, peaks_path
 from tests.containers import hashes, vector
 from tests.sound import cut, decoded, encoded, speech, wav_bytes
 
@@ -139,8 +139,21 @@ def test_raw_pcm_with_samples_cut_between_messages(stored, step):
     def check(session):
         with wave.open(str(session.path)) as file:
             assert file.readframes(file.getnframes()) == samples
+        assert _peaks(session) == _peaks_in_one_pass(session)
 
     _die_everywhere(step, make, check)
+
+
+def _peaks(session) -> bytes:
+    path = session.path.with_name("complete.peaks")
+    assert waveform.complete(peaks_path(session.session.pk), path, 16000, 16000)
+    return path.read_bytes()
+
+
+def _peaks_in_one_pass(session) -> bytes:
+    path = session.path.with_name("whole.peaks")
+    waveform.write(waveform.samples_of("wav", session.path, "s16le", path.parent), path, lambda _: None)
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -9,7 +9,7 @@ import pytest
 from audio.build import concatenate, derive, store, waveform
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
 from audio.media.wav import PcmFormat, Samples
-from audio.models import Recording, TaskKind
+from audio.models import BackgroundTask, Recording, TaskKind
 from tests.sound import cut, decoded, encoded, speech
 
 RATE = 16000
@@ -90,10 +90,12 @@ def test_a_live_session_shows_what_is_concatenated(stored):
     for part in (samples[: 2 * RATE], samples[2 * RATE :]):
         session.add([part.tobytes()])
         concatenate.concatenate(session.session.pk)
-        found = shown(session.session, 50)
         done = session.session.total_chunks * 2
-        assert found.duration_seconds == done
-        assert covers(found.pairs, samples, 0, done * RATE, 20)
+        # The near zoom comes from the samples, the far one from the peaks that the windows have left.
+        for points, slack_frames in ((50, 20), (10, 256)):
+            found = shown(session.session, points)
+            assert (found.duration_seconds, len(found.pairs)) == (done, points)
+            assert covers(found.pairs, samples, 0, done * RATE, slack_frames)
 
 
 def test_a_live_compressed_session_has_to_be_closed_first(stored, tmp_path):
@@ -106,15 +108,79 @@ def test_a_live_compressed_session_has_to_be_closed_first(stored, tmp_path):
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
     pcm, block = PcmFormat("s16le", 96000, 2), speech(2, 96000, 2).tobytes()
+    tracemalloc.start()
+    waveform.write((Samples(pcm, block) for _ in range(100)), tmp_path / "peaks", lambda _: None)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 1 << 20 < 100 * len(block) >> 6
 
-    def peak_bytes(count):
-        tracemalloc.start()
-        waveform.write((Samples(pcm, block) for _ in range(count)), tmp_path / "peaks", lambda _: None)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak
 
-    assert peak_bytes(40) < 1.2 * peak_bytes(4)
+def made_by_a_worker(stored, pieces, windows=True, **parameters):
+    """A session whose chunks are concatenated as they come, or all at its close, as a worker does it."""
+    session = stored(**{"format": "wav", **parameters})
+    for piece in pieces:
+        session.add([piece])
+        if windows:
+            derive.make_recording(session.session.pk)
+    session.close()
+    derive.make_recording(session.session.pk)
+    assert session.recording.state == "ready"
+    return session
+
+
+@pytest.mark.parametrize("windows", [True, False])
+@pytest.mark.parametrize("encoding", ["s16le", "s24le", "f32le", "mulaw"])
+def test_the_peaks_of_samples_come_with_the_windows(stored, tmp_path, encoding, windows):
+    """They are those that one pass over the recording finds, and nobody had to ask for them."""
+    samples = speech(3)
+    data = samples.tobytes() if encoding == "s16le" else encoded(samples, RATE, tmp_path / "raw", "-f", encoding)
+    session = made_by_a_worker(stored, cut(data, 5001), windows, encoding=encoding)
+    (task,) = BackgroundTask.objects.filter(session=session.session)
+    assert (task.kind, task.state, task.seconds_done) == ("waveform", "completed", 3.0)
+    recording = session.recording
+    blocks = waveform.samples_of("wav", session.path, recording.master_encoding, tmp_path)
+    waveform.write(blocks, tmp_path / "whole.peaks", lambda _: None)
+    made = store.root() / task.file_name
+    assert made.read_bytes() == (tmp_path / "whole.peaks").read_bytes()
+    assert task.size_bytes == made.stat().st_size
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    assert not store.peaks_path(session.session.pk).exists()
+
+
+def test_a_copied_stream_is_decoded_once_when_it_is_ready(stored, tmp_path):
+    data = encoded(speech(5), RATE, tmp_path / "speech.mp3")
+    session = made_by_a_worker(stored, cut(data, 4000), format="mp3")
+    (task,) = BackgroundTask.objects.filter(session=session.session)
+    assert (task.kind, task.state) == ("waveform", "pending")
+    derive.make_recording(session.session.pk)
+    assert BackgroundTask.objects.get(session=session.session) == task
+
+
+def test_peaks_that_a_power_cut_has_shortened_are_computed_anew(stored):
+    session = stored(format="wav")
+    samples = speech(3)
+    for piece in (samples[:RATE], samples[RATE : 2 * RATE], samples[2 * RATE :]):
+        session.add([piece.tobytes()])
+        derive.make_recording(session.session.pk)
+        peaks = store.peaks_path(session.session.pk)
+        if peaks.exists():
+            peaks.write_bytes(peaks.read_bytes()[:100])
+    session.close()
+    derive.make_recording(session.session.pk)
+    (task,) = BackgroundTask.objects.filter(session=session.session)
+    assert (session.recording.state, task.state) == ("ready", "pending")
+    derive.run(task.pk)
+    assert covers(shown(session.session, 40).pairs, samples, 0, 3 * RATE, 300)
+
+
+def test_a_rebuilt_recording_gets_peaks_of_its_own(stored):
+    session = made_by_a_worker(stored, cut(speech(2).tobytes(), 9000))
+    before = BackgroundTask.objects.get(session=session.session)
+    concatenate.rebuild(session.session.pk)
+    derive.make_recording(session.session.pk)
+    after = BackgroundTask.objects.get(session=session.session, is_current=True)
+    assert after != before
+    assert (store.root() / after.file_name).exists()
 
 
 def test_a_damaged_file_of_peaks_is_told(tmp_path):
