@@ -34,6 +34,7 @@ demo: $(BASE)
 
 bench: $(DEV)
 	@$(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench.length
 	@exec $(PYTHON) -m tests.bench.concatenation
 
 # pytest comes last, so that its closing line does. More workers than cores: tests wait for servers half of the time.
