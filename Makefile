@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 PYTHON := $(BIN)/python
 BASE := $(VENV)/.base-installed
 DEV := $(VENV)/.dev-installed
+BROWSER := $(VENV)/.browser-installed
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
@@ -38,7 +39,7 @@ bench: $(DEV)
 	@exec $(PYTHON) -m tests.bench.concatenation
 
 # pytest comes last, so that its closing line does. More workers than cores: tests wait for servers half of the time.
-test: lint
+test: lint $(if $(CHROMIUM),,$(BROWSER))
 	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 4 --dist worksteal -m database
 	$(PYTHON) -m pytest -n 4 --dist worksteal
 
@@ -77,4 +78,9 @@ $(BASE): requirements/base.txt | $(PYTHON)
 
 $(DEV): requirements/dev.txt $(BASE)
 	$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@
+
+# A minute's work at most, and done once; CHROMIUM=PATH names a browser to test with instead.
+$(BROWSER): tests/e2e/install.py $(DEV)
+	$(PYTHON) -m tests.e2e.install $(VENV)/chromium
 	@touch $@

@@ -8,6 +8,7 @@ are those that the test gives, and no others.
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -45,6 +46,13 @@ def eventually(condition: Callable[[], T], within_seconds: float = DEADLINE_SECO
         assert time.monotonic() < deadline, f"not within {within_seconds} s: {condition}"
         time.sleep(POLL_SECONDS)
     return result
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for a server that must have the same one after a restart."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def is_running(process: psutil.Process) -> bool:

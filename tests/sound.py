@@ -49,9 +49,10 @@ def encoded_live(samples: np.ndarray, rate: int, kind: str, *options: str) -> by
     return _run("-i", "pipe:0", *options, "-f", kind, "pipe:1", data=wav_bytes(samples, rate))
 
 
-def decoded(path: Path, encoding: str = "s16le", *input_options: str) -> bytes:
-    """What FFmpeg decodes a file to, at the file's own rate and channels."""
-    return _run(*input_options, "-i", str(path), "-map", "0:a:0", "-f", encoding, "pipe:1")
+def decoded(path: Path, encoding: str = "s16le", *input_options: str, rate: int | None = None) -> bytes:
+    """What FFmpeg decodes a file to, at the file's own channels, and its own rate where none is given."""
+    resampled = ("-ar", str(rate)) if rate else ()
+    return _run(*input_options, "-i", str(path), "-map", "0:a:0", *resampled, "-f", encoding, "pipe:1")
 
 
 def cut(data: bytes, *sizes: int) -> list[bytes]:

@@ -6,7 +6,6 @@ import io
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import wave
@@ -21,7 +20,7 @@ from django.core.management import get_commands, load_command_class
 from tests.client import Rest, recorder
 from tests.docs.proxy import cutting_proxy
 from tests.docs.text import PAGES, README, fenced, file
-from tests.server import DEADLINE_SECONDS, Server, eventually
+from tests.server import DEADLINE_SECONDS, Server, eventually, free_port
 from tests.services import REPOSITORY
 from tests.sound import speech, wav_bytes
 
@@ -111,12 +110,6 @@ async def test_the_javascript_client_outlives_the_server(make_server, tmp_path):
 def sessions(rest: Rest) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = rest.http.get("/api/audio/sessions").json()["results"]
     return results
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("code", ["session_not_found", "invalid_parameter"])

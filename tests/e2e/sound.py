@@ -1,0 +1,28 @@
+"""The sound that the browser's microphone hears, and whether a recording is of it."""
+
+import numpy as np
+import soxr
+
+from tests.sound import speech
+
+SOUND_HZ = 48000
+# The browser hears it again and again. Each moment is unlike all others; what is above 4 kHz Opus keeps less exactly.
+SOUND = soxr.resample(speech(10, 8000, 2, seed=7), 8000, SOUND_HZ)
+WINDOW_FRAMES = SOUND_HZ // 2
+
+
+def correlations(recording: np.ndarray) -> list[float]:
+    """How alike each half-second of a recording at SOUND_HZ and the sound are, wherever in the sound it was."""
+    heard = recording.astype(float).mean(axis=1)
+    windows = [heard[at : at + WINDOW_FRAMES] for at in range(0, len(heard) - WINDOW_FRAMES + 1, WINDOW_FRAMES)]
+    return [_best(window) for window in windows]
+
+
+def _best(window: np.ndarray) -> float:
+    """The highest normalised cross-correlation of a window with the sound, which goes round."""
+    sound = SOUND.astype(float).mean(axis=1)
+    spectrum = np.fft.rfft(sound)
+    products = np.fft.irfft(spectrum * np.fft.rfft(window, len(sound)).conj(), len(sound))
+    squares = np.cumsum(np.concatenate([[0.0], sound**2, sound[:WINDOW_FRAMES] ** 2]))
+    energies = squares[WINDOW_FRAMES:-1] - squares[: -WINDOW_FRAMES - 1]
+    return float((products / np.sqrt(energies * (window @ window) + 1e-9)).max())
