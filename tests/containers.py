@@ -14,6 +14,16 @@ def vector(name: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((VECTORS / name).glob("*.bin"))]
 
 
+def recorders_of(name: str) -> list[list[bytes]]:
+    """The messages of a recorded browser, apart for each of its MediaRecorders: a header begins one."""
+    apart: list[list[bytes]] = []
+    for message in vector(name):
+        if message.startswith(b"\x1a\x45\xdf\xa3") or message[4:8] == b"ftyp":
+            apart.append([])
+        apart[-1].append(message)
+    return apart
+
+
 def _framemd5(path: Path) -> list[str]:
     command = [FFMPEG, "-v", "error", "-i", str(path), "-c", "copy", "-f", "framemd5", "-"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -19,8 +19,6 @@ def slices(kind: str, seed: int = 1) -> tuple[str, list[bytes]]:
         return kind.split("-")[0], vector(kind)
     sound = speech(1.5, 48000, 2, seed)
     match kind:
-        case "webm-pcm":
-            source = encoded_live(sound, 48000, "matroska", "-c:a", "pcm_f32le", "-live", "1")
         case "mp4-aac":
             source = encoded_live(sound, 48000, "mp4", "-c:a", "aac", *FRAGMENTED)
         case _:
