@@ -49,7 +49,7 @@ class Swept:
 def sweep() -> Swept:
     """Forgets dead processes, closes what is overdue, asks for recordings that were not made and for tasks that wait
     for too long; returns the counts."""
-    now = timezone.now()
+    now = ingest.database_time()
     dead = forget_dead_processes(before=now - timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS))
     return Swept(dead, _close_overdue(now), _request_recordings(now), _request_tasks(now))
 
@@ -59,9 +59,7 @@ def forget_dead_processes(before: datetime | None = None) -> int:
     connections: their sessions count as dropped from now. Returns how many processes there were."""
     processes = IngestProcess.objects.all() if before is None else IngestProcess.objects.filter(heartbeat_at__lt=before)
     process_ids = list(processes.values_list("pk", flat=True))
-    for process_id in process_ids:
-        ingest.release_process(process_id)
-    return len(process_ids)
+    return sum(ingest.release_process(process_id, silent_since=before) for process_id in process_ids)
 
 
 def _close_overdue(now: datetime) -> int:
@@ -134,7 +132,9 @@ def delete_session(session_id: uuid.UUID) -> None:
     while keys := list(chunks.values_list("pk", flat=True)[:_ROWS_PER_STATEMENT]):
         AudioChunk.objects.filter(pk__in=keys).delete()
     with transaction.atomic():
-        was_there = AudioSession.objects.filter(pk=session_id).delete()[0]
+        # Its row before those of its sources, as the commit of chunks locks them.
+        session = AudioSession.objects.select_for_update().filter(pk=session_id)
+        was_there = session.first() is not None and AudioSession.objects.filter(pk=session_id).delete()[0]
     # Once more: a worker may have gone on as long as there was a row.
     store.delete_files(session_id)
     if not was_there:

@@ -1,14 +1,15 @@
 """The sweep of `audio.upkeep`, on real rows and with the real queue."""
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from audio import dispatch, upkeep
-from audio.ingest import sessions
+from audio import dispatch, ingest, upkeep
+from audio.ingest import process, sessions
 from audio.models import AudioConnection, AudioSession, IngestProcess, Recording
 from audio.upkeep import Swept
 from audio.wire.parameters import ConnectionRequest
@@ -148,6 +149,43 @@ def test_a_silent_process_is_forgotten_and_its_sessions_are_dropped_from_now():
     assert AudioConnection.objects.get().pk == kept.connection_id
     assert AudioSession.objects.get(pk=lost.session.pk).dropped_at >= before
     assert AudioSession.objects.get(pk=kept.session.pk).dropped_at is None
+
+
+def test_a_process_that_gives_a_sign_of_life_meanwhile_is_not_forgotten(monkeypatch):
+    """The sweep has found it silent, and before it forgets it the process beats again."""
+    process = make_process(heartbeat_at=ago(minutes=1))
+    opened = sessions.open_connection(ConnectionRequest({}), None, process.pk)
+    release_process = sessions.release_process
+
+    def beat_first(process_id: uuid.UUID, **options: datetime) -> bool:
+        IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=timezone.now())
+        return release_process(process_id, **options)
+
+    monkeypatch.setattr("audio.ingest.release_process", beat_first)
+    assert upkeep.sweep() == Swept()
+    assert AudioConnection.objects.get().pk == opened.connection_id
+    assert AudioSession.objects.get().dropped_at is None
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_hosts_whose_clocks_differ_judge_by_the_database_s(monkeypatch, hours):
+    """What one host writes about processes and drops, another one with a wrong clock reads. With SQLite all are on
+    one host, and its clock is as good."""
+    here = ingest.database_time()
+    if connection.vendor == "postgresql":
+        monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(hours=hours))
+    process_id = uuid.uuid4()
+    process._register(process_id)
+    opened = sessions.open_connection(ConnectionRequest({}), None, process_id)
+    sessions.release_connection(opened.connection_id)
+    ticketed = sessions.create_session(sessions.default_parameters())
+    assert upkeep.sweep() == Swept()
+    process._heartbeat(process_id, {})
+    now = ingest.database_time()
+    row = IngestProcess.objects.get()
+    dropped_at = AudioSession.objects.get(pk=opened.session.pk).dropped_at
+    assert here <= row.ready_at <= row.heartbeat_at <= now
+    assert here <= dropped_at <= now <= AudioSession.objects.get(pk=ticketed.pk).dropped_at
 
 
 def test_without_a_time_all_processes_are_forgotten():

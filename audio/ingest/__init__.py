@@ -1,5 +1,6 @@
 """Taking chunks: sessions are opened and closed here, chunks are made durable, connections are kept count of."""
 
+from audio.ingest.clock import database_time
 from audio.ingest.process import Ingest, LiveConnection, current, drain
 from audio.ingest.sessions import (
     Opened,
@@ -23,6 +24,7 @@ __all__ = [
     "close_session",
     "create_session",
     "current",
+    "database_time",
     "default_parameters",
     "drain",
     "make_ticket",

@@ -20,12 +20,12 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import Error as DatabaseFailure
 from django.db import close_old_connections, transaction
-from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audio import dispatch
 from audio.errors import AudioError, DatabaseUnavailable
 from audio.ingest import events, sessions
+from audio.ingest.clock import database_time
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.index import Accepted, Outcome, Producer
 from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSource, IngestProcess
@@ -92,6 +92,8 @@ class Ingest:
         self.draining = False
         self._starting = asyncio.Lock()
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sessions")
+        # Clients that come in crowds, or wait for a Redis that is away, must not make this process look dead.
+        self._heart = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
         self._tasks: list[asyncio.Task[None]] = []
         self._committer = Committer(
             root=settings.AUDIO_STORAGE_PATH,
@@ -123,6 +125,9 @@ class Ingest:
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs a function that uses the database in a thread of the executor; raises DatabaseUnavailable."""
         return await self._loop.run_in_executor(self._executor, _with_database, function, *arguments)
+
+    async def _say_alive(self, mine: dict[int, Producer]) -> tuple[list[int], list[int]]:
+        return await self._loop.run_in_executor(self._heart, _with_database, _heartbeat, self.process_id, mine)
 
     def add(self, connection: LiveConnection) -> None:
         """A connection may submit from now on."""
@@ -175,8 +180,12 @@ class Ingest:
             logger.warning("%d connections did not take their last answers", len(self._connections))
         await self._end_tasks()
         await asyncio.to_thread(self._committer.stop)
-        await self.run(sessions.release_process, self.process_id)
+        try:
+            await self.run(sessions.release_process, self.process_id)
+        except DatabaseUnavailable as error:
+            logger.warning("the end of this process is left to the sweep: %s", error)
         self._executor.shutdown()
+        self._heart.shutdown()
 
     async def _end_tasks(self) -> None:
         """Cancels the tasks beside the committer, until they have ended: a Redis client may swallow the first time."""
@@ -231,7 +240,7 @@ class Ingest:
             await asyncio.sleep(settings.HEARTBEAT_SECONDS)
             mine = {key: connection.producer for key, connection in self._connections.items()}
             try:
-                closed, superseded = await self.run(_heartbeat, self.process_id, mine)
+                closed, superseded = await self._say_alive(mine)
             except AudioError as error:
                 logger.warning("no heartbeat: %s", error)
                 continue
@@ -288,7 +297,7 @@ def _with_database(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _register(process_id: uuid.UUID) -> None:
-    now = timezone.now()
+    now = database_time()
     IngestProcess.objects.update_or_create(
         pk=process_id,
         defaults={"host": socket.gethostname(), "pid": os.getpid(), "ready_at": now, "heartbeat_at": now},
@@ -297,7 +306,7 @@ def _register(process_id: uuid.UUID) -> None:
 
 def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> tuple[list[int], list[int]]:
     """Says that the process lives; returns which of its connections have a closed session, which are superseded."""
-    if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=timezone.now()):
+    if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=database_time()):
         _revive(process_id, mine)
     rows = dict(AudioConnection.objects.filter(process_id=process_id).values_list("pk", "session__status"))
     closed = [key for key in mine if key in rows and rows[key] not in OPEN_STATUSES]

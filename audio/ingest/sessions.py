@@ -6,13 +6,12 @@ always taken in the order session, source, so that the commit of chunks never de
 
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q
-from django.utils import timezone
 
 from audio import dispatch
 from audio.errors import (
@@ -24,6 +23,7 @@ from audio.errors import (
     TooManySessions,
 )
 from audio.ingest import events
+from audio.ingest.clock import database_time
 from audio.ingest.index import Producer
 from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
@@ -95,20 +95,26 @@ def release_connection(connection_id: int) -> None:
         _drop_if_deserted(session.pk)
 
 
-def release_process(process_id: uuid.UUID) -> int:
-    """A process has ended: its connections go, and it goes. Returns how many sessions lost a connection.
+def release_process(process_id: uuid.UUID, silent_since: datetime | None = None) -> bool:
+    """A process has ended: its connections go, and it goes. Returns whether it was there.
 
+    With `silent_since`, only if it has given no sign of life since then: it may have come back a moment ago.
     All at once: a process that lives after all would take its missing connections for superseded ones.
     """
+    silent = Q() if silent_since is None else Q(heartbeat_at__lt=silent_since)
     with transaction.atomic():
-        mine = AudioConnection.objects.filter(process_id=process_id).values("session_id")
-        sessions = AudioSession.objects.select_for_update().filter(pk__in=mine).order_by("pk")
-        session_ids = list(sessions.values_list("pk", flat=True))
-        AudioConnection.objects.filter(process_id=process_id).delete()
+        mine = AudioConnection.objects.filter(process_id=process_id)
+        sessions_first = AudioSession.objects.select_for_update().filter(pk__in=mine.values("session_id"))
+        list(sessions_first.order_by("pk").values_list("pk"))
+        # Holds up those that just open a connection of this process; the ones that were faster are among `mine` now.
+        if not IngestProcess.objects.select_for_update().filter(silent, pk=process_id).exists():
+            return False
+        session_ids = set(mine.values_list("session_id", flat=True))
+        mine.delete()
         IngestProcess.objects.filter(pk=process_id).delete()
         deserted = AudioSession.objects.open().filter(pk__in=session_ids, open_connections__isnull=True)
-        deserted.update(dropped_at=timezone.now())
-    return len(session_ids)
+        deserted.update(dropped_at=database_time())
+    return True
 
 
 def close_session(session_id: uuid.UUID) -> AudioSession:
@@ -153,7 +159,7 @@ def _create(parameters: SessionParameters, user_id: str | None, dropped_in: time
     _one_at_a_time()
     if AudioSession.objects.open().count() >= settings.MAX_CONCURRENT_SESSIONS:
         raise TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS)
-    now = timezone.now()
+    now = database_time()
     fields: dict[str, Any] = parameters.as_dict()
     fields["chunk_mode"] = fields.pop("chunks")
     session = AudioSession.objects.create(
@@ -225,4 +231,4 @@ def _producer(session: AudioSession, source: AudioSource) -> Producer:
 
 def _drop_if_deserted(session_id: uuid.UUID) -> None:
     if not AudioConnection.objects.filter(session_id=session_id).exists():
-        AudioSession.objects.open().filter(pk=session_id).update(dropped_at=timezone.now())
+        AudioSession.objects.open().filter(pk=session_id).update(dropped_at=database_time())

@@ -239,12 +239,12 @@ def test_a_dead_process_takes_only_its_own_connections(connect, process_id):
     other = IngestProcess.objects.create(host="other", pid=2)
     alone, shared = connect(), connect()
     elsewhere = sessions.open_connection(ConnectionRequest({}), shared.session.pk, other.pk)
-    assert sessions.release_process(process_id) == 2
+    assert sessions.release_process(process_id)
     assert stored(alone.session.pk).dropped_at is not None
     assert stored(shared.session.pk).dropped_at is None
     assert AudioConnection.objects.get().pk == elsewhere.connection_id
     assert IngestProcess.objects.get() == other
-    assert sessions.release_process(process_id) == 0
+    assert not sessions.release_process(process_id)
 
 
 def test_closing_is_final_asks_once_for_the_recording_and_may_be_repeated(connect):
