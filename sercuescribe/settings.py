@@ -5,7 +5,9 @@ and what would be right.
 """
 
 import hashlib
+import math
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,6 +130,23 @@ _SQLITE_OPTIONS: dict[str, Any] = {
 }
 
 
+def _postgres_options() -> dict[str, Any]:
+    """How soon each side takes the other for gone when it says nothing: a host that hangs or is cut off in the middle
+    of a transaction holds the locks of its sessions, and the others wait for them."""
+    patience_seconds = max(5.0, 2 * HEARTBEAT_SECONDS)
+    probe_seconds = math.ceil(patience_seconds / 4)
+    keepalive = {"idle": probe_seconds, "interval": probe_seconds, "count": 3}
+    patience_ms = round(1000 * patience_seconds)
+    server = {f"tcp_keepalives_{name}": value for name, value in keepalive.items()}
+    server |= {"tcp_user_timeout": patience_ms, "idle_in_transaction_session_timeout": patience_ms}
+    return {
+        "connect_timeout": math.ceil(patience_seconds),
+        **{f"keepalives_{name}": value for name, value in keepalive.items()},
+        "tcp_user_timeout": patience_ms,
+        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
+    }
+
+
 def _database() -> dict[str, Any]:
     url = _text("DATABASE_URL", "") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
     config: dict[str, Any] = _env.db_url_config(url)
@@ -137,6 +156,8 @@ def _database() -> dict[str, Any]:
         config["TEST"] = {"NAME": f"{config['NAME']}.test"}
     elif engine.endswith("postgresql"):
         config["CONN_HEALTH_CHECKS"] = True
+        # What the URL says goes first.
+        config["OPTIONS"] = _postgres_options() | config.get("OPTIONS", {})
     else:
         raise ImproperlyConfigured("DATABASE_URL must begin with postgresql:// or sqlite:///.")
     config["CONN_MAX_AGE"] = None if engine.endswith("sqlite3") else 60
@@ -190,8 +211,20 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CONCURRENCY = WORKER_CONCURRENCY
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Without these a Redis that hangs, or is cut off, would be waited for without end.
+_BROKER_SECONDS = 5
+_KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
 # Who asks for a task never waits for a broker that is away: the sweep asks again.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "max_retries": 0}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 3600,
+    "max_retries": 0,
+    "socket_connect_timeout": _BROKER_SECONDS,
+    "socket_timeout": _BROKER_SECONDS,
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
+    },
+}
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_IMPORTS = ("tasks.recordings", "tasks.derived")
 # A worker that is not told otherwise takes both; `serve` runs one for each.

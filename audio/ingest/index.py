@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS, IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connections,
+    transaction,
+)
 from django.db import Error as DatabaseFailure
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
@@ -26,7 +34,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RETRY_SECONDS = 10.0
-_LOST = (OperationalError, InterfaceError, IntegrityError)
+# Internal: so psycopg calls a transaction that the server gave up because we were silent, and a server that has
+# become a standby.
+_LOST = (OperationalError, InterfaceError, IntegrityError, InternalError)
 
 
 @dataclass(slots=True)
