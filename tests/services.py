@@ -24,6 +24,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -114,17 +115,21 @@ def postgres_url() -> Iterator[str]:
 
 def _start_redis(folder: Path, cleanup: contextlib.ExitStack) -> str:
     folder.mkdir()
-    options = ["--save", "", "--appendonly", "no", "--databases", str(REDIS_DATABASES)]
+    command = functools.partial(redis_command, folder)
+    return f"redis://127.0.0.1:{_start('Redis', command, redis_answers, folder / 'log', cleanup, signal.SIGTERM)}"
 
-    def command(port: int) -> list[str]:
-        return [_redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *options]
 
-    def answers(port: int) -> bool:
-        with contextlib.suppress(redis.ConnectionError), redis.Redis(port=port) as client:
-            return bool(client.ping())
-        return False
+def redis_command(folder: Path, port: int, *options: str) -> list[str]:
+    """The command line of a Redis that forgets everything when it ends."""
+    forgetful = ["--save", "", "--appendonly", "no", "--databases", str(REDIS_DATABASES)]
+    return [_redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *forgetful, *options]
 
-    return f"redis://127.0.0.1:{_start('Redis', command, answers, folder / 'log', cleanup, signal.SIGTERM)}"
+
+def redis_answers(port: int) -> bool:
+    """Whether a Redis answers on that port of this machine."""
+    with contextlib.suppress(redis.ConnectionError), redis.Redis(port=port) as client:
+        return bool(client.ping())
+    return False
 
 
 def _redis_binary() -> str:
@@ -142,47 +147,65 @@ def _bundled_redis() -> str | None:
 # PostgreSQL
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL that can be started: its files in `folder`, its programs, and the user that runs them."""
+
+    folder: Path
+    programs: Path
+    user: pwd.struct_passwd | None
+
+    def command(self, port: int, *options: str) -> list[str]:
+        """Its command line."""
+        where = ["-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-N", "200"]
+        return [str(self.programs / "postgres"), *where, *options]
+
+
 def _start_postgres(cleanup: contextlib.ExitStack) -> str:
+    postgres = make_postgres(cleanup)
+    # These survive the death of any process; what fsync adds is surviving the death of the machine, which no
+    # test can bring about.
+    fast = [part for name in ("fsync", "full_page_writes") for part in ("-c", f"{name}=off")]
+
+    def command(port: int) -> list[str]:
+        return postgres.command(port, *fast)
+
+    log = postgres.folder / "log"
+    return postgres_url_of(_start("PostgreSQL", command, postgres_answers, log, cleanup, signal.SIGQUIT, postgres.user))
+
+
+def postgres_answers(port: int) -> bool:
+    """Whether a PostgreSQL takes connections on that port of this machine."""
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(postgres_url_of(port), connect_timeout=5):
+        return True
+    return False
+
+
+def postgres_url_of(port: int, host: str = "127.0.0.1") -> str:
+    """The URL of the database that every PostgreSQL of ours has."""
+    return f"postgresql://postgres@{host}:{port}/postgres"
+
+
+def make_postgres(cleanup: contextlib.ExitStack) -> Postgres:
+    """Makes the files of a new, empty PostgreSQL; they go with `cleanup`."""
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     # TMPDIR may be a private folder of root's.
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-postgres-", dir="/tmp" if user else None))
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
     if user:
         os.chown(folder, user.pw_uid, user.pw_gid)
-    programs = _postgres_programs(folder, user)
-    _initialise_postgres(programs, folder, user)
-
-    def command(port: int) -> list[str]:
-        # These survive the death of any process; what fsync adds is surviving the death of the machine, which no
-        # test can bring about.
-        fast = [part for name in ("fsync", "full_page_writes") for part in ("-c", f"{name}=off")]
-        where = ["-D", str(folder / "data"), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-N", "200"]
-        return [str(programs / "postgres"), *where, *fast]
-
-    def answers(port: int) -> bool:
-        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(_postgres_url(port)):
-            return True
-        return False
-
-    port = _start("PostgreSQL", command, answers, folder / "log", cleanup, signal.SIGQUIT, user)
-    return _postgres_url(port)
-
-
-def _postgres_url(port: int) -> str:
-    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
-
-
-def _initialise_postgres(programs: Path, folder: Path, user: pwd.struct_passwd | None) -> None:
+    postgres = Postgres(folder, _postgres_programs(folder, user), user)
     options = ["-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
     made = subprocess.run(
-        [str(programs / "initdb"), "-D", str(folder / "data"), *options],
+        [str(postgres.programs / "initdb"), "-D", str(folder / "data"), *options],
         cwd=folder,
         capture_output=True,
         text=True,
-        **_as_user(user),
+        **as_user(user),
     )
     if made.returncode:
         raise pytest.UsageError(f"PostgreSQL's initdb failed: {made.stdout}{made.stderr}")
+    return postgres
 
 
 def _postgres_programs(folder: Path, user: pwd.struct_passwd | None) -> Path:
@@ -192,7 +215,7 @@ def _postgres_programs(folder: Path, user: pwd.struct_passwd | None) -> Path:
     if not found:
         raise pytest.UsageError("No PostgreSQL: install requirements/dev.txt, or set TEST_DATABASE_URL.")
     programs = found[-1].parent
-    if user is None or not subprocess.run(["/bin/sh", "-c", f"test -x '{found[-1]}'"], **_as_user(user)).returncode:
+    if user is None or not subprocess.run(["/bin/sh", "-c", f"test -x '{found[-1]}'"], **as_user(user)).returncode:
         return programs
     installation = folder / package.name / programs.parent.name
     shutil.copytree(programs.parent, installation, symlinks=True)
@@ -212,7 +235,8 @@ def _package_folder(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _as_user(user: pwd.struct_passwd | None) -> dict:
+def as_user(user: pwd.struct_passwd | None) -> dict:
+    """The arguments with which subprocess runs a program as that user."""
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
 
 
@@ -227,7 +251,7 @@ def _start(
 ) -> int:
     """Starts `command(port)` on a free port, and on another one when that was taken meanwhile; returns the port."""
     for _ in range(PORT_ATTEMPTS):
-        port = _free_port()
+        port = free_port()
         with log.open("w") as output:
             process = subprocess.Popen(
                 command(port),
@@ -236,8 +260,8 @@ def _start(
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # an interrupt on the terminal is for pytest, which then stops this in order
-                preexec_fn=functools.partial(_die_with_parent, ctypes.CDLL(None), stop_signal),
-                **_as_user(user),
+                preexec_fn=functools.partial(die_with_run, ctypes.CDLL(None), stop_signal),
+                **as_user(user),
             )
         cleanup.callback(_stop, process, stop_signal)
         if _wait(process, functools.partial(answers, port)):
@@ -245,7 +269,7 @@ def _start(
     raise pytest.UsageError(f"{name} did not start: {log.read_text()}")
 
 
-def _die_with_parent(libc: ctypes.CDLL, stop_signal: signal.Signals) -> None:
+def die_with_run(libc: ctypes.CDLL, stop_signal: signal.Signals) -> None:
     """Asks Linux to stop this process when the run is killed and can't clean up."""
     if hasattr(libc, "prctl"):
         libc.prctl(PR_SET_PDEATHSIG, stop_signal)
@@ -269,7 +293,8 @@ def _stop(process: subprocess.Popen, stop_signal: signal.Signals) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
