@@ -64,8 +64,13 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._progress = asyncio.Event()
         await self._receive()
         await self._send(ACCEPT)
-        if await self._open():
-            await self._serve()
+        # Read ahead while the connection is opened: a client may have given up by the time that it could be.
+        self._first: asyncio.Future[Any] = asyncio.ensure_future(self._receive())
+        try:
+            if await self._open():
+                await self._serve()
+        finally:
+            self._first.cancel()
 
     # What the ingest calls, on the event loop.
 
@@ -108,12 +113,19 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._ingest = await ingest.current()
             if self._ingest.draining:
                 raise Overloaded("The server is stopping; reconnect in a moment.")
-            self._opened = await self._ingest.run(ingest.open_connection, request, session_id, self._ingest.process_id)
+            self._opened = await self._ingest.run(
+                ingest.open_connection, request, session_id, self._ingest.process_id, self._is_gone
+            )
         except AudioError as error:
             await self._refuse(error, session_text)
             return False
         self._greet(self._opened)
         return True
+
+    def _is_gone(self) -> bool:
+        """Whether the client left before it was greeted."""
+        first = self._first
+        return first.done() and not first.cancelled() and first.result()["type"] == "websocket.disconnect"
 
     async def _refuse(self, error: AudioError, session_text: str | None) -> None:
         status = error.details.pop("status", None)
@@ -181,10 +193,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     async def _receive_all(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                return
+        message = await self._first
+        while message["type"] != "websocket.disconnect":
             self._heard_at = loop.time()
             payload = message.get("bytes")
             if payload is None:
@@ -193,6 +203,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
                 self._take_binary(payload)
             if self._full():
                 await self._until_room()
+            message = await self._receive()
 
     def _take_binary(self, payload: bytes) -> None:
         if (refusal := self._mismatch(payload)) is not None:

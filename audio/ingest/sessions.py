@@ -5,6 +5,7 @@ always taken in the order session, source, so that the commit of chunks never de
 """
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from audio import dispatch
 from audio.errors import (
     InvalidSessionId,
     OneSourceOnly,
+    Overloaded,
     SessionClosed,
     SessionNotFound,
     TooManyConnections,
@@ -67,11 +69,18 @@ def create_session(parameters: SessionParameters, user_id: str | None = None) ->
         return _create(parameters, user_id, dropped_in=timedelta(seconds=TICKET_SECONDS))
 
 
-def open_connection(request: ConnectionRequest, session_id: uuid.UUID | None, process_id: uuid.UUID) -> Opened:
+def open_connection(
+    request: ConnectionRequest,
+    session_id: uuid.UUID | None,
+    process_id: uuid.UUID,
+    is_gone: Callable[[], bool] = lambda: False,
+) -> Opened:
     """Opens a session, or continues `session_id`; registers a connection of this process to it.
 
-    Raises SessionNotFound, SessionClosed, ParameterConflict, TooManyConnections, TooManySessions, OneSourceOnly
-    or NotAllowed.
+    `is_gone` tells, once the database has let us in, whether the client still waits: one that lost its patience and
+    is connected elsewhere must not be superseded by its own older attempt.
+    Raises SessionNotFound, SessionClosed, ParameterConflict, TooManyConnections, TooManySessions, OneSourceOnly,
+    NotAllowed, or Overloaded for a client that is gone.
     """
     if request.ticket is not None:
         spend_ticket(request.ticket, session_id)
@@ -80,6 +89,8 @@ def open_connection(request: ConnectionRequest, session_id: uuid.UUID | None, pr
             session = _create(request.parameters(default_parameters()), request.user_id)
         else:
             session = _continue(request, session_id)
+        if is_gone():
+            raise Overloaded("The client did not wait for so long.")
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
     return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)
