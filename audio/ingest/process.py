@@ -236,13 +236,17 @@ class Ingest:
                 )
 
     async def _beat(self) -> None:
+        wait_seconds = settings.HEARTBEAT_SECONDS
         while True:
-            await asyncio.sleep(settings.HEARTBEAT_SECONDS)
+            await asyncio.sleep(wait_seconds)
+            wait_seconds = settings.HEARTBEAT_SECONDS
             mine = {key: connection.producer for key, connection in self._connections.items()}
             try:
                 closed, superseded = await self._say_alive(mine)
             except AudioError as error:
                 logger.warning("no heartbeat: %s", error)
+                # To be among the living again soon after the database is.
+                wait_seconds = min(wait_seconds, _TICK_SECONDS)
                 continue
             for connection in self._present(closed):
                 connection.session_closed()
