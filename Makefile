@@ -14,13 +14,14 @@ BROWSER := $(VENV)/.browser-installed
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help run test demo bench lint format requirements clean
+.PHONY: help run test demo bench chaos lint format requirements clean
 
 help:
 	@echo 'make run           serve on http://127.0.0.1:8000 (HOST, PORT and DATA_DIR move it); Ctrl-C stops it'
 	@echo 'make test          lint, types, import rules and all tests, on SQLite and PostgreSQL'
 	@echo 'make demo          record a sound file (FILE=your.wav) and compare the recording with it'
 	@echo 'make bench         measure'
+	@echo 'make chaos         kill, stop, freeze and cut off parts of a production stack under load, then verify (MINUTES=3, SEED=)'
 	@echo 'make lint          ruff, mypy and import-linter'
 	@echo 'make format        let ruff rewrite the code'
 	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1: to the newest versions)'
@@ -37,6 +38,9 @@ bench: $(DEV)
 	@$(PYTHON) -m tests.bench
 	@$(PYTHON) -m tests.bench.length
 	@exec $(PYTHON) -m tests.bench.concatenation
+
+chaos: $(DEV)
+	@exec $(PYTHON) -m tests.cluster.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 # pytest comes last, so that its closing line does. More workers than cores: tests wait for servers half of the time.
 test: lint $(if $(CHROMIUM),,$(BROWSER))

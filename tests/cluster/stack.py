@@ -106,8 +106,12 @@ class Part:
 
     def wait_until_ready(self) -> None:
         """Waits until it works."""
+        assert self.comes_up(), f"{self.name} did not start:\n{self.read_log()}"
+
+    def comes_up(self) -> bool:
+        """Waits until it works or has died; returns which, after a `launch`."""
         eventually(lambda: self.answers() or not self.is_alive())
-        assert self.is_alive(), f"{self.name} did not start:\n{self.read_log()}"
+        return self.is_alive()
 
     def is_alive(self) -> bool:
         """Whether it runs."""
@@ -132,21 +136,28 @@ class Part:
         """SIGKILL, to the process and to all that it started; returns when they are gone."""
         if self.process is None or not self.is_alive():
             return
-        family = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.kill()
-        for child in family:
+        family = self._family()
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+                process.kill()
         self.process.wait(DEADLINE_SECONDS)
-        eventually(lambda: not any(is_running(child) for child in family))
+        eventually(lambda: not any(is_running(process) for process in family))
 
     def freeze(self) -> None:
-        """It stops where it is, as a machine that hangs does."""
-        self.send(signal.SIGSTOP)
+        """It stops where it is, with all that it started, as a machine that hangs does."""
+        for process in self._family():
+            process.suspend()
 
     def thaw(self) -> None:
         """It goes on as if nothing had been."""
-        self.send(signal.SIGCONT)
+        for process in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def _family(self) -> list[psutil.Process]:
+        assert self.process is not None
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
 
     def read_log(self) -> str:
         """What it wrote to standard error, over all its lives."""
@@ -165,13 +176,12 @@ class Product(Part):
         finally:
             os.close(writer)
 
-    def wait_until_ready(self) -> None:
-        """Waits until it works."""
+    def comes_up(self) -> bool:
+        """Waits until it works or has died; returns which, after a `launch`."""
         assert self._pipe is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._pipe, selectors.EVENT_READ)
-            ready = selector.select(DEADLINE_SECONDS) and os.read(self._pipe, 64)
-        assert ready, f"{self.name} did not start:\n{self.read_log()}"
+            return bool(selector.select(DEADLINE_SECONDS) and os.read(self._pipe, 64))
 
     def kill(self) -> None:
         """SIGKILL, to the process and to all that it started; returns when they are gone."""
@@ -244,6 +254,10 @@ class Database(Part):
         """Starts it without waiting for it."""
         options = ["-h", ",".join(self._addresses), "-c", f"hba_file={self._hosts}"]
         self._popen(self._postgres.command(self.port, *options), signal.SIGQUIT, **as_user(self._postgres.user))
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """A fast shutdown; after SIGTERM it would wait for its clients to leave."""
+        return super().stop(number)
 
     def answers(self) -> bool:
         """Whether it takes connections."""

@@ -1,11 +1,14 @@
 """Hosts that die, hang, or are cut off: the others go on, and what comes back too late can commit nothing more."""
 
 import asyncio
+import contextlib
+import itertools
 import socket
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
-from tests.client import recorder
+from tests.client import Recorder, recorder
 from tests.cluster.clients import chunk, load, samples
 from tests.cluster.hosts import why_not
 from tests.cluster.stack import Cluster, Web
@@ -22,30 +25,49 @@ OUTAGE = f"the process is stopped ({why_not()})" if why_not() else "the link of 
 
 
 @pytest.mark.parametrize("outage", [OUTAGE])
-async def test_a_host_that_is_cut_off_can_commit_nothing_when_it_is_back(cluster: Cluster, outage):
-    """Its connections count as dropped, its source is taken over, its other session is closed after the grace. What
-    was on its way meanwhile is refused; after that it takes part as before."""
+async def test_a_host_that_was_cut_off_can_commit_nothing_more_of_a_source_that_was_taken_over(
+    cluster: Cluster, outage: str
+):
+    """It is back while what it had in flight is still tried: the epoch refuses that."""
     a, b = cluster.web
     assert [host for (host,) in cluster.database.query(HOSTS)] == expected_hosts(cluster)
-    async with recorder(a.ws_url, source="mic") as old, recorder(a.ws_url) as abandoned:
-        await old.store(chunk(1, 1))
-        await abandoned.store(chunk(2, 1))
+    async with recorder(a.ws_url, source="mic") as old:
+        flood = asyncio.create_task(send_without_end(old))
+        await asyncio.to_thread(eventually, lambda: a.rest.session(old.session_id)["total_chunks"] > 20)
         cluster.cut_off(a.host)
-        # It waits in a buffer, on this or on the other side of the link.
-        await old.send(*[chunk(9, number) for number in range(1, 20)])
-        await asyncio.to_thread(eventually, lambda: b.rest.session(abandoned.session_id)["connections"] == 0)
         async with recorder(b.ws_url, old.session_id, source="mic") as new:
-            assert new.greeting["source_chunk_count"] == 1
-            await new.store(chunk(1, 2))
-            detail = await asyncio.to_thread(b.rest.finished, abandoned.session_id)
-            assert (detail["status"], detail["total_chunks"]) == ("completed", 1)
+            stored = new.greeting["source_chunk_count"]
             cluster.reconnect(a.host)
             assert await old.close_code() == 4409
-            assert await abandoned.close_code() == 1000
-            await new.store(chunk(1, 3))
+            await flood
+            assert await new.store(chunk(2, 1)) == [stored + 1]
             await new.close_session()
     recorded = samples(await asyncio.to_thread(b.rest.download, old.session_id))
-    assert recorded == b"".join(chunk(1, number) for number in (1, 2, 3))
+    assert recorded == b"".join([*(chunk(1, number) for number in range(1, stored + 1)), chunk(2, 1)])
+    await asyncio.to_thread(cluster.until_whole)
+
+
+async def send_without_end(client: Recorder) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        for number in itertools.count(1):
+            await client.send(chunk(1, number))
+            await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("outage", [OUTAGE])
+async def test_the_sessions_of_a_host_that_stays_away_are_closed_after_their_grace(cluster: Cluster, outage: str):
+    """Its connections count as dropped after some missed heartbeats; when it is back it takes part as before."""
+    a, b = cluster.web
+    async with recorder(a.ws_url) as client:
+        await client.store(chunk(1, 1))
+        cluster.cut_off(a.host)
+        await client.send(chunk(1, 2))
+        await asyncio.to_thread(eventually, lambda: b.rest.session(client.session_id)["connections"] == 0)
+        detail = await asyncio.to_thread(b.rest.finished, client.session_id)
+        assert (detail["status"], detail["total_chunks"]) == ("completed", 1)
+        cluster.reconnect(a.host)
+        assert await client.close_code() in (1000, 1008)
+    assert samples(await asyncio.to_thread(b.rest.download, client.session_id)) == chunk(1, 1)
     await asyncio.to_thread(cluster.until_whole)
     async with load([a], count=2) as clients:
         await clients.progress()

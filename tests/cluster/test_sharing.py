@@ -8,6 +8,7 @@ import numpy as np
 import psycopg
 import pytest
 import redis
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from audio.ingest import events
@@ -18,6 +19,7 @@ from tests.server import eventually
 from tests.sound import wav_bytes
 
 CHUNKS = 40
+EPOCH = "SELECT epoch FROM audio_audiosource WHERE session_id = %s"
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
 
 
@@ -82,7 +84,7 @@ async def test_what_the_channel_layer_loses_is_found_with_a_heartbeat(cluster: C
         with redis.Redis.from_url(cluster.broker.url()) as client:
             listeners = dict(client.zrange(key, 0, -1, withscores=True))
             client.delete(key)
-            async with recorder(b.ws_url, old.session_id, source="mic") as new:
+            async with asyncio.timeout(60), recorder(b.ws_url, old.session_id, source="mic") as new:
                 b.rest.http.post(f"/api/audio/sessions/{bystander.session_id}/close")
                 assert await old.close_code() == 4409
                 assert await bystander.close_code() == 1000
@@ -164,3 +166,19 @@ async def test_a_deletion_never_meets_a_commit_in_a_circle(cluster: Cluster):
         sources = "SELECT 1 FROM audio_audiosource WHERE session_id = %s FOR UPDATE NOWAIT"
         assert commit.execute(sources, [client.session_id]).fetchall() == [(1,)]
     assert (await deletion).status_code == 204
+
+
+async def test_a_client_that_lost_its_patience_is_not_superseded_by_its_own_older_attempt(cluster: Cluster):
+    """What it gave up on one process, because the database let it wait, is done after it is connected to the other."""
+    a, b = cluster.web
+    async with recorder(a.ws_url, source="mic") as client:
+        await client.store(chunk(1, 1))
+    with psycopg.connect(cluster.database.url()) as slow:
+        slow.execute("SELECT 1 FROM audio_audiosession WHERE id = %s FOR UPDATE", [client.session_id])
+        async with connect(f"{a.ws_url}/api/ws/audio/{client.session_id}?source=mic"):
+            await asyncio.to_thread(eventually, lambda: cluster.database.query(WAITING))
+    async with recorder(b.ws_url, client.session_id, source="mic") as again:
+        assert again.greeting["source_chunk_count"] == 1
+        assert cluster.database.query(EPOCH, client.session_id) == [(2,)]
+        await asyncio.to_thread(eventually, lambda: b.rest.session(client.session_id)["connections"] == 1)
+        assert await again.store(chunk(1, 2)) == [2]
