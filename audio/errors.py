@@ -23,8 +23,8 @@ AudioError
 │   └── TaskEnded
 └── MediaError              what was sent can't become the recording it should
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
-    ├── ChunkDamaged        ├── MediaLimitExceeded  ├── FfmpegMissing
-    ├── FfmpegFailed        └── FfmpegStopped
+    ├── ChunkDamaged        ├── ChunksReleased      ├── MediaLimitExceeded
+    ├── FfmpegMissing       ├── FfmpegFailed        └── FfmpegStopped
 
 `code` is stable and meant for programs; the sentence is meant for people and may be reworded.
 `close_code` (RFC 6455 section 7.4; 4000 and above are ours) is the WebSocket close code that follows the
@@ -398,6 +398,13 @@ class ChunkDamaged(MediaError):
     code = "chunk_damaged"
     http_status = 500
     sentence = "A stored chunk is not as it was stored."
+
+
+class ChunksReleased(MediaError):
+    """The journal that held the chunks was removed after the recording was verified: the recording alone is left."""
+
+    code = "chunks_released"
+    sentence = "The session's chunks were released after its recording was verified; it can't be made anew."
 
 
 class UnsupportedMedia(MediaError):

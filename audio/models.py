@@ -6,6 +6,7 @@ win; `docs/architecture.md` draws the states with the function behind each edge.
 """
 
 import uuid
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +28,21 @@ def _choices(values: tuple[Any, ...]) -> list[tuple[Any, str]]:
     return [(value, str(value)) for value in values]
 
 
+class Literal(models.Value):
+    """A word of ours that stands in the SQL itself, not beside it as a parameter.
+
+    SQLite uses a partial index only for a query that repeats its condition literally.
+    """
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[str | int, ...]]:
+        """The word in quotes."""
+        return f"'{self.value}'", ()
+
+
+def _literally(words: Iterable[str]) -> list[Literal]:
+    return [Literal(word) for word in words]
+
+
 class SessionStatus(models.TextChoices):
     """The states of a session; the last two are final."""
 
@@ -44,7 +60,7 @@ class SessionQuerySet(models.QuerySet["AudioSession"]):
 
     def open(self) -> "SessionQuerySet":
         """Sessions that may still take chunks."""
-        return self.filter(status__in=OPEN_STATUSES)
+        return self.filter(status__in=_literally(["active", "paused"]))
 
     def pause(self) -> int:
         """active -> paused."""
@@ -92,9 +108,11 @@ class AudioSession(models.Model):
     class Meta:
         ordering = ["-start_time"]
         indexes = [
-            models.Index(
-                fields=["dropped_at"], name="session_open_dropped", condition=models.Q(status__in=["active", "paused"])
-            )
+            *(
+                models.Index(fields=[field], name=name, condition=models.Q(status__in=["active", "paused"]))
+                for field, name in (("dropped_at", "session_open_dropped"), ("start_time", "session_open_started"))
+            ),
+            models.Index(fields=["end_time"], name="session_ended", condition=models.Q(end_time__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -162,12 +180,34 @@ class AudioConnection(models.Model):
         return f"{self.session_id} #{self.pk}"
 
 
+class DeletedSession(models.Model):
+    """That a session was deleted: what still turns up in its folder afterwards may go too. It goes after some days."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    deleted_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
 class JournalFile(models.Model):
-    """A file that chunks were appended to. `name` is relative to the storage root."""
+    """A file that chunks were appended to. `name` is relative to the storage root.
+
+    `removed_at` says that the file may be gone from the disk, and with it the bytes of the chunks whose rows name it:
+    they are in the recordings alone. `checked_at` is when a sweep last found that it has to stay.
+    """
 
     name = models.CharField(max_length=200, unique=True)
     process_id = models.UUIDField()
     created_at = models.DateTimeField(default=timezone.now)
+    checked_at = models.DateTimeField(null=True, blank=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["created_at"], name="journal_present", condition=models.Q(removed_at__isnull=True)),
+            models.Index(fields=["removed_at"], name="journal_removed", condition=models.Q(removed_at__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -213,6 +253,14 @@ class RecordingState(models.TextChoices):
     FAILED = "failed"
 
 
+class RecordingQuerySet(models.QuerySet["Recording"]):
+    """Recordings by what is left to do."""
+
+    def unfinished(self) -> "RecordingQuerySet":
+        """Those that are neither there nor given up, nor of a session that was closed without a chunk."""
+        return self.filter(state__in=_literally(["empty", "live", "building"]), is_void=False)
+
+
 class Recording(models.Model):
     """The recording of a session and the state of its concatenation, in a row of its own.
 
@@ -239,17 +287,23 @@ class Recording(models.Model):
     duration_seconds = models.FloatField(null=True, blank=True)
     sha256 = models.CharField(max_length=64, blank=True)
     ready_at = models.DateTimeField(null=True, blank=True)
+    # When the file was last found to have the size and the SHA-256 above.
+    verified_at = models.DateTimeField(null=True, blank=True)
+    # The session was closed without a chunk: nothing will ever be made.
+    is_void = models.BooleanField(default=False)
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     failed_sequence = models.BigIntegerField(null=True, blank=True)
     updated_at = models.DateTimeField(auto_now=True, db_index=True)
+
+    objects = RecordingQuerySet.as_manager()
 
     class Meta:
         indexes = [
             models.Index(
                 fields=["updated_at"],
                 name="recording_unfinished",
-                condition=models.Q(state__in=["empty", "live", "building"]),
+                condition=models.Q(state__in=["empty", "live", "building"], is_void=False),
             )
         ]
 
@@ -283,7 +337,7 @@ class TaskQuerySet(models.QuerySet["BackgroundTask"]):
 
     def open(self) -> "TaskQuerySet":
         """Tasks that wait or run."""
-        return self.filter(state__in=OPEN_TASK_STATES)
+        return self.filter(state__in=_literally(["pending", "running"]))
 
     def start(self) -> int:
         """pending or running -> running; a run that died left it running."""
@@ -356,3 +410,14 @@ class BackgroundTask(models.Model):
 
     def __str__(self) -> str:
         return f"{self.session_id} {self.kind} {self.format} {self.state}"
+
+
+class Chore(models.Model):
+    """A part of the upkeep that not every sweep does: when it is due, and how far its last round went."""
+
+    name = models.CharField(primary_key=True, max_length=20)
+    due_at = models.DateTimeField(default=timezone.now)
+    cursor = models.CharField(max_length=20, blank=True)
+
+    def __str__(self) -> str:
+        return self.name

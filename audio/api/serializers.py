@@ -208,11 +208,17 @@ class ChunkSerializer(serializers.ModelSerializer[AudioChunk]):
     source = serializers.SerializerMethodField(  # type: ignore[assignment]
         help_text="The name of the producer that sent it; null if it has none."
     )
+    is_released = serializers.SerializerMethodField(
+        help_text="Whether its bytes were given up some time after the recording was made; the recording has them."
+    )
 
     class Meta:
         model = AudioChunk
-        fields = ["sequence", "size_bytes", "received_at", "source"]
+        fields = ["sequence", "size_bytes", "received_at", "source", "is_released"]
         read_only_fields = fields
+
+    def get_is_released(self, chunk: AudioChunk) -> bool:
+        return chunk.journal.removed_at is not None
 
     @extend_schema_field({"type": "string", "nullable": True})
     def get_source(self, chunk: AudioChunk) -> str | None:

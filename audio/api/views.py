@@ -196,7 +196,7 @@ class ChunkList(SessionView, generics.ListAPIView[AudioChunk]):
     query_parameters = ("cursor", "page_size")
 
     def get_queryset(self) -> QuerySet[AudioChunk]:
-        return AudioChunk.objects.filter(session=self.session()).select_related("source")
+        return AudioChunk.objects.filter(session=self.session()).select_related("source", "journal")
 
 
 class AnythingAccepted(DefaultContentNegotiation):
@@ -220,7 +220,7 @@ class ChunkPayload(SessionView):
     @described.session_operation(
         "Fetch a chunk",
         {(200, CHUNK_CONTENT_TYPE): OpenApiResponse(OpenApiTypes.BINARY, description="The chunk's bytes.")},
-        *(400, 404, 500, 503),
+        *(400, 404, 409, 500, 503),
         parameters=[
             OpenApiParameter("sequence", OpenApiTypes.INT, OpenApiParameter.PATH, description="Counted from one.")
         ],

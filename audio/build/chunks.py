@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from audio.build.store import root
-from audio.errors import ChunkDamaged, ChunkNotFound, MediaError
+from audio.errors import ChunkDamaged, ChunkNotFound, ChunksReleased, MediaError
 from audio.journal.files import Extent, JournalReader
 from audio.media import plan
 from audio.models import AudioChunk
@@ -13,8 +13,9 @@ from audio.models import AudioChunk
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A chunk's place in the session, its source, and where its payload is."""
+    """A chunk's place in its session, its source, and where its payload was when its row was read."""
 
+    session_id: uuid.UUID
     sequence: int
     source_id: int
     extent: Extent
@@ -39,7 +40,7 @@ def window_after(session_id: uuid.UUID, sequence: int) -> list[Waiting]:
         .order_by("sequence")
         .values_list("sequence", "source_id", "journal__name", "offset", "size_bytes", "crc32")[: plan.WINDOW_CHUNKS]
     )
-    waiting = [Waiting(row[0], row[1], Extent(*row[2:])) for row in rows]
+    waiting = [Waiting(session_id, row[0], row[1], Extent(*row[2:])) for row in rows]
     for expected, chunk in enumerate(waiting, start=sequence + 1):
         if chunk.sequence != expected:
             raise ChunkDamaged(f"The row of chunk {expected} is missing.", sequence=expected)
@@ -47,28 +48,52 @@ def window_after(session_id: uuid.UUID, sequence: int) -> list[Waiting]:
 
 
 def read(waiting: Sequence[Waiting]) -> Iterator[Chunk]:
-    """Takes the chunks of one window; gives them with their payloads, or raises ChunkDamaged with its `sequence`."""
+    """Takes the chunks of one window; gives them with their payloads. Raises ChunkDamaged or ChunksReleased, with the
+    `sequence` of the chunk."""
     with JournalReader(root()) as reader:
         for chunk in waiting:
             with blaming(chunk.sequence):
-                payload = reader.read(chunk.extent)
+                payload = _payload(reader, chunk)
             yield Chunk(chunk.sequence, chunk.source_id, payload)
 
 
 def payload(session_id: uuid.UUID, sequence: int) -> bytes:
     """Takes a session's id and the sequence of a chunk; returns its bytes as they came.
 
-    Raises ChunkNotFound or ChunkDamaged.
+    Raises ChunkNotFound, ChunksReleased or ChunkDamaged.
     """
-    row = (
-        AudioChunk.objects.filter(session_id=session_id, sequence=sequence)
-        .values_list("journal__name", "offset", "size_bytes", "crc32")
-        .first()
-    )
+    source_id, extent = _row(session_id, sequence)
+    with JournalReader(root()) as reader, blaming(sequence):
+        return _payload(reader, Waiting(session_id, sequence, source_id, extent))
+
+
+def _payload(reader: JournalReader, chunk: Waiting) -> bytes:
+    """Reads the chunk, and follows it where the upkeep has moved it since its row was read."""
+    extent = chunk.extent
+    while True:
+        try:
+            return reader.read(extent)
+        except ChunkDamaged:
+            _, moved_to = _row(chunk.session_id, chunk.sequence)
+            if moved_to == extent:
+                raise
+            extent = moved_to
+
+
+def _row(session_id: uuid.UUID, sequence: int) -> tuple[int, Extent]:
+    """Returns the source of a chunk, and where the chunk is. Raises ChunkNotFound or ChunksReleased."""
+    rows = AudioChunk.objects.filter(session_id=session_id, sequence=sequence)
+    row = rows.values_list("source_id", "journal__removed_at", "journal__name", "offset", "size_bytes", "crc32").first()
     if row is None:
         raise ChunkNotFound(sequence=sequence)
-    with JournalReader(root()) as reader, blaming(sequence):
-        return reader.read(Extent(*row))
+    if row[1] is not None:
+        raise ChunksReleased(sequence=sequence)
+    return row[0], Extent(*row[2:])
+
+
+def are_released(session_id: uuid.UUID) -> bool:
+    """Whether the bytes of a chunk of the session were given up, so that its recording can't be made anew."""
+    return AudioChunk.objects.filter(session_id=session_id, journal__removed_at__isnull=False).exists()
 
 
 def read_range(session_id: uuid.UUID, first: int, last: int) -> Iterator[Chunk]:

@@ -16,13 +16,14 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 from audio.build import chunks, finish, routes, store, waveform
 from audio.build.chunks import Waiting
 from audio.build.lock import session_lock
 from audio.build.master import Master
-from audio.errors import ChunkDamaged, MediaError
+from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav
 from audio.models import AudioSession, Recording, RecordingState
 
@@ -47,12 +48,21 @@ def concatenate(session_id: uuid.UUID) -> None:
 
 
 def rebuild(session_id: uuid.UUID) -> None:
-    """Forgets what was concatenated, so that the next run makes the recording anew from the chunks."""
-    Recording.objects.filter(pk=session_id).update(
-        state=RecordingState.EMPTY, token=None, master_name="", master_encoding="", master_bytes=0, chunks_done=0,
-        carry={}, progress=0.0, file_name="", size_bytes=None, duration_seconds=None, sha256="", ready_at=None,
-        error_code="", error_detail="", failed_sequence=None, updated_at=timezone.now(),
-    )  # fmt: skip
+    """Forgets what was concatenated, so that the next run makes the recording anew from the chunks.
+
+    Raises ChunksReleased where they are not all there any more; the recording then stays.
+    """
+    with transaction.atomic():
+        # Locked, so that no sweep finds the recording ready and gives up its chunks in between.
+        Recording.objects.select_for_update().filter(pk=session_id).first()
+        if chunks.are_released(session_id):
+            raise ChunksReleased
+        Recording.objects.filter(pk=session_id).update(
+            state=RecordingState.EMPTY, token=None, master_name="", master_encoding="", master_bytes=0, chunks_done=0,
+            carry={}, progress=0.0, file_name="", size_bytes=None, duration_seconds=None, sha256="", ready_at=None,
+            verified_at=None, is_void=False, error_code="", error_detail="", failed_sequence=None,
+            updated_at=timezone.now(),
+        )  # fmt: skip
     store.forget_derived(session_id)
 
 

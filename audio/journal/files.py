@@ -3,8 +3,13 @@
 Two rules make a crash harmless. A process appends only to files that it created itself (`O_EXCL`), so a torn
 tail is never written over. And after a failed or short write, or a failed sync, the file is given up: the
 kernel may have dropped the dirty pages and would report success the next time (fsync(2), "fsyncgate").
+
+A writer holds an flock on its file for as long as it may append, which the kernel lets go when it dies. So
+whoever gets that lock (`held`) knows that the file is finished.
 """
 
+import contextlib
+import fcntl
 import itertools
 import os
 import uuid
@@ -19,6 +24,7 @@ from audio.errors import ChunkDamaged
 from audio.journal.records import ERASED, HEADER_BYTES, Header, RecordType, pack_header, parse_header
 
 FOLDER = "journals"
+SUFFIX = ".journal"
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 
 
@@ -49,14 +55,24 @@ class JournalWriter:
     """
 
     def __init__(self, root: Path, process_id: uuid.UUID, number: int) -> None:
-        folder = root / FOLDER / process_id.hex[:2]
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{process_id.hex}-{number:06}.journal"
-        self.name = str(path.relative_to(root))
+        self._create(root, f"{FOLDER}/{process_id.hex[:2]}/{process_id.hex}-{number:06}{SUFFIX}")
+
+    @classmethod
+    def at(cls, root: Path, name: str) -> "JournalWriter":
+        """Creates the file of that name, relative to `root`, instead of one of the process's own."""
+        writer = cls.__new__(cls)
+        writer._create(root, name)
+        return writer
+
+    def _create(self, root: Path, name: str) -> None:
+        self.name = name
         self.end = 0
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        for parent in (folder, folder.parent, root):
-            sync_folder(parent)
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        for parent in Path(name).parents:
+            sync_folder(root / parent)
 
     def append(self, buffers: Sequence[bytes]) -> None:
         """Writes the buffers at the end and makes them durable: one writev, one fdatasync (more buffers than
@@ -106,6 +122,20 @@ class JournalReader:
             raise ChunkDamaged(f"The chunk at {extent.journal_name}:{extent.offset} is not as it was stored.")
         return payload
 
+    def read_record(self, extent: Extent) -> bytes:
+        """Returns the whole record at `extent`, header and payload; raises ChunkDamaged as `read` does."""
+        payload = self.read(extent)
+        packed = os.pread(self._open(extent.journal_name), HEADER_BYTES, extent.offset)
+        header = parse_header(packed)
+        if (
+            header is None
+            or header.type is not RecordType.CHUNK
+            or header.erased
+            or header.payload_crc32 != extent.crc32
+        ):
+            raise ChunkDamaged(f"The header at {extent.journal_name}:{extent.offset} is not as it was stored.")
+        return packed + payload
+
     def _open(self, name: str) -> int:
         handle = self._handles.get(name)
         if handle is None:
@@ -113,6 +143,24 @@ class JournalReader:
             self._stack.callback(os.close, handle)
             self._handles[name] = handle
         return handle
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Gives whether nobody appends to the journal file, and nobody will until the end of the block, in which no other
+    caller gets it either. It never waits. Raises FileNotFoundError."""
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        yield False
+        return
+    try:
+        # Whoever held it before may have removed it.
+        yield os.fstat(handle).st_nlink > 0
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,7 +328,7 @@ def test_chunks_are_paged_in_their_order(client):
     while page["next"]:
         page = client.get(page["next"]).json()
         chunks += page["results"]
-    assert [list(chunk) for chunk in chunks] == [["sequence", "size_bytes", "received_at", "source"]] * 5
+    assert [list(chunk) for chunk in chunks] == [["sequence", "size_bytes", "received_at", "source", "is_released"]] * 5
     assert [chunk["sequence"] for chunk in chunks] == [1, 2, 3, 4, 5]
     assert [chunk["size_bytes"] for chunk in chunks] == [3200, 3200, 3200, 100, 100]
     assert [chunk["source"] for chunk in chunks] == [None, None, None, "left", "left"]

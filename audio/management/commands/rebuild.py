@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from audio import dispatch, ingest
 from audio.build import concatenate
-from audio.errors import InvalidSessionId
+from audio.errors import ChunksReleased, InvalidSessionId
 from audio.models import AudioSession
 
 
@@ -21,9 +21,13 @@ class Command(BaseCommand):
         parser.add_argument("session", metavar="SESSION", help="the session's id, a UUID")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Resets the recording and asks for it. Raises CommandError for an unknown, open or empty session."""
+        """Resets the recording and asks for it. Raises CommandError for an unknown, open or empty session, and for one
+        whose chunks were released."""
         session = _closed_session(options["session"])
-        concatenate.rebuild(session.pk)
+        try:
+            concatenate.rebuild(session.pk)
+        except ChunksReleased as error:
+            raise CommandError(f"Session {session.pk}: {error.detail}") from None
         dispatch.concatenate(session.pk)
         self.stdout.write(f"The recording of {session.pk} is asked for; a worker makes it from {_counted(session)}.")
 
