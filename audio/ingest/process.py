@@ -84,6 +84,7 @@ class Ingest:
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, LiveConnection] = {}
         self._ended: set[int] = set()
+        self._strays: set[int] = set()
         self._waiting: dict[uuid.UUID, _Waiting] = {}
         self._room = asyncio.Event()
         self._room.set()
@@ -126,7 +127,7 @@ class Ingest:
         """Runs a function that uses the database in a thread of the executor; raises DatabaseUnavailable."""
         return await self._loop.run_in_executor(self._executor, _with_database, function, *arguments)
 
-    async def _say_alive(self, mine: dict[int, Producer]) -> tuple[list[int], list[int]]:
+    async def _say_alive(self, mine: dict[int, Producer]) -> tuple[list[int], list[int], set[int]]:
         return await self._loop.run_in_executor(self._heart, _with_database, _heartbeat, self.process_id, mine)
 
     def add(self, connection: LiveConnection) -> None:
@@ -242,7 +243,7 @@ class Ingest:
             wait_seconds = settings.HEARTBEAT_SECONDS
             mine = {key: connection.producer for key, connection in self._connections.items()}
             try:
-                closed, superseded = await self._say_alive(mine)
+                closed, superseded, unknown = await self._say_alive(mine)
             except AudioError as error:
                 logger.warning("no heartbeat: %s", error)
                 # To be among the living again soon after the database is.
@@ -252,8 +253,10 @@ class Ingest:
                 connection.session_closed()
             for connection in self._present(superseded):
                 connection.superseded()
-            for connection_id in list(self._ended):
+            # Twice unknown is not one that is just being opened, but one whose opening failed after its commit.
+            for connection_id in self._ended | (self._strays & unknown):
                 await self._release(connection_id)
+            self._strays = unknown
 
     def _present(self, keys: Iterable[int]) -> list[LiveConnection]:
         return [connection for key in keys if (connection := self._connections.get(key)) is not None]
@@ -308,13 +311,14 @@ def _register(process_id: uuid.UUID) -> None:
     )
 
 
-def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> tuple[list[int], list[int]]:
-    """Says that the process lives; returns which of its connections have a closed session, which are superseded."""
+def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> tuple[list[int], list[int], set[int]]:
+    """Says that the process lives; returns which of its connections have a closed session, which are superseded, and
+    which rows are of connections that it does not have."""
     if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=database_time()):
         _revive(process_id, mine)
     rows = dict(AudioConnection.objects.filter(process_id=process_id).values_list("pk", "session__status"))
     closed = [key for key in mine if key in rows and rows[key] not in OPEN_STATUSES]
-    return closed, [key for key in mine if key not in rows]
+    return closed, [key for key in mine if key not in rows], rows.keys() - mine.keys()
 
 
 def _revive(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:

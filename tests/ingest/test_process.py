@@ -294,6 +294,18 @@ async def test_an_ended_connection_leaves_no_row_and_a_dropped_session(ingest, c
 
 
 @with_rows
+async def test_a_connection_whose_opening_failed_after_its_commit_leaves_no_row(ingest, connect):
+    """Whoever waited for the outcome got an error, and no connection."""
+    client = await connect()
+    opened = await ingest.run(sessions.open_connection, ConnectionRequest({}), None, ingest.process_id)
+    await after_heartbeats(ingest)
+    assert {key for key, *_ in await ingest.run(_connections_of, ingest.process_id)} == {client.connection_id}
+    lost = await ingest.run(lambda: AudioSession.objects.get(pk=opened.session.pk))
+    assert lost.dropped_at is not None
+    assert client.told == []
+
+
+@with_rows
 async def test_a_connection_that_ends_while_the_database_is_away_leaves_no_row_either(ingest, connect, monkeypatch):
     client = await connect()
     release, failures = sessions.release_connection, []
