@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 CONCATENATE = "sercuescribe.concatenate"
 CONCATENATE_LIVE = "sercuescribe.concatenate_live"
+CHORE = "sercuescribe.chore"
 # Those whose state is in a row of their own, by their kind. What takes long goes to another queue (the setting
 # CELERY_TASK_ROUTES), so that it never delays the closing of sessions.
 BACKGROUND = {
@@ -39,6 +40,11 @@ def concatenate_live(session_ids: Sequence[uuid.UUID], expires_seconds: float) -
     A request that waits for `expires_seconds` is dropped, because a newer one is behind it.
     """
     _send(CONCATENATE_LIVE, [[str(session_id) for session_id in session_ids]], expires=expires_seconds)
+
+
+def chore(name: str, expires_seconds: float) -> None:
+    """Asks for a chore of the upkeep. A request that waits for `expires_seconds` is dropped: another follows it."""
+    _send(CHORE, [name], expires=expires_seconds)
 
 
 def background(task_id: uuid.UUID, kind: str, session_id: uuid.UUID, audio_format: str) -> None:

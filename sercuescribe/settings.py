@@ -114,6 +114,8 @@ MAX_SESSION_DURATION_HOURS = _seconds("MAX_SESSION_DURATION_HOURS", 24, 0.001)
 CONNECTION_TIMEOUT_SECONDS = _seconds("CONNECTION_TIMEOUT_SECONDS", 300, 0.1)
 DISCONNECT_GRACE_SECONDS = _seconds("DISCONNECT_GRACE_SECONDS", 30, 0)
 JOURNAL_FILE_SIZE_BYTES = _number("JOURNAL_FILE_SIZE_BYTES", 256 * 1024 * 1024, 1024 * 1024)
+JOURNAL_KEEP_DAYS = _number("JOURNAL_KEEP_DAYS", 30, 0, 36500)
+RETENTION_DAYS = _number("RETENTION_DAYS", 0, 0, 36500)
 COMMIT_GATHER_MS = _number("COMMIT_GATHER_MS", 8, 0, 1000)
 WINDOW_SECONDS = _seconds("WINDOW_SECONDS", 5, 0.1)
 SWEEP_INTERVAL_SECONDS = _seconds("SWEEP_INTERVAL_SECONDS", 2, 0.1)
@@ -228,10 +230,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     },
 }
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_IMPORTS = ("tasks.recordings", "tasks.derived")
+CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep")
 # A worker that is not told otherwise takes both; `serve` runs one for each.
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived")]
-CELERY_TASK_ROUTES = {name: {"queue": "derived"} for name in ("sercuescribe.transcode", "sercuescribe.waveform")}
+CELERY_TASK_ROUTES = {f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "chore")}
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 6 * 3600

@@ -231,15 +231,29 @@ def _producer(session: AudioSession, source: AudioSource) -> Producer:
         source_id=source.pk,
         epoch=source.epoch if source.name else None,
         number=source.chunk_count if source.name else 0,
-        description={
-            **session.parameters.as_dict(),
-            "user_id": session.user_id,
-            "source": source.name,
-            "start_time": session.start_time.isoformat(),
-        },
+        description=describe(session, source.name),
     )
 
 
-def _drop_if_deserted(session_id: uuid.UUID) -> None:
-    if not AudioConnection.objects.filter(session_id=session_id).exists():
-        AudioSession.objects.open().filter(pk=session_id).update(dropped_at=database_time())
+def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
+    """Returns what the journal says of a session and of one of its sources."""
+    return {
+        **session.parameters.as_dict(),
+        "user_id": session.user_id,
+        "source": source_name,
+        "start_time": session.start_time.isoformat(),
+    }
+
+
+def drop_if_deserted(session_id: uuid.UUID) -> bool:
+    """Begins the grace of an open session that counts as connected and is not; returns whether it did."""
+    with transaction.atomic():
+        sessions = AudioSession.objects.open().filter(pk=session_id, dropped_at__isnull=True)
+        # Locked before the look at its connections: one that is just being opened has the lock.
+        return sessions.select_for_update().first() is not None and _drop_if_deserted(session_id)
+
+
+def _drop_if_deserted(session_id: uuid.UUID) -> bool:
+    if AudioConnection.objects.filter(session_id=session_id).exists():
+        return False
+    return bool(AudioSession.objects.open().filter(pk=session_id).update(dropped_at=database_time()))

@@ -27,9 +27,9 @@ def resolve(dotted: str) -> object:
     return found
 
 
-def drawings() -> tuple[str, str, str]:
-    path, session, recording = fenced(PAGE, "mermaid")
-    return path, session, recording
+def drawings() -> tuple[str, str, str, str]:
+    path, session, recording, journal = fenced(PAGE, "mermaid")
+    return path, session, recording, journal
 
 
 def test_every_edge_is_named_after_a_function():
@@ -48,7 +48,7 @@ def test_every_name_in_the_text_exists():
 
 
 def test_every_state_is_drawn():
-    _, session, recording = drawings()
+    _, session, recording, _ = drawings()
     for drawing, states in ((session, SessionStatus), (recording, RecordingState)):
         drawn = {end for start, stop, _ in TRANSITION.findall(drawing) for end in (start, stop)} - {"[*]"}
         assert drawn == {state.value for state in states}

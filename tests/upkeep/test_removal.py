@@ -11,54 +11,25 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from audio import upkeep
+from audio.build import store
 from audio.build.concatenate import concatenate
+from audio.build.store import folder
 from audio.errors import SessionClosed, SessionNotFound
 from audio.ingest import sessions
-from audio.ingest.committer import Append, Committer, Settled
-from audio.ingest.index import Accepted, Outcome, Producer
+from audio.ingest.committer import Append
+from audio.ingest.index import Accepted
 from audio.journal.files import Extent, JournalReader, scan
-from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
+from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, Recording
 from audio.wire.parameters import ConnectionRequest
+from tests.build.conftest import stored
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
 from tests.server import eventually
 
+__all__ = ["stored"]
+
 with_rows = pytest.mark.django_db(transaction=True)
 pytestmark = pytest.mark.database
-
-
-class Recorded:
-    """Sessions whose chunks a committer stores, all in one journal."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.settled: list[Settled] = []
-        self.committer = Committer(root, uuid.uuid4(), self.settled.extend, 0.0, 1 << 24)
-        self.committer.start()
-        self.process_id = IngestProcess.objects.create(host="host", pid=1).pk
-
-    def open(self) -> Producer:
-        return sessions.open_connection(ConnectionRequest({}), None, self.process_id).producer
-
-    def store(self, producer: Producer, *payloads: bytes) -> list[Outcome]:
-        before = len(self.settled)
-        for payload in payloads:
-            self.committer.submit(Append(producer, payload, 0, None))
-        eventually(lambda: len(self.settled) == before + len(payloads))
-        return [outcome for _, outcome in self.settled[before:]]
-
-    @property
-    def journal(self) -> Path:
-        (path,) = self.root.glob("journals/*/*.journal")
-        return path
-
-
-@pytest.fixture
-def recorded(settings, tmp_path):
-    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
-    made = Recorded(settings.AUDIO_STORAGE_PATH)
-    yield made
-    made.committer.stop()
 
 
 def chunks(seed: int, count: int = 20) -> list[bytes]:
@@ -122,7 +93,7 @@ def test_the_journal_can_still_be_scanned(recorded):
 
 @with_rows
 def test_more_chunks_than_are_taken_at_once(recorded, monkeypatch):
-    monkeypatch.setattr(upkeep, "_ROWS_PER_STATEMENT", 7)
+    monkeypatch.setattr("audio.upkeep.removal.ROWS_PER_STATEMENT", 7)
     doomed = recorded.open()
     secret = chunks(1, count=50)
     recorded.store(doomed, *secret)
@@ -181,6 +152,22 @@ def test_a_removal_that_was_cut_short_is_repeated(recorded, monkeypatch):
     upkeep.delete_session(doomed.session_id)
     assert found_on_disk(recorded.root, secret) == set()
     assert rows_of(doomed.session_id) == 0
+
+
+def test_a_worker_that_goes_on_during_a_deletion_leaves_no_files(stored, monkeypatch):
+    session = stored(format="wav")
+    session.add([bytes(3200)])
+    concatenate(session.session.pk)
+    delete_files = store.delete_files
+
+    def a_run_comes_between(session_id: uuid.UUID) -> None:
+        delete_files(session_id)
+        concatenate(session_id)
+
+    monkeypatch.setattr(store, "delete_files", a_run_comes_between)
+    upkeep.delete_session(session.session.pk)
+    assert not AudioSession.objects.filter(pk=session.session.pk).exists()
+    assert not folder(session.session.pk).exists()
 
 
 async def test_a_session_that_is_deleted_while_it_streams(run_server: RunServer, any_database_url):

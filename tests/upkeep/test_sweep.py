@@ -228,7 +228,8 @@ def test_a_recording_that_needs_no_reminder(status, total_chunks, state, age_sec
 
 
 def test_a_sweep_takes_a_bounded_number_and_the_next_one_the_rest(monkeypatch):
-    monkeypatch.setattr(upkeep, "_SESSIONS_PER_SWEEP", 3)
+    monkeypatch.setattr("audio.upkeep.sessions.SESSIONS_PER_SWEEP", 3)
+    monkeypatch.setattr("audio.upkeep.work.REQUESTS_PER_SWEEP", 3)
     make_process()
     for _ in range(4):
         make_session(dropped_at=ago(hours=1))

@@ -1,0 +1,48 @@
+"""`manage.py sweep`: one whole round of upkeep, or what it would do."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
+
+from audio import upkeep
+from audio.upkeep.rounds import Did, Round
+
+
+class Command(BaseCommand):
+    """Does at once what a running server does bit by bit; for cron, and for those who want to see it."""
+
+    help = (
+        "Closes, asks for, moves and removes what is due, and tells how much. The exit code is 1 if something was"
+        " found that only a person can explain; it is left as it is."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """How to run, and how to tell."""
+        parser.add_argument("--dry-run", action="store_true", help="change nothing, name what would be done")
+        parser.add_argument("--json", action="store_true", help="write one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Sweeps. Raises CommandError if the database or the storage fails, or for what it can't explain."""
+        try:
+            done = upkeep.sweep_all(acts=not options["dry_run"])
+        except (DatabaseError, OSError) as error:
+            raise CommandError(f"The sweep failed: {str(error).strip().splitlines()[0]}.") from None
+        self.stdout.write(_as_json(done) if options["json"] else _as_text(done))
+        if unexplained := done.names[Did.UNEXPLAINED]:
+            raise CommandError(f"{len(unexplained)} found that only a person can explain; see docs/operations.md.")
+
+
+def _as_json(done: Round) -> str:
+    names = {did.value: done.names[did] for did in Did}
+    return json.dumps({"dry_run": not done.acts, "counts": done.swept().as_dict(), "names": names})
+
+
+def _as_text(done: Round) -> str:
+    lines = [f"{name.replace('_', ' ')}: {count}" for name, count in done.swept().as_dict().items()]
+    for did in Did:
+        if not done.acts or did is Did.UNEXPLAINED:
+            lines += [f"{did.replace('_', ' ')}: {name}" for name in done.names[did]]
+    return "\n".join(lines)

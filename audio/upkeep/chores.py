@@ -1,0 +1,59 @@
+"""What not every sweep does: each chore is asked for when its row says that it is due, and a worker does it.
+
+A sweep looks at these few rows in one query. Moving the time in one of them is a conditional update, so that of many
+sweeps, on many hosts, one asks. What the queue loses is asked for again when it is due again; two runs of one chore
+at a time do each other no harm, and neither does a run when none was due.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from audio import dispatch
+from audio.models import Chore
+from audio.upkeep import journals, leftovers, removal, sessions
+from audio.upkeep.rounds import Round
+
+_LASTS_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Chore:
+    """How often a chore is asked for; one step of it, as a worker takes it; and all of it at once."""
+
+    interval: timedelta
+    step: Callable[[Round], None]
+    whole: Callable[[Round], None]
+
+
+_CHORES = {
+    "connections": _Chore(timedelta(minutes=1), sessions.drop_deserted, sessions.drop_deserted),
+    "retention": _Chore(timedelta(minutes=10), removal.delete_expired, removal.delete_expired),
+    "journals": _Chore(timedelta(hours=1), journals.release, journals.release_all),
+    leftovers.NAME: _Chore(timedelta(minutes=5), leftovers.tidy_next, leftovers.tidy_all),
+}
+
+
+def ask_for_due(now: datetime) -> None:
+    """Asks the workers for the chores that are due."""
+    due = dict(Chore.objects.values_list("name", "due_at"))
+    for name, chore in _CHORES.items():
+        due_at = (
+            due[name] if name in due else Chore.objects.get_or_create(name=name, defaults={"due_at": now})[0].due_at
+        )
+        mine = Chore.objects.filter(name=name, due_at=due_at)
+        if due_at <= now and mine.update(due_at=now + chore.interval):
+            dispatch.chore(name, expires_seconds=chore.interval.total_seconds())
+
+
+def run(name: str) -> Round:
+    """Takes one step of the chore of that name, which lasts a minute or so at most; returns what it did."""
+    round_ = Round(lasts_seconds=_LASTS_SECONDS)
+    _CHORES[name].step(round_)
+    return round_
+
+
+def do_all(round_: Round) -> None:
+    """Does every chore, whether it is due or not, to its end."""
+    for chore in _CHORES.values():
+        chore.whole(round_)

@@ -1,0 +1,270 @@
+"""Journal files that may go, and the chunks in them that may not.
+
+A file may go when each session with chunks in it is deleted, or has a recording that takes their place (`_is_spent`):
+
+- the session is closed, and the recording `ready` with as many chunks as the session has: each was read from its
+  journal, where its CRC-32 held, and is in a window that was fsynced before it was counted;
+- its file has, when it is read now, the size and the SHA-256 that were recorded when it was made: what the disk holds
+  is what was made of the chunks;
+- it has been `ready` for JOURNAL_KEEP_DAYS: time enough to notice what no program can, and to `rebuild`.
+
+Chunks of other sessions (open, failed, unfinished, a recording that is not as it was made) are moved to a file of
+the session's own. Then the file goes. A file that somebody may still append to, that was written to lately, or that
+holds committed chunks which the database does not know (one restored from a backup, say), is never touched.
+
+Every step may be the last of a process that dies: the file is held by an flock that ends with it, rows are pointed
+only to records that are synced, the row says `removed_at` before the file is unlinked. Whoever comes next begins anew.
+"""
+
+import contextlib
+import hashlib
+import logging
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from audio import dispatch
+from audio.build import store
+from audio.journal.files import held, scan, sync_folder
+from audio.journal.records import Committed, Header, RecordType, parse_commit
+from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
+from audio.upkeep.moving import move
+from audio.upkeep.rounds import Did, Round
+
+logger = logging.getLogger(__name__)
+
+_FILES_PER_ROUND = 200
+_ROWS_PER_STATEMENT = 500
+# A transaction whose outcome its process did not wait for may still be committed, a moment later.
+QUIET = timedelta(hours=1)
+_LOOK_AGAIN_AFTER = timedelta(days=1)
+
+
+def release(round_: Round) -> None:
+    """Removes journal files that may go, of those that were not looked at for a day."""
+    lately = Q(checked_at__isnull=True) | Q(checked_at__lt=round_.now - _LOOK_AGAIN_AFTER)
+    _release(round_, lately, _FILES_PER_ROUND)
+
+
+def release_all(round_: Round) -> None:
+    """Removes all journal files that may go."""
+    _release(round_, Q(), None)
+
+
+def _release(round_: Round, which: Q, count: int | None) -> None:
+    _forget_removed(round_)
+    for journal in list(_candidates(round_.now).filter(which)[:count]):
+        if round_.is_over:
+            return
+        try:
+            _look_at(journal, round_)
+        except OSError as error:
+            logger.error("the journal %s is put off: %s", journal, error)
+        if round_.acts:
+            JournalFile.objects.filter(pk=journal.pk).update(checked_at=round_.now)
+
+
+def _candidates(now: datetime) -> QuerySet[JournalFile]:
+    """Files that no chunk's row names, and those so old that all in them may be."""
+    condition = Q(~_is_named())
+    if settings.JOURNAL_KEEP_DAYS:
+        condition |= Q(created_at__lte=_kept_since(now))
+    return JournalFile.objects.filter(condition, removed_at__isnull=True, created_at__lte=now - QUIET).order_by("pk")
+
+
+def _is_named() -> Exists:
+    return Exists(AudioChunk.objects.filter(journal=OuterRef("pk")))
+
+
+def _kept_since(now: datetime) -> datetime:
+    return now - timedelta(days=settings.JOURNAL_KEEP_DAYS)
+
+
+def _forget_removed(round_: Round) -> None:
+    """Forgets removed files whose last chunk's row is gone."""
+    if round_.acts:
+        for journal in JournalFile.objects.filter(~_is_named(), removed_at__isnull=False):
+            _unlink(journal)
+
+
+def _look_at(journal: JournalFile, round_: Round) -> None:
+    path = store.root() / journal.name
+    with contextlib.ExitStack() as stack:
+        try:
+            is_ours = stack.enter_context(held(path))
+        except FileNotFoundError:
+            _missing(journal, round_)
+            return
+        if is_ours and round_.now.timestamp() - path.stat().st_mtime >= QUIET.total_seconds():
+            _settle(journal, round_)
+
+
+def _missing(journal: JournalFile, round_: Round) -> None:
+    if AudioChunk.objects.filter(journal=journal).exists():
+        _unexplained(round_, journal, "the file is missing, and chunks are in it")
+    elif round_.acts:
+        journal.delete()
+
+
+def _unexplained(round_: Round, journal: JournalFile, why: str) -> None:
+    logger.error("the journal %s stays: %s", journal, why)
+    round_.note(Did.UNEXPLAINED, f"{journal}: {why}")
+
+
+def _settle(journal: JournalFile, round_: Round) -> None:
+    """Removes the file if it may go, after moving what may not. The caller holds it."""
+    kept = _Kept(journal, round_)
+    if kept.some_wait or (kept.needed and kept.is_own):
+        return
+    if why := _unknown_content(journal):
+        _unexplained(round_, journal, why)
+        return
+    kept.look_at_recordings(round_)
+    if kept.needed and kept.is_own:
+        return
+    for session_id in kept.needed:
+        round_.note(Did.MOVED_SESSIONS, f"{session_id} from {journal}")
+        if round_.acts and not move(session_id, journal):
+            _unexplained(round_, journal, f"chunks of {session_id} are not as they were stored")
+            return
+    if not round_.acts or _mark_removed(journal, kept):
+        round_.note(Did.REMOVED_JOURNALS, journal)
+
+
+class _Kept:
+    """Which sessions still need the chunks that they have in a journal file (`needed`), and which have a recording
+    instead (`spent`); `some_wait` says that one of these was made too lately: to wait is better than to move."""
+
+    def __init__(self, journal: JournalFile, round_: Round) -> None:
+        self.is_own = journal.name.startswith(f"{store.FOLDER}/")
+        self.needed: list[uuid.UUID] = []
+        self.spent: list[Recording] = []
+        for key, session in _sessions_in(journal):
+            recording = getattr(session, "recording", None)
+            if session is None or recording is None or not _is_complete(session, recording):
+                self.needed.append(key)
+            else:
+                self.spent.append(recording)
+                _ask_for_digest(recording, round_)
+        kept_since = _kept_since(round_.now)
+        are_old = settings.JOURNAL_KEEP_DAYS and all(_is_old(recording, kept_since) for recording in self.spent)
+        self.some_wait = bool(self.spent) and not are_old
+
+    def look_at_recordings(self, round_: Round) -> None:
+        """Reads the files of the recordings; sessions whose is not as it was made still need their chunks."""
+        sound = [recording for recording in self.spent if _is_sound(recording, round_)]
+        self.needed += [recording.pk for recording in self.spent if recording not in sound]
+        self.spent = sound
+
+
+def _sessions_in(journal: JournalFile) -> Iterator[tuple[uuid.UUID, AudioSession | None]]:
+    """Gives the ids of the sessions that have chunks in the file, with their sessions."""
+    found = AudioChunk.objects.filter(journal=journal).order_by("session_id").values_list("session_id", flat=True)
+    for keys in _batches(list(found.distinct())):
+        sessions = AudioSession.objects.select_related("recording").in_bulk(keys)
+        yield from ((key, sessions.get(key)) for key in keys)
+
+
+def _batches(keys: Sequence[uuid.UUID]) -> Iterator[Sequence[uuid.UUID]]:
+    return (keys[start : start + _ROWS_PER_STATEMENT] for start in range(0, len(keys), _ROWS_PER_STATEMENT))
+
+
+def _is_complete(session: AudioSession, recording: Recording) -> bool:
+    is_counted = session.total_chunks == recording.chunks_done
+    return not session.is_open and recording.state == RecordingState.READY and is_counted
+
+
+def _is_old(recording: Recording, kept_since: datetime) -> bool:
+    return bool(recording.sha256) and recording.ready_at is not None and recording.ready_at <= kept_since
+
+
+def _ask_for_digest(recording: Recording, round_: Round) -> None:
+    """Its worker died between the recording and its SHA-256."""
+    if round_.acts and not recording.sha256:
+        dispatch.concatenate(recording.pk)
+
+
+def _is_sound(recording: Recording, round_: Round) -> bool:
+    """Whether the recording's file is what it was when it was made. It is read once a day at most, however many
+    journal files wait for the answer."""
+    if recording.verified_at is not None and recording.verified_at > round_.now - _LOOK_AGAIN_AFTER:
+        return True
+    if _digest(store.root() / recording.file_name, recording.size_bytes) != recording.sha256:
+        logger.error("the recording of %s is not as it was made: its chunks are kept, rebuild it", recording.pk)
+        round_.note(Did.UNEXPLAINED, f"{recording.pk}: the recording is not as it was made, rebuild it")
+        return False
+    if round_.acts:
+        Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(verified_at=round_.now)
+    return True
+
+
+def _digest(path: Path, size_bytes: int | None) -> str:
+    """Returns the SHA-256 of the file, empty if there is none of that size."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if path.stat().st_size == size_bytes else ""
+    except FileNotFoundError:
+        return ""
+
+
+def _unknown_content(journal: JournalFile) -> str:
+    """Returns why the file holds more than the database knows of, or can't be read to its end; empty if neither.
+
+    A committed chunk is known if its row names this file, or if a row of its session has it elsewhere (it was moved);
+    those of deleted sessions are erased.
+    """
+    rows = AudioChunk.objects.filter(journal=journal).order_by("offset").values_list("offset", flat=True)
+    offsets = rows.iterator()
+    expected = next(offsets, None)
+    rowless: dict[int, Header] = {}
+    for record in scan(store.root() / journal.name):
+        if record.header.type is RecordType.CHUNK and record.offset == expected:
+            expected = next(offsets, None)
+        elif record.header.type is RecordType.CHUNK and not record.header.erased:
+            rowless[record.offset] = record.header
+        elif record.header.type is RecordType.COMMIT and not _are_known(parse_commit(record.payload), rowless):
+            return "it holds chunks that the database does not know"
+    return f"no chunk can be read at {expected}" if expected is not None else ""
+
+
+def _are_known(entries: Iterable[Committed], rowless: dict[int, Header]) -> bool:
+    return all(
+        AudioChunk.objects.filter(
+            session_id=header.session_id, sequence=entry.sequence, crc32=header.payload_crc32
+        ).exists()
+        for entry in entries
+        if (header := rowless.get(entry.offset)) is not None
+    )
+
+
+def _mark_removed(journal: JournalFile, kept: _Kept) -> bool:
+    """Removes the file, unless one of the recordings is made anew since; returns whether it did."""
+    spent = sorted(recording.pk for recording in kept.spent)
+    with transaction.atomic():
+        # Locked, so that nobody begins to make one of them anew in between.
+        for keys in _batches(spent):
+            recordings = Recording.objects.select_for_update().filter(pk__in=keys).order_by("pk")
+            if any(recording.state != RecordingState.READY for recording in recordings):
+                return False
+        for keys in _batches(kept.needed):
+            if AudioChunk.objects.filter(journal=journal, session__in=keys).exists():
+                return False
+        JournalFile.objects.filter(pk=journal.pk).update(removed_at=timezone.now())
+    _unlink(journal)
+    return True
+
+
+def _unlink(journal: JournalFile) -> None:
+    """Removes the file of a row that says so, and the row if no chunk's names it. Repeatable."""
+    path = store.root() / journal.name
+    path.unlink(missing_ok=True)
+    if path.parent.exists():
+        sync_folder(path.parent)
+    if not AudioChunk.objects.filter(journal=journal).exists():
+        journal.delete()

@@ -1,0 +1,178 @@
+"""Files that no row accounts for: what dead workers left, what deleted sessions left, what nobody knows.
+
+Removed is what is surely ours and surely of no use, after a day: folders of runs that hold no lock any more, folders
+of deleted sessions, journal files that were removed already or never held a record. All else is only named, because
+the database may be the one that lost something: a file that it does not know can be the last copy of a recording.
+"""
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from audio.build import store
+from audio.build.lock import LOCK_NAME, file_lock
+from audio.journal.files import FOLDER as JOURNALS
+from audio.journal.files import SUFFIX, held
+from audio.models import AudioSession, BackgroundTask, Chore, DeletedSession, JournalFile
+from audio.upkeep.rounds import Did, Round
+
+logger = logging.getLogger(__name__)
+
+NAME = "leftovers"
+PREFIXES = [f"{number:02x}" for number in range(256)]
+_OLD = timedelta(days=1)
+_REMEMBERED = timedelta(days=30)
+_FOLDERS_PER_STATEMENT = 500
+
+
+def tidy_next(round_: Round) -> None:
+    """Looks through the next of the 256 parts of the storage; one after the other, they take about a day."""
+    chore, _ = Chore.objects.get_or_create(name=NAME)
+    following = (PREFIXES.index(chore.cursor) + 1) % len(PREFIXES) if chore.cursor in PREFIXES else 0
+    prefix = PREFIXES[following]
+    if Chore.objects.filter(pk=NAME, cursor=chore.cursor).update(cursor=prefix):
+        _tidy(prefix, round_)
+
+
+def tidy_all(round_: Round) -> None:
+    """Looks through the whole storage."""
+    for prefix in PREFIXES:
+        _tidy(prefix, round_)
+
+
+def _tidy(prefix: str, round_: Round) -> None:
+    paths = _listed(store.root() / store.FOLDER / prefix)
+    for start in range(0, len(paths), _FOLDERS_PER_STATEMENT):
+        _tidy_sessions(paths[start : start + _FOLDERS_PER_STATEMENT], round_)
+    _tidy_journals([path for path in _listed(store.root() / JOURNALS / prefix) if path.suffix == SUFFIX], round_)
+    if round_.acts:
+        DeletedSession.objects.filter(deleted_at__lt=round_.now - _REMEMBERED).delete()
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _is_old(path: Path, round_: Round) -> bool:
+    try:
+        return round_.now.timestamp() - path.lstat().st_mtime >= _OLD.total_seconds()
+    except FileNotFoundError:
+        return False
+
+
+def _unexplained(path: Path, round_: Round, why: str) -> None:
+    name = path.relative_to(store.root())
+    logger.warning("%s: %s", name, why)
+    round_.note(Did.UNEXPLAINED, f"{name}: {why}")
+
+
+def _note_removed(path: Path, round_: Round) -> None:
+    round_.note(Did.REMOVED_LEFTOVERS, path.relative_to(store.root()))
+
+
+# Folders of sessions
+
+
+def _tidy_sessions(paths: Sequence[Path], round_: Round) -> None:
+    named = {session_id: path for path in paths if (session_id := _session_id(path))}
+    known = set(AudioSession.objects.filter(pk__in=named).values_list("pk", flat=True))
+    deleted = set(DeletedSession.objects.filter(pk__in=named.keys() - known).values_list("pk", flat=True))
+    for session_id, path in named.items():
+        if session_id in known:
+            _tidy_known(session_id, path, round_)
+        elif session_id in deleted or (_is_bare(path) and _is_old(path, round_)):
+            _note_removed(path, round_)
+            if round_.acts:
+                store.delete_files(session_id)
+        elif _is_old(path, round_):
+            _unexplained(path, round_, "no session has this id")
+    for path in set(paths) - set(named.values()):
+        _unexplained(path, round_, "not one of our names")
+
+
+def _session_id(path: Path) -> uuid.UUID | None:
+    """The id of the session whose folder that is; None if it is no such folder."""
+    try:
+        session_id = uuid.UUID(path.name)
+    except ValueError:
+        return None
+    return session_id if store.folder(session_id) == path else None
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether there is nothing in the folder but locks and empty folders."""
+    return all(name == LOCK_NAME for _, _, names in os.walk(path) for name in names)
+
+
+def _tidy_known(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
+    paths = _listed(folder)
+    for path in paths:
+        if path.name.startswith("work-"):
+            _remove_dead_run(path, folder / LOCK_NAME, round_)
+    if folder / store.DERIVED_FOLDER in paths:
+        _tidy_derived(session_id, folder / store.DERIVED_FOLDER, round_)
+    _tidy_journals([path for path in paths if path.suffix == SUFFIX], round_)
+
+
+def _tidy_derived(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
+    """A folder there is that of a task, and goes when its run ends; a file there is what a task has made."""
+    tasks = BackgroundTask.objects.filter(session=session_id)
+    unended = {str(key) for key in tasks.open().values_list("pk", flat=True)}
+    made = set(tasks.values_list("file_name", flat=True))
+    for path in _listed(folder):
+        if path.is_dir() and path.name not in unended:
+            _remove_dead_run(path, path / LOCK_NAME, round_)
+        elif path.is_file() and path.stem not in unended and f"{path.relative_to(store.root())}" not in made:
+            _remove_file(path, round_)
+
+
+def _remove_dead_run(path: Path, lock: Path, round_: Round) -> None:
+    """Removes the working folder of a run, unless its lock is held."""
+    if not _is_old(path, round_):
+        return
+    with file_lock(lock) as is_ours:
+        if is_ours:
+            _note_removed(path, round_)
+            if round_.acts:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_file(path: Path, round_: Round) -> None:
+    if _is_old(path, round_):
+        _note_removed(path, round_)
+        if round_.acts:
+            path.unlink(missing_ok=True)
+
+
+# Journal files
+
+
+def _tidy_journals(paths: Sequence[Path], round_: Round) -> None:
+    """Compares journal files on the disk with their rows."""
+    names = [str(path.relative_to(store.root())) for path in paths]
+    rows = dict(JournalFile.objects.filter(name__in=names).values_list("name", "removed_at")) if names else {}
+    for name, path in zip(names, paths, strict=True):
+        if name not in rows and _is_old(path, round_):
+            _tidy_unknown(path, round_)
+        elif rows.get(name) is not None:
+            # Whoever removed it died between the row and the file.
+            _note_removed(path, round_)
+            if round_.acts:
+                path.unlink(missing_ok=True)
+
+
+def _tidy_unknown(path: Path, round_: Round) -> None:
+    with held(path) as is_ours:
+        if is_ours and not path.stat().st_size:
+            _note_removed(path, round_)
+            if round_.acts:
+                path.unlink()
+        elif is_ours:
+            _unexplained(path, round_, "a journal file that the database does not know")

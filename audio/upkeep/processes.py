@@ -1,0 +1,38 @@
+"""Processes that died without a word, and what they left in the database: connections, tasks that seem to run."""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from audio import ingest
+from audio.models import BackgroundTask, IngestProcess, TaskState
+from audio.upkeep.rounds import Did, Round
+from audio.upkeep.work import REPEAT_TASK_AFTER
+
+DEAD_AFTER_HEARTBEATS = 4
+
+
+def forget_silent(round_: Round) -> None:
+    """Forgets the processes whose heartbeat has been missing for too long."""
+    before = round_.now - timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
+    for process in IngestProcess.objects.filter(heartbeat_at__lt=before):
+        if not round_.acts or ingest.release_process(process.pk, silent_since=before):
+            round_.note(Did.DEAD_PROCESSES, process)
+
+
+def forget_dead_processes(before: datetime | None = None) -> int:
+    """Removes processes whose last heartbeat was before then, all of them if no time is given, and their
+    connections: their sessions count as dropped from now. Returns how many processes there were."""
+    processes = IngestProcess.objects.all() if before is None else IngestProcess.objects.filter(heartbeat_at__lt=before)
+    process_ids = list(processes.values_list("pk", flat=True))
+    return sum(ingest.release_process(process_id, silent_since=before) for process_id in process_ids)
+
+
+def expect_dead_runs() -> None:
+    """Lets the next sweep ask again for each background task that seems to run: who ran it may have died.
+
+    One that does run is not done twice, and tells within a second that it lives.
+    """
+    long_ago = timezone.now() - 2 * REPEAT_TASK_AFTER
+    BackgroundTask.objects.filter(state=TaskState.RUNNING).update(updated_at=long_ago)

@@ -1,0 +1,74 @@
+"""The removal of sessions with every byte of them: the one that somebody deletes, and those past RETENTION_DAYS."""
+
+import contextlib
+import itertools
+import logging
+import uuid
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+
+from audio import ingest
+from audio.build import store
+from audio.errors import SessionNotFound
+from audio.journal.files import Extent, erase
+from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
+from audio.upkeep.rounds import Did, Round
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_STATEMENT = 1000
+SESSIONS_PER_ROUND = 10_000
+
+
+def delete_session(session_id: uuid.UUID) -> None:
+    """Removes a session and every byte of it: files, rows, and its payloads in the journals.
+
+    Closes it first, so that nothing can be added meanwhile. Rows go a thousand at a time, because a long
+    transaction on SQLite would delay every acknowledgement. Raises SessionNotFound.
+    """
+    ingest.close_session(session_id)
+    chunks = AudioChunk.objects.filter(session_id=session_id)
+    journals = _erase(session_id)
+    store.delete_files(session_id)
+    while keys := list(chunks.values_list("pk", flat=True)[:ROWS_PER_STATEMENT]):
+        AudioChunk.objects.filter(pk__in=keys).delete()
+    with transaction.atomic():
+        # Its row before those of its sources, as the commit of chunks locks them.
+        session = AudioSession.objects.select_for_update().filter(pk=session_id)
+        was_there = session.first() is not None and AudioSession.objects.filter(pk=session_id).delete()[0]
+        if was_there:
+            DeletedSession.objects.get_or_create(pk=session_id)
+    # Once more: a worker may have gone on as long as there was a row.
+    store.delete_files(session_id)
+    JournalFile.objects.filter(name__in=journals).delete()
+    if not was_there:
+        raise SessionNotFound
+
+
+def _erase(session_id: uuid.UUID) -> set[str]:
+    """Overwrites the session's chunks; returns the journal files that were the session's own."""
+    own: set[str] = set()
+    chunks = AudioChunk.objects.filter(session_id=session_id).order_by("sequence")
+    rows = chunks.values_list("journal__name", "offset", "size_bytes", "crc32").iterator(chunk_size=ROWS_PER_STATEMENT)
+    while batch := [Extent(*row) for row in itertools.islice(rows, ROWS_PER_STATEMENT)]:
+        erase(settings.AUDIO_STORAGE_PATH, batch)
+        own |= {e.journal_name for e in batch if e.journal_name.startswith(f"{store.folder_name(session_id)}/")}
+    return own
+
+
+def delete_expired(round_: Round) -> None:
+    """Deletes the sessions that ended more than RETENTION_DAYS ago, the oldest first; none if that is 0."""
+    if not settings.RETENTION_DAYS:
+        return
+    before = round_.now - timedelta(days=settings.RETENTION_DAYS)
+    expired = AudioSession.objects.filter(end_time__lte=before).order_by("end_time").values_list("pk", flat=True)
+    for key in list(expired[:SESSIONS_PER_ROUND]):
+        if round_.is_over:
+            return
+        if round_.acts:
+            logger.info("session %s ended more than %d days ago and is deleted", key, settings.RETENTION_DAYS)
+            with contextlib.suppress(SessionNotFound):  # another was first
+                delete_session(key)
+        round_.note(Did.DELETED_SESSIONS, key)

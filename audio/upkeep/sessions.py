@@ -1,0 +1,51 @@
+"""Open sessions that nobody will come back to."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import Exists, Min, OuterRef, Q
+
+from audio import ingest
+from audio.models import AudioConnection, AudioSession, IngestProcess
+from audio.upkeep.rounds import Did, Round
+
+SESSIONS_PER_SWEEP = 500
+
+
+def close_overdue(round_: Round) -> None:
+    """Closes open sessions past their grace, or open for longer than any session may be."""
+    for condition in _overdue(round_):
+        for key in _keys(condition):
+            if not round_.acts or ingest.close_if(key, condition):
+                round_.note(Did.CLOSED_SESSIONS, key)
+
+
+def _overdue(round_: Round) -> Iterator[Q]:
+    """Gives the conditions one by one, each with an index of its own.
+
+    The grace counts from the later of the drop and the moment since which some server was there to reconnect to.
+    """
+    grace = timedelta(seconds=settings.DISCONNECT_GRACE_SECONDS)
+    ready_at = IngestProcess.objects.aggregate(ready_at=Min("ready_at"))["ready_at"]
+    if ready_at is not None and ready_at <= round_.now - grace:
+        yield Q(dropped_at__lte=round_.now - grace)
+    yield Q(start_time__lte=round_.now - timedelta(hours=settings.MAX_SESSION_DURATION_HOURS))
+
+
+def _keys(condition: Q) -> list[uuid.UUID]:
+    found = AudioSession.objects.open().filter(condition).order_by().values_list("pk", flat=True)
+    return list(found[:SESSIONS_PER_SWEEP])
+
+
+def drop_deserted(round_: Round) -> None:
+    """Begins the grace of open sessions that count as connected although no connection is left.
+
+    None should be: whatever removes a connection says when. But a row that somebody removed by hand would keep its
+    session open for as long as any may be.
+    """
+    connected = Exists(AudioConnection.objects.filter(session=OuterRef("pk")))
+    for key in _keys(Q(~connected, dropped_at__isnull=True)):
+        if not round_.acts or ingest.drop_if_deserted(key):
+            round_.note(Did.DROPPED_SESSIONS, key)

@@ -1,0 +1,47 @@
+"""Sessions as an ingest process leaves them: several in one journal, with their rows."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from audio.ingest import sessions
+from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.index import Outcome, Producer
+from audio.models import IngestProcess
+from audio.wire.parameters import ConnectionRequest
+from tests.server import eventually
+
+
+class Recorded:
+    """Sessions whose chunks a committer stores, all in one journal."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.settled: list[Settled] = []
+        self.committer = Committer(root, uuid.uuid4(), self.settled.extend, 0.0, 1 << 24)
+        self.committer.start()
+        self.process_id = IngestProcess.objects.create(host="host", pid=1).pk
+
+    def open(self) -> Producer:
+        return sessions.open_connection(ConnectionRequest({}), None, self.process_id).producer
+
+    def store(self, producer: Producer, *payloads: bytes) -> list[Outcome]:
+        before = len(self.settled)
+        for payload in payloads:
+            self.committer.submit(Append(producer, payload, 0, None))
+        eventually(lambda: len(self.settled) == before + len(payloads))
+        return [outcome for _, outcome in self.settled[before:]]
+
+    @property
+    def journal(self) -> Path:
+        (path,) = self.root.glob("journals/*/*.journal")
+        return path
+
+
+@pytest.fixture
+def recorded(settings, tmp_path):
+    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
+    made = Recorded(settings.AUDIO_STORAGE_PATH)
+    yield made
+    made.committer.stop()
