@@ -6,14 +6,18 @@
 import sqlite3
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.files.storage import storages
 from django.db import connections
 
-from audio.errors import FfmpegMissing
+from audio.errors import FfmpegMissing, StorageUnavailable
 from audio.media import ffmpeg
+
+if TYPE_CHECKING:
+    from audio.build.s3 import RecordingsStorage
 
 SQLITE_MINIMUM = (3, 35)  # UPDATE ... RETURNING
 SECRET_KEY_MINIMUM_LENGTH = 32
@@ -62,6 +66,27 @@ def check_debug(**_: Any) -> list[CheckMessage]:
         return []
     message = f"DEBUG is on while the server listens on {settings.HOST}."
     return [Warning(message, hint="Unset DEBUG where others can connect.", id="sercuescribe.W001")]
+
+
+@register(Tags.database)
+def check_recordings_storage(**_: Any) -> list[CheckMessage]:
+    """sercuescribe.W003: finished recordings stay here for as long as their storage does not take them.
+
+    No reason not to start: what is recorded meanwhile is uploaded later. It asks another machine, and so is done when
+    those of the database are.
+    """
+    if not settings.RECORDINGS_STORAGE:
+        return []
+    try:
+        # One of its own: a worker's children must not share the connections of their parent.
+        cast("RecordingsStorage", storages.create_storage(settings.STORAGES["recordings"])).reach()
+    except StorageUnavailable as error:
+        message = f"{settings.RECORDINGS_STORAGE} can't be used: {error.__cause__}"
+        hint = (
+            "Recordings stay here until it can. Check RECORDINGS_STORAGE and the variables whose names begin with AWS_."
+        )
+        return [Warning(message, hint=hint, id="sercuescribe.W003")]
+    return []
 
 
 @register(Tags.database)

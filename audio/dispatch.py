@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import current_app
+from django.conf import settings
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 CONCATENATE = "sercuescribe.concatenate"
 CONCATENATE_LIVE = "sercuescribe.concatenate_live"
 CHORE = "sercuescribe.chore"
+UPLOAD = "sercuescribe.upload"
 # Those whose state is in a row of their own, by their kind. What takes long goes to another queue (the setting
 # CELERY_TASK_ROUTES), so that it never delays the closing of sessions.
 BACKGROUND = {
@@ -45,6 +47,12 @@ def concatenate_live(session_ids: Sequence[uuid.UUID], expires_seconds: float) -
 def chore(name: str, expires_seconds: float) -> None:
     """Asks for a chore of the upkeep. A request that waits for `expires_seconds` is dropped: another follows it."""
     _send(CHORE, [name], expires=expires_seconds)
+
+
+def upload(session_id: uuid.UUID) -> None:
+    """Asks for the finished recording of a session to be moved to the storage that RECORDINGS_STORAGE names, if any."""
+    if settings.RECORDINGS_STORAGE:
+        transaction.on_commit(lambda: _send(UPLOAD, [str(session_id)]))
 
 
 def background(task_id: uuid.UUID, kind: str, session_id: uuid.UUID, audio_format: str) -> None:

@@ -14,7 +14,7 @@ AudioError
 │   ├── IdleTimeout         └── Superseded
 ├── ServiceError            our side; the same request may succeed later
 │   ├── Overloaded          ├── TooManySessions     ├── StorageFull
-│   ├── DatabaseUnavailable └── JournalFailed
+│   ├── DatabaseUnavailable ├── JournalFailed       └── StorageUnavailable
 ├── RecordingError          the recording can't be fetched in this state
 │   ├── RecordingEmpty      ├── RecordingBuilding   ├── RecordingFailed
 │   └── RecordingNotReady
@@ -24,7 +24,8 @@ AudioError
 └── MediaError              what was sent can't become the recording it should
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
     ├── ChunkDamaged        ├── ChunksReleased      ├── MediaLimitExceeded
-    ├── FfmpegMissing       ├── FfmpegFailed        └── FfmpegStopped
+    ├── FfmpegMissing       ├── FfmpegFailed        ├── FfmpegStopped
+    └── ObjectDamaged
 
 `code` is stable and meant for programs; the sentence is meant for people and may be reworded.
 `close_code` (RFC 6455 section 7.4; 4000 and above are ours) is the WebSocket close code that follows the
@@ -297,6 +298,13 @@ class JournalFailed(ServiceError):
     sentence = "The server could not store the chunk; reconnect and send it again."
 
 
+class StorageUnavailable(ServiceError):
+    """The storage that holds finished recordings does not answer, or refuses; nothing is lost by that."""
+
+    code = "storage_unavailable"
+    sentence = "The storage that holds the recording does not answer; try again later."
+
+
 class RecordingError(AudioError):
     """The state of a recording does not let it be fetched."""
 
@@ -452,3 +460,10 @@ class FfmpegStopped(MediaError):
     http_status = 503
     retryable = True
     sentence = "FFmpeg was stopped before it had finished."
+
+
+class ObjectDamaged(MediaError):
+    """What the storage gives back is not what was uploaded: its size or its SHA-256 is another."""
+
+    code = "object_damaged"
+    sentence = "The recording in the storage is not as it was uploaded."

@@ -291,6 +291,10 @@ class Recording(models.Model):
     verified_at = models.DateTimeField(null=True, blank=True)
     # The session was closed without a chunk: nothing will ever be made.
     is_void = models.BooleanField(default=False)
+    # Since when it is, verified, in the storage that RECORDINGS_STORAGE names; null while it is the local file.
+    remote_at = models.DateTimeField(null=True, blank=True)
+    # Whether the local file is still there; false once it was removed after `remote_at`.
+    is_local = models.BooleanField(default=True, db_default=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     failed_sequence = models.BigIntegerField(null=True, blank=True)
@@ -304,7 +308,10 @@ class Recording(models.Model):
                 fields=["updated_at"],
                 name="recording_unfinished",
                 condition=models.Q(state__in=["empty", "live", "building"], is_void=False),
-            )
+            ),
+            models.Index(
+                fields=["updated_at"], name="recording_local", condition=models.Q(state="ready", is_local=True)
+            ),
         ]
 
     def __str__(self) -> str:

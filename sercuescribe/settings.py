@@ -7,6 +7,7 @@ and what would be right.
 import hashlib
 import math
 import os
+import re
 import socket
 import tempfile
 from pathlib import Path
@@ -122,6 +123,47 @@ SWEEP_INTERVAL_SECONDS = _seconds("SWEEP_INTERVAL_SECONDS", 2, 0.1)
 HEARTBEAT_SECONDS = _seconds("HEARTBEAT_SECONDS", 5, 0.1)
 WORKER_CONCURRENCY = _number("WORKER_CONCURRENCY", 2, 1)
 
+# Finished recordings
+RECORDINGS_STORAGE = _text("RECORDINGS_STORAGE", "")
+AWS_ACCESS_KEY_ID = _text("AWS_ACCESS_KEY_ID", "")
+AWS_SECRET_ACCESS_KEY = _text("AWS_SECRET_ACCESS_KEY", "")
+AWS_SESSION_TOKEN = _text("AWS_SESSION_TOKEN", "")
+AWS_DEFAULT_REGION = _text("AWS_DEFAULT_REGION", "")
+AWS_ENDPOINT_URL_S3 = _text("AWS_ENDPOINT_URL_S3", "")
+
+
+def _recordings_storage() -> dict[str, Any]:
+    if not RECORDINGS_STORAGE:
+        backend = "django.core.files.storage.FileSystemStorage"
+        return {"BACKEND": backend, "OPTIONS": {"location": AUDIO_STORAGE_PATH}}
+    place = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./-]*))?", RECORDINGS_STORAGE, re.ASCII)
+    if place is None or ".." in RECORDINGS_STORAGE:
+        raise ImproperlyConfigured(
+            f"RECORDINGS_STORAGE must be s3://bucket or s3://bucket/folder, not {RECORDINGS_STORAGE!r}."
+        )
+    if bool(AWS_ACCESS_KEY_ID) != bool(AWS_SECRET_ACCESS_KEY):
+        raise ImproperlyConfigured("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set both or neither.")
+    if AWS_ENDPOINT_URL_S3 and not AWS_ENDPOINT_URL_S3.startswith(("http://", "https://")):
+        raise ImproperlyConfigured("AWS_ENDPOINT_URL_S3 must begin with http:// or https://.")
+    options = {
+        "bucket_name": place[1],
+        "location": (place[2] or "").strip("/"),
+        "endpoint_url": AWS_ENDPOINT_URL_S3 or None,
+        "region_name": AWS_DEFAULT_REGION or None,
+        # Without a key the library looks where its own tools do, such as in the role of the machine.
+        "access_key": AWS_ACCESS_KEY_ID or None,
+        "secret_key": AWS_SECRET_ACCESS_KEY or None,
+        "security_token": AWS_SESSION_TOKEN or None,
+    }
+    return {"BACKEND": "audio.build.s3.RecordingsStorage", "OPTIONS": options}
+
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "recordings": _recordings_storage(),
+}
+
 # Database
 _SQLITE_OPTIONS: dict[str, Any] = {
     "timeout": 30,
@@ -233,7 +275,9 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep")
 # A worker that is not told otherwise takes both; `serve` runs one for each.
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived")]
-CELERY_TASK_ROUTES = {f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "chore")}
+CELERY_TASK_ROUTES = {
+    f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "upload", "chore")
+}
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 6 * 3600

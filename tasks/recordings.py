@@ -7,7 +7,8 @@ from celery import shared_task
 from django.db import Error as DatabaseError
 
 from audio.build.derive import make_recording
-from audio.dispatch import CONCATENATE, CONCATENATE_LIVE
+from audio.build.upload import upload
+from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
 from audio.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -34,3 +35,16 @@ def concatenate_live(session_ids: list[str]) -> None:
 def concatenate_session(session_id: str) -> None:
     """Brings the recording of a session as far as its chunks allow."""
     make_recording(uuid.UUID(session_id))
+
+
+@shared_task(
+    name=UPLOAD,
+    ignore_result=True,
+    autoretry_for=(DatabaseError, OSError, AudioError),
+    retry_backoff=2,
+    retry_backoff_max=300,
+    max_retries=8,
+)
+def upload_recording(session_id: str) -> None:
+    """Moves the finished recording of a session to the remote storage; after the last retry the sweep asks again."""
+    upload(uuid.UUID(session_id))

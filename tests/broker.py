@@ -11,14 +11,14 @@ from django.conf import settings
 QUEUE = "celery"
 
 
-def requests_for(session_id: uuid.UUID) -> list[str]:
+def requests_for(session_id: uuid.UUID, queue: str = QUEUE) -> list[str]:
     """Returns the names of the tasks that were asked for with this session, the oldest first.
 
     No worker runs beside Django's own tests, so that nothing takes them away.
     """
     with redis.Redis.from_url(settings.CELERY_BROKER_URL) as client:
         # kombu pushes on the left and takes from the right.
-        waiting = [json.loads(message) for message in reversed(client.lrange(QUEUE, 0, -1))]
+        waiting = [json.loads(message) for message in reversed(client.lrange(queue, 0, -1))]
     return [message["headers"]["task"] for message in waiting if _names(_arguments(message), str(session_id))]
 
 

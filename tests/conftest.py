@@ -4,11 +4,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from celery import current_app
+from django.core.files.storage import storages
 
 from sercuescribe.celery import app
+from tests.s3 import Bucket, s3_client, s3_server
 from tests.server import Server
 
 RunServer = Callable[..., Server]
@@ -58,6 +61,30 @@ def run_server(make_server: RunServer) -> RunServer:
 def server(run_server: RunServer) -> Server:
     """A running server with the default settings."""
     return run_server()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[tuple[int, Any]]:
+    """A server that speaks S3: its port, and a client."""
+    with s3_server() as port, s3_client(port) as client:
+        yield port, client
+
+
+@pytest.fixture
+def empty_bucket(s3: tuple[int, Any]) -> Iterator[Bucket]:
+    """A bucket of the test's own, behind a proxy of its own."""
+    bucket = Bucket(*s3)
+    yield bucket
+    bucket.proxy.close()
+
+
+@pytest.fixture
+def bucket(empty_bucket: Bucket, settings: Any) -> Iterator[Bucket]:
+    """An empty bucket, which the product's settings name as the storage of recordings."""
+    settings.RECORDINGS_STORAGE = empty_bucket.url
+    settings.STORAGES = {**settings.STORAGES, "recordings": empty_bucket.storage}
+    yield empty_bucket
+    cast(Any, storages["recordings"]).client.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

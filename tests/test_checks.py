@@ -66,3 +66,16 @@ def test_a_postgresql_that_does_not_wait_for_the_disk():
     messages = checks.check_postgresql_durability(databases=["default"])
     assert {message.id for message in messages} == {"sercuescribe.W002"}
     assert [message.msg.split()[3] for message in messages] == ["fsync", "synchronous_commit"]
+
+
+def test_a_bucket_that_takes_recordings(bucket):
+    assert checks.check_recordings_storage() == []
+
+
+def test_a_bucket_that_is_not_there_is_no_reason_not_to_start(bucket, settings):
+    options = {**bucket.storage["OPTIONS"], "bucket_name": "another"}
+    settings.STORAGES = {**settings.STORAGES, "recordings": {**bucket.storage, "OPTIONS": options}}
+    (message,) = checks.check_recordings_storage()
+    assert message.id == "sercuescribe.W003"
+    assert "NoSuchBucket" in message.msg
+    assert not message.is_serious()

@@ -8,6 +8,7 @@ under ASGI it reads the whole file before it sends the first byte.
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe, quote_etag
 
+from audio.build import store
 from audio.build.store import Servable
 from audio.errors import MasterDamaged, PreconditionFailed, RangeNotSatisfiable
 
@@ -92,6 +94,29 @@ class FileBody:
         return part
 
 
+class ObjectBody:
+    """The bytes of a span of an object in the remote storage, a part at a time, in a thread of its own: however long
+    the storage takes, nobody else waits for it.
+
+    Takes the object's name and the span; raises FileNotFoundError, ObjectDamaged or StorageUnavailable. Django closes
+    it as it does a FileBody.
+    """
+
+    def __init__(self, name: str, span: Span) -> None:
+        self._reader = store.remote().open_span(name, span.start, span.end)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
+
+    def close(self) -> None:
+        # Behind a read that is under way.
+        self._thread.submit(self._reader.close)
+        self._thread.shutdown(wait=False)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        while part := await loop.run_in_executor(self._thread, self._reader.read, READ_SIZE_BYTES):
+            yield part
+
+
 def ranged_response(request: HttpRequest, servable: Servable) -> HttpResponseBase:
     """Takes a GET or HEAD request and what it asks for; returns 200, 206 or 304.
 
@@ -143,6 +168,12 @@ def _if_range_holds(request: HttpRequest, servable: Servable) -> bool:
     return settled and parse_http_date_safe(condition) == int(servable.modified_at.timestamp())
 
 
+def _body(servable: Servable, span: Span) -> FileBody | ObjectBody:
+    if servable.remote_name:
+        return ObjectBody(servable.remote_name, span)
+    return FileBody(servable.path, servable.head, span)
+
+
 def _content(request: HttpRequest, servable: Servable, asked: Span | None) -> HttpResponseBase:
     span = asked or Span(0, servable.size_bytes)
     status = 206 if asked else 200
@@ -150,7 +181,7 @@ def _content(request: HttpRequest, servable: Servable, asked: Span | None) -> Ht
     if request.method == "HEAD":
         response = HttpResponse(status=status, content_type=servable.content_type)
     else:
-        content = FileBody(servable.path, servable.head, span)
+        content = _body(servable, span)
         response = StreamingHttpResponse(content, status=status, content_type=servable.content_type)
     response["Content-Length"] = str(span.length_bytes)
     response["Content-Disposition"] = content_disposition_header(True, servable.download_name) or "attachment"

@@ -60,8 +60,8 @@ def rebuild(session_id: uuid.UUID) -> None:
         Recording.objects.filter(pk=session_id).update(
             state=RecordingState.EMPTY, token=None, master_name="", master_encoding="", master_bytes=0, chunks_done=0,
             carry={}, progress=0.0, file_name="", size_bytes=None, duration_seconds=None, sha256="", ready_at=None,
-            verified_at=None, is_void=False, error_code="", error_detail="", failed_sequence=None,
-            updated_at=timezone.now(),
+            verified_at=None, is_void=False, remote_at=None, is_local=True, error_code="", error_detail="",
+            failed_sequence=None, updated_at=timezone.now(),
         )  # fmt: skip
     store.forget_derived(session_id)
 
@@ -94,7 +94,7 @@ def _work(session_id: uuid.UUID) -> None:
         raise ClaimLost
     recording, _ = Recording.objects.get_or_create(session=session)
     if recording.state == RecordingState.READY:
-        _add_digest(recording)
+        add_digest(recording)
     if not _has_work(session_id):
         return
     for leftover in store.folder(session_id).glob("work-*"):
@@ -249,7 +249,7 @@ class _Run:
             state=RecordingState.READY, progress=1.0, token=None, ready_at=timezone.now(), carry={}, **_file(made)
         )
         finish.clean(self._session, made, self._route)
-        _add_digest(Recording.objects.get(pk=self._session.id))
+        add_digest(Recording.objects.get(pk=self._session.id))
 
     def _tell(self, progress: float) -> None:
         now = time.monotonic()
@@ -279,10 +279,10 @@ def _file(made: finish.Made) -> dict[str, Any]:
     }
 
 
-def _add_digest(recording: Recording) -> None:
+def add_digest(recording: Recording) -> None:
     """Adds the SHA-256 of a ready recording. Its header is written last, so the file has to be read once; `ready`
     does not wait for that, because closing a long session must cost no more than closing a short one."""
     if not recording.sha256:
         with (store.root() / recording.file_name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(sha256=digest)
+            recording.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(sha256=recording.sha256)

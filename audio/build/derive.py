@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -24,12 +25,13 @@ from audio import dispatch
 from audio.build import concatenate, store, waveform
 from audio.build.lock import LOCK_NAME, file_lock, session_lock
 from audio.build.store import Servable
-from audio.build.waveform import Waveform
+from audio.build.waveform import OpenSpan, Readable, Waveform
 from audio.errors import (
     AudioError,
     RecordingNotReady,
     SessionBusy,
     SessionNotFound,
+    StorageFull,
     TaskEnded,
     TaskFailed,
     TaskNotFound,
@@ -171,7 +173,7 @@ def waveform_of(
         return found or _scanned(session, recording, *span)
     _, path = file_of(session, TaskKind.WAVEFORM)
     shown = waveform.read(path, *span)
-    if waveform.is_near(shown, points) and _samples_path(recording) is not None:
+    if waveform.is_near(shown, points) and _has_samples(recording):
         return _scanned(session, recording, *span)
     return shown
 
@@ -181,7 +183,7 @@ def _scanned(
 ) -> Waveform:
     pcm = store.master_format(session, recording.master_encoding)
     data_bytes = max(0, recording.master_bytes - wav.HEADER_BYTES)
-    return waveform.scan(store.root() / recording.master_name, pcm, data_bytes, points, start_seconds, end_seconds)
+    return waveform.scan(_opener(recording), pcm, data_bytes, points, start_seconds, end_seconds)
 
 
 def _master_frames(session: AudioSession, recording: Recording) -> int:
@@ -191,17 +193,20 @@ def _master_frames(session: AudioSession, recording: Recording) -> int:
 
 def make_recording(session_id: uuid.UUID) -> None:
     """Brings a session's recording as far as its chunks allow (`audio.build.concatenate`); one that is ready gets its
-    waveform.
+    waveform, and then its upload is asked for (`audio.build.upload`).
 
     Raises what `concatenate` raises.
     """
     concatenate.concatenate(session_id)
     recording = Recording.objects.select_related("session").filter(pk=session_id, state=RecordingState.READY).first()
-    if recording is None or _waveforms(session_id).exists():
+    if recording is None:
         return
-    with session_lock(session_id) as is_ours:
-        if is_ours and not _keep_peaks(recording):
-            ask(recording.session, TaskKind.WAVEFORM)
+    if not _waveforms(session_id).exists():
+        with session_lock(session_id) as is_ours:
+            if is_ours and not _keep_peaks(recording):
+                ask(recording.session, TaskKind.WAVEFORM)
+    if recording.is_local:
+        dispatch.upload(session_id)
 
 
 def _waveforms(session_id: uuid.UUID) -> QuerySet[BackgroundTask]:
@@ -245,10 +250,26 @@ def _record_waveform(recording: Recording, final: Path) -> None:
     )
 
 
-def _samples_path(recording: Recording) -> Path | None:
-    """The WAV master, where there is one."""
-    path = store.root() / recording.master_name
-    return path if recording.master_encoding and path.exists() else None
+def _has_samples(recording: Recording) -> bool:
+    """Whether there is a WAV master, here or, being the recording itself, in the remote storage."""
+    has_moved = recording.remote_at is not None and recording.master_name == recording.file_name
+    return bool(recording.master_encoding) and (has_moved or (store.root() / recording.master_name).exists())
+
+
+def _opener(recording: Recording) -> OpenSpan:
+    """Returns what opens a span of the bytes of a WAV master, wherever it is by then."""
+    name = recording.master_name
+
+    def open_span(start: int, end: int) -> Readable:
+        try:
+            return waveform.from_file(store.root() / name)(start, end)
+        except FileNotFoundError:
+            recording.refresh_from_db()
+            if recording.remote_at is None or recording.file_name != name:
+                raise
+            return store.remote().open_span(name, start, end)
+
+    return open_span
 
 
 def run(task_id: uuid.UUID) -> None:
@@ -311,21 +332,54 @@ def _ready_recording(task: BackgroundTask) -> Recording:
 
 def _transcode(task: BackgroundTask, work: Path) -> None:
     recording = _ready_recording(task)
-    audio_format, path, encoding = source(recording)
+    tell = _teller(task, recording.duration_seconds or 0.0)
+    audio_format, path, encoding = source(recording, work, tell)
     output = work / f"{task.pk}.{task.format}"
     arguments = plan.transcode(audio_format, str(path), task.format, str(output), encoding)
-    seconds = ffmpeg.run(arguments, work, on_seconds=_teller(task, recording.duration_seconds or 0.0))
+    seconds = ffmpeg.run(arguments, work, on_seconds=tell)
     _keep(task, output, seconds)
 
 
-def source(recording: Recording) -> tuple[str, Path, str]:
-    """Takes a ready recording; returns what is best made into something else: its format, its file, and the encoding
-    of its samples. That is the master of samples where one was kept, else the recording itself."""
-    master = _samples_path(recording)
-    if master is not None:
+def source(recording: Recording, work: Path, tell: Callable[[float], None]) -> tuple[str, Path, str]:
+    """Takes a ready recording and the task's folder; returns what is best made into something else: its format, its
+    file, and the encoding of its samples. That is the master of samples where one was kept, else the recording itself.
+
+    A recording that is not here is copied into the folder first; `tell` is then called as the work goes on. Raises
+    StorageUnavailable, ObjectDamaged, or StorageFull if the copy would take more than half of the space that is left.
+    """
+    if recording.master_encoding and (master := _held(store.root() / recording.master_name, work)):
         return "wav", master, recording.master_encoding
-    path = store.root() / recording.file_name
+    path = _held(store.root() / recording.file_name, work) or _fetched(recording, work, tell)
+    if recording.format == "wav":
+        return "wav", path, recording.master_encoding
     return recording.format, path, _flac_encoding(path) if recording.format == "flac" else "s16le"
+
+
+def _held(path: Path, work: Path) -> Path | None:
+    """Returns the file, under a name in the task's folder where an upload could remove it meanwhile; None if it is not
+    there."""
+    if not settings.RECORDINGS_STORAGE:
+        return path if path.exists() else None
+    held = work / path.name
+    held.unlink(missing_ok=True)
+    try:
+        held.hardlink_to(path)
+    except FileNotFoundError:
+        return None
+    return held
+
+
+def _fetched(recording: Recording, work: Path, tell: Callable[[float], None]) -> Path:
+    recording.refresh_from_db()
+    path, size_bytes = store.root() / recording.file_name, recording.size_bytes or 0
+    if recording.remote_at is None:
+        return path
+    # The rest is for those who record meanwhile.
+    if shutil.disk_usage(work).free < 2 * size_bytes:
+        raise StorageFull
+    copy = work / path.name
+    store.remote().fetch(recording.file_name, copy, size_bytes, recording.sha256, on_block=lambda: tell(0.0))
+    return copy
 
 
 def _flac_encoding(path: Path) -> str:
@@ -337,9 +391,9 @@ def _flac_encoding(path: Path) -> str:
 
 def _waveform(task: BackgroundTask, work: Path) -> None:
     recording = _ready_recording(task)
-    audio_format, path, encoding = source(recording)
-    output = work / f"{task.pk}.peaks"
     tell = _teller(task, recording.duration_seconds or 0.0)
+    audio_format, path, encoding = source(recording, work, tell)
+    output = work / f"{task.pk}.peaks"
     seconds = waveform.write(waveform.samples_of(audio_format, path, encoding, work), output, tell)
     _keep(task, output, seconds)
 

@@ -2,24 +2,33 @@
 
 Everything made of a session stands in `sessions/<first two hex digits>/<its id>/` under the storage root; names
 in the database are relative to that root. Only the writer of a recording (`audio.build.concatenate`) changes
-these files; readers go by the lengths that the database tells.
+these files; readers go by the lengths that the database tells. A finished recording may have moved to a remote
+storage (`audio.build.upload`), where it has the same name.
 """
 
 import errno
 import hashlib
+import logging
 import shutil
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
+from django.core.files.storage import storages
 
-from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
+from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed, StorageUnavailable
 from audio.media import wav
 from audio.media.plan import FORMATS
 from audio.media.wav import PcmFormat
 from audio.models import OPEN_TASK_STATES, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
+
+if TYPE_CHECKING:
+    from audio.build.s3 import RecordingsStorage
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "sessions"
 DERIVED_FOLDER = "derived"
@@ -30,7 +39,8 @@ _PEAKS_NAME = "live.peaks"
 class Servable:
     """Something to download: `head` takes the place of the first bytes of the file at `path`.
 
-    `size_bytes` counts what is served, `etag` is strong and quoted (RFC 9110 section 8.8.3).
+    `size_bytes` counts what is served, `etag` is strong and quoted (RFC 9110 section 8.8.3). `remote_name` names the
+    object in the remote storage that takes the place of the file, where it has moved.
     """
 
     path: Path
@@ -40,11 +50,20 @@ class Servable:
     etag: str
     download_name: str
     modified_at: datetime
+    remote_name: str = ""
 
 
 def root() -> Path:
     """Returns the storage root."""
     return Path(settings.AUDIO_STORAGE_PATH)
+
+
+def remote() -> "RecordingsStorage":
+    """Returns the storage that RECORDINGS_STORAGE names; raises StorageUnavailable if it names none."""
+    if not settings.RECORDINGS_STORAGE:
+        logger.error("a recording is in a remote storage, and RECORDINGS_STORAGE does not say in which")
+        raise StorageUnavailable
+    return cast("RecordingsStorage", storages["recordings"])
 
 
 def folder_name(session_id: uuid.UUID) -> str:
@@ -99,6 +118,7 @@ def _ready(session: AudioSession, recording: Recording) -> Servable:
         etag=etag(recording.file_name, recording.size_bytes, at),
         download_name=f"{session.id}.{recording.format}",
         modified_at=at,
+        remote_name=recording.file_name if recording.remote_at else "",
     )
 
 
@@ -126,8 +146,13 @@ def etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
 
 
 def delete_files(session_id: uuid.UUID) -> None:
-    """Deletes every file made of a session; its chunks in the journals are not among them. Repeatable, and safe
-    beside a run that still writes there: it is begun anew until nothing is left."""
+    """Deletes every file made of a session, remote ones first; its chunks in the journals are not among them.
+
+    Repeatable, and safe beside a run that still writes there: it is begun anew until nothing is left. Raises
+    StorageUnavailable before it has deleted anything here.
+    """
+    if settings.RECORDINGS_STORAGE or Recording.objects.filter(pk=session_id, remote_at__isnull=False).exists():
+        remote().delete_folder(folder_name(session_id))
     path = folder(session_id)
     while path.exists():
         try:

@@ -9,12 +9,13 @@ Where samples are concatenated, `extend` writes the first level window by window
 makes the file of it when the recording is ready: nothing has to be read again. Elsewhere `write` makes it in one pass.
 """
 
+import contextlib
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,18 @@ from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import PcmFormat, Samples, WavReader
 
 Pairs = npt.NDArray[np.int16]
+
+
+class Readable(Protocol):
+    """An open file, or what reads like one: `read` returns at most so many bytes, none at the end."""
+
+    def read(self, size_bytes: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+# Takes where bytes begin and end in a file; opens it there.
+OpenSpan = Callable[[int, int], Readable]
 
 BASE_FRAMES = 256
 FACTOR = 16
@@ -137,7 +150,7 @@ def extend(path: Path, master: Path, pcm: PcmFormat, before_bytes: int, data_byt
             return
         file.truncate(first * _PAIR_BYTES)
         end = total if is_last else total // BASE_FRAMES * BASE_FRAMES
-        for pairs, _ in _peaks(_range(master, pcm, first * BASE_FRAMES, end), BASE_FRAMES):
+        for pairs, _ in _peaks(_range(from_file(master), pcm, first * BASE_FRAMES, end), BASE_FRAMES):
             file.write(pairs.tobytes())
 
 
@@ -246,25 +259,42 @@ def is_near(shown: Waveform, points: int) -> bool:
 
 
 def scan(
-    path: Path, pcm: PcmFormat, data_bytes: int, points: int, start_seconds: float, end_seconds: float | None
+    open_span: OpenSpan, pcm: PcmFormat, data_bytes: int, points: int, start_seconds: float, end_seconds: float | None
 ) -> Waveform:
-    """Takes a WAV master, the format and the length of its samples, and a span; returns at most `points` peaks of it,
-    read from the samples themselves, block by block."""
+    """Takes what opens a span of bytes of a WAV master, the format and the length of its samples, and a span in time;
+    returns at most `points` peaks of that, read from the samples themselves, block by block."""
     total, rate = data_bytes // pcm.frame_bytes, pcm.sample_rate
     start, end = _span(total, rate, start_seconds, end_seconds)
     frames = max(1, -(-(end - start) // points))
-    found = [pairs for pairs, _ in _peaks(_range(path, pcm, start, end), frames)]
+    found = [pairs for pairs, _ in _peaks(_range(open_span, pcm, start, end), frames)]
     pairs = np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int16)
     return Waveform(rate, total / rate, start / rate, end / rate, pairs)
 
 
-def _range(path: Path, pcm: PcmFormat, start: int, end: int) -> Iterator[Samples]:
-    step = max(1, _BLOCK_BYTES // pcm.frame_bytes)
-    with path.open("rb") as file:
-        file.seek(wav.HEADER_BYTES + start * pcm.frame_bytes)
-        for first in range(start, end, step):
-            data = file.read(min(step, end - first) * pcm.frame_bytes)
-            yield Samples(pcm, data[: len(data) // pcm.frame_bytes * pcm.frame_bytes])
+def from_file(path: Path) -> OpenSpan:
+    """Returns what opens a span of the bytes of a local file."""
+
+    def open_span(start: int, end: int) -> Readable:
+        file = path.open("rb")
+        file.seek(start)
+        return file
+
+    return open_span
+
+
+def _range(open_span: OpenSpan, pcm: PcmFormat, start: int, end: int) -> Iterator[Samples]:
+    if start == end:
+        return
+    left = (end - start) * pcm.frame_bytes
+    first = wav.HEADER_BYTES + start * pcm.frame_bytes
+    held = b""
+    with contextlib.closing(open_span(first, first + left)) as file:
+        while left and (data := file.read(min(_BLOCK_BYTES, left))):
+            left -= len(data)
+            held += data
+            whole = len(held) // pcm.frame_bytes * pcm.frame_bytes
+            yield Samples(pcm, held[:whole])
+            held = held[whole:]
 
 
 def svg(shown: Waveform) -> str:

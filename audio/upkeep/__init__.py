@@ -25,7 +25,7 @@ __all__ = [
 
 def sweep() -> Swept:
     """Forgets dead processes, closes what is overdue, asks for recordings that were not made, for tasks that wait for
-    too long and for the chores that are due; returns the counts."""
+    too long, for uploads and for the chores that are due; returns the counts."""
     round_ = Round()
     _sweep(round_)
     chores.ask_for_due(round_.now)
@@ -51,3 +51,4 @@ def _sweep(round_: Round) -> None:
     sessions.close_overdue(round_)
     work.request_recordings(round_)
     work.request_tasks(round_)
+    work.request_uploads(round_)

@@ -31,6 +31,7 @@ from django.utils import timezone
 
 from audio import dispatch
 from audio.build import store
+from audio.errors import ObjectDamaged, StorageUnavailable
 from audio.journal.files import held, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
@@ -64,7 +65,7 @@ def _release(round_: Round, which: Q, count: int | None) -> None:
             return
         try:
             _look_at(journal, round_)
-        except OSError as error:
+        except (OSError, StorageUnavailable) as error:
             logger.error("the journal %s is put off: %s", journal, error)
         if round_.acts:
             JournalFile.objects.filter(pk=journal.pk).update(checked_at=round_.now)
@@ -195,12 +196,27 @@ def _is_sound(recording: Recording, round_: Round) -> bool:
     journal files wait for the answer."""
     if recording.verified_at is not None and recording.verified_at > round_.now - _LOOK_AGAIN_AFTER:
         return True
-    if _digest(store.root() / recording.file_name, recording.size_bytes) != recording.sha256:
+    if not _is_as_made(recording):
         logger.error("the recording of %s is not as it was made: its chunks are kept, rebuild it", recording.pk)
         round_.note(Did.UNEXPLAINED, f"{recording.pk}: the recording is not as it was made, rebuild it")
         return False
     if round_.acts:
         Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(verified_at=round_.now)
+    return True
+
+
+def _is_as_made(recording: Recording) -> bool:
+    """Whether the file, or the object that took its place, has the size and the SHA-256 of the recording. Raises
+    StorageUnavailable."""
+    if _digest(store.root() / recording.file_name, recording.size_bytes) == recording.sha256:
+        return True
+    recording.refresh_from_db(fields=["is_local"])
+    if recording.is_local:
+        return False
+    try:
+        store.remote().verify(recording.file_name, recording.size_bytes or 0, recording.sha256)
+    except (ObjectDamaged, FileNotFoundError):
+        return False
     return True
 
 

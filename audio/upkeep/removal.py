@@ -11,7 +11,7 @@ from django.db import transaction
 
 from audio import ingest
 from audio.build import store
-from audio.errors import SessionNotFound
+from audio.errors import SessionNotFound, StorageUnavailable
 from audio.journal.files import Extent, erase
 from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
 from audio.upkeep.rounds import Did, Round
@@ -26,12 +26,13 @@ def delete_session(session_id: uuid.UUID) -> None:
     """Removes a session and every byte of it: files, rows, and its payloads in the journals.
 
     Closes it first, so that nothing can be added meanwhile. Rows go a thousand at a time, because a long
-    transaction on SQLite would delay every acknowledgement. Raises SessionNotFound.
+    transaction on SQLite would delay every acknowledgement. Raises SessionNotFound, or StorageUnavailable before
+    anything was deleted.
     """
     ingest.close_session(session_id)
+    store.delete_files(session_id)
     chunks = AudioChunk.objects.filter(session_id=session_id)
     journals = _erase(session_id)
-    store.delete_files(session_id)
     while keys := list(chunks.values_list("pk", flat=True)[:ROWS_PER_STATEMENT]):
         AudioChunk.objects.filter(pk__in=keys).delete()
     with transaction.atomic():
@@ -69,6 +70,10 @@ def delete_expired(round_: Round) -> None:
             return
         if round_.acts:
             logger.info("session %s ended more than %d days ago and is deleted", key, settings.RETENTION_DAYS)
-            with contextlib.suppress(SessionNotFound):  # another was first
-                delete_session(key)
+            try:
+                with contextlib.suppress(SessionNotFound):  # another was first
+                    delete_session(key)
+            except StorageUnavailable as error:
+                logger.warning("session %s is deleted later: %s", key, error)
+                return
         round_.note(Did.DELETED_SESSIONS, key)

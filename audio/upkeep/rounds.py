@@ -16,6 +16,7 @@ class Did(StrEnum):
     CLOSED_SESSIONS = "closed_sessions"
     REQUESTED_RECORDINGS = "requested_recordings"
     REQUESTED_TASKS = "requested_tasks"
+    REQUESTED_UPLOADS = "requested_uploads"
     DROPPED_SESSIONS = "dropped_sessions"
     DELETED_SESSIONS = "deleted_sessions"
     REMOVED_JOURNALS = "removed_journals"
@@ -32,6 +33,7 @@ class Swept:
     closed_sessions: int = 0
     requested_recordings: int = 0
     requested_tasks: int = 0
+    requested_uploads: int = 0
     dropped_sessions: int = 0
     deleted_sessions: int = 0
     removed_journals: int = 0

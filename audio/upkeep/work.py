@@ -1,14 +1,17 @@
-"""Work that the queue lost: recordings that were not made, tasks that nobody does."""
+"""Work that the queue lost: recordings that were not made, tasks that nobody does, uploads."""
 
 from datetime import timedelta
 
+from django.conf import settings
+
 from audio import dispatch
 from audio.build import derive
-from audio.models import BackgroundTask, Recording, SessionStatus
+from audio.models import BackgroundTask, Recording, RecordingState, SessionStatus
 from audio.upkeep.rounds import Did, Round
 
 REPEAT_AFTER = timedelta(seconds=30)
 REPEAT_TASK_AFTER = timedelta(minutes=2)
+REPEAT_UPLOAD_AFTER = timedelta(minutes=10)
 REQUESTS_PER_SWEEP = 500
 
 
@@ -41,3 +44,19 @@ def request_tasks(round_: Round) -> None:
             if round_.acts:
                 derive.request(task)
             round_.note(Did.REQUESTED_TASKS, task.pk)
+
+
+def request_uploads(round_: Round) -> None:
+    """Asks for the uploads of recordings that are still here and that nobody has touched for a while, a few at a time:
+    what was recorded before there was a remote storage would fill the queue."""
+    if not settings.RECORDINGS_STORAGE:
+        return
+    before = round_.now - REPEAT_UPLOAD_AFTER
+    here = Recording.objects.filter(state=RecordingState.READY, is_local=True)
+    room = REQUESTS_PER_SWEEP - here.filter(updated_at__gte=before).count()
+    quiet = here.filter(updated_at__lt=before).order_by("updated_at").values_list("pk", "updated_at")
+    for key, updated_at in list(quiet[: max(0, room)]):
+        if not round_.acts or here.filter(pk=key, updated_at=updated_at).update(updated_at=round_.now):
+            if round_.acts:
+                dispatch.upload(key)
+            round_.note(Did.REQUESTED_UPLOADS, key)

@@ -1,15 +1,13 @@
 """Downloads through the whole stack: rows, files in the storage, ASGI."""
 
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient
 from django.utils import timezone
 
 from audio.build import store
 from audio.media import wav
+from tests.api.asgi import fetch
 from tests.api.rows import make_session
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -21,16 +19,6 @@ SAMPLES = bytes(range(250)) * 64  # half a second of s16le, mono, at 16 kHz
 def storage(settings, tmp_path):
     settings.AUDIO_STORAGE_PATH = tmp_path
     return tmp_path
-
-
-@async_to_sync
-async def fetch(session, query="", method="GET", **headers):
-    """Answers as an ASGI server would get them; `body` is the whole of what was streamed."""
-    path = f"/api/audio/sessions/{session if isinstance(session, str) else session.pk}/audio{query}"
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    response: Any = await AsyncClient().generic(method, path, headers=headers)
-    response.body = b"".join([part async for part in response]) if response.streaming else response.content
-    return response
 
 
 def write(storage, name, content):

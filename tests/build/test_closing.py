@@ -30,7 +30,7 @@ TEN_HOURS_SECONDS = 36000
 
 @pytest.fixture(autouse=True)
 def _without_digest(monkeypatch):
-    monkeypatch.setattr(module, "_add_digest", lambda _: None)
+    monkeypatch.setattr(module, "add_digest", lambda _: None)
 
 
 class Work:

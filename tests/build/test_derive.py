@@ -219,9 +219,9 @@ def test_a_run_that_is_revoked_is_stopped_and_not_finished(recorded, monkeypatch
     task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
     finished, source = [], derive.source
 
-    def revoked_meanwhile(recording):
+    def revoked_meanwhile(*arguments):
         derive.revoke(str(task.pk))
-        return source(recording)
+        return source(*arguments)
 
     monkeypatch.setattr(derive, "_PROGRESS_SECONDS", 0)
     monkeypatch.setattr(derive, "source", revoked_meanwhile)
