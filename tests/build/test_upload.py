@@ -311,6 +311,27 @@ def test_a_connection_to_the_storage_that_breaks_is_replaced(bucket, moved, cut_
     assert fetch(session.session, Range="bytes=100-8000000").body == content[100:8000001]
 
 
+def test_a_download_is_never_of_two_versions(bucket, moved):
+    session = moved(LONG)
+    name, size = session.recording.file_name, session.recording.size_bytes
+    bucket.proxy.cut_after = 100_000
+    with store.remote().open_span(name, 0, size) as reader:
+        bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.FOLDER}/{name}", Body=bytes(size))
+        with pytest.raises(StorageUnavailable):
+            while reader.read(50_000):
+                pass
+
+
+def test_a_storage_that_goes_away_in_a_download_ends_it(bucket, moved):
+    session = moved(LONG)
+    bucket.proxy.cut_after = 100_000
+    with store.remote().open_span(session.recording.file_name, 0, session.recording.size_bytes) as reader:
+        bucket.proxy.is_away = True
+        with pytest.raises(StorageUnavailable):
+            while reader.read(50_000):
+                pass
+
+
 def test_a_storage_that_is_away(bucket, moved, recorded):
     gone, waiting = moved(), recorded()
     content = waiting.path.read_bytes()
