@@ -222,7 +222,7 @@ def test_the_end_of_a_recording_and_the_sweep_ask_for_the_upload(bucket, stored)
 
 @pytest.mark.database
 def test_a_sweep_asks_for_a_bounded_number_of_uploads(bucket, recorded, monkeypatch):
-    monkeypatch.setattr(upkeep, "_SESSIONS_PER_SWEEP", 2)
+    monkeypatch.setattr("audio.upkeep.work.REQUESTS_PER_SWEEP", 2)
     for _ in range(3):
         recorded()
     Recording.objects.update(updated_at=timezone.now() - timedelta(minutes=11))
