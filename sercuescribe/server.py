@@ -1,7 +1,8 @@
 """The web server's process: uvicorn, with recordings settled before it lets connections go.
 
     python -m sercuescribe.server --host 127.0.0.1 --port 8000
-    python -m sercuescribe.server --fd 3 --ready-fd 4      # as `manage.py serve` starts it
+    python -m sercuescribe.server --workers 4              # as many processes on one socket, under a supervisor
+    python -m sercuescribe.server --fd 3 --ready-fd 4      # as a supervisor starts it
 
 Stock uvicorn closes every socket first and tells the application afterwards. Here a stop runs the other way round:
 no new connections, then every open one commits what is in flight, acknowledges it and closes with 1012, and then
@@ -14,18 +15,26 @@ import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 import django
 import uvicorn
 from django.conf import settings
+from django.core.management.base import BaseCommand, SystemCheckError
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
+
+from audio.management import web
+from audio.management.supervisor import StartFailed, Supervisor, listen
 
 logger = logging.getLogger(__name__)
 
 Hook = Callable[[], Awaitable[None]]
 
+START_SECONDS = 90.0
+# After a kill -9 the kernel needs a moment to end the processes that hold the port.
+PATIENCE_SECONDS = 2.0
 DRAIN_SECONDS = 6.0
 # A client gets this long to answer the close frame; closing the socket on it earlier could cost it the last
 # acknowledgements, which TCP throws away when data that nobody read is still coming in.
@@ -89,9 +98,7 @@ class Server(uvicorn.Server):
         for server in self.servers:
             for listening in server.sockets:
                 logger.info("listening on %s", listening.getsockname())
-        if self._ready_fd is not None:
-            os.write(self._ready_fd, b"ready\n")
-            os.close(self._ready_fd)
+        _report_ready(self._ready_fd)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops accepting, settles the open connections, then does what uvicorn does."""
@@ -117,12 +124,10 @@ class Server(uvicorn.Server):
         return any(isinstance(each, WebSocketsSansIOProtocol) and each.close_sent for each in connections)
 
 
-def config(host: str, port: int) -> uvicorn.Config:
-    """The settings of the server; `host` and `port` don't matter to one that inherits its socket."""
+def config() -> uvicorn.Config:
+    """The settings of the server, which gets its socket from its caller."""
     return uvicorn.Config(
         "sercuescribe.asgi:application",
-        host=host,
-        port=port,
         loop="uvloop",
         http="httptools",
         ws=Protocol,
@@ -137,6 +142,7 @@ def config(host: str, port: int) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=REQUEST_SECONDS,
+        forwarded_allow_ips=settings.FORWARDED_ALLOW_IPS,
     )
 
 
@@ -144,9 +150,67 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sercuescribe.server", description="SercueScribe's web server.")
     parser.add_argument("--host", help="address to listen on (default: HOST)")
     parser.add_argument("--port", type=int, help="port to listen on (default: PORT)")
+    parser.add_argument("--workers", type=_count, help="processes that serve (default: WEB_PROCESSES)")
     parser.add_argument("--fd", type=int, help="a listening socket that was inherited, instead of host and port")
     parser.add_argument("--ready-fd", type=int, help="descriptor to report to when connections are accepted")
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise ValueError
+    return count
+
+
+def _report_ready(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.write(descriptor, b"ready\n")
+        os.close(descriptor)
+
+
+def _serve(listener: socket.socket, ready_fd: int | None) -> None:
+    """Serves with this process."""
+    from audio import consumers  # models load only after Django is set up
+
+    # What is loaded by now stays: the collector need not look at it again with every generation.
+    gc.collect()
+    gc.freeze()
+    server = Server(config(), start=consumers.start, drain=consumers.drain, ready_fd=ready_fd)
+    server.run(sockets=[listener])
+
+
+def _supervise(listener: socket.socket, workers: int, ready_fd: int | None) -> None:
+    """Serves with several processes below this one; ends the process with a sentence when they don't start.
+
+    uvicorn's own supervisor would leave them behind when it is killed, and looks for dead ones twice a second.
+    """
+    with Supervisor() as supervisor:
+        try:
+            supervisor.start(*web.programs(listener, workers), within_seconds=START_SECONDS)
+        except StartFailed as error:
+            sys.exit(str(error))
+        if not supervisor.stopping:
+            logger.info("%d processes listen on %s", workers, listener.getsockname())
+            _report_ready(ready_fd)
+            supervisor.run()
+        # Nobody accepts any more: new clients are told so at once instead of waiting in the queue.
+        listener.close()
+    logger.info("stopped")
+
+
+def _listener(options: argparse.Namespace) -> socket.socket:
+    """The socket that was handed down, else one of our own; ends the process with a sentence if there can't be one."""
+    if options.fd is not None:
+        return socket.socket(fileno=options.fd)
+    host = settings.HOST if options.host is None else options.host
+    port = settings.PORT if options.port is None else options.port
+    try:
+        BaseCommand().check()  # whoever hands a socket down has done so
+        return listen(host, port, PATIENCE_SECONDS)
+    except SystemCheckError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"Can't listen on {host} port {port}: {error.strerror or error}. Set HOST or PORT to a free one.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,15 +218,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
     django.setup()
-    from audio import consumers  # models load only after Django is set up
-
-    host = settings.HOST if options.host is None else options.host
-    port = settings.PORT if options.port is None else options.port
-    # What is loaded by now stays: the collector need not look at it again with every generation.
-    gc.collect()
-    gc.freeze()
-    server = Server(config(host, port), start=consumers.start, drain=consumers.drain, ready_fd=options.ready_fd)
-    server.run(sockets=None if options.fd is None else [socket.socket(fileno=options.fd)])
+    workers = settings.WEB_PROCESSES if options.workers is None else options.workers
+    if workers == 1:
+        _serve(_listener(options), options.ready_fd)
+    else:
+        _supervise(_listener(options), workers, options.ready_fd)
 
 
 if __name__ == "__main__":

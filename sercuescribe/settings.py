@@ -77,6 +77,8 @@ DEBUG = _flag("DEBUG", False)
 _LOOPBACK = HOST in ("127.0.0.1", "::1", "localhost")
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
 ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
+FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS", "127.0.0.1")
+WEB_PROCESSES = _number("WEB_PROCESSES", 1, 1)
 LOG_LEVEL = _choice("LOG_LEVEL", "INFO", ("debug", "info", "warning", "error", "INFO")).upper()
 
 

@@ -9,16 +9,19 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 from sercuescribe.server import MAX_FRAMES
-from tests.server import DEADLINE_SECONDS, Server
+from tests.server import DEADLINE_SECONDS, Server, eventually, is_running
 from tests.services import REPOSITORY
 
 CHUNK = bytes(3200)
@@ -117,12 +120,16 @@ def test_messages_are_not_compressed(server):
         assert websocket.protocol.extensions == []
 
 
-@pytest.fixture
-def environment(tmp_path):
-    """That of a host where somebody else runs migrations and Redis."""
-    settings = Server(tmp_path / "data", REDIS_URL=os.environ["TEST_REDIS_URL"] + "/14").environment
+def migrated(folder: Path, **variables: str) -> dict[str, str]:
+    """The environment of a host where somebody else runs migrations and Redis."""
+    settings = Server(folder, REDIS_URL=os.environ["TEST_REDIS_URL"] + "/14", **variables).environment
     subprocess.run([sys.executable, "manage.py", "migrate", "-v", "0"], cwd=REPOSITORY, env=settings, check=True)
     return settings
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return migrated(tmp_path / "data")
 
 
 def test_it_serves_without_the_supervisor_on_a_socket_that_it_inherits(environment):
@@ -163,3 +170,117 @@ def test_it_serves_without_the_supervisor_on_an_address(environment):
                 assert json.loads(websocket.recv())["message"] == "Audio session created"
         finally:
             process.terminate()
+
+
+def test_an_address_in_use_is_one_sentence(environment):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "sercuescribe.server", "--port", port],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith(f"Can't listen on 127.0.0.1 port {port}: Address already in use")
+
+
+# Several processes on one socket
+
+
+class Processes:
+    """`python -m sercuescribe.server --workers 2` on a free port."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        reader, writer = os.pipe()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            options = ["--workers", "2", "--fd", str(listener.fileno()), "--ready-fd", str(writer)]
+            self.parent = subprocess.Popen(
+                [sys.executable, "-m", "sercuescribe.server", *options],
+                cwd=REPOSITORY,
+                env=environment,
+                pass_fds=[listener.fileno(), writer],
+            )
+            self.url = f"ws://127.0.0.1:{listener.getsockname()[1]}/api/ws/audio"
+        os.close(writer)
+        with open(reader) as reports:
+            assert reports.read() == "ready\n"
+
+    def children(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process(self.parent.pid).children() if is_running(child)]
+
+    @contextmanager
+    def connected_to(self, child: psutil.Process):
+        """A connection that this child has taken, because the others are asleep meanwhile, and its session's id."""
+        with ExitStack() as others_sleep, ExitStack() as connection:
+            for other in self.children():
+                if other != child:
+                    other.suspend()
+                    others_sleep.callback(other.resume)
+            websocket = connection.enter_context(connect(self.url, max_queue=None))
+            session_id = json.loads(websocket.recv(timeout=DEADLINE_SECONDS))["session_id"]
+            others_sleep.close()
+            yield websocket, session_id
+
+
+@pytest.fixture
+def processes(tmp_path, postgres_url):
+    # Not on SQLite: a process that is put to sleep there may hold the lock that all writers wait for.
+    running = Processes(migrated(tmp_path / "data", DATABASE_URL=postgres_url, COMMIT_GATHER_MS="1000"))
+    left = running.children()
+    yield running
+    running.parent.kill()
+    running.parent.wait(DEADLINE_SECONDS)
+    eventually(lambda: not any(is_running(child) for child in left))
+
+
+def total_chunks(postgres_url: str, session_id: str) -> int:
+    with psycopg.connect(postgres_url) as database:
+        row = database.execute("SELECT total_chunks FROM audio_audiosession WHERE id = %s", [session_id]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_a_killed_process_of_several_comes_back_and_a_stop_settles_all_of_them(processes, postgres_url):
+    first, second = processes.children()
+    with processes.connected_to(first) as (lost, _), processes.connected_to(second) as (kept, session_id):
+        first.kill()
+        assert rest_of(lost) == ([], 1006)
+        kept.send(CHUNK)
+        assert json.loads(kept.recv(timeout=DEADLINE_SECONDS))["chunk_count"] == 1
+        (third,) = eventually(lambda: [child for child in processes.children() if child.pid != second.pid])
+        with connect(f"{processes.url}/{session_id}") as back, processes.connected_to(third) as (new, new_id):
+            assert json.loads(back.recv(timeout=DEADLINE_SECONDS))["chunk_count"] == 1
+            for _ in range(20):
+                kept.send(CHUNK)
+                new.send(CHUNK)
+            processes.parent.terminate()
+            for websocket, key, before in ((kept, session_id, 1), (new, new_id, 0)):
+                messages, code = rest_of(websocket)
+                assert code == 1012
+                counts = [message["chunk_count"] for message in messages]
+                assert counts == list(range(before + 1, before + 1 + len(counts)))
+                assert before + len(counts) == total_chunks(postgres_url, key)
+            assert rest_of(back) == ([], 1012)
+    assert processes.parent.wait(DEADLINE_SECONDS) == 0
+    assert not is_running(second) and not is_running(third)
+
+
+def test_a_killed_parent_takes_its_processes_along(processes):
+    children = processes.children()
+    assert len(children) == 2
+    processes.parent.kill()
+    eventually(lambda: not any(is_running(child) for child in children))
+
+
+def test_serve_runs_as_many_web_processes_as_it_is_told(run_server):
+    server = run_server(WEB_PROCESSES="2")
+    with connect(f"{server.ws_url}/api/ws/audio") as websocket:
+        websocket.recv()
+        children = [child for child in server.processes() if "sercuescribe.server" in " ".join(child.cmdline())]
+        assert len(children) == 2
+        server.process.send_signal(signal.SIGTERM)
+        assert rest_of(websocket) == ([], 1012)
+    assert server.wait() == 0

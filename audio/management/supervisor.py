@@ -1,4 +1,5 @@
-"""Runs the processes of `manage.py serve`: starts them, restarts what dies, stops them in order.
+"""Runs the processes of `manage.py serve`, and the web server's own: starts them, restarts what dies, stops them in
+order.
 
 One thread, one loop: signals (also of a child's death) arrive as bytes in a pipe that the loop selects on beside
 the children's ready pipes, so that nothing waits for a clock that need not. Every child leads a session of its
@@ -9,6 +10,7 @@ asked by its `answers`.
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import selectors
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANSWER_INTERVAL_SECONDS = 0.02
+IDLE_SECONDS = 3600.0
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 30.0
 # A child that has worked for so long has nothing to do with its last failure.
@@ -50,7 +53,7 @@ class Program:
     `arguments` is its command line; with `reports`, `--ready-fd N` is added. `descriptors` are inherited.
     `answers` tells whether a child that does not report works. `prepare` runs before every start and may raise
     `NotYet`; `give_up` runs when a child gave up before it ever worked. `stop` is the ladder of signals, each with
-    the seconds to wait before the next; the last rung is always SIGKILL.
+    the seconds to wait before the next; the last rung is always SIGKILL. Programs of one name stop together.
     """
 
     name: str
@@ -78,9 +81,12 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """Keeps `Program`s running until a stop signal comes. Use it as a context manager: leaving stops every child."""
+    """Keeps `Program`s running until a stop signal comes. Use it as a context manager: leaving stops every child.
 
-    environment: Mapping[str, str]
+    `environment` is the children's; without one they have that of this process.
+    """
+
+    environment: Mapping[str, str] | None = None
     children: list[Child] = field(default_factory=list)
     stopping: bool = False
 
@@ -91,10 +97,10 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops the children, the last started first."""
+        """Stops the children, the last started first, those of one name together."""
         self.stopping = True
-        for child in reversed(self.children):
-            self._stop(child)
+        for _, children in itertools.groupby(reversed(self.children), lambda child: child.program.name):
+            self._stop(list(children))
         self._resources.close()
 
     def start(self, *programs: Program, within_seconds: float) -> None:
@@ -111,7 +117,7 @@ class Supervisor:
                 if child.failures >= START_ATTEMPTS or time.monotonic() >= deadline:
                     raise StartFailed(f"The {child.program.name} process does not start; the log above says why.")
 
-    def run(self, every_seconds: float, task: Callable[[], None]) -> None:
+    def run(self, every_seconds: float = IDLE_SECONDS, task: Callable[[], None] = lambda: None) -> None:
         """Restarts what dies, and calls `task` at the interval, until a stop is asked for."""
         due = time.monotonic()
         while not self.stopping:
@@ -248,25 +254,29 @@ class Supervisor:
             os.close(child.pipe)
             child.pipe = None
 
-    def _stop(self, child: Child) -> None:
-        process, child.process = child.process, None
-        if process is None:
-            return
-        for number, seconds in child.program.stop:
-            process.send_signal(number)
-            if self._wait_for(process, seconds):
+    def _stop(self, children: Sequence[Child]) -> None:
+        """Takes children of one name through its ladder."""
+        program = children[0].program
+        processes = [child.process for child in children if child.process is not None]
+        for number, seconds in program.stop:
+            for process in processes:
+                process.send_signal(number)
+            if self._wait_for(processes, seconds):
                 break
         else:
-            logger.error("the %s process does not stop, it is killed", child.program.name)
-        self._kill_group(process)
-        process.wait()
-        self._close_pipe(child)
+            logger.error("the %s process does not stop, it is killed", program.name)
+        for process in processes:
+            self._kill_group(process)
+            process.wait()
+        for child in children:
+            child.process = None
+            self._close_pipe(child)
 
-    def _wait_for(self, process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    def _wait_for(self, processes: "Sequence[subprocess.Popen[bytes]]", seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while process.poll() is None and time.monotonic() < deadline:
+        while (runs := any(process.poll() is None for process in processes)) and time.monotonic() < deadline:
             self._wait(deadline)
-        return process.poll() is not None
+        return not runs
 
     def _kill_group(self, process: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left; macOS says so in the second way

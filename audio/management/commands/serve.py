@@ -1,6 +1,7 @@
 """`manage.py serve`: the whole product with one command, and its clean end."""
 
 import fcntl
+import functools
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from audio import upkeep
-from audio.management import bundled_redis
+from audio.management import bundled_redis, web
 from audio.management.supervisor import NotYet, Program, StartFailed, Supervisor, listen
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 START_SECONDS = 90.0
 # After a kill -9 the kernel needs a moment to end the children of the last server.
 PATIENCE_SECONDS = 2.0
-WEB_STOP = [(signal.SIGTERM, 12.0)]
 # Warm (the running window is finished), then cold (it is given back to the queue).
 WORKER_STOP = [(signal.SIGTERM, 3.0), (signal.SIGQUIT, 2.0)]
 
@@ -62,7 +62,8 @@ class Command(BaseCommand):
     def _supervise(self, supervisor: Supervisor, listener: socket.socket) -> None:
         try:
             supervisor.start(*_redis(), within_seconds=START_SECONDS)
-            supervisor.start(_worker(), _deriver(), _web(listener), within_seconds=START_SECONDS)
+            web_programs = web.programs(listener, settings.WEB_PROCESSES, functools.partial(_before_web, supervisor))
+            supervisor.start(_worker(), _deriver(), *web_programs, within_seconds=START_SECONDS)
         except StartFailed as error:
             raise CommandError(str(error)) from None
         if not supervisor.stopping:
@@ -163,19 +164,11 @@ def _before_deriver() -> None:
         raise NotYet(f"the database is busy ({error})") from None
 
 
-def _web(listener: socket.socket) -> Program:
-    return Program(
-        name="web",
-        arguments=[sys.executable, "-m", "sercuescribe.server", "--fd", str(listener.fileno())],
-        stop=WEB_STOP,
-        descriptors=[listener.fileno()],
-        prepare=_before_web,
-    )
-
-
-def _before_web() -> None:
-    """Where nobody but our own web process can be taking chunks, the ones before it are dead, not just silent."""
-    if settings.REDIS_URL or connection.vendor != "sqlite":
+def _before_web(supervisor: Supervisor) -> None:
+    """Where nobody but our own web processes can be taking chunks and none runs, those before it are dead, not just
+    silent."""
+    others_run = any(child.process is not None for child in supervisor.children if child.program.name == web.NAME)
+    if others_run or settings.REDIS_URL or connection.vendor != "sqlite":
         return
     try:
         upkeep.forget_dead_processes()
