@@ -19,6 +19,7 @@ CONCATENATE = "sercuescribe.concatenate"
 CONCATENATE_LIVE = "sercuescribe.concatenate_live"
 CHORE = "sercuescribe.chore"
 UPLOAD = "sercuescribe.upload"
+SWEEP = "sercuescribe.sweep"
 # Those whose state is in a row of their own, by their kind. What takes long goes to another queue (the setting
 # CELERY_TASK_ROUTES), so that it never delays the closing of sessions.
 BACKGROUND = {
@@ -26,6 +27,8 @@ BACKGROUND = {
     "transcode": "sercuescribe.transcode",
     "waveform": "sercuescribe.waveform",
 }
+# Of the forty of one request, in what an operator sees of it.
+_SHOWN_SESSIONS = 2
 
 
 def concatenate(session_id: uuid.UUID) -> None:
@@ -41,7 +44,9 @@ def concatenate_live(session_ids: Sequence[uuid.UUID], expires_seconds: float) -
 
     A request that waits for `expires_seconds` is dropped, because a newer one is behind it.
     """
-    _send(CONCATENATE_LIVE, [[str(session_id) for session_id in session_ids]], expires=expires_seconds)
+    keys = [str(session_id) for session_id in session_ids]
+    shown = f"({len(keys)} sessions, {', '.join(keys[:_SHOWN_SESSIONS])}{', ...' if keys[_SHOWN_SESSIONS:] else ''})"
+    _send(CONCATENATE_LIVE, [keys], expires=expires_seconds, argsrepr=shown)
 
 
 def chore(name: str, expires_seconds: float) -> None:

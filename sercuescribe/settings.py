@@ -259,12 +259,16 @@ CELERY_WORKER_CONCURRENCY = WORKER_CONCURRENCY
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A worker waits for its broker for as long as it takes.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+# Longer than FFmpeg may take for a day of audio; the soft one lets a task say that it was too much.
+CELERY_TASK_SOFT_TIME_LIMIT = 5 * 3600
+CELERY_TASK_TIME_LIMIT = 6 * 3600
 # Without these a Redis that hangs, or is cut off, would be waited for without end.
 _BROKER_SECONDS = 5
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
-# Who asks for a task never waits for a broker that is away: the sweep asks again.
+# Who asks for a task never waits for a broker that is away: the sweep asks again. It also finds what a killed worker
+# had taken, so the broker hands out again only what nobody can be working on any more.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "visibility_timeout": 3600,
+    "visibility_timeout": CELERY_TASK_TIME_LIMIT + 3600,
     "max_retries": 0,
     "socket_connect_timeout": _BROKER_SECONDS,
     "socket_timeout": _BROKER_SECONDS,
@@ -274,15 +278,26 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     },
 }
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep")
-# A worker that is not told otherwise takes both; `serve` runs one for each.
-CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived")]
+CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep", "tasks.sweeps")
+# A worker that is not told otherwise takes all; `serve` runs one for each of the first two, and sweeps by itself.
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived", "sweeps")]
 CELERY_TASK_ROUTES = {
-    f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "upload", "chore")
+    **{f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "upload", "chore")},
+    "sercuescribe.sweep": {"queue": "sweeps"},
 }
+# Of `celery beat`, which runs in production. A sweep that waits for longer has others behind it; the clocks of two
+# hosts may differ by less than that.
+_SWEEP_EXPIRES_SECONDS = max(30.0, 2 * SWEEP_INTERVAL_SECONDS)
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "sercuescribe.sweep",
+        "schedule": SWEEP_INTERVAL_SECONDS,
+        "options": {"expires": _SWEEP_EXPIRES_SECONDS},
+    }
+}
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_TASK_TIME_LIMIT = 6 * 3600
 
 # `runserver` is Daphne's; its own limit would be a megabyte
 DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE = MAX_MESSAGE_SIZE_BYTES

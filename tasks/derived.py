@@ -1,41 +1,45 @@
 """The tasks that somebody asked for: each has a row of its own, named by its id, that says how far it is.
 
-Each is repeatable: a run that died is begun anew, one that was revoked or has ended is not.
+Each is repeatable: a run that died is begun anew, one that was revoked or has ended is not. What became of it is also
+Celery's result, for operators who look there.
 """
 
 import uuid
 from typing import Any
 
-from celery import Task, shared_task
-from django.db import Error as DatabaseError
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import shared_task
 
 from audio.build import derive
 from audio.dispatch import BACKGROUND
-from audio.errors import AudioError
+from audio.errors import MediaLimitExceeded
+from tasks.repeatable import Repeatable
 
-_OPTIONS: dict[str, Any] = {
-    "bind": True,
-    "ignore_result": True,
-    "autoretry_for": (DatabaseError, OSError, AudioError),
-    "retry_backoff": 1,
-    "retry_backoff_max": 60,
-    "max_retries": 10,
-}
+_OPTIONS: dict[str, Any] = {"bind": True, "base": Repeatable}
+
+
+def _run(task: Repeatable) -> dict[str, Any]:
+    task_id = uuid.UUID(task.request.id)
+    try:
+        derive.run(task_id)
+    except SoftTimeLimitExceeded:
+        derive.fail(task_id, MediaLimitExceeded())
+    return derive.outcome(task_id)
 
 
 @shared_task(name=BACKGROUND["transcode"], **_OPTIONS)
-def transcode(self: "Task[Any, Any]", session_id: str, audio_format: str) -> None:
+def transcode(self: Repeatable, session_id: str, audio_format: str) -> dict[str, Any]:
     """Makes a session's recording in another format."""
-    derive.run(uuid.UUID(self.request.id))
+    return _run(self)
 
 
 @shared_task(name=BACKGROUND["waveform"], **_OPTIONS)
-def waveform(self: "Task[Any, Any]", session_id: str) -> None:
+def waveform(self: Repeatable, session_id: str) -> dict[str, Any]:
     """Makes the peaks of a session's recording."""
-    derive.run(uuid.UUID(self.request.id))
+    return _run(self)
 
 
 @shared_task(name=BACKGROUND["concatenate"], **_OPTIONS)
-def concatenate_asked(self: "Task[Any, Any]", session_id: str) -> None:
+def concatenate_asked(self: Repeatable, session_id: str) -> dict[str, Any]:
     """Brings a session's recording as far as its chunks allow, because somebody asked for it."""
-    derive.run(uuid.UUID(self.request.id))
+    return _run(self)

@@ -9,7 +9,8 @@ from django.db import Error as DatabaseError
 from audio.build.derive import make_recording
 from audio.build.upload import upload
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
-from audio.errors import AudioError
+from audio.errors import AudioError, ObjectDamaged
+from tasks.repeatable import Repeatable
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +25,7 @@ def concatenate_live(session_ids: list[str]) -> None:
             logger.warning("a window of %s failed and is left to the next: %s", session_id, error)
 
 
-@shared_task(
-    name=CONCATENATE,
-    ignore_result=True,
-    autoretry_for=(DatabaseError, OSError, AudioError),
-    retry_backoff=1,
-    retry_backoff_max=60,
-    max_retries=10,
-)
+@shared_task(name=CONCATENATE, base=Repeatable, ignore_result=True)
 def concatenate_session(session_id: str) -> None:
     """Brings the recording of a session as far as its chunks allow."""
     make_recording(uuid.UUID(session_id))
@@ -39,8 +33,9 @@ def concatenate_session(session_id: str) -> None:
 
 @shared_task(
     name=UPLOAD,
+    base=Repeatable,
     ignore_result=True,
-    autoretry_for=(DatabaseError, OSError, AudioError),
+    autoretry_for=(*Repeatable.autoretry_for, ObjectDamaged),
     retry_backoff=2,
     retry_backoff_max=300,
     max_retries=8,

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -302,10 +303,25 @@ def _begin(task: BackgroundTask, work: Path) -> None:
     except AudioError as error:
         if error.retryable:
             raise
-        logger.warning("task %s of %s failed: %s %s", task.pk, task.session_id, error.code, error.detail)
-        row.fail(error.code, error.detail[:_DETAIL_CHARACTERS])
+        fail(task.pk, error)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def fail(task_id: uuid.UUID, error: AudioError) -> None:
+    """Makes a running task `failed`."""
+    if BackgroundTask.objects.filter(pk=task_id).fail(error.code, error.detail[:_DETAIL_CHARACTERS]):
+        logger.warning("task %s failed: %s %s", task_id, error.code, error.detail)
+
+
+def outcome(task_id: uuid.UUID) -> dict[str, Any]:
+    """Takes a task's id; returns its `status`, and what it made or why it failed. It is `deleted` with its session."""
+    task = BackgroundTask.objects.filter(pk=task_id).first()
+    if task is None:
+        return {"status": "deleted"}
+    if task.state == TaskState.FAILED:
+        return {"status": task.state, "code": task.error_code, "detail": task.error_detail}
+    return {"status": task.state, "seconds_done": task.seconds_done, "size_bytes": task.size_bytes}
 
 
 def _teller(task: BackgroundTask, total_seconds: float) -> Callable[[float], None]:

@@ -1,0 +1,24 @@
+"""The sweep as a task, for `celery beat`; `manage.py serve` sweeps without it."""
+
+import dataclasses
+import logging
+
+from celery import shared_task
+from django.db import InterfaceError, OperationalError
+
+from audio import upkeep
+from audio.dispatch import SWEEP
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name=SWEEP, ignore_result=True)
+def sweep() -> None:
+    """One round of upkeep; a database that is away is met again in the next one."""
+    try:
+        done = dataclasses.asdict(upkeep.sweep())
+    except (OperationalError, InterfaceError) as error:
+        logger.warning("the sweep is put off: %s", error)
+        return
+    if any(done.values()):
+        logger.info("swept: %s", ", ".join(f"{name} {count}" for name, count in done.items() if count))
