@@ -1,6 +1,7 @@
 """System checks: what would make a start pointless or a promise void. Each has a stable id and a hint.
 
-`manage.py serve` runs them before it starts anything; `manage.py check --database default` runs them alone.
+`manage.py serve`, `manage.py migrate` and the web server run them before they start anything;
+`manage.py check --database default` runs them alone.
 """
 
 import sqlite3
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SQLITE_MINIMUM = (3, 35)  # UPDATE ... RETURNING
 SECRET_KEY_MINIMUM_LENGTH = 32
+# What the secrets of .env.example are made of.
+EXAMPLE = "change-me"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -57,6 +60,22 @@ def check_secret_key(**_: Any) -> list[CheckMessage]:
         return []
     message = f"SECRET_KEY has fewer than {SECRET_KEY_MINIMUM_LENGTH} characters and could be guessed."
     return [Error(message, hint="Unset it: a good one is then made and kept in DATA_DIR.", id="sercuescribe.E004")]
+
+
+@register
+def check_example_secrets(**_: Any) -> list[CheckMessage]:
+    """sercuescribe.E005: what everybody can read in .env.example is no secret; under DEBUG it need not be one."""
+    secrets = {
+        "SECRET_KEY": settings.SECRET_KEY,
+        "The password in DATABASE_URL": str(settings.DATABASES["default"].get("PASSWORD") or ""),
+        "The password in REDIS_URL": settings.REDIS_URL,
+        "FLOWER_BASIC_AUTH": settings.FLOWER_BASIC_AUTH,
+    }
+    return [
+        Error(f"{name} is the one of .env.example.", hint="Make one of your own.", id="sercuescribe.E005")
+        for name, value in secrets.items()
+        if EXAMPLE in value and not settings.DEBUG
+    ]
 
 
 @register

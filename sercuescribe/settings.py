@@ -295,6 +295,8 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": _SWEEP_EXPIRES_SECONDS},
     }
 }
+# Read by Flower itself; here it is looked at (`audio.checks`).
+FLOWER_BASIC_AUTH = _text("FLOWER_BASIC_AUTH", "")
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False

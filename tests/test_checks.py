@@ -40,6 +40,15 @@ def test_a_short_secret_key(settings):
     assert ids() == ["sercuescribe.E004"]
 
 
+@pytest.mark.parametrize(("debug", "expected"), [(False, ["sercuescribe.E005"] * 3), (True, [])])
+def test_secrets_of_the_example_are_none(settings, debug, expected):
+    settings.DEBUG = debug
+    settings.SECRET_KEY = "change-me-" * 5
+    settings.REDIS_URL = "redis://:change-me@redis/0"
+    settings.FLOWER_BASIC_AUTH = "operator:change-me"
+    assert ids() == expected
+
+
 @pytest.mark.parametrize(("host", "expected"), [("0.0.0.0", ["sercuescribe.W001"]), ("127.0.0.1", [])])
 def test_debug_where_others_can_connect(settings, host, expected):
     settings.DEBUG = True

@@ -1,0 +1,106 @@
+"""What can be said of the files without running them: their linters, and that no secret has a default."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from audio.management import web
+from tests.docker.files import CADDYFILE, COMPOSE, DOCKERFILE, MissingVariable, example, services
+from tests.services import REPOSITORY, product_variables
+
+BIN = Path(sys.executable).parent
+SECRETS = ["SECRET_KEY", "POSTGRES_PASSWORD", "FLOWER_BASIC_AUTH"]
+
+
+def said(*command: str | Path) -> str:
+    """What a linter says; it must agree."""
+    done = subprocess.run([str(word) for word in command], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_hadolint_has_no_complaint():
+    assert said(BIN / "hadolint", DOCKERFILE) == ""
+
+
+def test_the_compose_file_fits_the_compose_specification():
+    said(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+
+
+def test_the_caddyfile_is_formatted():
+    assert said(BIN / "caddy", "fmt", CADDYFILE) == CADDYFILE.read_text()
+
+
+@pytest.mark.parametrize("name", [*SECRETS, "DOMAIN"])
+def test_what_has_no_default_is_asked_for(name):
+    with pytest.raises(MissingVariable, match=f"{name}: set it in .env, as .env.example shows"):
+        services(example() | {name: ""})
+
+
+def test_the_example_has_no_more_than_compose_and_the_settings_read():
+    assert set(example()) <= product_variables() | {"DOMAIN", "POSTGRES_PASSWORD"}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_of_the_example_is_refused_at_the_start(name, tmp_path):
+    good = {"SECRET_KEY": "s" * 50, "POSTGRES_PASSWORD": "good", "FLOWER_BASIC_AUTH": "operator:good"}
+    check = services(example() | good | {name: example()[name]})["check"]
+    folders = {"DATA_DIR": str(tmp_path), "AUDIO_STORAGE_PATH": str(tmp_path / "audio")}
+    run = subprocess.run(
+        [sys.executable, *check.command[1:]],
+        cwd=REPOSITORY,
+        env=check.environment | folders | {"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stderr.count("(sercuescribe.E005)") == 1
+    assert example()[name] not in run.stderr
+
+
+def test_nothing_starts_before_the_settings_were_looked_at():
+    known = services(example())
+    for name in known:
+        waits_for = {name}
+        while more := {other for each in waits_for for other in known[each].depends_on} - waits_for:
+            waits_for |= more
+        assert "check" in waits_for or name == "redis"  # which keeps no secret
+
+
+def test_every_folder_that_the_image_copies_is_there_and_sent_to_the_engine():
+    sources = re.findall(r"^COPY (?!--from)(\S+) ", DOCKERFILE.read_text(), re.MULTILINE)
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert len(sources) == 5
+    for source in sources:
+        assert (REPOSITORY / source).exists()
+        assert f"!{source}" in ignored
+
+
+def test_the_image_installs_as_make_does():
+    """`make test` has run that line, with the same requirements."""
+    (makefile,) = re.findall(r"^PIP_INSTALL := \$\(PYTHON\) -m pip install (.*)$", makefile_text(), re.MULTILINE)
+    installed = DOCKERFILE.read_text().replace("\\\n", " ")
+    assert {"--require-hashes", "--disable-pip-version-check"} <= set(makefile.split())
+    assert re.search(r"-m pip install .*--require-hashes -r base\.txt", installed)
+
+
+def makefile_text() -> str:
+    return (REPOSITORY / "Makefile").read_text()
+
+
+def test_no_port_but_the_proxys_is_open_to_others():
+    known = yaml.safe_load(COMPOSE.read_text())["services"]
+    published = {name: fields["ports"] for name, fields in known.items() if "ports" in fields}
+    assert published.keys() == {"proxy", "flower"}
+    assert all(port.startswith("127.0.0.1:") for port in published["flower"])
+
+
+def test_whoever_stops_gets_the_time_that_it_needs():
+    known = services(example())
+    assert known["web"].stop_grace_seconds > sum(seconds for _, seconds in web.STOP)
+    assert known["proxy"].stop_grace_seconds > known["web"].stop_grace_seconds

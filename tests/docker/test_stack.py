@@ -1,0 +1,119 @@
+"""The services of docker-compose.yml work together: every command and health check of theirs is run, and used through
+the proxy. One stack, one test: it takes some seconds to start.
+"""
+
+import httpx
+import numpy as np
+import psycopg
+
+from tests.client import Rest, recorder
+from tests.docker.stack import CREDENTIALS, Stack, running
+from tests.server import eventually
+from tests.sound import cut
+
+RATE = 16000
+# Long enough to be stopped at work.
+SECONDS = 1200
+MEGABYTE = 1 << 20
+
+
+async def test_the_services_record_derive_sweep_show_and_stop(tmp_path, postgres_url):
+    with running(tmp_path, postgres_url, DISCONNECT_GRACE_SECONDS="1", SWEEP_INTERVAL_SECONDS="1") as stack:
+        stack.up()
+        assert {name for name, each in stack.services.items() if each.health_check} == {
+            *("database", "redis", "web", "worker", "deriver", "flower")
+        }
+        rest = Rest(stack.url)
+        session_id = await a_session_is_recorded_through_the_proxy(stack, rest)
+        the_proxy_keeps_some_things_out(stack, rest)
+        task_id = a_stopping_deriver_gives_back_what_it_has_begun(stack, rest, session_id)
+        flower_shows_who_knows_the_password_what_was_done(stack, session_id)
+        the_result_is_in_the_database(stack, session_id, task_id)
+        await beat_has_what_is_left_closed(stack, rest)
+        await a_new_web_server_takes_over(stack, rest)
+        everything_stops_in_its_time(stack)
+
+
+async def a_session_is_recorded_through_the_proxy(stack: Stack, rest: Rest) -> str:
+    noise = np.random.default_rng(1).integers(-8000, 8000, SECONDS * RATE, dtype="<i2").tobytes()
+    # Messages larger than what the proxy lets an HTTP request be.
+    async with recorder(stack.url.replace("http", "ws"), source="file") as client:
+        chunks = cut(noise, 4 * MEGABYTE)
+        assert await client.store(*chunks) == list(range(1, len(chunks) + 1))
+        await client.close_session()
+    url = rest.finished(client.session_id)["recording"]["url"]
+    assert url.startswith(stack.url)
+    assert rest.download(client.session_id)[-len(noise) :] == noise
+    return client.session_id
+
+
+def the_proxy_keeps_some_things_out(stack: Stack, rest: Rest) -> None:
+    assert rest.http.get("/health").json()["status"] == "healthy"
+    assert rest.http.get("/metrics").status_code == 404
+    assert rest.http.post("/api/tasks", content=bytes(MEGABYTE + 1)).status_code == 413
+
+
+def a_stopping_deriver_gives_back_what_it_has_begun(stack: Stack, rest: Rest, session_id: str) -> str:
+    asked = rest.http.post("/api/tasks", json={"task": "transcode", "session_id": session_id, "format": "mp3"}).json()
+    address = f"/api/tasks/{asked['task_id']}"
+    eventually(lambda: rest.http.get(address).json()["status"] == "running")
+    _, seconds = stack.stop("deriver")
+    assert seconds < stack.services["deriver"].stop_grace_seconds
+    assert rest.http.get(address).json()["status"] == "running"
+    stack.up("deriver")
+    # By then the sweep has not asked again.
+    assert eventually(lambda: (task := rest.http.get(address).json())["status"] == "completed" and task)["result"]
+    return str(asked["task_id"])
+
+
+def flower_shows_who_knows_the_password_what_was_done(stack: Stack, session_id: str) -> None:
+    url = f"http://127.0.0.1:{stack.ports['flower']}"
+    for path in ("/", "/workers", "/api/tasks"):
+        assert httpx.get(url + path).status_code == 401
+        assert httpx.get(url + path, auth=("operator", "change-me")).status_code == 401
+    assert httpx.get(f"{url}/tasks", auth=CREDENTIALS).status_code == 200
+    shown = httpx.get(f"{url}/api/tasks", auth=CREDENTIALS).json().values()
+    arguments = {(task["name"], task["args"]) for task in shown}
+    assert ("sercuescribe.transcode", f"['{session_id}', 'mp3']") in arguments
+    assert ("sercuescribe.concatenate", f"['{session_id}']") in arguments
+    assert "sercuescribe.sweep" in {name for name, _ in arguments}
+
+
+def the_result_is_in_the_database(stack: Stack, session_id: str, task_id: str) -> None:
+    query = "SELECT task_name, task_args, status FROM django_celery_results_taskresult WHERE task_id = %s"
+    with psycopg.connect(stack.postgres_url) as database:
+        database.autocommit = True
+        eventually(lambda: database.execute(query, [task_id]).fetchone()[2] == "SUCCESS")
+        name, arguments, _ = database.execute(query, [task_id]).fetchone()
+        assert (name, session_id in arguments, "mp3" in arguments) == ("sercuescribe.transcode", True, True)
+        # Of what nobody asked for there is none.
+        others = "SELECT count(*) FROM django_celery_results_taskresult WHERE task_id != %s"
+        assert database.execute(others, [task_id]).fetchone() == (0,)
+
+
+async def beat_has_what_is_left_closed(stack: Stack, rest: Rest) -> None:
+    async with recorder(stack.url.replace("http", "ws")) as client:
+        await client.store(bytes(3200))
+    assert rest.finished(client.session_id)["status"] == "completed"
+
+
+async def a_new_web_server_takes_over(stack: Stack, rest: Rest) -> None:
+    """Behind the same proxy, which goes on."""
+    ws_url = stack.url.replace("http", "ws")
+    async with recorder(ws_url) as client:
+        await client.store(bytes(3200))
+        code, seconds = stack.stop("web")
+        assert (code, await client.close_code()) == (0, 1012)
+        assert seconds < stack.services["web"].stop_grace_seconds
+    stack.up("web")
+    assert rest.finished(client.session_id)["total_chunks"] == 1
+    async with recorder(ws_url) as another:
+        assert await another.store(bytes(3200)) == [1]
+
+
+def everything_stops_in_its_time(stack: Stack) -> None:
+    for name in reversed(list(stack.processes)):
+        if name not in ("check", "migrate"):
+            code, seconds = stack.stop(name)
+            assert seconds < stack.services[name].stop_grace_seconds, name
+            assert code == 0, name
