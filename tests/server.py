@@ -173,3 +173,12 @@ class Server:
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.start()
+
+
+def migrated(folder: Path, **variables: str) -> dict[str, str]:
+    """The environment of a host where somebody else runs Redis, with its database migrated; for processes that a test
+    starts without `serve`."""
+    variables = {"REDIS_URL": os.environ["TEST_REDIS_URL"] + "/14", **variables}
+    environment = Server(folder, **variables).environment
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v", "0"], cwd=REPOSITORY, env=environment, check=True)
+    return environment

