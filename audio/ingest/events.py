@@ -4,6 +4,7 @@ These are hints that make a remote connection hear at once what the database alr
 them; each process also looks in the database with every heartbeat (`process.py`).
 """
 
+import asyncio
 import logging
 import uuid
 from typing import Any
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 GROUP = "ingest"
 CLOSED = "session.closed"
 SUPERSEDED = "source.superseded"
+_SEND_SECONDS = 3.0
 
 
 def session_closed(session_id: uuid.UUID) -> None:
@@ -31,8 +33,13 @@ def source_superseded(source_id: int, epoch: int) -> None:
 
 
 def _send(event: dict[str, Any]) -> None:
-    layer = get_channel_layer()
     try:
-        async_to_sync(layer.group_send)(GROUP, event)
+        async_to_sync(_send_within)(event, _SEND_SECONDS)
     except (RedisError, OSError) as error:
         logger.warning("the channel layer is away, %s will be found in the database: %s", event["type"], error)
+
+
+async def _send_within(event: dict[str, Any], seconds: float) -> None:
+    """A Redis that hangs would otherwise keep whoever opens or closes a session."""
+    async with asyncio.timeout(seconds):
+        await get_channel_layer().group_send(GROUP, event)
