@@ -16,10 +16,19 @@ def requests_for(session_id: uuid.UUID, queue: str = QUEUE) -> list[str]:
 
     No worker runs beside Django's own tests, so that nothing takes them away.
     """
+    return [message["headers"]["task"] for message in _waiting_for(session_id, queue)]
+
+
+def shown_for(session_id: uuid.UUID) -> list[str]:
+    """Returns the arguments of these tasks as an operator sees them, in Flower and in logs."""
+    return [message["headers"]["argsrepr"] for message in _waiting_for(session_id, QUEUE)]
+
+
+def _waiting_for(session_id: uuid.UUID, queue: str) -> list[dict[str, Any]]:
     with redis.Redis.from_url(settings.CELERY_BROKER_URL) as client:
         # kombu pushes on the left and takes from the right.
         waiting = [json.loads(message) for message in reversed(client.lrange(queue, 0, -1))]
-    return [message["headers"]["task"] for message in waiting if _names(_arguments(message), str(session_id))]
+    return [message for message in waiting if _names(_arguments(message), str(session_id))]
 
 
 def _arguments(message: dict[str, Any]) -> list[Any]:

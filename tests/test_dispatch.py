@@ -11,7 +11,7 @@ from django.db import transaction
 
 from audio import dispatch
 from sercuescribe.celery import app
-from tests.broker import requests_for
+from tests.broker import requests_for, shown_for
 
 
 @contextlib.contextmanager
@@ -41,6 +41,13 @@ def test_windows_of_many_sessions_are_one_request():
     first, second = uuid.uuid4(), uuid.uuid4()
     dispatch.concatenate_live([first, second], expires_seconds=60)
     assert requests_for(first) == requests_for(second) == [dispatch.CONCATENATE_LIVE]
+
+
+def test_an_operator_sees_how_many_sessions_a_request_is_for_and_the_first_of_them():
+    keys = [uuid.uuid4() for _ in range(3)]
+    dispatch.concatenate_live(keys, expires_seconds=60)
+    dispatch.concatenate_live(keys[:1], expires_seconds=60)
+    assert shown_for(keys[0]) == [f"(3 sessions, {keys[0]}, {keys[1]}, ...)", f"(1 sessions, {keys[0]})"]
 
 
 def test_a_broker_that_is_away_is_asked_once_and_left_to_the_sweep(settings, tmp_path, caplog):

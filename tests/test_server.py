@@ -12,6 +12,7 @@ import sys
 from contextlib import ExitStack, closing, contextmanager
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -160,6 +161,9 @@ def test_it_serves_without_the_supervisor_on_an_address(environment):
             port = next(match[1] for match in found if match)
             with connect(f"ws://127.0.0.1:{port}/api/ws/audio") as websocket:
                 assert json.loads(websocket.recv())["message"] == "Audio session created"
+            # As a proxy with TLS on the same host says it.
+            created = httpx.post(f"http://127.0.0.1:{port}/api/audio/sessions", headers={"X-Forwarded-Proto": "https"})
+            assert created.json()["websocket_url"].startswith("wss://")
         finally:
             process.terminate()
 

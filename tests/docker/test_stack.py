@@ -2,13 +2,16 @@
 the proxy. One stack, one test: it takes some seconds to start.
 """
 
+import contextlib
+
 import httpx
 import numpy as np
+import psutil
 import psycopg
 
 from tests.client import Rest, recorder
 from tests.docker.stack import CREDENTIALS, Stack, running
-from tests.server import eventually
+from tests.server import eventually, is_running
 from tests.sound import cut
 
 RATE = 16000
@@ -53,10 +56,22 @@ def the_proxy_keeps_some_things_out(stack: Stack, rest: Rest) -> None:
     assert rest.http.post("/api/tasks", content=bytes(MEGABYTE + 1)).status_code == 413
 
 
+def encoders(stack: Stack) -> list[psutil.Process]:
+    """The FFmpeg processes of the deriver."""
+    found = []
+    for process in stack.processes["deriver"].children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if is_running(process) and "ffmpeg" in process.name():
+                found.append(process)
+    return found
+
+
 def a_stopping_deriver_gives_back_what_it_has_begun(stack: Stack, rest: Rest, session_id: str) -> str:
     asked = rest.http.post("/api/tasks", json={"task": "transcode", "session_id": session_id, "format": "mp3"}).json()
     address = f"/api/tasks/{asked['task_id']}"
-    eventually(lambda: rest.http.get(address).json()["status"] == "running")
+    (lost,) = eventually(lambda: encoders(stack))
+    lost.parent().kill()  # a process of the pool: what it had is handed out again
+    eventually(lambda: encoders(stack) not in ([], [lost]))
     _, seconds = stack.stop("deriver")
     assert seconds < stack.services["deriver"].stop_grace_seconds
     assert rest.http.get(address).json()["status"] == "running"
