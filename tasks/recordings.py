@@ -10,7 +10,7 @@ from audio.build.derive import make_recording
 from audio.build.upload import upload
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
 from audio.errors import AudioError, ObjectDamaged
-from tasks.repeatable import Repeatable
+from tasks.repeatable import WORTH_ANOTHER_TRY, Repeatable
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def concatenate_session(session_id: str) -> None:
     name=UPLOAD,
     base=Repeatable,
     ignore_result=True,
-    autoretry_for=(*Repeatable.autoretry_for, ObjectDamaged),
+    autoretry_for=(*WORTH_ANOTHER_TRY, ObjectDamaged),
     retry_backoff=2,
     retry_backoff_max=300,
     max_retries=8,

@@ -18,10 +18,13 @@ def _retryable(kind: type[AudioError]) -> Iterator[type[AudioError]]:
         yield from _retryable(below)
 
 
+WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, OSError, *_retryable(AudioError))
+
+
 class Repeatable(Task[Any, Any]):
     """A task that is tried again when the database, the disk or a service was away; any other error ends it."""
 
-    autoretry_for = (OperationalError, InterfaceError, OSError, *_retryable(AudioError))
+    autoretry_for = WORTH_ANOTHER_TRY
     retry_backoff = 1
     retry_backoff_max = 60
     max_retries = 10
