@@ -19,13 +19,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from audio.errors import ChunkDamaged
-from audio.journal.records import ERASED, HEADER_BYTES, Header, RecordType, pack_header, parse_header
+from audio.journal.records import ERASED, HEADER_BYTES, MAGIC, Header, RecordType, pack_header, parse_header
 
 FOLDER = "journals"
 SUFFIX = ".journal"
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,14 @@ class JournalReader:
             raise ChunkDamaged(f"The header at {extent.journal_name}:{extent.offset} is not as it was stored.")
         return packed + payload
 
+    def header(self, name: str, offset: int) -> Header | None:
+        """Returns the header at an offset of a journal, None if none is there; raises ChunkDamaged if the file is
+        missing."""
+        try:
+            return parse_header(os.pread(self._open(name), HEADER_BYTES, offset))
+        except FileNotFoundError as error:
+            raise ChunkDamaged(f"The journal {name} is missing.") from error
+
     def _open(self, name: str) -> int:
         handle = self._handles.get(name)
         if handle is None:
@@ -172,17 +182,56 @@ class ScannedRecord:
     payload: bytes
     intact: bool
 
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.offset + HEADER_BYTES + self.header.length_bytes
 
-def scan(path: Path) -> Iterator[ScannedRecord]:
-    """Takes a journal file; gives its records in order, up to the first place where no record begins."""
+
+def scan(path: Path, start: int = 0) -> Iterator[ScannedRecord]:
+    """Takes a journal file and the offset of a record in it; gives the records from there on, in order, up to the
+    first place where no record begins."""
     with path.open("rb") as file:
-        offset = 0
+        offset = file.seek(start)
         while (header := parse_header(file.read(HEADER_BYTES))) is not None:
             payload = file.read(header.length_bytes)
             if len(payload) < header.length_bytes:
                 return
-            yield ScannedRecord(offset, header, payload, header.erased or zlib.crc32(payload) == header.payload_crc32)
-            offset += HEADER_BYTES + header.length_bytes
+            record = ScannedRecord(
+                offset, header, payload, header.erased or zlib.crc32(payload) == header.payload_crc32
+            )
+            yield record
+            offset = record.end
+
+
+def resumes_at(path: Path, end: int) -> int | None:
+    """Takes a journal file and where `scan` ended; returns where its records go on, None if that was their end.
+
+    A torn record at the end is what a crash leaves, and `end` itself means that the file has grown since. Behind
+    damage the next header is looked for. A payload can hold what looks like one: that deserves less trust.
+    """
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(end)
+        header = parse_header(file.read(HEADER_BYTES))
+        if header is not None:
+            return end if end + HEADER_BYTES + header.length_bytes <= size_bytes else None
+        file.seek(end)
+        return _next_header(file, end)
+
+
+def _next_header(file: IO[bytes], at: int) -> int | None:
+    held = b""
+    while block := file.read(_BLOCK_BYTES):
+        held += block
+        found = held.find(MAGIC)
+        while found >= 0 and len(held) - found >= HEADER_BYTES:
+            if parse_header(held[found : found + HEADER_BYTES]) is not None:
+                return at + found
+            found = held.find(MAGIC, found + 1)
+        kept = len(held) - found if found >= 0 else len(MAGIC) - 1
+        at, held = at + max(0, len(held) - kept), held[-kept:]
+    return None
 
 
 def erase(root: Path, extents: Sequence[Extent]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audio.errors import ChunkDamaged
-from audio.journal.files import Extent, JournalReader, JournalWriter, erase, scan
+from audio.journal.files import Extent, JournalReader, JournalWriter, erase, resumes_at, scan
 from audio.journal.records import HEADER_BYTES, RecordType, pack_header
 
 SESSION = uuid.uuid4()
@@ -85,6 +85,36 @@ def test_a_torn_file_gives_its_whole_records_and_nothing_else(tmp_path, payloads
     os.truncate(path, cut)
     whole = [p for p, e in zip(payloads, extents, strict=True) if e.offset + HEADER_BYTES + len(p) <= cut]
     assert [record.payload for record in scan(path)] == whole
+
+
+def test_a_scan_can_begin_at_any_record(tmp_path, writer):
+    extents = store(writer, b"one", b"two", b"three")
+    path = tmp_path / writer.name
+    assert [record.payload for record in scan(path, extents[1].offset)] == [b"two", b"three"]
+    assert resumes_at(path, writer.end) is None
+
+
+@pytest.mark.parametrize("gap_bytes", [1, 63, 64, 200, (1 << 20) - 30, (1 << 20) + 5])
+def test_behind_damage_the_next_header_is_found(tmp_path, writer, gap_bytes):
+    """Wherever it lies in the blocks that are read, and whatever looks like its beginning."""
+    store(writer, b"one")
+    end = writer.end
+    writer.append([(b"SSJ1" + b"." * gap_bytes)[:gap_bytes]])
+    store(writer, b"two")
+    at = resumes_at(tmp_path / writer.name, end)
+    assert at == end + gap_bytes
+    assert [record.payload for record in scan(tmp_path / writer.name, at)] == [b"two"]
+
+
+def test_a_record_that_is_cut_short_is_the_end_whatever_it_holds(tmp_path, writer):
+    """A client may send what looks like records: behind a torn record nothing is looked for."""
+    store(writer, b"one")
+    end = writer.end
+    forged = b"".join(chunk(b"forged"))
+    writer.append([pack_header(RecordType.CHUNK, 0, 1000, SESSION.bytes), forged])
+    assert resumes_at(tmp_path / writer.name, end) is None
+    writer.append([bytes(1000)])
+    assert resumes_at(tmp_path / writer.name, end) == end
 
 
 def test_erasing_leaves_no_payload_and_a_file_that_can_be_scanned(tmp_path, writer):
