@@ -78,7 +78,7 @@ class StoredStateAdmin(_ModelAdmin):
 class AudioSessionAdmin(StoredStateAdmin):
     session_field = "pk"
     list_display = ["id", "user_id", "status", "recording_state", "format", "total_chunks", "byte_count", "start_time"]
-    list_filter = ["status", "recording__state", "format", "start_time"]
+    list_filter = ["status", "recording__state", "format", "recovered", "start_time"]
     list_select_related = ["recording"]
     ordering = ["-start_time"]
     sortable_by = ["start_time"]

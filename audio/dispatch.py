@@ -26,6 +26,7 @@ BACKGROUND = {
     "concatenate": "sercuescribe.concatenate_asked",
     "transcode": "sercuescribe.transcode",
     "waveform": "sercuescribe.waveform",
+    "verify": "sercuescribe.verify",
 }
 # Of the forty of one request, in what an operator sees of it.
 _SHOWN_SESSIONS = 2

@@ -55,6 +55,15 @@ class SessionStatus(models.TextChoices):
 OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
 
 
+class Recovery(models.TextChoices):
+    """Whether a session's rows were lost and read again from the journals (`audio.reindex`)."""
+
+    NONE = "", "no"
+    PENDING = "pending"  # the reading did not come to its end
+    EXACT = "exact"
+    UNCERTAIN = "uncertain"  # some chunks may be missing, in another place, or there though they were not acknowledged
+
+
 class SessionQuerySet(models.QuerySet["AudioSession"]):
     """Guarded transitions. Each returns how many sessions it moved: 0 means that another was first."""
 
@@ -102,6 +111,7 @@ class AudioSession(models.Model):
     dropped_at = models.DateTimeField(null=True, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
+    recovered = models.CharField(max_length=9, choices=Recovery.choices, default=Recovery.NONE, blank=True)
 
     objects = SessionQuerySet.as_manager()
 
@@ -324,6 +334,7 @@ class TaskKind(models.TextChoices):
     CONCATENATE = "concatenate"
     TRANSCODE = "transcode"
     WAVEFORM = "waveform"
+    VERIFY = "verify"
 
 
 class TaskState(models.TextChoices):
@@ -395,6 +406,8 @@ class BackgroundTask(models.Model):
     # Relative to the storage root.
     file_name = models.CharField(max_length=200, blank=True)
     size_bytes = models.BigIntegerField(null=True, blank=True)
+    # What a verification found.
+    report = models.JSONField(null=True, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)

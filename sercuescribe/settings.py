@@ -282,7 +282,7 @@ CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep", "tasks.sw
 # A worker that is not told otherwise takes all; `serve` runs one for each of the first two, and sweeps by itself.
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived", "sweeps")]
 CELERY_TASK_ROUTES = {
-    **{f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "upload", "chore")},
+    **{f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "upload", "chore", "verify")},
     "sercuescribe.sweep": {"queue": "sweeps"},
 }
 # Of `celery beat`, which runs in production. A sweep that waits for longer has others behind it; the clocks of two

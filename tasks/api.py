@@ -7,7 +7,13 @@ from urllib.parse import urlencode
 from django.db import models
 from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, extend_schema_view
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    PolymorphicProxySerializer,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_view,
+)
 from rest_framework import generics, serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -45,7 +51,8 @@ class OneOf(serializers.ChoiceField):
 
 class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
     """What is asked for: `transcode` makes the recording in another format, `waveform` its peaks, `concatenate`
-    brings the recording as far as its chunks allow, which also happens by itself."""
+    brings the recording as far as its chunks allow, which also happens by itself, and `verify` compares the session's
+    rows, chunks and recording with each other."""
 
     task = OneOf(TaskKind.choices)
     session_id = serializers.CharField(max_length=_RECEIVED_CHARACTERS)
@@ -74,6 +81,33 @@ class TaskResultSerializer(serializers.Serializer[Any]):
 
     url = serializers.URLField()
     size_bytes = serializers.IntegerField(allow_null=True)
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """Something that is not as it should be, and where."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    session_id = serializers.UUIDField()
+    sequence = serializers.IntegerField(required=False, help_text="Of the chunk.")
+    file_name = serializers.CharField(required=False, help_text="Relative to the storage root.")
+    offset = serializers.IntegerField(required=False, help_text="Of the chunk's record in that journal.")
+
+
+class VerificationSerializer(serializers.Serializer[Any]):
+    """What a verification found; nothing is wrong if `problem_count` is 0."""
+
+    session_id = serializers.UUIDField()
+    chunks = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    recording = serializers.CharField(help_text="`compared` with the chunks, or the state that it is in.")
+    problem_count = serializers.IntegerField()
+    problems = ProblemSerializer(many=True, help_text="The first hundred.")
+
+
+_TASK_RESULT = PolymorphicProxySerializer(
+    "TaskResultOrVerification", [TaskResultSerializer, VerificationSerializer], None, allow_null=True
+)
 
 
 class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
@@ -110,10 +144,16 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
     def get_percent(self, task: BackgroundTask) -> float:
         return round(100 * self.get_progress(task), 1)
 
-    @extend_schema_field(TaskResultSerializer(allow_null=True))
+    @extend_schema_field(_TASK_RESULT)
     def get_result(self, task: BackgroundTask) -> dict[str, Any] | None:
         if task.state != TaskState.COMPLETED:
             return None
+        if task.kind == TaskKind.VERIFY:
+            report: dict[str, Any] | None = task.report
+            return report
+        return self._fetchable_result(task)
+
+    def _fetchable_result(self, task: BackgroundTask) -> dict[str, Any] | None:
         request = self.context.get("request")
         if task.kind == TaskKind.CONCATENATE:
             url = reverse("session-audio", [task.session_id], request=request)

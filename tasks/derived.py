@@ -39,6 +39,12 @@ def waveform(self: Repeatable, session_id: str) -> dict[str, Any]:
     return _run(self)
 
 
+@shared_task(name=BACKGROUND["verify"], **_OPTIONS)
+def verify(self: "Task[Any, Any]", session_id: str) -> None:
+    """Compares a session's rows, chunks and recording with each other."""
+    derive.run(uuid.UUID(self.request.id))
+
+
 @shared_task(name=BACKGROUND["concatenate"], **_OPTIONS)
 def concatenate_asked(self: Repeatable, session_id: str) -> dict[str, Any]:
     """Brings a session's recording as far as its chunks allow, because somebody asked for it."""

@@ -12,6 +12,7 @@ from django.core.files.storage import storages
 
 from sercuescribe.celery import app
 from tests.s3 import Bucket, s3_client, s3_server
+from tests.recorded import Recorded
 from tests.server import Server
 
 RunServer = Callable[..., Server]
@@ -85,6 +86,15 @@ def bucket(empty_bucket: Bucket, settings: Any) -> Iterator[Bucket]:
     settings.STORAGES = {**settings.STORAGES, "recordings": empty_bucket.storage}
     yield empty_bucket
     cast(Any, storages["recordings"]).client.close()
+
+
+@pytest.fixture
+def recorded(transactional_db: None, settings, tmp_path: Path) -> Iterator[Recorded]:
+    """A storage of its own, and a process that takes chunks into it."""
+    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
+    made = Recorded(settings.AUDIO_STORAGE_PATH)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

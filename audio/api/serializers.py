@@ -17,7 +17,7 @@ from audio.build.waveform import FULL_SCALE, Waveform
 from audio.errors import InvalidParameter
 from audio.ingest import default_parameters
 from audio.media import wav
-from audio.models import AudioChunk, AudioSession, Recording, RecordingState
+from audio.models import AudioChunk, AudioSession, Recording, RecordingState, Recovery
 from audio.wire.parameters import (
     CHANNELS,
     CHUNK_MODES,
@@ -144,6 +144,10 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
         source="connection_count", read_only=True, help_text="WebSockets that may write to the session now."
     )
     recording = serializers.SerializerMethodField()
+    recovered = serializers.SerializerMethodField(
+        help_text="Null, or that the session was read again from the journals: `exact`; `uncertain` where the order or"
+        " the number of its last chunks is not known for sure; `pending` until that is finished."
+    )
 
     class Meta:
         model = AudioSession
@@ -162,6 +166,7 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
             "byte_count",
             "connections",
             "recording",
+            "recovered",
         ]
         read_only_fields = fields
 
@@ -172,6 +177,10 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
     @extend_schema_field({"type": "number", "format": "double", "nullable": True})
     def get_duration_seconds(self, session: AudioSession) -> float | None:
         return duration_seconds(session, recording_of(session))
+
+    @extend_schema_field(serializers.ChoiceField([value for value in Recovery.values if value], allow_null=True))
+    def get_recovered(self, session: AudioSession) -> str | None:
+        return session.recovered or None
 
     @extend_schema_field(RecordingSerializer)
     def get_recording(self, session: AudioSession) -> dict[str, Any]:

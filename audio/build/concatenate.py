@@ -10,7 +10,6 @@ the committed length, which the next one cuts off, and no sample is lost or doub
 
 import hashlib
 import logging
-import shutil
 import time
 import uuid
 from dataclasses import dataclass
@@ -97,8 +96,7 @@ def _work(session_id: uuid.UUID) -> None:
         add_digest(recording)
     if not _has_work(session_id):
         return
-    for leftover in store.folder(session_id).glob("work-*"):
-        shutil.rmtree(leftover)
+    store.clear_leftovers(session_id)
     run = _Run(session, _claimed(recording))
     try:
         run.to_the_end()

@@ -1,4 +1,4 @@
-"""What is made of a recording: its waveform, and when somebody asks other formats, each once.
+"""What is made of a recording: its waveform, and when somebody asks other formats, each once; and its verification.
 
     pending --run--> running --complete--> completed
         \\__revoke______|____fail_________> revoked, failed
@@ -23,7 +23,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from audio import dispatch
-from audio.build import concatenate, store, waveform
+from audio.build import concatenate, store, verify, waveform
 from audio.build.lock import LOCK_NAME, file_lock, session_lock
 from audio.build.store import Servable
 from audio.build.waveform import OpenSpan, Readable, Waveform
@@ -55,6 +55,7 @@ _PROGRESS_SECONDS = 1.0
 _DETAIL_CHARACTERS = 500
 _HEAD_BYTES = 1 << 20
 _ATTEMPTS = 5
+_MADE_OF_RECORDINGS = (TaskKind.TRANSCODE, TaskKind.WAVEFORM)
 
 
 class Revoked(Exception):
@@ -67,7 +68,7 @@ def ask(session: AudioSession, kind: TaskKind, audio_format: str = "", again: bo
     Asked twice, made once. One that failed is tried anew if `again`. Raises RecordingNotReady, or what
     `store.servable` raises, where there is no finished recording to make it of; SessionNotFound.
     """
-    if kind != TaskKind.CONCATENATE:
+    if kind in _MADE_OF_RECORDINGS:
         _require_ready(session)
     for _ in range(_ATTEMPTS):
         current = BackgroundTask.objects.filter(session=session, kind=kind, format=audio_format, is_current=True)
@@ -453,6 +454,14 @@ def _concatenate(task: BackgroundTask, work: Path) -> None:
         row.complete(is_current=False)
 
 
+def _verify(task: BackgroundTask, work: Path) -> None:
+    recording = Recording.objects.filter(pk=task.session_id).first()
+    seconds = (recording.duration_seconds if recording else None) or 0.0
+    tell = _teller(task, seconds)
+    found = verify.session(task.session_id, lambda progress: tell(progress * seconds))
+    BackgroundTask.objects.filter(pk=task.pk).complete(is_current=False, report=found.as_dict(), seconds_done=seconds)
+
+
 def _is_unfinished(recording: Recording) -> bool:
     """Whether the session is closed and its recording neither there nor given up."""
     session = recording.session
@@ -464,4 +473,5 @@ _MAKERS: dict[TaskKind, Callable[[BackgroundTask, Path], None]] = {
     TaskKind.CONCATENATE: _concatenate,
     TaskKind.TRANSCODE: _transcode,
     TaskKind.WAVEFORM: _waveform,
+    TaskKind.VERIFY: _verify,
 }

@@ -101,7 +101,7 @@ def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
                 raise
             raise SecondPart from error
 
-    return _made_by(session, make)
+    return _made_by(session, master, make)
 
 
 def _encoded(session: AudioSession, route: Route, master: Master, on_progress: OnProgress) -> Made:
@@ -116,12 +116,12 @@ def _encoded(session: AudioSession, route: Route, master: Master, on_progress: O
         ffmpeg.run(arguments, work, on_seconds=lambda done: on_progress(min(1.0, done / seconds)))
         return seconds
 
-    return _made_by(session, make)
+    return _made_by(session, master, make)
 
 
-def _made_by(session: AudioSession, make: Callable[[Path, Path], float]) -> Made:
+def _made_by(session: AudioSession, master: Master, make: Callable[[Path, Path], float]) -> Made:
     """Lets FFmpeg write a file beside the master, syncs it, and gives it its name."""
-    place = folder(session.id)
+    place = master.path.parent
     final = place / f"recording.{session.format}"
     with ffmpeg.working_folder(place) as work:
         output = work / final.name

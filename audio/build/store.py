@@ -20,7 +20,9 @@ from django.conf import settings
 from django.core.files.storage import storages
 
 from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed, StorageUnavailable
-from audio.media import wav
+from audio.journal.files import FOLDER as JOURNALS
+from audio.journal.files import sync_folder
+from audio.media import ffmpeg, wav
 from audio.media.plan import FORMATS
 from audio.media.wav import PcmFormat
 from audio.models import OPEN_TASK_STATES, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
@@ -160,6 +162,29 @@ def delete_files(session_id: uuid.UUID) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                 raise
+
+
+def journal_paths() -> list[Path]:
+    """Returns the journals, those of sessions that have one of their own behind the others."""
+    shared = (root() / JOURNALS).rglob("*.journal")
+    return [*sorted(shared), *sorted((root() / FOLDER).glob("*/*/*.journal"))]
+
+
+def set_aside(session_id: uuid.UUID) -> None:
+    """Puts what was made of a session where no later run writes over it."""
+    aside = folder(session_id) / "aside"
+    for path in [*folder(session_id).glob("master.*"), *folder(session_id).glob("recording.*")]:
+        aside.mkdir(exist_ok=True)
+        path.replace(aside / path.name)
+    if aside.exists():
+        sync_folder(aside)
+        sync_folder(aside.parent)
+
+
+def clear_leftovers(session_id: uuid.UUID) -> None:
+    """Removes the working folders of runs that died. The caller holds the session's lock: none of them is in use."""
+    for leftover in folder(session_id).glob(f"{ffmpeg.WORK_PREFIX}*"):
+        shutil.rmtree(leftover)
 
 
 def forget_derived(session_id: uuid.UUID) -> None:

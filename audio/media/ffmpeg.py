@@ -31,6 +31,7 @@ from audio.media import guard
 
 logger = logging.getLogger(__name__)
 
+WORK_PREFIX = "work-"
 _BLOCK_BYTES = 1 << 20
 _MAX_ALLOCATION_BYTES = 256 << 20
 _MESSAGE_CHARACTERS = 300
@@ -73,7 +74,7 @@ def _bundled() -> str | None:
 @contextlib.contextmanager
 def working_folder(parent: Path) -> Iterator[Path]:
     """Gives an empty folder inside `parent`, and removes it with all that is in it."""
-    with tempfile.TemporaryDirectory(prefix="work-", dir=parent) as name:
+    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=parent) as name:
         yield Path(name)
 
 

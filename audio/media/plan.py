@@ -191,6 +191,11 @@ def header(audio_format: str, name: str, span: Span) -> list[str]:
     return [*whitelist, "-f", plan.demuxer, "-i", subfile(name, span), *_OUTPUT, *first]
 
 
+def packets(audio_format: str, path: str) -> list[str]:
+    """Arguments to tell every packet of a file, with its MD5, as framemd5."""
+    return [*_input(audio_format, path), *_OUTPUT, "-c:a", "copy", "-f", "framemd5", "pipe:1"]
+
+
 def remux(audio_format: str, path: str, output: str, codec: str) -> list[str]:
     """Arguments to copy a stream's packets, of that codec, into a container with its duration and index."""
     return [*_input(audio_format, path), *_OUTPUT, *_copied(audio_format, output, codec)]

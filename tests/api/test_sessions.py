@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 SESSIONS = "/api/audio/sessions"
 KEYS = [
     *("session_id", "user_id", "start_time", "status", "file_path", "total_chunks", "duration_seconds"),
-    *("sample_rate", "channels", "format", "end_time", "byte_count", "connections", "recording"),
+    *("sample_rate", "channels", "format", "end_time", "byte_count", "connections", "recording", "recovered"),
 ]
 
 

@@ -130,6 +130,36 @@ def test_many_that_ask_at_once_get_one_task(server, rest):
     assert (again.status_code, again.json()) == (202, show(rest, task["task_id"]))
 
 
+def test_a_session_is_verified_as_often_as_one_asks(server, rest):
+    session_id = recorded(server, rest, speech(1).tobytes())
+    found = ended(rest, post(rest, task="verify", session_id=session_id).json()["task_id"])
+    assert (found["status"], found["percent"], found["error"]) == ("completed", 100.0, None)
+    assert found["result"] == {
+        "session_id": session_id,
+        "chunks": 1,
+        "bytes": 32000,
+        "recording": "compared",
+        "problem_count": 0,
+        "problems": [],
+    }
+    path = server.folder / "audio" / rest.session(session_id)["file_path"]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    again = ended(rest, post(rest, task="verify", session_id=session_id).json()["task_id"])
+    assert again["task_id"] != found["task_id"]
+    assert [problem["code"] for problem in again["result"]["problems"]] == ["recording_damaged"]
+    assert show(rest, found["task_id"]) == found
+
+
+def test_an_open_session_can_be_verified(server, rest):
+    async def send():
+        async with recorder(server.ws_url) as connection:
+            await connection.store(b"12", b"34")
+            task_id = post(rest, task="verify", session_id=connection.session_id).json()["task_id"]
+            return await asyncio.to_thread(ended, rest, task_id)
+
+    assert asyncio.run(send())["result"]["chunks"] == 2
+
+
 def encoders(server):
     """The FFmpeg processes under the server."""
     return [process for process in server.processes() if "ffmpeg" in process.name()]
@@ -240,7 +270,7 @@ def test_tasks_are_listed_newest_first_by_pages(rest, session_id):
 @pytest.mark.parametrize(
     ("fields", "status", "code", "parameter"),
     [
-        ({"task": "verify"}, 400, "invalid_parameter", "task"),
+        ({"task": "erase"}, 400, "invalid_parameter", "task"),
         ({"task": ["transcode"]}, 400, "invalid_parameter", "task"),
         ({"task": "transcode"}, 400, "invalid_parameter", "format"),
         ({"task": "transcode", "format": "webm"}, 400, "invalid_parameter", "format"),
@@ -254,8 +284,8 @@ def test_tasks_are_listed_newest_first_by_pages(rest, session_id):
 def test_what_can_not_be_asked_for(rest, session_id, fields, status, code, parameter):
     answer = post(rest, **{"session_id": session_id, **fields})
     assert (answer.status_code, answer.json()["code"], answer.json().get("parameter")) == (status, code, parameter)
-    if fields.get("task") == "verify":
-        assert answer.json()["valid_values"] == ["concatenate", "transcode", "waveform"]
+    if fields.get("task") == "erase":
+        assert answer.json()["valid_values"] == ["concatenate", "transcode", "waveform", "verify"]
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -1,0 +1,218 @@
+"""A ready recording against its chunks: the concatenation once more, compared with what is there instead of kept.
+
+Memory stays bounded, and so does the disk: only for WebM, Ogg and MP4 streams two files of the recording's size are
+made again in a working folder. What is compared, and how exactly:
+
+    PCM and WAV                   every sample, and the header
+    MP3, ADTS and FLAC streams    every byte but those of FLAC's STREAMINFO, where the total is written at the end
+    WebM, Ogg and MP4 streams     every packet; their containers carry random numbers
+    FLAC files, one by one        every sample
+    other files, resampled audio  how many samples: the last bit of one depends on where the windows ended
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from audio.build import chunks, finish, store
+from audio.build.lock import session_lock
+from audio.build.master import Master
+from audio.build.routes import FilesRoute, PcmRoute, Route, SecondPart, StreamRoute
+from audio.errors import MediaError, SessionBusy
+from audio.media import convert, ffmpeg, frames, plan, wav
+from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader
+from audio.models import AudioSession, Recording
+
+OnChunk = Callable[[int], None]
+_BLOCK_BYTES = 1 << 20
+_EXACT_FLAC = ("s16le", "s24le")
+
+
+class Differs(Exception):
+    """The recording is not what its chunks make; the message says where."""
+
+
+def compare(session: AudioSession, recording: Recording, on_chunk: OnChunk) -> None:
+    """Takes a closed session and its ready recording; raises Differs if its chunks make another.
+
+    `on_chunk` is called with the sequence of the last chunk that was compared, window by window. Raises SessionBusy
+    while another run holds the session, and any error that may pass by itself.
+    """
+    try:
+        with session_lock(session.pk) as is_ours:
+            if not is_ours:
+                raise SessionBusy
+            store.clear_leftovers(session.pk)
+            with ffmpeg.working_folder(store.folder(session.pk)) as work:
+                _Replay(session, recording, work, on_chunk).run()
+    except MediaError as error:
+        if error.retryable:
+            raise
+        raise Differs(error.detail) from error
+    except SecondPart as error:
+        raise Differs("The parts of the stream do not fit together any more.") from error
+    finally:
+        # Deleted meanwhile: what the lock has put there again goes too.
+        if not AudioSession.objects.filter(pk=session.pk).exists():
+            store.delete_files(session.pk)
+
+
+class _Replay:
+    """One concatenation from the first chunk on, by the route that the recording went in the end."""
+
+    def __init__(self, session: AudioSession, recording: Recording, work: Path, on_chunk: OnChunk) -> None:
+        self._session = session
+        self._recording = recording
+        self._work = work
+        self._on_chunk = on_chunk
+        self._path = store.root() / recording.file_name
+        self._route = self._chosen()
+
+    def _chosen(self) -> Route:
+        if plan.route(self._session.format, self._session.chunk_mode) is plan.Route.PCM:
+            return PcmRoute(self._session, "", 0, {})
+        if self._recording.master_encoding:
+            return FilesRoute(self._session, "", 0, {})
+        return StreamRoute(self._session, 0, {})
+
+    def run(self) -> None:
+        match self._route:
+            case StreamRoute() if self._session.format in ("mp3", "aac", "flac"):
+                self._compare_bytes()
+            case StreamRoute() as route:
+                self._compare_packets(route)
+            case FilesRoute() if self._recording.format == "flac":
+                self._compare_decoded()
+            case FilesRoute():
+                self._compare_samples(store.root() / self._recording.master_name)
+            case _:
+                self._compare_header()
+                self._compare_samples(self._path)
+
+    def _windows(self) -> Iterator[Iterator[bytes]]:
+        """Gives the pieces of each window; the next may be asked for once these are taken."""
+        is_last = False
+        while not is_last:
+            window = chunks.window_after(self._session.pk, self._route.looked_to)
+            is_last = not window or window[-1].sequence >= self._session.total_chunks
+            yield self._route.take(window, is_last)
+            self._on_chunk(self._route.looked_to)
+
+    def _pieces(self) -> Iterator[bytes]:
+        return itertools.chain.from_iterable(self._windows())
+
+    def _compare_bytes(self) -> None:
+        masked = range(0)
+        if self._session.format == "flac":
+            with self._path.open("rb") as file:
+                info = frames.flac_stream_info(file.read(_BLOCK_BYTES))
+            masked = range(info.offset, info.offset + len(info.body)) if info else masked
+        comparison = _Comparison(_blocks(self._path), masked)
+        for piece in self._pieces():
+            comparison.expect(piece)
+        comparison.end()
+
+    def _compare_header(self) -> None:
+        pcm = store.master_format(
+            self._session, self._recording.master_encoding or convert.master_encoding(self._session.encoding)
+        )
+        with self._path.open("rb") as file:
+            if file.read(wav.HEADER_BYTES) != wav.header(pcm, self._data_bytes):
+                raise Differs("The header of the recording is not the one that it was given.")
+
+    @property
+    def _data_bytes(self) -> int:
+        return max(0, self._recording.master_bytes - wav.HEADER_BYTES)
+
+    def _compare_samples(self, path: Path) -> None:
+        self._compare_pcm(_blocks(path, wav.HEADER_BYTES, self._data_bytes))
+
+    def _compare_decoded(self) -> None:
+        encoding = self._recording.master_encoding
+        arguments = plan.decode("flac", str(self._path), 8 * SAMPLE_BYTES[encoding])
+        reader = WavReader(PcmFormat(encoding, self._session.sample_rate, self._session.channels), "stream")
+        decoded = ffmpeg.output_of(arguments, self._work)
+        self._compare_pcm(samples.data for block in decoded for samples in reader.feed(block))
+
+    def _compare_pcm(self, actual: Iterator[bytes]) -> None:
+        comparison = _Comparison(actual)
+        pieces = self._pieces()
+        # The header was looked at by itself.
+        next(pieces, b"")
+        for piece in pieces:
+            comparison.expect(piece, self._is_exact())
+        comparison.end()
+
+    def _is_exact(self) -> bool:
+        if self._route.carry().get("converters"):
+            return False
+        return isinstance(self._route, PcmRoute) or (
+            self._session.format == "flac" and self._recording.master_encoding in _EXACT_FLAC
+        )
+
+    def _compare_packets(self, route: StreamRoute) -> None:
+        master = Master(self._work / f"master.{route.suffix}", 0)
+        try:
+            for pieces in self._windows():
+                master.append(pieces)
+                route.compare(master.path, route.looked_to >= self._session.total_chunks)
+            made = finish.finish(self._session, route, master, lambda _: None)
+        finally:
+            master.close()
+        expected = self._packets(self._work / Path(made.file_name).name)
+        for number, pair in enumerate(itertools.zip_longest(expected, self._packets(self._path)), start=1):
+            if pair[0] != pair[1]:
+                raise Differs(f"Packet {number} of the recording is not the one that its chunks make.")
+
+    def _packets(self, path: Path) -> Iterator[bytes]:
+        """Gives the size and the MD5 of each packet."""
+        held = b""
+        for block in ffmpeg.output_of(plan.packets(self._session.format, str(path)), self._work):
+            *lines, held = (held + block).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"#"):
+                    yield b",".join(line.split(b",")[4:])
+
+
+class _Comparison:
+    """Bytes as they should be against those that are there, each as they come; `masked` places are not looked at."""
+
+    def __init__(self, actual: Iterator[bytes], masked: range = range(0)) -> None:
+        self._actual = actual
+        self._masked = masked
+        self._held = memoryview(b"")
+        self._at = 0
+
+    def expect(self, piece: bytes, is_exact: bool = True) -> None:
+        """The next bytes should be these, or if not `is_exact` as many. Raises Differs."""
+        left = memoryview(piece)
+        while left:
+            if not self._held:
+                self._held = memoryview(next(self._actual, b""))
+            count = min(len(left), len(self._held))
+            if not count:
+                raise Differs(f"The recording ends after {self._at} bytes of audio, before that of its chunks does.")
+            if is_exact and left[:count] != self._held[:count]:
+                self._blame(bytes(left[:count]), bytes(self._held[:count]))
+            left, self._held, self._at = left[count:], self._held[count:], self._at + count
+
+    def _blame(self, expected: bytes, actual: bytes) -> None:
+        pairs = enumerate(zip(expected, actual, strict=True), start=self._at)
+        for at, (mine, theirs) in pairs:
+            if mine != theirs and at not in self._masked:
+                raise Differs(f"Byte {at} of the recording's audio is not the one that its chunks make.")
+
+    def end(self) -> None:
+        """Nothing more should follow. Raises Differs."""
+        if self._held or any(self._actual):
+            raise Differs(f"The recording goes on behind {self._at} bytes of audio, where that of its chunks ends.")
+
+
+def _blocks(path: Path, start: int = 0, size_bytes: int | None = None) -> Iterator[bytes]:
+    """Gives a file's bytes from `start` on, at most `size_bytes` of them."""
+    with path.open("rb") as file:
+        file.seek(start)
+        left = size_bytes
+        while block := file.read(_BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)):
+            left = None if left is None else left - len(block)
+            yield block

@@ -1,0 +1,286 @@
+"""Whether the storage and the database agree: every journal against its rows, every file against whoever names it.
+
+Both read the tables by pages and the files once, so that memory does not grow with either. A server may write
+meanwhile: what seems to be missing is looked for once more before it is told.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from django.db.models import QuerySet
+
+from audio.build import store
+from audio.build.lock import LOCK_NAME
+from audio.build.verify import Problem, Problems
+from audio.journal.files import JournalReader, ScannedRecord, resumes_at, scan
+from audio.journal.records import RecordType, parse_commit, parse_void
+from audio.media.ffmpeg import WORK_PREFIX
+from audio.models import AudioChunk, AudioSession, BackgroundTask, JournalFile, Recording, RecordingState, TaskState
+
+OnProgress = Callable[[float], None]
+_ROWS_PER_QUERY = 1000
+_FINISHED = (RecordingState.READY, RecordingState.FAILED)
+# `sessions/` holds a folder for the first two characters of the sessions' ids.
+_PREFIX_CHARACTERS = 2
+# `derived/NAME`; what lies deeper is a task's own folder.
+_DERIVED_FILE_PARTS = 2
+
+
+@dataclass(slots=True)
+class Surveyed:
+    """What was found in one journal (`name`), or in the whole storage."""
+
+    name: str
+    count: int = 0
+    problems: Problems = field(default_factory=Problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it as JSON has it."""
+        return {
+            "name": self.name,
+            "count": self.count,
+            "problem_count": self.problems.count,
+            "problems": [problem.as_dict() for problem in self.problems.first],
+        }
+
+
+def journal_names() -> list[str]:
+    """Returns the names of all journals, of which there is a row or a file, in order."""
+    there = {str(path.relative_to(store.root())) for path in store.journal_paths()}
+    return sorted(there | set(JournalFile.objects.values_list("name", flat=True)))
+
+
+def journal(name: str) -> Surveyed:
+    """Takes a journal's name; returns how many chunks it holds and what is wrong with it.
+
+    Lost rows are those that a commit record names and the table does not have. Records that nobody names were in
+    flight when their process ended: that is no fault.
+    """
+    found = Surveyed(name)
+    _Journal(found).look()
+    return found
+
+
+@dataclass(slots=True)
+class _Unsettled:
+    """A chunk record that no commit and no void has named yet; `sequence` is that of its row, 0 if it has none."""
+
+    record: ScannedRecord
+    sequence: int
+
+
+class _Journal:
+    """One look at one journal: its records and its rows, side by side in the order of their offsets."""
+
+    def __init__(self, found: Surveyed) -> None:
+        self._found = found
+        self._path = store.root() / found.name
+        self._row = JournalFile.objects.filter(name=found.name).first()
+        self._rows = _rows_of(self._row.pk) if self._row else iter(())
+        self._next: tuple[int, int] | None = next(self._rows, None)
+        self._unsettled: dict[int, _Unsettled] = {}
+
+    def look(self) -> None:
+        if not self._path.exists():
+            if self._next is not None:
+                self._add("journal_missing", "The journal is missing, and rows lead to it.")
+            return
+        if self._row is None and not JournalFile.objects.filter(name=self._found.name).exists():
+            self._add("orphan_journal", "There is no row of this journal.")
+        start: int | None = 0
+        while start is not None:
+            end = self._look_from(start)
+            start = resumes_at(self._path, end)
+            if start is not None and start > end:
+                self._add("record_damaged", "No record begins where the one before it ends.", offset=end)
+        self._pass_rows_behind()
+
+    def _add(self, code: str, detail: str, **where: Any) -> None:
+        self._found.problems.add(Problem(code, detail, file_name=self._found.name, **where))
+
+    def _look_from(self, start: int) -> int:
+        """Looks at the records from there on; returns where they end."""
+        end = start
+        for record in scan(self._path, start):
+            end = record.end
+            match record.header.type:
+                case RecordType.CHUNK:
+                    self._take(record)
+                case RecordType.COMMIT if record.intact:
+                    for entry in parse_commit(record.payload):
+                        self._settle(entry.offset, entry.sequence)
+                case RecordType.VOID if record.intact:
+                    for offset in parse_void(record.payload):
+                        self._void(offset)
+                case _:
+                    if not record.intact:
+                        self._add("record_damaged", "A record fails its CRC-32.", offset=record.offset)
+        return end
+
+    def _take(self, record: ScannedRecord) -> None:
+        self._found.count += 1
+        self._pass_rows_before(record.offset)
+        sequence = 0
+        if self._next is not None and self._next[0] == record.offset:
+            sequence = self._next[1]
+            self._next = next(self._rows, None)
+            if not record.intact:
+                self._blame(record, "chunk_damaged", "A chunk fails its CRC-32.", sequence)
+        self._unsettled[record.offset] = _Unsettled(replace(record, payload=b""), sequence)
+
+    def _pass_rows_before(self, offset: int) -> None:
+        """Rows that lead to places where no chunk begins."""
+        while self._next is not None and self._next[0] < offset:
+            self._look_at_place(*self._next)
+            self._next = next(self._rows, None)
+
+    def _pass_rows_behind(self) -> None:
+        """Rows that lead behind the end; one whose record is there was written since the file was read to its end."""
+        while self._next is not None and not self._look_at_place(*self._next):
+            self._next = next(self._rows, None)
+
+    def _look_at_place(self, offset: int, sequence: int) -> bool:
+        """Whether there is a record where a row leads."""
+        with JournalReader(store.root()) as reader:
+            is_there = reader.header(self._found.name, offset) is not None
+        if not is_there:
+            sentence = f"There is no record where chunk {sequence} of a session should be."
+            self._add("record_missing", sentence, sequence=sequence, offset=offset)
+        return is_there
+
+    def _settle(self, offset: int, sequence: int) -> None:
+        """A commit record names a chunk."""
+        chunk = self._unsettled.pop(offset, None)
+        if chunk is None or chunk.record.header.erased:
+            return
+        there = chunk.sequence or self._sequence_now(chunk.record, sequence)
+        if not there:
+            self._blame(chunk.record, "row_missing", f"The row of chunk {sequence} is lost.", sequence)
+        elif there != sequence:
+            sentence = f"The journal says that this is chunk {sequence}, its row says {there}."
+            self._blame(chunk.record, "record_contradicts", sentence, sequence)
+
+    def _void(self, offset: int) -> None:
+        """A void record names a chunk that was refused."""
+        chunk = self._unsettled.pop(offset, None)
+        if chunk is not None and chunk.sequence:
+            sentence = f"The journal says that this chunk was refused, and there is row {chunk.sequence} of it."
+            self._blame(chunk.record, "record_contradicts", sentence, chunk.sequence)
+
+    def _sequence_now(self, record: ScannedRecord, sequence: int) -> int:
+        """The place that the row of a chunk has by now, 0 if there is none; a row that leads to a copy of the chunk in
+        another file counts too."""
+        header = record.header
+        copies = AudioChunk.objects.filter(session_id=header.session_id, sequence=sequence, crc32=header.payload_crc32)
+        if copies.exists():
+            return sequence
+        rows = AudioChunk.objects.filter(journal__name=self._found.name, offset=record.offset)
+        return rows.values_list("sequence", flat=True).first() or 0
+
+    def _blame(self, record: ScannedRecord, code: str, detail: str, sequence: int) -> None:
+        session_id = str(record.header.session_id)
+        self._add(code, detail, session_id=session_id, sequence=sequence, offset=record.offset)
+
+
+def _rows_of(journal_id: int) -> Iterator[tuple[int, int]]:
+    """Gives (offset, sequence) of a journal's rows, in the order of their offsets."""
+    after = -1
+    rows = AudioChunk.objects.filter(journal_id=journal_id).order_by("offset").values_list("offset", "sequence")
+    while page := list(rows.filter(offset__gt=after)[:_ROWS_PER_QUERY]):
+        yield from page
+        after = page[-1][0]
+
+
+def orphans(on_progress: OnProgress = lambda _: None) -> Surveyed:
+    """Returns how many files were looked at; files and folders that no row names, and rows whose file is missing.
+
+    The files of a recording that is not finished are left out: a run may be at work on them.
+    """
+    found = Surveyed(store.FOLDER)
+    for number, folder in enumerate(folders := sorted((store.root() / store.FOLDER).glob("*")), start=1):
+        is_prefix = folder.is_dir() and len(folder.name) == _PREFIX_CHARACTERS
+        _look_at_folders(found, sorted(folder.iterdir()) if is_prefix else [folder])
+        on_progress(number / len(folders))
+    for name, query in _expected_files():
+        if not (store.root() / name).exists() and query.exists():
+            found.problems.add(Problem("file_missing", "A row names this file, and it is not there.", file_name=name))
+    return found
+
+
+def _look_at_folders(found: Surveyed, folders: list[Path]) -> None:
+    rest = iter(folders)
+    while batch := list(islice(rest, _ROWS_PER_QUERY)):
+        ids = {path: _session_id(path) for path in batch}
+        states = _states([key for key in ids.values() if key is not None])
+        for path, key in ids.items():
+            if key not in states and path.exists() and (key is None or not _states([key])):
+                _add_orphan(found, path, "No session has this.")
+            elif key is not None and states.get(key) in _FINISHED:
+                _look_at_files(found, key, path)
+
+
+def _session_id(path: Path) -> uuid.UUID | None:
+    """Whose folder it is; None if no session has one of that name."""
+    try:
+        key = uuid.UUID(path.name)
+    except ValueError:
+        return None
+    return key if path.is_dir() and path == store.folder(key) else None
+
+
+def _states(keys: Sequence[uuid.UUID]) -> dict[uuid.UUID, str | None]:
+    """The states of the recordings of those sessions that there are; None where the session has no recording."""
+    return dict(AudioSession.objects.filter(pk__in=keys).values_list("pk", "recording__state"))
+
+
+def _look_at_files(found: Surveyed, session_id: uuid.UUID, folder: Path) -> None:
+    """The files of a finished session that no row names, unless a task is at work on them. A journal of its own is
+    looked at with the others."""
+    there = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".journal")
+    files = {path for path in there if not _is_in_work(path.relative_to(folder))}
+    found.count += len(files)
+    if files <= _named_files(session_id, folder):
+        return
+    # Once more: a run may have put one there and named it since.
+    for path in sorted(files - _named_files(session_id, folder)):
+        if path.exists() and _states([session_id]).get(session_id) in _FINISHED:
+            _add_orphan(found, path, "No row names this file.")
+
+
+def _is_in_work(path: Path) -> bool:
+    """Whether a run works on a file of a session's folder, or did when it died: the next run removes it then."""
+    is_task = path.parts[0] == store.DERIVED_FOLDER and len(path.parts) > _DERIVED_FILE_PARTS
+    return is_task or path.parts[0].startswith(WORK_PREFIX)
+
+
+def _named_files(session_id: uuid.UUID, folder: Path) -> set[Path]:
+    recordings = Recording.objects.filter(pk=session_id).values_list("file_name", "master_name")
+    tasks = BackgroundTask.objects.filter(session_id=session_id, is_current=True).values_list("file_name")
+    names = [name for row in (*recordings, *tasks) for name in row if name]
+    return {folder / LOCK_NAME, store.peaks_path(session_id), *(store.root() / name for name in names)}
+
+
+def _add_orphan(found: Surveyed, path: Path, detail: str) -> None:
+    found.problems.add(Problem("orphan", detail, file_name=str(path.relative_to(store.root()))))
+
+
+def _expected_files() -> Iterator[tuple[str, QuerySet[Any]]]:
+    """Gives each file that a row needs, and the query that tells whether it still does."""
+    recordings = Recording.objects.filter(state__in=_FINISHED).exclude(file_name="")
+    for key, name in _paged(recordings):
+        yield name, recordings.filter(pk=key, file_name=name)
+    tasks = BackgroundTask.objects.filter(state=TaskState.COMPLETED, is_current=True).exclude(file_name="")
+    for key, name in _paged(tasks):
+        yield name, tasks.filter(pk=key, file_name=name)
+
+
+def _paged(rows: QuerySet[Any]) -> Iterator[tuple[uuid.UUID, str]]:
+    """Gives the keys and the file names of rows, in the order of the keys."""
+    after = uuid.UUID(int=0)
+    while page := list(rows.filter(pk__gt=after).order_by("pk").values_list("pk", "file_name")[:_ROWS_PER_QUERY]):
+        yield from page
+        after = page[-1][0]

@@ -1,0 +1,289 @@
+"""Whether a session is what it should be: its rows, its chunks in the journals, and the recording made of them.
+
+A look at one session reads its chunks and its recording once, in bounded memory, and changes nothing. A session
+that is recorded meanwhile is looked at as far as it was when the look began.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from audio.build import replay, store
+from audio.errors import ChunkDamaged, SessionBusy, SessionNotFound
+from audio.journal.files import Extent, JournalReader
+from audio.journal.records import Header, RecordType
+from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
+
+OnProgress = Callable[[float], None]
+_ROWS_PER_QUERY = 1000
+_PROBLEMS_KEPT = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be. `code` is stable and meant for programs, `detail` for people; the others
+    say where, as far as that is known. `file_name` is relative to the storage root."""
+
+    code: str
+    detail: str
+    session_id: str | None = None
+    sequence: int | None = None
+    file_name: str | None = None
+    offset: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what is known, as JSON has it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(slots=True)
+class Problems:
+    """Problems as they are found: all are counted, the first are kept."""
+
+    count: int = 0
+    first: list[Problem] = field(default_factory=list)
+
+    def add(self, problem: Problem) -> None:
+        """Takes one more."""
+        self.count += 1
+        if len(self.first) < _PROBLEMS_KEPT:
+            self.first.append(problem)
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was found of one session. `recording` is its state, or `compared` if it was compared with the chunks."""
+
+    session_id: uuid.UUID
+    chunks: int = 0
+    size_bytes: int = 0
+    recording: str = RecordingState.EMPTY.value
+    problems: Problems = field(default_factory=Problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it as JSON has it."""
+        return {
+            "session_id": str(self.session_id),
+            "chunks": self.chunks,
+            "bytes": self.size_bytes,
+            "recording": self.recording,
+            "problem_count": self.problems.count,
+            "problems": [problem.as_dict() for problem in self.problems.first],
+        }
+
+
+def session(session_id: uuid.UUID, on_progress: OnProgress = lambda _: None) -> Verified:
+    """Takes a session's id; returns what was found. `on_progress` is called with numbers from 0 to 1.
+
+    Raises SessionNotFound, also if it is deleted meanwhile; SessionBusy while its recording is worked on.
+    """
+    found = Verified(session_id)
+    _Session(found, on_progress).look()
+    if not AudioSession.objects.filter(pk=session_id).exists():
+        raise SessionNotFound(session_id=str(session_id))
+    return found
+
+
+class _Row(NamedTuple):
+    sequence: int
+    source_id: int
+    journal_id: int
+    offset: int
+    size_bytes: int
+    crc32: int
+    received_at: datetime
+
+
+@dataclass(slots=True)
+class _Source:
+    """A source's row, and what was seen of its chunks so far."""
+
+    name: str
+    chunk_count: int
+    seen: int = 0
+    last: tuple[int, int] = (0, 0)
+
+
+class _Session:
+    """One look at one session."""
+
+    def __init__(self, found: Verified, on_progress: OnProgress) -> None:
+        self._found = found
+        self._on_progress = on_progress
+        self._missing_journals: set[str] = set()
+        # One statement, so that the counters of both tables are of one moment.
+        rows = AudioSession.objects.filter(pk=found.session_id).values_list(
+            "total_chunks", "byte_count", "recovered", "sources__pk", "sources__name", "sources__chunk_count"
+        )
+        counters = list(rows)
+        if not counters:
+            raise SessionNotFound(session_id=str(found.session_id))
+        self._total_chunks, self._byte_count, recovered = counters[0][:3]
+        self._is_recovered = bool(recovered)
+        self._sources = {row[3]: _Source(*row[4:]) for row in counters if row[3] is not None}
+
+    def look(self) -> None:
+        """Compares the rows with the journals, the counters with the rows, and the recording with both."""
+        self._look_at_chunks()
+        self._look_at_counters()
+        self._look_at_recording()
+
+    def _blame(self, recording: Recording, code: str, detail: str, file_name: str) -> None:
+        """A problem of the recording, unless a run has touched it since it was looked at: raises SessionBusy then."""
+        if not Recording.objects.filter(pk=recording.pk, updated_at=recording.updated_at).exists():
+            raise SessionBusy
+        self._add(code, detail, file_name=file_name)
+
+    def _add(self, code: str, detail: str, **where: Any) -> None:
+        self._found.problems.add(Problem(code, detail, session_id=str(self._found.session_id), **where))
+
+    def _look_at_chunks(self) -> None:
+        expected = 1
+        for rows in self._pages():
+            names = dict(JournalFile.objects.filter(pk__in={row.journal_id for row in rows}).values_list("pk", "name"))
+            with JournalReader(store.root()) as reader:
+                for row in rows:
+                    self._expect(expected, row.sequence)
+                    self._look_at_chunk(reader, row, names.get(row.journal_id))
+                    expected = row.sequence + 1
+            self._on_progress(0.5 * expected / max(1, self._total_chunks))
+        self._expect(expected, self._total_chunks + 1)
+
+    def _pages(self) -> Iterator[list[_Row]]:
+        after = 0
+        mine = AudioChunk.objects.filter(session_id=self._found.session_id, sequence__lte=self._total_chunks)
+        while rows := [
+            _Row(*row)
+            for row in mine.filter(sequence__gt=after).order_by("sequence").values_list(*_Row._fields)[:_ROWS_PER_QUERY]
+        ]:
+            yield rows
+            after = rows[-1].sequence
+
+    def _expect(self, expected: int, sequence: int) -> None:
+        """The row with this sequence comes next; those in between are missing."""
+        if sequence > expected:
+            which = f"chunk {expected} is" if sequence == expected + 1 else f"chunks {expected} to {sequence - 1} are"
+            self._add("row_missing", f"The rows of {which} missing.", sequence=expected)
+
+    def _look_at_chunk(self, reader: JournalReader, row: _Row, journal_name: str | None) -> None:
+        self._found.chunks += 1
+        self._found.size_bytes += row.size_bytes
+        if journal_name is None:
+            self._add("journal_row_missing", f"Chunk {row.sequence} is in no known journal.", sequence=row.sequence)
+            return
+        if journal_name in self._missing_journals:
+            return
+        where = {"sequence": row.sequence, "file_name": journal_name, "offset": row.offset}
+        if not (store.root() / journal_name).exists():
+            self._missing_journals.add(journal_name)
+            self._add("journal_missing", f"The journal of chunk {row.sequence} and others is missing.", **where)
+            return
+        if (header := reader.header(journal_name, row.offset)) is None:
+            self._add("record_missing", f"There is no record where chunk {row.sequence} should be.", **where)
+            return
+        self._look_at_header(row, header, where)
+        try:
+            reader.read(Extent(journal_name, row.offset, row.size_bytes, row.crc32))
+        except ChunkDamaged as error:
+            self._add("chunk_damaged", error.detail, **where)
+
+    def _look_at_header(self, row: _Row, header: Header, where: dict[str, Any]) -> None:
+        if header.erased:
+            self._add("chunk_erased", f"Chunk {row.sequence} was erased from its journal.", **where)
+            return
+        pairs: dict[str, tuple[Any, Any]] = {
+            "type": (header.type, RecordType.CHUNK),
+            "session": (header.session_id, self._found.session_id),
+            # Sources that were read again from the journals have other numbers than in them.
+            "source": (header.source_id if not self._is_recovered else row.source_id, row.source_id),
+            "size": (header.length_bytes, row.size_bytes),
+            "CRC-32": (header.payload_crc32, row.crc32),
+            "time": (header.received_at_us, _microseconds(row.received_at)),
+        }
+        wrong = [name for name, (there, expected) in pairs.items() if there != expected]
+        if wrong:
+            sentence = f"The record of chunk {row.sequence} contradicts its row: {', '.join(wrong)}."
+            self._add("record_contradicts", sentence, **where)
+        self._look_at_order(row, header, where)
+
+    def _look_at_order(self, row: _Row, header: Header, where: dict[str, Any]) -> None:
+        """The chunks of a named source come in the order in which it numbered them, older connections first."""
+        source = self._sources.get(row.source_id)
+        if source is None:
+            self._add("source_missing", f"The row of the source of chunk {row.sequence} is missing.", **where)
+            return
+        source.seen += 1
+        place = (header.epoch, header.number)
+        if source.name and place <= source.last:
+            self._add("out_of_order", f"Chunk {row.sequence} stands behind a later one of its source.", **where)
+        source.last = place
+
+    def _look_at_counters(self) -> None:
+        if self._found.problems.count:
+            # What is missing is told already; what it adds up to says nothing more.
+            return
+        if self._found.size_bytes != self._byte_count:
+            sentence = f"The chunks have {self._found.size_bytes} bytes, the session says {self._byte_count}."
+            self._add("byte_count_wrong", sentence)
+        for source in self._sources.values():
+            if source.name and source.seen != source.chunk_count:
+                sentence = f"Source {source.name!r} has {source.seen} chunks, its row says {source.chunk_count}."
+                self._add("source_count_wrong", sentence)
+
+    def _look_at_recording(self) -> None:
+        row = AudioSession.objects.select_related("recording").filter(pk=self._found.session_id).first()
+        if row is None:
+            return
+        if not hasattr(row, "recording"):
+            self._add("recording_row_missing", "The row of the session's recording is missing.")
+            return
+        self._found.recording = row.recording.state
+        if row.recording.state == RecordingState.READY:
+            self._look_at_file(row, row.recording)
+        elif row.recording.master_name:
+            self._look_at_master(row.recording)
+        self._on_progress(1.0)
+
+    def _look_at_master(self, recording: Recording) -> None:
+        path = store.root() / recording.master_name
+        size_bytes = path.stat().st_size if path.exists() else 0
+        if size_bytes < recording.master_bytes:
+            sentence = f"The master has {size_bytes} bytes, {recording.master_bytes} were recorded."
+            self._blame(recording, "master_damaged", sentence, recording.master_name)
+
+    def _look_at_file(self, session: AudioSession, recording: Recording) -> None:
+        name = recording.file_name
+        path = store.root() / name
+        if not path.exists():
+            self._blame(recording, "recording_missing", "The file of the recording is missing.", name)
+        elif path.stat().st_size != recording.size_bytes:
+            sentence = f"The recording has {path.stat().st_size} bytes, its row says {recording.size_bytes}."
+            self._blame(recording, "recording_size_wrong", sentence, name)
+        elif recording.sha256 and _digest(path) != recording.sha256:
+            sentence = "The SHA-256 of the recording is not the one in its row."
+            self._blame(recording, "recording_damaged", sentence, name)
+        if self._found.problems.count:
+            return
+        try:
+            replay.compare(session, recording, self._tell_replay)
+        except replay.Differs as error:
+            self._blame(recording, "recording_differs", str(error), name)
+        self._found.recording = "compared"
+
+    def _tell_replay(self, sequence: int) -> None:
+        self._on_progress(0.5 + 0.5 * sequence / max(1, self._total_chunks))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _microseconds(moment: datetime) -> int:
+    """Returns microseconds since the Unix epoch."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

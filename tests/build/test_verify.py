@@ -1,0 +1,294 @@
+"""Verification of one session: sound ones of every kind, and every damage that can be done to one."""
+
+import subprocess
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from audio.build import replay, verify
+from audio.build.concatenate import concatenate, rebuild
+from audio.build.lock import session_lock
+from audio.errors import SessionBusy, SessionNotFound
+from audio.ingest import sessions
+from audio.journal.files import Extent, erase
+from audio.media import ffmpeg
+from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording
+from tests.recorded import Recorded, corrupt
+from tests.services import REPOSITORY
+from tests.sound import speech, wav_bytes
+
+pytestmark = pytest.mark.database
+
+HEADER_BYTES = 64
+
+
+def encoded(seconds: float, *arguments: str, rate: int = 16000) -> bytes:
+    """Speech in some format."""
+    command = [str(ffmpeg.find()), "-loglevel", "error", "-f", "wav", "-i", "pipe:0", *arguments, "pipe:1"]
+    return subprocess.run(command, input=wav_bytes(speech(seconds, rate), rate), capture_output=True, check=True).stdout
+
+
+def cut(data: bytes, pieces: int) -> list[bytes]:
+    step = -(-len(data) // pieces)
+    return [data[at : at + step] for at in range(0, len(data), step)]
+
+
+def pcm(count: int = 5) -> list[bytes]:
+    return cut(speech(0.1 * count).tobytes(), count)
+
+
+def codes(session_id: uuid.UUID) -> list[str]:
+    return [problem.code for problem in verify.session(session_id).problems.first]
+
+
+def browser_slices(kind: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((REPOSITORY / "tests" / "vectors" / kind).glob("*.bin"))]
+
+
+SOUND: dict[str, Callable[[], tuple[list[bytes], dict]]] = {
+    "pcm": lambda: (pcm(), {}),
+    "pcm of another rate": lambda: ([wav_bytes(speech(1, 44100), 44100)] * 3, {"sample_rate": 16000}),
+    "less than a sample": lambda: ([b"\0"], {}),
+    "an odd number of bytes": lambda: ([b"\0" * 81], {"encoding": "mulaw"}),
+    "mp3 stream": lambda: (cut(encoded(2, "-f", "mp3"), 7), {"format": "mp3"}),
+    "aac stream": lambda: (cut(encoded(2, "-f", "adts"), 7), {"format": "aac"}),
+    "flac stream": lambda: (cut(encoded(2, "-f", "flac"), 7), {"format": "flac"}),
+    "webm stream": lambda: (browser_slices("webm-opus"), {"format": "webm", "sample_rate": 48000}),
+    "mp4 stream": lambda: (browser_slices("mp4-opus"), {"format": "mp4", "sample_rate": 48000}),
+    "ogg parts": lambda: ([encoded(1, "-c:a", "libopus", "-f", "ogg")] * 2, {"format": "ogg"}),
+    "flac files": lambda: ([encoded(1, "-f", "flac")] * 3, {"format": "flac", "chunks": "files"}),
+    "mp3 files": lambda: ([encoded(1, "-f", "mp3")] * 3, {"format": "mp3", "chunks": "files"}),
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_sound_session_is_found_sound(recorded: Recorded, kind):
+    payloads, parameters = SOUND[kind]()
+    session_id = recorded.session(*payloads, source="one", **parameters)
+    assert recorded.recording(session_id).state == "ready"
+    told: list[float] = []
+    found = verify.session(session_id, told.append)
+    assert found.problems.first == []
+    assert (found.chunks, found.size_bytes) == (len(payloads), sum(map(len, payloads)))
+    assert found.recording == "compared"
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert not list(recorded.root.rglob("work-*"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SOUND if kind != "less than a sample"])
+def test_a_recording_that_its_chunks_do_not_make_is_found(recorded: Recorded, kind):
+    """As if it had been made wrongly from the start: its size and its SHA-256 are those in the row."""
+    payloads, parameters = SOUND[kind]()
+    right = recorded.session(*payloads, **parameters)
+    # A browser's last slice may hold no audio.
+    wrong = recorded.session(
+        *payloads[: max(1, len(payloads) - 2)] if len(payloads) > 1 else [b"\0" * 79], **parameters
+    )
+    made = recorded.recording(wrong)
+    recorded.path(right).write_bytes(recorded.path(wrong).read_bytes())
+    if recorded.recording(right).master_name != recorded.recording(right).file_name:
+        master = recorded.root / made.master_name
+        if master.exists():
+            (recorded.root / recorded.recording(right).master_name).write_bytes(master.read_bytes())
+    Recording.objects.filter(pk=right).update(
+        size_bytes=made.size_bytes, sha256=made.sha256, master_bytes=made.master_bytes
+    )
+    assert codes(right) == ["recording_differs"]
+
+
+def test_one_changed_bit_of_the_audio_differs(recorded: Recorded):
+    session_id = recorded.session(*pcm())
+    corrupt(recorded.path(session_id), 1000)
+    assert codes(session_id) == ["recording_damaged"]
+    Recording.objects.update(sha256="")
+    found = verify.session(session_id).problems.first
+    assert [(problem.code, problem.detail) for problem in found] == [
+        ("recording_differs", "Byte 920 of the recording's audio is not the one that its chunks make.")
+    ]
+    corrupt(recorded.path(session_id), 1000)
+    corrupt(recorded.path(session_id), 30)
+    assert "header" in verify.session(session_id).problems.first[0].detail
+
+
+def test_an_open_session_is_looked_at_as_far_as_it_is(recorded: Recorded):
+    producer = recorded.open("one")
+    recorded.store(producer, *pcm())
+    assert verify.session(producer.session_id).as_dict() == {
+        "session_id": str(producer.session_id),
+        "chunks": 5,
+        "bytes": 16000,
+        "recording": "empty",
+        "problem_count": 0,
+        "problems": [],
+    }
+    concatenate(producer.session_id)
+    assert verify.session(producer.session_id).recording == "live"
+    with (recorded.root / recorded.recording(producer.session_id).master_name).open("r+b") as file:
+        file.truncate(100)
+    assert codes(producer.session_id) == ["master_damaged"]
+
+
+def test_a_session_of_several_sources_and_connections(recorded: Recorded):
+    first = recorded.open("one")
+    recorded.store(first, *pcm())
+    recorded.another_process()
+    other, again, unnamed = recorded.resume(first, "two"), recorded.resume(first, "one"), recorded.resume(first)
+    for producer in (again, unnamed, other, again):
+        recorded.store(producer, *pcm())
+    assert codes(recorded.close(first)) == []
+
+
+def chunk(session_id: uuid.UUID, sequence: int) -> AudioChunk:
+    return AudioChunk.objects.select_related("journal").get(session=session_id, sequence=sequence)
+
+
+def damage_payload(recorded, key):
+    corrupt(recorded.root / chunk(key, 3).journal.name, chunk(key, 3).offset + HEADER_BYTES + 5)
+
+
+def damage_header(recorded, key):
+    corrupt(recorded.root / chunk(key, 3).journal.name, chunk(key, 3).offset + 20)
+
+
+def lose_journal(recorded, key):
+    (recorded.root / chunk(key, 3).journal.name).unlink()
+
+
+def lose_journal_row(recorded, key):
+    JournalFile.objects.all()._raw_delete(JournalFile.objects.db)
+
+
+def lose_row(recorded, key):
+    AudioChunk.objects.filter(session=key, sequence=3).delete()
+
+
+def lose_last_row(recorded, key):
+    AudioChunk.objects.filter(session=key, sequence=5).delete()
+
+
+def change_row(recorded, key):
+    AudioChunk.objects.filter(session=key, sequence=3).update(crc32=1)
+
+
+def swap_rows(recorded, key):
+    third, fourth = chunk(key, 3), chunk(key, 4)
+    AudioChunk.objects.filter(pk=third.pk).update(sequence=99)
+    AudioChunk.objects.filter(pk=fourth.pk).update(sequence=3)
+    AudioChunk.objects.filter(pk=third.pk).update(sequence=4)
+
+
+def change_count(recorded, key):
+    AudioSession.objects.filter(pk=key).update(byte_count=1)
+
+
+def change_source_count(recorded, key):
+    AudioSource.objects.filter(session=key).update(chunk_count=4)
+
+
+def lose_recording(recorded, key):
+    recorded.path(key).unlink()
+
+
+def shorten_recording(recorded, key):
+    with recorded.path(key).open("r+b") as file:
+        file.truncate(100)
+
+
+def damage_recording(recorded, key):
+    corrupt(recorded.path(key), 500)
+
+
+def lose_recording_row(recorded, key):
+    Recording.objects.filter(pk=key).delete()
+
+
+DAMAGE = {
+    damage_payload: ["chunk_damaged"],
+    damage_header: ["record_missing"],
+    lose_journal: ["journal_missing"],
+    lose_journal_row: ["journal_row_missing"] * 5,
+    lose_row: ["row_missing"],
+    lose_last_row: ["row_missing"],
+    change_row: ["record_contradicts", "chunk_damaged"],
+    swap_rows: ["out_of_order"],
+    change_count: ["byte_count_wrong"],
+    change_source_count: ["source_count_wrong"],
+    lose_recording: ["recording_missing"],
+    shorten_recording: ["recording_size_wrong"],
+    damage_recording: ["recording_damaged"],
+    lose_recording_row: ["recording_row_missing"],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_damage_is_found_and_named(recorded: Recorded, damage):
+    session_id = recorded.session(*pcm(), source="one")
+    damage(recorded, session_id)
+    found = verify.session(session_id)
+    assert [problem.code for problem in found.problems.first] == DAMAGE[damage]
+    assert {problem.session_id for problem in found.problems.first} == {str(session_id)}
+    if damage in (damage_payload, damage_header, lose_row, change_row):
+        assert {problem.sequence for problem in found.problems.first} == {3}
+
+
+def test_an_erased_chunk_of_a_session_that_is_there(recorded: Recorded):
+    session_id = recorded.session(*pcm())
+    row = chunk(session_id, 2)
+    erase(recorded.root, [Extent(row.journal.name, row.offset, row.size_bytes, row.crc32)])
+    assert codes(session_id) == ["chunk_erased", "chunk_damaged"]
+
+
+def test_only_the_first_problems_are_kept_and_all_are_counted(recorded: Recorded):
+    session_id = recorded.session(*[b"ab"] * 150)
+    AudioChunk.objects.update(source_id=0)
+    found = verify.session(session_id).problems
+    assert (found.count, len(found.first)) == (300, 100)
+
+
+def test_a_session_that_is_not_there(recorded: Recorded):
+    with pytest.raises(SessionNotFound):
+        verify.session(uuid.uuid4())
+
+
+def test_a_session_that_is_worked_on(recorded: Recorded):
+    session_id = recorded.session(*pcm())
+    with session_lock(session_id), pytest.raises(SessionBusy):
+        verify.session(session_id)
+
+
+def test_a_recording_that_is_made_anew_meanwhile_is_no_damage(recorded: Recorded, monkeypatch):
+    session_id = recorded.session(*pcm())
+
+    def compare(*_: object) -> None:
+        rebuild(session_id)
+        raise replay.Differs
+
+    monkeypatch.setattr(replay, "compare", compare)
+    with pytest.raises(SessionBusy):
+        verify.session(session_id)
+
+
+def test_a_session_that_is_deleted_meanwhile_leaves_nothing(recorded: Recorded, monkeypatch):
+    session_id = recorded.session(*pcm())
+    real = replay._Replay.run
+
+    def run(self: replay._Replay) -> None:
+        real(self)
+        AudioSession.objects.all().delete()
+
+    monkeypatch.setattr(replay._Replay, "run", run)
+    with pytest.raises(SessionNotFound):
+        verify.session(session_id)
+    assert not list(Path(recorded.root).glob(f"sessions/*/{session_id}"))
+
+
+def test_a_failed_recording_is_told_and_no_problem(recorded: Recorded):
+    producer = recorded.open(format="flac")
+    recorded.store(producer, b"fLaC and nothing else")
+    sessions.close_session(producer.session_id)
+    concatenate(producer.session_id)
+    found = verify.session(producer.session_id)
+    assert (found.recording, found.problems.count) == ("failed", 0)
