@@ -1,0 +1,259 @@
+"""The rows again from the journals alone: what was acknowledged is back in its place, and what is there stays."""
+
+import random
+import uuid
+
+import pytest
+
+from audio import reindex as module
+from audio import upkeep
+from audio.build import survey, verify
+from audio.build.concatenate import concatenate
+from audio.dispatch import CONCATENATE
+from audio.errors import DatabaseUnavailable
+from audio.journal.files import scan
+from audio.journal.records import HEADER_BYTES, RecordType
+from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording
+from audio.reindex import reindex
+from tests.broker import requests_for
+from tests.recorded import Recorded, corrupt
+from tests.sound import speech
+
+pytestmark = pytest.mark.database
+
+
+def chunks(seed: int, count: int) -> list[bytes]:
+    noise = random.Random(seed)
+    return [noise.randbytes(320) for _ in range(count)]
+
+
+def unavailable(*_: object) -> None:
+    raise DatabaseUnavailable
+
+
+def brought_back(recorded: Recorded, session_id: uuid.UUID) -> list[bytes]:
+    return recorded.payloads(session_id)
+
+
+@pytest.fixture
+def lost(recorded):
+    """Stops all processes in good order and loses the database."""
+
+    def lose() -> None:
+        recorded.stop()
+        recorded.lose_the_database()
+
+    return lose
+
+
+def test_everything_is_as_it_was(recorded, lost):
+    pcm = [speech(0.1, seed=number).tobytes() for number in range(5)]
+    one = recorded.session(*pcm, source="one", encoding="s16le", sample_rate=8000, channels=2)
+    unnamed = recorded.session(*chunks(1, 3), chunks="stream")
+    before: dict = {key: dict(AudioSession.objects.filter(pk=key).values().get()) for key in (one, unnamed)}
+    recordings = {key: recorded.path(key).read_bytes() for key in (one, unnamed)}
+    lost()
+    recorded.lose_the_recordings()
+    done = reindex()
+    assert (done.sessions, done.chunks, done.journals, done.uncertain_sessions) == (2, 8, 1, 0)
+    assert (done.in_flight_chunks, done.refused_chunks, done.problems.count) == (0, 0, 0)
+    for key, row in before.items():
+        now: dict = dict(AudioSession.objects.filter(pk=key).values().get())
+        # When exactly it ended is not in the journals.
+        changed = {name for name, value in now.items() if value != row[name]}
+        assert changed == {"recovered", "end_time", "last_chunk_at"}
+        assert (now["recovered"], now["end_time"]) == ("exact", now["last_chunk_at"])
+        assert requests_for(key)[-1] == CONCATENATE
+        concatenate(key)
+        assert recorded.path(key).read_bytes() == recordings[key]
+        assert verify.session(key).problems.first == []
+    assert dict(AudioSource.objects.values_list("name", "chunk_count")) == {"one": 5, "": 0}
+    assert [problem for name in survey.journal_names() for problem in survey.journal(name).problems.first] == []
+
+
+def test_chunks_of_several_processes_stand_in_their_sequence(recorded, lost):
+    mine, other = recorded.open("one"), recorded.open("one")
+    theirs = recorded.resume(mine, "two")
+    first = recorded.processes[0]
+    second = recorded.another_process()
+    sent = []
+    for number, payload in enumerate(chunks(1, 20)):
+        process, producer = (first, mine) if number % 3 else (second, theirs)
+        process.store(producer, payload)
+        sent.append(payload)
+    first.store(other, b"other")
+    lost()
+    done = reindex()
+    assert (done.sessions, done.chunks, done.journals, done.uncertain_sessions) == (2, 21, 2, 0)
+    assert brought_back(recorded, mine.session_id) == sent
+    assert brought_back(recorded, other.session_id) == [b"other"]
+
+
+def test_what_was_acknowledged_last_is_kept_when_its_process_was_killed(recorded, lost):
+    producer = recorded.open("one")
+    recorded.store(producer, *chunks(1, 3))
+    recorded.store(producer, b"acknowledged, and no commit record names it")
+    recorded.processes.pop().kill()
+    lost()
+    assert reindex(is_dry_run=True).as_dict() | {"problems": None} == {
+        "journals": 1, "sessions": 1, "uncertain_sessions": 1, "known_sessions": 0, "chunks": 4, "in_flight_chunks": 1,
+        "refused_chunks": 0, "problem_count": 0, "problems": None,
+    }  # fmt: skip
+    assert AudioSession.objects.count() == AudioChunk.objects.count() == JournalFile.objects.count() == 0
+    assert reindex().in_flight_chunks == 1
+    assert brought_back(recorded, producer.session_id)[-1].startswith(b"acknowledged")
+    assert AudioSession.objects.get(pk=producer.session_id).recovered == "uncertain"
+
+
+@pytest.mark.parametrize("was_taken", [True, False])
+def test_a_later_connection_tells_what_was_taken_of_an_earlier_one(recorded, lost, monkeypatch, was_taken):
+    """A chunk is in flight when its process dies. The client sends it again only if it was not taken."""
+    producer = recorded.open("one")
+    recorded.store(producer, b"one")
+    recorded.store(producer, b"two")
+    if was_taken:
+        recorded.store(producer, b"three")
+    else:
+        monkeypatch.setattr(recorded.processes[-1].index, "commit", unavailable)
+        recorded.processes[-1].store(producer, b"three")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    again = recorded.resume(producer, "one")
+    recorded.store(again, *([b"four"] if was_taken else [b"three", b"four"]))
+    lost()
+    done = reindex()
+    assert (done.chunks, done.in_flight_chunks, done.refused_chunks) == (4, int(was_taken), int(not was_taken))
+    assert brought_back(recorded, producer.session_id) == [b"one", b"two", b"three", b"four"]
+    assert AudioSession.objects.get(pk=producer.session_id).recovered == ("uncertain" if was_taken else "exact")
+
+
+def test_chunks_in_flight_fill_the_holes_that_they_left(recorded, lost):
+    """Another process goes on with the session: its commit records tell how many places are missing."""
+    mine = recorded.open()
+    recorded.store(mine, b"one")
+    theirs = recorded.resume(mine)
+    recorded.store(mine, b"two")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    recorded.store(theirs, b"three")
+    recorded.store(theirs, b"four")
+    lost()
+    assert reindex().in_flight_chunks == 1
+    assert brought_back(recorded, mine.session_id) == [b"one", b"two", b"three", b"four"]
+
+
+def test_rows_that_are_there_are_not_touched(recorded, lost):
+    kept = recorded.session(*chunks(1, 3))
+    gone = recorded.session(*chunks(2, 3))
+    recorded.stop()
+    AudioSession.objects.filter(pk=gone).delete()
+    before = list(AudioChunk.objects.values()), AudioSession.objects.filter(pk=kept).values().get()
+    done = reindex()
+    assert (done.sessions, done.known_sessions) == (1, 1)
+    assert list(AudioChunk.objects.filter(session=kept).values()) == before[0]
+    assert AudioSession.objects.filter(pk=kept).values().get() == before[1]
+    assert brought_back(recorded, gone) == chunks(2, 3)
+    again = reindex()
+    assert (again.sessions, again.known_sessions) == (0, 2)
+
+
+def test_a_run_that_died_is_begun_anew(recorded, lost, monkeypatch):
+    sent = chunks(1, 10)
+    key = recorded.session(*sent)
+    recorded.processes.pop().kill()
+    lost()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_ROWS_PER_STATEMENT", 3)
+    for step in ("_placed", "_complete_source"):
+        with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+            broken.setattr(module, step, die)
+            reindex()
+        session = AudioSession.objects.get(pk=key)
+        assert (session.recovered, session.total_chunks, session.status) == ("pending", 0, "completed")
+        # Nobody takes it for complete meanwhile.
+        concatenate(key)
+        assert recorded.recording(key).state == "empty"
+    reindex()
+    assert brought_back(recorded, key) == sent
+    session.refresh_from_db()
+    assert (session.recovered, session.total_chunks) == ("uncertain", 10)
+
+
+def test_deleted_sessions_and_refused_chunks_are_not_brought_back(recorded, lost):
+    deleted = recorded.session(*chunks(1, 3))
+    kept = recorded.open()
+    recorded.store(kept, b"taken")
+    recorded.close(kept)
+    recorded.processes[-1].store(kept, b"refused")
+    upkeep.delete_session(deleted)
+    lost()
+    done = reindex()
+    assert (done.sessions, done.chunks, done.problems.count) == (1, 1, 0)
+    assert brought_back(recorded, kept.session_id) == [b"taken"]
+
+
+def test_a_damaged_chunk_keeps_its_place_and_is_told(recorded, lost):
+    key = recorded.session(*chunks(1, 3))
+    row = AudioChunk.objects.select_related("journal").get(session=key, sequence=2)
+    corrupt(recorded.root / row.journal.name, row.offset + HEADER_BYTES)
+    lost()
+    problems = [(problem.code, problem.sequence) for problem in reindex().problems.first]
+    assert problems == [("chunk_damaged", 2)]
+    concatenate(key)
+    assert recorded.recording(key).failed_sequence == 2
+
+
+def test_a_lost_header_leaves_a_hole_and_what_was_made_is_put_aside(recorded, lost):
+    key = recorded.session(*chunks(1, 3))
+    made = recorded.path(key).read_bytes()
+    row = AudioChunk.objects.select_related("journal").get(session=key, sequence=2)
+    corrupt(recorded.root / row.journal.name, row.offset + 8)
+    lost()
+    done = reindex()
+    assert [problem.code for problem in done.problems.first] == ["record_damaged", "chunks_lost"]
+    assert list(AudioChunk.objects.filter(session=key).values_list("sequence", flat=True)) == [1, 3]
+    concatenate(key)
+    recording = recorded.recording(key)
+    assert (recording.state, recording.failed_sequence) == ("failed", 2)
+    assert AudioSession.objects.get(pk=key).recovered == "uncertain"
+    folder = recorded.root / "sessions" / key.hex[:2] / str(key)
+    assert (folder / "aside" / "master.wav").read_bytes() == made
+
+
+@pytest.mark.parametrize("has_another", [False, True])
+def test_a_session_record_that_is_lost(recorded, lost, has_another):
+    producer = recorded.open("one")
+    recorded.store(producer, b"one")
+    if has_another:
+        recorded.another_process()
+        recorded.store(producer, b"two")
+    path = recorded.root / JournalFile.objects.order_by("pk").first().name
+    described = next(record for record in scan(path) if record.header.type is RecordType.SESSION)
+    corrupt(path, described.offset + HEADER_BYTES)
+    lost()
+    done = reindex()
+    codes = [problem.code for problem in done.problems.first]
+    if has_another and done.sessions:
+        assert codes == ["record_damaged"]
+        assert brought_back(recorded, producer.session_id) == [b"one", b"two"]
+    else:
+        assert codes == ["record_damaged", "session_unknown"]
+        assert AudioSession.objects.count() == 0
+
+
+def test_a_recording_row_and_counters_are_there(recorded, lost):
+    producer = recorded.open("one")
+    recorded.store(producer, b"12", b"345")
+    lost()
+    reindex()
+    session = AudioSession.objects.get(pk=producer.session_id)
+    assert (session.total_chunks, session.byte_count, session.status, session.user_id) == (
+        2,
+        5,
+        "completed",
+        "somebody",
+    )
+    assert Recording.objects.get(pk=producer.session_id).state == "empty"
