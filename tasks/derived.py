@@ -40,9 +40,9 @@ def waveform(self: Repeatable, session_id: str) -> dict[str, Any]:
 
 
 @shared_task(name=BACKGROUND["verify"], **_OPTIONS)
-def verify(self: "Task[Any, Any]", session_id: str) -> None:
+def verify(self: Repeatable, session_id: str) -> dict[str, Any]:
     """Compares a session's rows, chunks and recording with each other."""
-    derive.run(uuid.UUID(self.request.id))
+    return _run(self)
 
 
 @shared_task(name=BACKGROUND["concatenate"], **_OPTIONS)

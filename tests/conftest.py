@@ -11,8 +11,8 @@ from celery import current_app
 from django.core.files.storage import storages
 
 from sercuescribe.celery import app
-from tests.s3 import Bucket, s3_client, s3_server
 from tests.recorded import Recorded
+from tests.s3 import Bucket, s3_client, s3_server
 from tests.server import Server
 
 RunServer = Callable[..., Server]

@@ -35,7 +35,7 @@ PRODUCTION = (
     "cp .env.example .env",
 )
 MAKE_LINE = re.compile(r"^(?:[A-Z_]+=\S+ )*make (\w+)(?: ([A-Z]+)=\S+)?$")
-MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: --?[\w-]+(?: [\w.]+)?| [0-9a-f-]{36})*)")
+MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: [\w./-]+)*)")
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,22 @@
 """`manage.py rebuild`: on rows with the real queue, and as a command beside a running server."""
 
+import json
 import subprocess
 import sys
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from audio import dispatch
-from audio.models import AudioSession, Recording
+from audio.build.concatenate import concatenate
+from audio.models import AudioChunk, AudioSession, Recording
 from tests.broker import requests_for
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
+from tests.recorded import corrupt
 from tests.server import Server
 from tests.services import REPOSITORY
 
@@ -25,10 +30,10 @@ def make_session(**fields) -> uuid.UUID:
     return session.pk
 
 
-def refusal(text: object) -> str:
+def refusal(*texts: object, returncode: int = 1) -> str:
     with pytest.raises(CommandError) as caught:
-        call_command("rebuild", str(text))
-    assert caught.value.returncode == 1
+        call_command("rebuild", *map(str, texts))
+    assert caught.value.returncode == returncode
     return str(caught.value)
 
 
@@ -61,11 +66,53 @@ def test_a_session_without_chunks():
 @with_rows
 def test_a_session_that_is_not_there():
     unknown = uuid.uuid4()
-    assert refusal(unknown) == f"There is no session {unknown}."
+    assert refusal(unknown, returncode=2) == f"There is no session {unknown}."
 
 
 def test_what_is_no_id():
-    assert refusal("../../etc").startswith("'../../etc' is no id.")
+    assert refusal("../../etc", returncode=2).startswith("'../../etc' is no id.")
+    assert refusal(returncode=2) == "Name sessions, or give --failed."
+
+
+@with_rows
+def test_none_of_several_is_touched_if_one_can_not_be():
+    sound, still_open = make_session(), make_session(status="active")
+    refusal(sound, still_open)
+    assert Recording.objects.get(pk=sound).state == "failed"
+
+
+@pytest.mark.database
+@with_rows
+def test_all_that_failed(capsys):
+    failed = [make_session(start_time=timezone.now() - timedelta(hours=hours)) for hours in (2, 1)]
+    ready = make_session()
+    Recording.objects.filter(pk=ready).update(state="ready")
+    call_command("rebuild", "--failed", "--json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [{"session_id": str(key), "state": "empty", "total_chunks": 3} for key in failed]
+    assert Recording.objects.get(pk=ready).state == "ready"
+
+
+@pytest.mark.database
+def test_it_waits_for_the_recordings(recorded, monkeypatch, capsys):
+    sound, damaged = recorded.session(b"\0" * 320), recorded.session(b"\0" * 320)
+    before = recorded.path(sound).read_bytes()
+    row = AudioChunk.objects.select_related("journal").get(session=damaged)
+    corrupt(recorded.root / row.journal.name, row.offset + 64)
+
+    def work(seconds: float) -> None:
+        """What a worker does meanwhile."""
+        if seconds:
+            concatenate(sound if Recording.objects.get(pk=sound).state == "empty" else damaged)
+
+    monkeypatch.setattr("audio.management.commands.rebuild.time.sleep", work)
+    assert refusal(sound, damaged, "--wait", "--json") == "1 recording of 2 failed."
+    told = {line["session_id"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert (told[str(sound)]["state"], told[str(damaged)]["state"]) == ("ready", "failed")
+    assert told[str(damaged)]["error"] == "chunk_damaged"
+    assert recorded.path(sound).read_bytes() == before
+    call_command("rebuild", str(sound), "--wait")
+    assert f"The recording of {sound} is ready.\n" in capsys.readouterr().out
 
 
 def run(server: Server, session_id: str) -> "subprocess.CompletedProcess[str]":

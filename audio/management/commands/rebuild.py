@@ -1,51 +1,98 @@
-"""`manage.py rebuild SESSION`: makes the recording of a closed session anew from its chunks."""
+"""`manage.py rebuild SESSION`: makes the recordings of closed sessions anew from their chunks.
 
+Exit code 0: they are asked for, or with --wait made; 1: some can't be; 2: wrong arguments.
+"""
+
+import time
+import uuid
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from audio import dispatch, ingest
-from audio.build import concatenate
-from audio.errors import ChunksReleased, InvalidSessionId
-from audio.models import AudioSession
+from audio import dispatch
+from audio.build import chunks, concatenate
+from audio.errors import ChunksReleased
+from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
+from audio.models import AudioSession, Recording, RecordingState
+
+_POLL_SECONDS = 0.5
+_FINAL = (RecordingState.READY, RecordingState.FAILED)
 
 
 class Command(BaseCommand):
-    """Forgets the recording of a session and asks the worker for another."""
+    """Forgets the recordings of sessions and asks the worker for others."""
 
-    help = "Makes the recording of a closed session anew from its chunks, which are not touched."
+    help = "Makes the recordings of closed sessions anew from their chunks, which are not touched."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Which session."""
-        parser.add_argument("session", metavar="SESSION", help="the session's id, a UUID")
+        """Which sessions, and whether to wait."""
+        parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session, a UUID")
+        parser.add_argument("--failed", action="store_true", help="every session whose recording has failed")
+        parser.add_argument("--wait", action="store_true", help="until the recordings are made")
+        parser.add_argument("--json", action="store_true", help="one object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Resets the recording and asks for it. Raises CommandError for an unknown, open or empty session, and for one
-        whose chunks were released."""
-        session = _closed_session(options["session"])
-        try:
+        """Resets the recordings and asks for them. Raises CommandError, before it does anything, for an unknown, open
+        or empty session and for one whose chunks were released; with --wait, for recordings that fail."""
+        found = find_sessions(options["sessions"])
+        if options["failed"]:
+            found = list(AudioSession.objects.filter(recording__state=RecordingState.FAILED).order_by("start_time"))
+        elif not found:
+            raise CommandError("Name sessions, or give --failed.", returncode=BAD_ARGUMENTS)
+        for session in found:
+            _require_chunks(session)
+        for session in found:
             concatenate.rebuild(session.pk)
-        except ChunksReleased as error:
-            raise CommandError(f"Session {session.pk}: {error.detail}") from None
-        dispatch.concatenate(session.pk)
-        self.stdout.write(f"The recording of {session.pk} is asked for; a worker makes it from {_counted(session)}.")
+            dispatch.concatenate(session.pk)
+            if not options["wait"]:
+                self._tell_asked(session, options["json"])
+        if options["wait"]:
+            self._wait(found, options["json"])
+
+    def _tell_asked(self, session: AudioSession, is_json: bool) -> None:
+        those = counted(session.total_chunks, "chunk")
+        sentence = f"The recording of {session.pk} is asked for; a worker makes it from {those}."
+        facts = {"session_id": session.pk, "state": RecordingState.EMPTY, "total_chunks": session.total_chunks}
+        self.stdout.write(json_line(facts) if is_json else sentence)
+
+    def _wait(self, found: Sequence[AudioSession], is_json: bool) -> None:
+        progress = Progress()
+        waiting: set[uuid.UUID] = {session.pk for session in found}
+        failed = 0
+        while waiting:
+            rows = list(Recording.objects.filter(pk__in=waiting))
+            for recording in rows:
+                if recording.state in _FINAL:
+                    progress.clear()
+                    waiting.discard(recording.pk)
+                    failed += recording.state == RecordingState.FAILED
+                    self._tell_made(recording, is_json)
+            waiting &= {recording.pk for recording in rows}
+            begun = sum(recording.progress for recording in rows if recording.pk in waiting)
+            progress("recordings", (len(found) - len(waiting) + begun) / len(found))
+            time.sleep(_POLL_SECONDS if waiting else 0)
+        progress.clear()
+        if failed:
+            raise CommandError(f"{counted(failed, 'recording')} of {len(found)} failed.")
+
+    def _tell_made(self, recording: Recording, is_json: bool) -> None:
+        facts = {
+            "session_id": recording.pk,
+            "state": recording.state,
+            "size_bytes": recording.size_bytes,
+            "error": recording.error_code or None,
+        }
+        reason = f": {recording.error_detail}" if recording.error_detail else ""
+        sentence = f"The recording of {recording.pk} is {recording.state}{reason}."
+        self.stdout.write(json_line(facts) if is_json else sentence)
 
 
-def _closed_session(text: str) -> AudioSession:
-    try:
-        session_id = ingest.parse_session_id(text)
-    except InvalidSessionId as error:
-        raise CommandError(f"{text!r} is no id. {error.detail}") from None
-    session = AudioSession.objects.filter(pk=session_id).first()
-    if session is None:
-        raise CommandError(f"There is no session {session_id}.")
+def _require_chunks(session: AudioSession) -> None:
     if session.is_open:
-        raise CommandError(f"Session {session_id} is still {session.status}. Close it first.")
+        raise CommandError(f"Session {session.pk} is still {session.status}. Close it first.")
     if not session.total_chunks:
-        raise CommandError(f"Session {session_id} has no chunks: there is nothing to make a recording from.")
-    return session
-
-
-def _counted(session: AudioSession) -> str:
-    return "1 chunk" if session.total_chunks == 1 else f"{session.total_chunks} chunks"
+        raise CommandError(f"Session {session.pk} has no chunks: there is nothing to make a recording from.")
+    if chunks.are_released(session.pk):
+        raise CommandError(f"Session {session.pk}: {ChunksReleased().detail}")

@@ -1,0 +1,137 @@
+"""A recording out of the storage, with what is known of it, as two files of a folder: `ID.FORMAT` and `ID.json`.
+
+Each is written beside its name, synced, and given the name in one step; the JSON comes last, so that where it is, the
+audio is too and has the SHA-256 that it says.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from audio.build import derive, store
+from audio.build.store import Servable
+from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
+from audio.journal.files import sync_folder
+from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
+
+OnProgress = Callable[[float], None]
+_BLOCK_BYTES = 1 << 20
+_ROWS_PER_QUERY = 1000
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    audio: Path
+    metadata: Path
+    size_bytes: int
+    sha256: str
+
+
+def export(
+    session: AudioSession,
+    described: dict[str, Any],
+    folder: Path,
+    audio_format: str = "",
+    is_forced: bool = False,
+    on_progress: OnProgress = lambda _: None,
+) -> Exported:
+    """Takes a session, what the JSON is to say of it, a folder, and a format if not the recording's; writes both files.
+
+    Files that are there are only replaced if `is_forced`, else FileExistsError is raised. Another format is made if it
+    is not there. Raises RecordingNotReady or what `store.servable` raises, TaskFailed, MasterDamaged, OSError.
+    """
+    recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
+    found = _found(session, recording, audio_format)
+    audio = folder / f"{session.pk}{Path(found.download_name).suffix}"
+    metadata = folder / f"{session.pk}.json"
+    for path in (audio, metadata):
+        if path.exists() and not is_forced:
+            raise FileExistsError(f"{path} is there already.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _written(audio, is_forced) as file:
+        sha256 = _copy(found, file, on_progress)
+        if found.path == store.root() / recording.file_name and recording.sha256 not in ("", sha256):
+            raise MasterDamaged("The SHA-256 of the recording is not the one in its row.")
+    details = {"file": audio.name, "size_bytes": found.size_bytes, "sha256": sha256}
+    with _written(metadata, is_forced) as file:
+        file.writelines(_metadata(session, {"session": described, "audio": details}))
+    sync_folder(folder)
+    return Exported(audio, metadata, found.size_bytes, sha256)
+
+
+def _found(session: AudioSession, recording: Recording, audio_format: str) -> Servable:
+    if recording.state == RecordingState.LIVE:
+        raise RecordingNotReady
+    own = store.servable(session, recording)
+    return own if audio_format in ("", recording.format) else _made(session, audio_format)
+
+
+def _made(session: AudioSession, audio_format: str) -> Servable:
+    """Makes the format in this process, unless a worker does or has."""
+    task: BackgroundTask = derive.ask(session, TaskKind.TRANSCODE, audio_format, again=True)
+    while True:
+        derive.run(task.pk)
+        try:
+            return derive.servable(session, audio_format)
+        except TaskRunning:
+            time.sleep(_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _written(path: Path, is_forced: bool) -> Iterator[IO[bytes]]:
+    """Gives a file to write, which takes its name when the block has ended well."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if is_forced:
+            Path(name).replace(path)
+        else:
+            # A link, because it fails where a file of that name has appeared meanwhile.
+            path.hardlink_to(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _copy(found: Servable, file: IO[bytes], on_progress: OnProgress) -> str:
+    """Writes what is served of a file; returns its SHA-256."""
+    digest, done = hashlib.sha256(), 0
+    with found.path.open("rb") as source:
+        while block := source.read(min(_BLOCK_BYTES, found.size_bytes - done)):
+            file.write(block)
+            digest.update(block)
+            done += len(block)
+            on_progress(done / found.size_bytes)
+    if done != found.size_bytes:
+        raise MasterDamaged
+    return digest.hexdigest()
+
+
+def _metadata(session: AudioSession, head: dict[str, Any]) -> Iterator[bytes]:
+    """Gives the JSON piece by piece: a session may have a million chunks."""
+    opened = json.dumps(head, cls=DjangoJSONEncoder, indent=2).rstrip("}").rstrip()
+    yield f'{opened},\n  "chunks": ['.encode()
+    separator, after = "\n    ", 0
+    rows = AudioChunk.objects.filter(session=session).order_by("sequence")
+    names = ("sequence", "size_bytes", "crc32", "received_at", "source__name")
+    while page := list(rows.filter(sequence__gt=after).values_list(*names)[:_ROWS_PER_QUERY]):
+        for row in page:
+            chunk = dict(zip(("sequence", "size_bytes", "crc32", "received_at", "source"), row, strict=True))
+            yield (separator + json.dumps(chunk, cls=DjangoJSONEncoder)).encode()
+            separator = ",\n    "
+        after = page[-1][0]
+    yield b"\n  ]\n}\n"

@@ -1,0 +1,59 @@
+"""`manage.py reindex`: brings back the rows of sessions from the journals alone, after the database was lost."""
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from audio import upkeep
+from audio.management.arguments import Progress, counted, json_line
+from audio.models import IngestProcess
+from audio.reindex import Reindexed, reindex
+
+
+class Command(BaseCommand):
+    """Reads every journal, inserts what the database does not have, and asks for the recordings."""
+
+    help = "Brings back the rows of sessions from the journals, after the database was lost. Rows are only added."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """How to do it and tell it."""
+        parser.add_argument("--dry-run", action="store_true", help="say what would be brought back, and write nothing")
+        parser.add_argument("--json", action="store_true", help="tell it as one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Does it and tells what it did. Raises CommandError while a server runs, or if journals are damaged."""
+        is_dry_run = options["dry_run"]
+        if not is_dry_run:
+            _require_no_server()
+        progress = Progress()
+        done = reindex(is_dry_run, lambda fraction: progress("journals", fraction))
+        progress.clear()
+        if options["json"]:
+            self.stdout.write(json_line({"dry_run": is_dry_run, **done.as_dict()}))
+        else:
+            self._tell(done, "would be brought back" if is_dry_run else "brought back")
+        if done.problems.count:
+            raise CommandError(f"{counted(done.problems.count, 'problem')} in the journals.")
+
+    def _tell(self, done: Reindexed, what: str) -> None:
+        for problem in done.problems.first:
+            place = problem.file_name or f"session {problem.session_id}"
+            self.stdout.write(f"{place}: {problem.code}: {problem.detail}")
+        brought = f"{counted(done.sessions, 'session')} and {counted(done.chunks, 'chunk')} {what}"
+        self.stdout.write(f"{brought} from {counted(done.journals, 'journal')}.")
+        if done.uncertain_sessions:
+            sessions, chunks = counted(done.uncertain_sessions, "session"), counted(done.in_flight_chunks, "chunk")
+            self.stdout.write(f"{sessions} of them uncertain, by {chunks} that no commit record names.")
+        if done.known_sessions:
+            self.stdout.write(f"{counted(done.known_sessions, 'session')} left as they are.")
+
+
+def _require_no_server() -> None:
+    """Raises CommandError if a web process has given a sign of life: what it has in flight looks lost."""
+    since = timezone.now() - timedelta(seconds=upkeep.DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
+    if IngestProcess.objects.filter(heartbeat_at__gte=since).exists():
+        raise CommandError("A server runs, or did until a moment ago. Stop it and try again, or use --dry-run.")

@@ -1,0 +1,30 @@
+"""`manage.py stats`: what the server holds, in numbers."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from audio import statistics
+from audio.management.arguments import json_line
+
+
+class Command(BaseCommand):
+    """Tells the numbers of now."""
+
+    help = "Tells how many sessions, recordings, chunks and bytes there are, from counters: it is cheap at any size."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """How to tell it."""
+        parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Tells them."""
+        numbers = statistics.collect().as_dict()
+        if options["json"]:
+            self.stdout.write(json_line(numbers))
+            return
+        for name, value in numbers.items():
+            shown = ", ".join(f"{count:,} {key}" for key, count in value.items()) if isinstance(value, dict) else value
+            shown = f"{shown:,}" if isinstance(shown, int) else shown or "-"
+            self.stdout.write(f"{name.replace('_', ' '):20} {shown}")

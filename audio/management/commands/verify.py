@@ -1,0 +1,107 @@
+"""`manage.py verify`: compares rows, journals and recordings with each other, and changes nothing.
+
+Exit code 0: all is well; 1: something is not as it should be, and was named; 2: wrong arguments.
+"""
+
+import uuid
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from django.core.management.base import BaseCommand, CommandError
+
+from audio.build import survey, verify
+from audio.build.verify import Problem, Problems
+from audio.errors import AudioError, SessionNotFound
+from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
+from audio.models import AudioSession
+
+_SESSIONS_PER_QUERY = 1000
+
+
+class Found(Protocol):
+    """What a look at something gives."""
+
+    problems: Problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it as JSON has it."""
+        ...
+
+
+class Command(BaseCommand):
+    """Looks at sessions, journals and the storage; names what is not as it should be."""
+
+    help = "Compares rows, journals and recordings with each other. Exit code 1 says that something is wrong."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """What to look at."""
+        parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session, a UUID")
+        parser.add_argument("--all", action="store_true", help="every session")
+        parser.add_argument("--journals", action="store_true", help="every journal against its rows")
+        parser.add_argument("--orphans", action="store_true", help="files that no row names, rows without their file")
+        parser.add_argument("--json", action="store_true", help="one object a line")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Looks and tells. Raises CommandError with the exit code if anything is wrong."""
+        if not (options["sessions"] or options["all"] or options["journals"] or options["orphans"]):
+            sentence = "Name sessions, or give --all, --journals or --orphans."
+            raise CommandError(sentence, returncode=BAD_ARGUMENTS)
+        self._is_json = options["json"]
+        self._progress = Progress()
+        self._looked_at = self._problems = 0
+        named = [session.pk for session in find_sessions(options["sessions"])]
+        for session_id in _all_sessions() if options["all"] else named:
+            self._look_at_session(session_id)
+        for name in survey.journal_names() if options["journals"] else []:
+            self._tell("journal", name, survey.journal(name))
+        if options["orphans"]:
+            found = survey.orphans(lambda fraction: self._progress("storage", fraction))
+            self._tell("storage", found.name, found)
+        self._conclude()
+
+    def _look_at_session(self, session_id: uuid.UUID) -> None:
+        label = str(session_id)
+        try:
+            found = verify.session(session_id, lambda fraction: self._progress(label, fraction))
+        except SessionNotFound:
+            # Deleted since it was listed.
+            return
+        except AudioError as error:
+            found = verify.Verified(session_id)
+            found.problems.add(Problem(error.code, f"It could not be compared: {error.detail}", label))
+        self._tell("session", label, found)
+
+    def _tell(self, kind: str, name: str, found: Found) -> None:
+        self._progress.clear()
+        self._looked_at += 1
+        self._problems += found.problems.count
+        if self._is_json:
+            self.stdout.write(json_line({"verified": kind, **found.as_dict()}))
+            return
+        for problem in found.problems.first:
+            self.stdout.write(f"{kind} {name}: {problem.code}: {problem.detail}{_place(problem)}")
+        if found.problems.count > len(found.problems.first):
+            self.stdout.write(f"{kind} {name}: {found.problems.count} problems in all")
+
+    def _conclude(self) -> None:
+        if self._problems:
+            raise CommandError(f"{counted(self._problems, 'problem')} found.")
+        if not self._is_json:
+            self.stdout.write(f"Nothing is wrong: {counted(self._looked_at, 'item')} verified.")
+
+
+def _place(problem: Problem) -> str:
+    """Where in which file, as far as it is known."""
+    if problem.file_name is None:
+        return ""
+    return f" ({problem.file_name}{'' if problem.offset is None else f':{problem.offset}'})"
+
+
+def _all_sessions() -> Iterator[uuid.UUID]:
+    """Gives the ids of all sessions, page by page."""
+    after = uuid.UUID(int=0)
+    keys = AudioSession.objects.order_by("pk").values_list("pk", flat=True)
+    while page := list(keys.filter(pk__gt=after)[:_SESSIONS_PER_QUERY]):
+        yield from page
+        after = page[-1]
