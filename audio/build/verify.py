@@ -6,7 +6,7 @@ that is recorded meanwhile is looked at as far as it was when the look began.
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,11 +145,11 @@ class _Session:
     def _look_at_chunks(self) -> None:
         expected = 1
         for rows in self._pages():
-            names = dict(JournalFile.objects.filter(pk__in={row.journal_id for row in rows}).values_list("pk", "name"))
+            names = _journal_names(rows)
             with JournalReader(store.root()) as reader:
                 for row in rows:
                     self._expect(expected, row.sequence)
-                    self._look_at_chunk(reader, row, names.get(row.journal_id))
+                    self._look_at_chunk(reader, row, names)
                     expected = row.sequence + 1
             self._on_progress(0.5 * expected / max(1, self._total_chunks))
         self._expect(expected, self._total_chunks + 1)
@@ -170,31 +170,50 @@ class _Session:
             which = f"chunk {expected} is" if sequence == expected + 1 else f"chunks {expected} to {sequence - 1} are"
             self._add("row_missing", f"The rows of {which} missing.", sequence=expected)
 
-    def _look_at_chunk(self, reader: JournalReader, row: _Row, journal_name: str | None) -> None:
+    def _look_at_chunk(self, reader: JournalReader, row: _Row, names: dict[int, str]) -> None:
         self._found.chunks += 1
         self._found.size_bytes += row.size_bytes
-        if journal_name is None:
-            self._add("journal_row_missing", f"Chunk {row.sequence} is in no known journal.", sequence=row.sequence)
+        if names.get(row.journal_id) in self._missing_journals:
             return
-        if journal_name in self._missing_journals:
-            return
-        where = {"sequence": row.sequence, "file_name": journal_name, "offset": row.offset}
-        if not (store.root() / journal_name).exists():
-            self._missing_journals.add(journal_name)
-            self._add("journal_missing", f"The journal of chunk {row.sequence} and others is missing.", **where)
-            return
-        if (header := reader.header(journal_name, row.offset)) is None:
-            self._add("record_missing", f"There is no record where chunk {row.sequence} should be.", **where)
-            return
-        self._look_at_header(row, header, where)
-        try:
-            reader.read(Extent(journal_name, row.offset, row.size_bytes, row.crc32))
-        except ChunkDamaged as error:
-            self._add("chunk_damaged", error.detail, **where)
+        header, wrong = self._record_of(reader, row, names)
+        while wrong and (now := self._row_now(row)) != row:
+            # Its bytes are elsewhere since the row was read.
+            self._missing_journals.discard(names.get(row.journal_id, ""))
+            row, names = now, _journal_names([now])
+            header, wrong = self._record_of(reader, row, names)
+        for code, detail in wrong:
+            where = {"sequence": row.sequence, "file_name": names.get(row.journal_id), "offset": row.offset}
+            self._add(code, detail, **where)
+        if header is not None and not header.erased:
+            self._look_at_order(row, header)
 
-    def _look_at_header(self, row: _Row, header: Header, where: dict[str, Any]) -> None:
+    def _row_now(self, row: _Row) -> _Row:
+        rows = AudioChunk.objects.filter(session_id=self._found.session_id, sequence=row.sequence)
+        now = rows.values_list(*_Row._fields).first()
+        return _Row(*now) if now else row
+
+    def _record_of(
+        self, reader: JournalReader, row: _Row, names: dict[int, str]
+    ) -> tuple[Header | None, list[tuple[str, str]]]:
+        """Returns the header of a chunk's record, if it is there, and the codes and sentences of what is wrong."""
+        name = names.get(row.journal_id)
+        if name is None:
+            return None, [("journal_row_missing", f"Chunk {row.sequence} is in no known journal.")]
+        if not (store.root() / name).exists():
+            self._missing_journals.add(name)
+            return None, [("journal_missing", f"The journal of chunk {row.sequence} and others is missing.")]
+        if (header := reader.header(name, row.offset)) is None:
+            return None, [("record_missing", f"There is no record where chunk {row.sequence} should be.")]
+        wrong = list(self._contradictions(row, header))
+        try:
+            reader.read(Extent(name, row.offset, row.size_bytes, row.crc32))
+        except ChunkDamaged as error:
+            wrong.append(("chunk_damaged", error.detail))
+        return header, wrong
+
+    def _contradictions(self, row: _Row, header: Header) -> Iterator[tuple[str, str]]:
         if header.erased:
-            self._add("chunk_erased", f"Chunk {row.sequence} was erased from its journal.", **where)
+            yield "chunk_erased", f"Chunk {row.sequence} was erased from its journal."
             return
         pairs: dict[str, tuple[Any, Any]] = {
             "type": (header.type, RecordType.CHUNK),
@@ -207,20 +226,20 @@ class _Session:
         }
         wrong = [name for name, (there, expected) in pairs.items() if there != expected]
         if wrong:
-            sentence = f"The record of chunk {row.sequence} contradicts its row: {', '.join(wrong)}."
-            self._add("record_contradicts", sentence, **where)
-        self._look_at_order(row, header, where)
+            yield "record_contradicts", f"The record of chunk {row.sequence} contradicts its row: {', '.join(wrong)}."
 
-    def _look_at_order(self, row: _Row, header: Header, where: dict[str, Any]) -> None:
+    def _look_at_order(self, row: _Row, header: Header) -> None:
         """The chunks of a named source come in the order in which it numbered them, older connections first."""
         source = self._sources.get(row.source_id)
         if source is None:
-            self._add("source_missing", f"The row of the source of chunk {row.sequence} is missing.", **where)
+            sentence = f"The row of the source of chunk {row.sequence} is missing."
+            self._add("source_missing", sentence, sequence=row.sequence)
             return
         source.seen += 1
         place = (header.epoch, header.number)
         if source.name and place <= source.last:
-            self._add("out_of_order", f"Chunk {row.sequence} stands behind a later one of its source.", **where)
+            sentence = f"Chunk {row.sequence} stands behind a later one of its source."
+            self._add("out_of_order", sentence, sequence=row.sequence)
         source.last = place
 
     def _look_at_counters(self) -> None:
@@ -277,6 +296,11 @@ class _Session:
 
     def _tell_replay(self, sequence: int) -> None:
         self._on_progress(0.5 + 0.5 * sequence / max(1, self._total_chunks))
+
+
+def _journal_names(rows: Sequence[_Row]) -> dict[int, str]:
+    """The names of the journals that the rows lead to, by their keys."""
+    return dict(JournalFile.objects.filter(pk__in={row.journal_id for row in rows}).values_list("pk", "name"))
 
 
 def _digest(path: Path) -> str:

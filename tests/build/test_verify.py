@@ -2,7 +2,7 @@
 
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -246,6 +246,24 @@ def test_only_the_first_problems_are_kept_and_all_are_counted(recorded: Recorded
     AudioChunk.objects.update(source_id=0)
     found = verify.session(session_id).problems
     assert (found.count, len(found.first)) == (300, 100)
+
+
+def test_chunks_that_are_moved_to_another_journal_meanwhile(recorded: Recorded, monkeypatch):
+    session_id = recorded.session(*pcm(), source="one")
+    recorded.stop()
+    real = verify._Session._pages
+
+    def pages(self: verify._Session) -> Iterator:
+        for rows in real(self):
+            journal = JournalFile.objects.get()
+            path = recorded.root / journal.name
+            moved = path.rename(path.with_name("moved.journal"))
+            copy = JournalFile.objects.create(name=str(moved.relative_to(recorded.root)), process_id=uuid.uuid4())
+            AudioChunk.objects.update(journal=copy)
+            yield rows
+
+    monkeypatch.setattr(verify._Session, "_pages", pages)
+    assert codes(session_id) == []
 
 
 def test_a_session_that_is_not_there(recorded: Recorded):
