@@ -17,13 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from audio import dispatch
-from audio.build import concatenate, store, verify, waveform
+from audio.build import concatenate, local, store, verify, waveform
 from audio.build.lock import LOCK_NAME, file_lock, session_lock
 from audio.build.store import Servable
 from audio.build.waveform import OpenSpan, Readable, Waveform
@@ -32,7 +31,6 @@ from audio.errors import (
     RecordingNotReady,
     SessionBusy,
     SessionNotFound,
-    StorageFull,
     TaskEnded,
     TaskFailed,
     TaskNotFound,
@@ -364,39 +362,12 @@ def source(recording: Recording, work: Path, tell: Callable[[float], None]) -> t
     A recording that is not here is copied into the folder first; `tell` is then called as the work goes on. Raises
     StorageUnavailable, ObjectDamaged, or StorageFull if the copy would take more than half of the space that is left.
     """
-    if recording.master_encoding and (master := _held(store.root() / recording.master_name, work)):
+    if recording.master_encoding and (master := local.held(store.root() / recording.master_name, work)):
         return "wav", master, recording.master_encoding
-    path = _held(store.root() / recording.file_name, work) or _fetched(recording, work, tell)
+    path = local.file_in(work, recording, on_block=lambda: tell(0.0))
     if recording.format == "wav":
         return "wav", path, recording.master_encoding
     return recording.format, path, _flac_encoding(path) if recording.format == "flac" else "s16le"
-
-
-def _held(path: Path, work: Path) -> Path | None:
-    """Returns the file, under a name in the task's folder where an upload could remove it meanwhile; None if it is not
-    there."""
-    if not settings.RECORDINGS_STORAGE:
-        return path if path.exists() else None
-    held = work / path.name
-    held.unlink(missing_ok=True)
-    try:
-        held.hardlink_to(path)
-    except FileNotFoundError:
-        return None
-    return held
-
-
-def _fetched(recording: Recording, work: Path, tell: Callable[[float], None]) -> Path:
-    recording.refresh_from_db()
-    path, size_bytes = store.root() / recording.file_name, recording.size_bytes or 0
-    if recording.remote_at is None:
-        return path
-    # The rest is for those who record meanwhile.
-    if shutil.disk_usage(work).free < 2 * size_bytes:
-        raise StorageFull
-    copy = work / path.name
-    store.remote().fetch(recording.file_name, copy, size_bytes, recording.sha256, on_block=lambda: tell(0.0))
-    return copy
 
 
 def _flac_encoding(path: Path) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
@@ -22,6 +22,9 @@ from audio.build.store import Servable
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
 from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
+
+if TYPE_CHECKING:  # S3's library takes its time, and is not needed without it
+    from audio.build.s3 import SpanReader
 
 OnProgress = Callable[[float], None]
 _BLOCK_BYTES = 1 << 20
@@ -107,10 +110,16 @@ def _written(path: Path, is_forced: bool) -> Iterator[IO[bytes]]:
         Path(name).unlink(missing_ok=True)
 
 
+def _opened(found: Servable) -> "IO[bytes] | SpanReader":
+    if found.remote_name:
+        return store.remote().open_span(found.remote_name, 0, found.size_bytes)
+    return found.path.open("rb")
+
+
 def _copy(found: Servable, file: IO[bytes], on_progress: OnProgress) -> str:
     """Writes what is served of a file; returns its SHA-256."""
     digest, done = hashlib.sha256(), 0
-    with found.path.open("rb") as source:
+    with _opened(found) as source:
         while block := source.read(min(_BLOCK_BYTES, found.size_bytes - done)):
             file.write(block)
             digest.update(block)

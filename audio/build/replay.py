@@ -32,8 +32,8 @@ class Differs(Exception):
     """The recording is not what its chunks make; the message says where."""
 
 
-def compare(session: AudioSession, recording: Recording, on_chunk: OnChunk) -> None:
-    """Takes a closed session and its ready recording; raises Differs if its chunks make another.
+def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: OnChunk) -> None:
+    """Takes a closed session, its ready recording and the file of that; raises Differs if its chunks make another.
 
     `on_chunk` is called with the sequence of the last chunk that was compared, window by window. Raises SessionBusy
     while another run holds the session, and any error that may pass by itself.
@@ -44,7 +44,7 @@ def compare(session: AudioSession, recording: Recording, on_chunk: OnChunk) -> N
                 raise SessionBusy
             store.clear_leftovers(session.pk)
             with ffmpeg.working_folder(store.folder(session.pk)) as work:
-                _Replay(session, recording, work, on_chunk).run()
+                _Replay(session, recording, path, work, on_chunk).run()
     except MediaError as error:
         if error.retryable:
             raise
@@ -60,12 +60,12 @@ def compare(session: AudioSession, recording: Recording, on_chunk: OnChunk) -> N
 class _Replay:
     """One concatenation from the first chunk on, by the route that the recording went in the end."""
 
-    def __init__(self, session: AudioSession, recording: Recording, work: Path, on_chunk: OnChunk) -> None:
+    def __init__(self, session: AudioSession, recording: Recording, path: Path, work: Path, on_chunk: OnChunk) -> None:
         self._session = session
         self._recording = recording
         self._work = work
         self._on_chunk = on_chunk
-        self._path = store.root() / recording.file_name
+        self._path = path
         self._route = self._chosen()
 
     def _chosen(self) -> Route:

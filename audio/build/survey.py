@@ -86,7 +86,7 @@ class _Journal:
 
     def look(self) -> None:
         if not self._path.exists():
-            if self._next is not None:
+            if self._next is not None and not self._was_removed():
                 self._add("journal_missing", "The journal is missing, and rows lead to it.")
             return
         if self._row is None and not JournalFile.objects.filter(name=self._found.name).exists():
@@ -98,6 +98,10 @@ class _Journal:
             if start is not None and start > end:
                 self._add("record_damaged", "No record begins where the one before it ends.", offset=end)
         self._pass_rows_behind()
+
+    def _was_removed(self) -> bool:
+        """Whether it was given up, because recordings have taken the place of its chunks."""
+        return JournalFile.objects.filter(name=self._found.name, removed_at__isnull=False).exists()
 
     def _add(self, code: str, detail: str, **where: Any) -> None:
         self._found.problems.add(Problem(code, detail, file_name=self._found.name, **where))
@@ -270,7 +274,7 @@ def _add_orphan(found: Surveyed, path: Path, detail: str) -> None:
 
 def _expected_files() -> Iterator[tuple[str, QuerySet[Any]]]:
     """Gives each file that a row needs, and the query that tells whether it still does."""
-    recordings = Recording.objects.filter(state__in=_FINISHED).exclude(file_name="")
+    recordings = Recording.objects.filter(state__in=_FINISHED, is_local=True).exclude(file_name="")
     for key, name in _paged(recordings):
         yield name, recordings.filter(pk=key, file_name=name)
     tasks = BackgroundTask.objects.filter(state=TaskState.COMPLETED, is_current=True).exclude(file_name="")

@@ -1,6 +1,7 @@
 """Whether a session is what it should be: its rows, its chunks in the journals, and the recording made of them.
 
-A look at one session reads its chunks and its recording once, in bounded memory, and changes nothing. A session
+A look at one session reads its chunks and its recording once, in bounded memory, and changes nothing. Of one whose
+chunks were released, all that can be looked at is whether the recording is as it was made. A session
 that is recorded meanwhile is looked at as far as it was when the look began.
 """
 
@@ -12,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audio.build import replay, store
-from audio.errors import ChunkDamaged, SessionBusy, SessionNotFound
+from audio.build import local, replay, store
+from audio.errors import ChunkDamaged, ObjectDamaged, SessionBusy, SessionNotFound
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
@@ -21,6 +22,7 @@ from audio.models import AudioChunk, AudioSession, JournalFile, Recording, Recor
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000
 _PROBLEMS_KEPT = 100
+_RELEASED = ""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -116,6 +118,8 @@ class _Session:
         self._found = found
         self._on_progress = on_progress
         self._missing_journals: set[str] = set()
+        # Whether chunks were given up, because the recording has taken their place (`audio.upkeep.journals`).
+        self._is_released = False
         # One statement, so that the counters of both tables are of one moment.
         rows = AudioSession.objects.filter(pk=found.session_id).values_list(
             "total_chunks", "byte_count", "recovered", "sources__pk", "sources__name", "sources__chunk_count"
@@ -173,6 +177,9 @@ class _Session:
     def _look_at_chunk(self, reader: JournalReader, row: _Row, names: dict[int, str]) -> None:
         self._found.chunks += 1
         self._found.size_bytes += row.size_bytes
+        if names.get(row.journal_id) == _RELEASED:
+            self._is_released = True
+            return
         if names.get(row.journal_id) in self._missing_journals:
             return
         header, wrong = self._record_of(reader, row, names)
@@ -181,6 +188,9 @@ class _Session:
             self._missing_journals.discard(names.get(row.journal_id, ""))
             row, names = now, _journal_names([now])
             header, wrong = self._record_of(reader, row, names)
+        if wrong and _journal_names([row]).get(row.journal_id) == _RELEASED:
+            self._is_released = True
+            return
         for code, detail in wrong:
             where = {"sequence": row.sequence, "file_name": names.get(row.journal_id), "offset": row.offset}
             self._add(code, detail, **where)
@@ -243,7 +253,7 @@ class _Session:
         source.last = place
 
     def _look_at_counters(self) -> None:
-        if self._found.problems.count:
+        if self._found.problems.count or self._is_released:
             # What is missing is told already; what it adds up to says nothing more.
             return
         if self._found.size_bytes != self._byte_count:
@@ -277,19 +287,26 @@ class _Session:
 
     def _look_at_file(self, session: AudioSession, recording: Recording) -> None:
         name = recording.file_name
-        path = store.root() / name
-        if not path.exists():
+        try:
+            with local.recording_file(recording) as path:
+                self._compare_file(session, recording, path)
+        except FileNotFoundError:
             self._blame(recording, "recording_missing", "The file of the recording is missing.", name)
-        elif path.stat().st_size != recording.size_bytes:
+        except ObjectDamaged as error:
+            self._blame(recording, "recording_damaged", error.detail, name)
+
+    def _compare_file(self, session: AudioSession, recording: Recording, path: Path) -> None:
+        name = recording.file_name
+        if path.stat().st_size != recording.size_bytes:
             sentence = f"The recording has {path.stat().st_size} bytes, its row says {recording.size_bytes}."
             self._blame(recording, "recording_size_wrong", sentence, name)
         elif recording.sha256 and _digest(path) != recording.sha256:
             sentence = "The SHA-256 of the recording is not the one in its row."
             self._blame(recording, "recording_damaged", sentence, name)
-        if self._found.problems.count:
+        if self._found.problems.count or self._is_released:
             return
         try:
-            replay.compare(session, recording, self._tell_replay)
+            replay.compare(session, recording, path, self._tell_replay)
         except replay.Differs as error:
             self._blame(recording, "recording_differs", str(error), name)
         self._found.recording = "compared"
@@ -299,8 +316,9 @@ class _Session:
 
 
 def _journal_names(rows: Sequence[_Row]) -> dict[int, str]:
-    """The names of the journals that the rows lead to, by their keys."""
-    return dict(JournalFile.objects.filter(pk__in={row.journal_id for row in rows}).values_list("pk", "name"))
+    """The names of the journals that the rows lead to, by their keys; _RELEASED for one that was removed."""
+    found = JournalFile.objects.filter(pk__in={row.journal_id for row in rows})
+    return {key: _RELEASED if at else name for key, name, at in found.values_list("pk", "name", "removed_at")}
 
 
 def _digest(path: Path) -> str:
