@@ -20,6 +20,7 @@ CONCATENATE_LIVE = "sercuescribe.concatenate_live"
 CHORE = "sercuescribe.chore"
 UPLOAD = "sercuescribe.upload"
 SWEEP = "sercuescribe.sweep"
+DELETE_SESSION = "sercuescribe.delete_session"
 # Those whose state is in a row of their own, by their kind. What takes long goes to another queue (the setting
 # CELERY_TASK_ROUTES), so that it never delays the closing of sessions.
 BACKGROUND = {
@@ -65,6 +66,11 @@ def background(task_id: uuid.UUID, kind: str, session_id: uuid.UUID, audio_forma
     """Asks for the background task with that id, a row that says what there is to do, once that row is committed."""
     arguments = [str(session_id), audio_format] if audio_format else [str(session_id)]
     transaction.on_commit(lambda: _send(BACKGROUND[kind], arguments, task_id=str(task_id)))
+
+
+def delete_session(session_id: uuid.UUID) -> None:
+    """Asks for the removal of a session that is marked for it, once the mark is committed."""
+    transaction.on_commit(lambda: _send(DELETE_SESSION, [str(session_id)]))
 
 
 def _send(name: str, arguments: list[Any], **options: Any) -> None:

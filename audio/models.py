@@ -94,9 +94,9 @@ class AudioSession(models.Model):
     """One recording in the making, and for ever after."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    user_id = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True, db_index=True)
+    user_id = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True)
     status = models.CharField(max_length=9, choices=SessionStatus.choices, default=SessionStatus.ACTIVE)
-    start_time = models.DateTimeField(default=timezone.now, db_index=True)
+    start_time = models.DateTimeField(default=timezone.now)
     end_time = models.DateTimeField(null=True, blank=True)
     sample_rate = models.PositiveIntegerField(choices=_choices(SAMPLE_RATES_HZ), help_text="Hz")
     channels = models.PositiveSmallIntegerField(choices=_choices(CHANNELS))
@@ -112,17 +112,31 @@ class AudioSession(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     recovered = models.CharField(max_length=9, choices=Recovery.choices, default=Recovery.NONE, blank=True)
+    # When its removal in the background was last asked for; null unless somebody did.
+    delete_requested_at = models.DateTimeField(null=True, blank=True)
 
     objects = SessionQuerySet.as_manager()
 
     class Meta:
-        ordering = ["-start_time"]
+        ordering = ["-start_time", "-id"]
+        # One for each way in which a list is filtered, in the order of the lists: a page reads no more rows than it
+        # shows. None of these columns changes with a chunk.
         indexes = [
+            models.Index(fields=["-start_time", "-id"], name="session_newest"),
+            models.Index(fields=["status", "-start_time", "-id"], name="session_by_status"),
+            models.Index(fields=["format", "-start_time", "-id"], name="session_by_format"),
+            models.Index(fields=["user_id", "-start_time", "-id"], name="session_by_user"),
+            models.Index(fields=["recovered", "-start_time", "-id"], name="session_by_recovered"),
             *(
                 models.Index(fields=[field], name=name, condition=models.Q(status__in=["active", "paused"]))
                 for field, name in (("dropped_at", "session_open_dropped"), ("start_time", "session_open_started"))
             ),
             models.Index(fields=["end_time"], name="session_ended", condition=models.Q(end_time__isnull=False)),
+            models.Index(
+                fields=["delete_requested_at"],
+                name="session_delete_requested",
+                condition=models.Q(delete_requested_at__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -308,12 +322,14 @@ class Recording(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     failed_sequence = models.BigIntegerField(null=True, blank=True)
-    updated_at = models.DateTimeField(auto_now=True, db_index=True)
+    updated_at = models.DateTimeField(auto_now=True)
 
     objects = RecordingQuerySet.as_manager()
 
     class Meta:
         indexes = [
+            models.Index(fields=["-updated_at", "-session"], name="recording_newest"),
+            models.Index(fields=["state", "-updated_at", "-session"], name="recording_by_state"),
             models.Index(
                 fields=["updated_at"],
                 name="recording_unfinished",
@@ -395,7 +411,7 @@ class BackgroundTask(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    session = models.ForeignKey(AudioSession, models.CASCADE, related_name="tasks")
+    session = models.ForeignKey(AudioSession, models.CASCADE, related_name="tasks", db_index=False)
     kind = models.CharField(max_length=11, choices=TaskKind.choices)
     # Of a transcode; empty otherwise.
     format = models.CharField(max_length=4, blank=True)
@@ -425,6 +441,9 @@ class BackgroundTask(models.Model):
         ]
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="task_newest"),
+            models.Index(fields=["session", "-created_at", "-id"], name="task_by_session"),
+            models.Index(fields=["state", "-created_at", "-id"], name="task_by_state"),
+            models.Index(fields=["kind", "-created_at", "-id"], name="task_by_kind"),
             models.Index(fields=["updated_at"], name="task_open", condition=models.Q(state__in=["pending", "running"])),
         ]
 

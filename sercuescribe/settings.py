@@ -278,11 +278,14 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     },
 }
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep", "tasks.sweeps")
+CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep", "tasks.sweeps", "tasks.removal")
 # A worker that is not told otherwise takes all; `serve` runs one for each of the first two, and sweeps by itself.
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived", "sweeps")]
 CELERY_TASK_ROUTES = {
-    **{f"sercuescribe.{name}": {"queue": "derived"} for name in ("transcode", "waveform", "upload", "chore", "verify")},
+    **{
+        f"sercuescribe.{name}": {"queue": "derived"}
+        for name in ("transcode", "waveform", "verify", "upload", "chore", "delete_session")
+    },
     "sercuescribe.sweep": {"queue": "sweeps"},
 }
 # Of `celery beat`, which runs in production. A sweep that waits for longer has others behind it; the clocks of two

@@ -12,7 +12,7 @@ QUEUE = "celery"
 
 
 def requests_for(session_id: uuid.UUID, queue: str = QUEUE) -> list[str]:
-    """Returns the names of the tasks that were asked for with this session, the oldest first.
+    """Returns the names of the tasks that were asked for with this session in that queue, the oldest first.
 
     No worker runs beside Django's own tests, so that nothing takes them away.
     """
@@ -37,5 +37,5 @@ def _arguments(message: dict[str, Any]) -> list[Any]:
 
 
 def _names(arguments: list[Any], session_id: str) -> bool:
-    (first,) = arguments
+    first, *_ = arguments
     return session_id == first or session_id in first

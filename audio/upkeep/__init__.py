@@ -5,9 +5,9 @@ step is a conditional update or can be repeated. What it does every time costs a
 (`audio.upkeep.chores`) it asks a worker for, now and then.
 """
 
-from audio.upkeep import chores, processes, sessions, work
+from audio.upkeep import chores, processes, removal, sessions, work
 from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS, expect_dead_runs, forget_dead_processes
-from audio.upkeep.removal import delete_session
+from audio.upkeep.removal import delete_session, request_deletion
 from audio.upkeep.rounds import Round, Swept
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "delete_session",
     "expect_dead_runs",
     "forget_dead_processes",
+    "request_deletion",
     "run_chore",
     "sweep",
     "sweep_all",
@@ -25,7 +26,7 @@ __all__ = [
 
 def sweep() -> Swept:
     """Forgets dead processes, closes what is overdue, asks for recordings that were not made, for tasks that wait for
-    too long, for uploads and for the chores that are due; returns the counts."""
+    too long, for uploads, for deletions and for the chores that are due; returns the counts."""
     round_ = Round()
     _sweep(round_)
     chores.ask_for_due(round_.now)
@@ -52,3 +53,4 @@ def _sweep(round_: Round) -> None:
     work.request_recordings(round_)
     work.request_tasks(round_)
     work.request_uploads(round_)
+    removal.request_deletions(round_)

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
-from audio import ingest
+from audio import dispatch, ingest
 from audio.build import store
 from audio.errors import SessionNotFound, StorageUnavailable
 from audio.journal.files import Extent, erase
@@ -18,8 +19,32 @@ from audio.upkeep.rounds import Did, Round
 
 logger = logging.getLogger(__name__)
 
+REPEAT_DELETION_AFTER = timedelta(minutes=2)
+REQUESTS_PER_SWEEP = 500
 ROWS_PER_STATEMENT = 1000
 SESSIONS_PER_ROUND = 10_000
+
+
+def request_deletion(session_id: uuid.UUID) -> bool:
+    """Closes a session and marks it to be removed in the background; returns whether it was there and not marked."""
+    with transaction.atomic():
+        unmarked = AudioSession.objects.filter(pk=session_id, delete_requested_at=None)
+        if not unmarked.update(delete_requested_at=ingest.database_time()):
+            return False
+        ingest.close_if(session_id, Q())
+        dispatch.delete_session(session_id)
+    return True
+
+
+def request_deletions(round_: Round) -> None:
+    """Asks again for removals that were asked for a while ago; one that is at work can be done twice."""
+    before = round_.now - REPEAT_DELETION_AFTER
+    waiting = AudioSession.objects.filter(delete_requested_at__lt=before)
+    for key in list(waiting.order_by("delete_requested_at").values_list("pk", flat=True)[:REQUESTS_PER_SWEEP]):
+        if not round_.acts or waiting.filter(pk=key).update(delete_requested_at=round_.now):
+            if round_.acts:
+                dispatch.delete_session(key)
+            round_.note(Did.REQUESTED_DELETIONS, key)
 
 
 def delete_session(session_id: uuid.UUID) -> None:

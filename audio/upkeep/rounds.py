@@ -17,6 +17,7 @@ class Did(StrEnum):
     REQUESTED_RECORDINGS = "requested_recordings"
     REQUESTED_TASKS = "requested_tasks"
     REQUESTED_UPLOADS = "requested_uploads"
+    REQUESTED_DELETIONS = "requested_deletions"
     DROPPED_SESSIONS = "dropped_sessions"
     DELETED_SESSIONS = "deleted_sessions"
     REMOVED_JOURNALS = "removed_journals"
@@ -34,6 +35,7 @@ class Swept:
     requested_recordings: int = 0
     requested_tasks: int = 0
     requested_uploads: int = 0
+    requested_deletions: int = 0
     dropped_sessions: int = 0
     deleted_sessions: int = 0
     removed_journals: int = 0

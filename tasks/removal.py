@@ -1,0 +1,18 @@
+"""The removal of sessions that an operator has marked for it."""
+
+import contextlib
+import uuid
+
+from celery import shared_task
+
+from audio import upkeep
+from audio.dispatch import DELETE_SESSION
+from audio.errors import SessionNotFound
+from tasks.repeatable import Repeatable
+
+
+@shared_task(name=DELETE_SESSION, base=Repeatable, ignore_result=True)
+def delete_session(session_id: str) -> None:
+    """Removes a session and every byte of it; one that is gone already is what was wanted."""
+    with contextlib.suppress(SessionNotFound):
+        upkeep.delete_session(uuid.UUID(session_id))
