@@ -208,7 +208,8 @@ def _shown(request: Request, task_id: str) -> dict[str, Any]:
 class TaskList(CheckedView, generics.ListAPIView[BackgroundTask]):
     """The tasks that were asked for. What is there, or is being made, is not made again: its task is the answer."""
 
-    queryset = BackgroundTask.objects.select_related("session__recording")
+    # Not joined: by its index, a session's tasks come in their order.
+    queryset = BackgroundTask.objects.prefetch_related("session__recording")
     pagination_class = TaskPages
     filter_backends = []
     query_parameters = ("cursor", "page_size", "session_id")

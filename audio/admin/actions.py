@@ -1,0 +1,163 @@
+"""What an operator may do to sessions. Each action writes down in the database what is wanted, and asks for it.
+
+The work itself is done in the background; what the queue loses, the sweep finds. Whoever may change sessions may
+close, rebuild and transcode them, whoever may delete them may do that. Each deed is in the admin's log.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from audio import dispatch, ingest, upkeep
+from audio.admin.lists import StoredStateAdmin
+from audio.build import concatenate, derive
+from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
+from audio.media.plan import TARGETS
+from audio.models import AudioSession, TaskKind
+
+logger = logging.getLogger(__name__)
+
+ACTION_LIMIT = 500
+_SHOWN_FOR_DELETION = 20
+
+
+class FormatActionForm(ActionForm):
+    """The choice of an action, and of the format that one of them needs."""
+
+    format = forms.ChoiceField(
+        label="as", choices=[("", "(format)"), *((name, name) for name in TARGETS)], required=False
+    )
+
+
+def close(session: AudioSession) -> None:
+    """Closes a session, whatever its connections do. Raises SessionClosed."""
+    if not ingest.close_if(session.pk, Q()):
+        raise SessionClosed
+
+
+def rebuild(session: AudioSession) -> None:
+    """Forgets a session's recording and asks for it anew. Raises RecordingNotReady or RecordingEmpty."""
+    if session.is_open:
+        raise RecordingNotReady
+    if not session.total_chunks:
+        raise RecordingEmpty
+    concatenate.rebuild(session.pk)
+    dispatch.concatenate(session.pk)
+
+
+def transcode(audio_format: str, session: AudioSession) -> None:
+    """Asks for a session's recording in another format. Raises InvalidParameter, and what `derive.ask` raises."""
+    if audio_format not in TARGETS:
+        raise InvalidParameter("Choose the format in which the recording is wanted.", valid_values=list(TARGETS))
+    derive.ask(session, TaskKind.TRANSCODE, audio_format, again=True)
+
+
+def delete(session: AudioSession) -> None:
+    """Asks for the removal of a session and every byte of it. Raises SessionBusy where that was asked for before."""
+    if not upkeep.request_deletion(session.pk):
+        raise SessionBusy("The session is being deleted already.")
+
+
+class SessionActions(StoredStateAdmin):
+    """The actions of the list and the page of sessions."""
+
+    action_form = FormatActionForm
+    actions = ["close_selected", "rebuild_selected", "transcode_selected", "delete_selected"]
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may act on sessions: Django's permission to change them, which no form here does."""
+        return bool(request.user.has_perm("audio.change_audiosession"))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("audio.delete_audiosession"))
+
+    @admin.action(description="Close", permissions=["operate"])
+    def close_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
+        """Closes the sessions; their recordings are finished in the background."""
+        self._act(request, queryset, close, "Closed.")
+
+    @admin.action(description="Rebuild the recording", permissions=["operate"])
+    def rebuild_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
+        """Makes the recordings anew from the chunks."""
+        self._act(request, queryset, rebuild, "Asked for the recording to be rebuilt.")
+
+    @admin.action(description="Transcode", permissions=["operate"])
+    def transcode_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
+        """Makes the recordings in another format."""
+        audio_format = request.POST.get("format", "")
+        self._act(request, queryset, partial(transcode, audio_format), f"Asked for the recording as {audio_format}.")
+
+    @admin.action(description="Delete with every byte", permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:
+        """Asks first; then removes the sessions."""
+        if request.POST.get("post") != "yes":
+            return self._confirm_deletion(request, queryset)
+        self._act(request, queryset, delete, "Asked for the deletion of the session and every byte of it.", DELETION)
+        return None
+
+    def _act(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[AudioSession],
+        act: Callable[[AudioSession], None],
+        message: str,
+        flag: int = CHANGE,
+    ) -> None:
+        done, refused = 0, Counter[str]()
+        for session in self._selected(request, queryset):
+            try:
+                act(session)
+            except AudioError as error:
+                refused[error.detail] += 1
+            else:
+                done += 1
+                self._log(request, session, message, flag)
+        if done:
+            self.message_user(request, f"{_counted(done)}: {message}", messages.SUCCESS)
+        for sentence, count in refused.items():
+            self.message_user(request, f"Nothing was done to {_counted(count)}: {sentence}", messages.WARNING)
+
+    def _selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> list[AudioSession]:
+        """The sessions, or none and a message where they are too many for one request."""
+        sessions = list(queryset[: ACTION_LIMIT + 1])
+        if len(sessions) > ACTION_LIMIT:
+            sentence = f"That are more than {ACTION_LIMIT} sessions, the most for one action. Nothing was done."
+            self.message_user(request, sentence, messages.ERROR)
+            return []
+        return sessions
+
+    def _log(self, request: HttpRequest, session: AudioSession, message: str, flag: int) -> None:
+        user_id: Any = request.user.pk
+        LogEntry.objects.log_actions(user_id, [session], action_flag=flag, change_message=message, single_object=True)
+        logger.info("%s, session %s: %s", request.user.get_username(), session.pk, message)
+
+    def _confirm_deletion(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:
+        sessions = self._selected(request, queryset)
+        if not sessions:
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Delete sessions",
+            "opts": self.opts,
+            "sessions": sessions,
+            "shown": list(islice(sessions, _SHOWN_FOR_DELETION)),
+            "hidden_count": max(0, len(sessions) - _SHOWN_FOR_DELETION),
+            "chunk_count": sum(session.total_chunks for session in sessions),
+            "byte_count": sum(session.byte_count for session in sessions),
+        }
+        return TemplateResponse(request, "admin/audio/audiosession/confirm_deletion.html", context)
+
+
+def _counted(count: int) -> str:
+    return "1 session" if count == 1 else f"{count} sessions"

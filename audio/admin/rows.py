@@ -1,0 +1,54 @@
+"""The lists of what belongs to sessions: recordings, background tasks, sources, chunks."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from audio.admin.lists import StoredStateAdmin, searched_session
+from audio.models import AudioChunk, AudioSource, BackgroundTask, Recording
+
+
+@admin.register(Recording)
+class RecordingAdmin(StoredStateAdmin):
+    """Recordings, the latest change first."""
+
+    list_display = [
+        *("state", "session_link", "format", "duration_seconds", "size_bytes", "progress", "error_code", "updated_at")
+    ]
+    list_filter = ["state"]
+    ordering = ["-updated_at", "-session_id"]
+    sortable_by = ()
+
+
+@admin.register(BackgroundTask)
+class BackgroundTaskAdmin(StoredStateAdmin):
+    """Background tasks, newest first."""
+
+    list_display = [
+        *("id", "session_link", "kind", "format", "state", "progress", "error_code", "created_at", "ended_at")
+    ]
+    list_filter = ["state", "kind"]
+    ordering = ["-created_at", "-id"]
+    sortable_by = ()
+
+
+@admin.register(AudioSource)
+class AudioSourceAdmin(StoredStateAdmin):
+    """Sources, newest first."""
+
+    list_display = ["id", "session_link", "name", "epoch", "chunk_count"]
+    ordering = ["-id"]
+    sortable_by = ()
+
+
+@admin.register(AudioChunk)
+class AudioChunkAdmin(StoredStateAdmin):
+    """Chunks, newest first; those of one session in their order."""
+
+    list_display = ["id", "session_link", "sequence", "size_bytes", "received_at", "source", "journal", "offset"]
+    list_select_related = ["source", "journal"]
+    sortable_by = ()
+
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
+        return ["session_id", "sequence"] if searched_session(request.GET.get("q", "")) else ["-id"]

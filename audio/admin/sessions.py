@@ -1,0 +1,224 @@
+"""The list and the page of sessions."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
+
+from audio.admin.actions import SessionActions
+from audio.admin.lists import searched_session
+from audio.media.plan import TARGETS
+from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, TaskKind, TaskState
+
+_SHOWN_TASKS = 10
+NOTHING = "-"
+
+
+@admin.register(AudioSession)
+class AudioSessionAdmin(SessionActions):
+    """Sessions, newest first."""
+
+    session_field = "pk"
+    search_help_text = "The id of a session, or a user_id in full"
+    list_display = ["id", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"]
+    list_filter = ["status", "format", "start_time"]
+    list_select_related = ["recording"]
+    ordering = ["-start_time", "-id"]
+    sortable_by = ()
+    change_form_template = "admin/audio/audiosession/page.html"
+    fieldsets = [
+        ("Recording", {"fields": ["recording_state", "recording_error", "listen", "waveform", "downloads"]}),
+        ("Session", {"fields": ["id", "user_id", "state", "error", "start_time", "end_time"]}),
+        ("Audio", {"fields": ["sample_rate", "channels", "format", "encoding", "chunk_mode"]}),
+        ("Chunks", {"fields": ["chunks", "size", "sources", "connections", "last_chunk_at", "dropped_at"]}),
+        ("Background tasks", {"fields": ["tasks"]}),
+    ]
+    readonly_fields = [
+        *("recording_state", "recording_error", "listen", "waveform", "downloads"),
+        *("state", "error", "chunks", "size", "sources", "connections", "tasks"),
+    ]
+
+    class Media:
+        css = {"all": ["admin/sessions.css"]}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Finds a session by its id, else those of a user; both through an index."""
+        term = search_term.strip()
+        if not term or searched_session(term):
+            return super().get_search_results(request, queryset, term)
+        return queryset.filter(user_id=term), False
+
+    # The page.
+
+    def get_urls(self) -> list[URLPattern]:
+        """Adds where the buttons of a session's page lead."""
+        act = self.admin_site.admin_view(self.act_view)
+        return [path("<path:object_id>/act/", act, name="audio_audiosession_act"), *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The page, with a button for each action that the user may take; deletion has Django's own."""
+        actions: Any = self.get_actions(request).values()
+        buttons = {name: text for _, name, text in actions if name != "delete_selected"}
+        context = {"session_actions": buttons, "formats": list(TARGETS), **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
+
+    def act_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Takes the POST of a button on a session's page, and goes back to that page."""
+        actions: Any = self.get_actions(request)
+        name = request.POST.get("action", "")
+        if name not in actions:
+            raise PermissionDenied
+        answer: HttpResponse | None = actions[name][0](self, request, self._one(request, object_id))
+        return answer or HttpResponseRedirect(reverse("admin:audio_audiosession_change", args=[object_id]))
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Django's would load every row that belongs to the session; this one asks, and leaves it to the background."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        answer = self.delete_selected(request, self._one(request, object_id))
+        return answer or HttpResponseRedirect(reverse("admin:audio_audiosession_changelist"))
+
+    def _one(self, request: HttpRequest, object_id: str) -> QuerySet[AudioSession]:
+        """The session of a page, as what an action takes; raises Http404."""
+        session = self.get_object(request, unquote(object_id))
+        if session is None:
+            raise Http404
+        return self.get_queryset(request).filter(pk=session.pk)
+
+    # What the list and the page show.
+
+    @admin.display(description="status")
+    def state(self, session: AudioSession) -> str:
+        """The status, or that the session is on its way out."""
+        return "being deleted" if session.delete_requested_at else session.status
+
+    @admin.display(description="recording")
+    def recording_state(self, session: AudioSession) -> str:
+        """How far the recording is."""
+        recording = _recording(session)
+        shown = recording.state
+        if recording.state == RecordingState.BUILDING:
+            shown = f"{shown}, {recording.progress:.0%}"
+        if recording.duration_seconds is not None:
+            shown = f"{shown}, {recording.duration_seconds:.3f} s"
+        return shown
+
+    @admin.display(description="why not")
+    def recording_error(self, session: AudioSession) -> str:
+        """Why there is no recording, and the chunk that is at fault where that is known."""
+        recording = _recording(session)
+        if not recording.error_code:
+            return NOTHING
+        chunk = f" (chunk {recording.failed_sequence})" if recording.failed_sequence else ""
+        return f"{recording.error_code}: {recording.error_detail}{chunk}"
+
+    @admin.display(description="error")
+    def error(self, session: AudioSession) -> str:
+        """Why the session ended, if not as it should."""
+        return f"{session.error_code}: {session.error_detail}" if session.error_code else NOTHING
+
+    @admin.display(description="size", empty_value=NOTHING)
+    def size(self, session: AudioSession) -> str:
+        """The bytes of the chunks, as they came."""
+        return filesizeformat(session.byte_count)
+
+    @admin.display(description="listen")
+    def listen(self, session: AudioSession) -> str:
+        """A player of the recording, or of what is recorded so far."""
+        if not _can_be_played(session):
+            return "Nothing to listen to yet."
+        return format_html('<audio controls preload="none" src="{}"></audio>', _path(session, "audio"))
+
+    @admin.display(description="waveform")
+    def waveform(self, session: AudioSession) -> str:
+        """The picture; asking for it the first time makes it."""
+        if not _can_be_played(session):
+            return NOTHING
+        return format_html(
+            '<img class="waveform" src="{}?format=svg" alt="Not there yet: reload the page in a moment."'
+            ' width="800" height="120">',
+            _path(session, "waveform"),
+        )
+
+    @admin.display(description="downloads")
+    def downloads(self, session: AudioSession) -> str:
+        """The files that are there: the recording, and what it was transcoded to."""
+        recording = _recording(session)
+        if recording.state != RecordingState.READY:
+            return NOTHING
+        made = BackgroundTask.objects.filter(
+            session=session, kind=TaskKind.TRANSCODE, is_current=True, state=TaskState.COMPLETED
+        )
+        files = [(_path(session, "audio"), recording.format, recording.size_bytes)]
+        files += [
+            (f"{_path(session, 'audio')}?{urlencode({'format': task.format})}", task.format, task.size_bytes)
+            for task in made.order_by("format")
+        ]
+        named = ((path, audio_format, filesizeformat(size or 0)) for path, audio_format, size in files)
+        return format_html_join(" ", '<a class="file" href="{}" download>{} <small>{}</small></a>', named)
+
+    @admin.display(description="chunks")
+    def chunks(self, session: AudioSession) -> str:
+        """How many, leading to them."""
+        return _listed("audiochunk", session, session.total_chunks)
+
+    @admin.display(description="sources")
+    def sources(self, session: AudioSession) -> str:
+        """The producers, leading to them."""
+        return _listed("audiosource", session, "show")
+
+    @admin.display(description="connections")
+    def connections(self, session: AudioSession) -> int:
+        """WebSockets that may write to the session now."""
+        return session.open_connections.count()
+
+    @admin.display(description="latest")
+    def tasks(self, session: AudioSession) -> str:
+        """The newest background tasks, leading to all of them."""
+        tasks = list(BackgroundTask.objects.filter(session=session).order_by("-created_at", "-id")[:_SHOWN_TASKS])
+        if not tasks:
+            return NOTHING
+        rows = format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", map(_task_cells, tasks))
+        return format_html('<table class="tasks">{}</table>{}', rows, _listed("backgroundtask", session, "all tasks"))
+
+
+def _recording(session: AudioSession) -> Recording:
+    return session.recording if hasattr(session, "recording") else Recording(session=session)
+
+
+def _can_be_played(session: AudioSession) -> bool:
+    recording = _recording(session)
+    return recording.state == RecordingState.READY or (
+        recording.state == RecordingState.LIVE and recording.master_bytes > 0
+    )
+
+
+def _path(session: AudioSession, what: str) -> str:
+    return reverse(f"session-{what}", args=[session.pk])
+
+
+def _listed(model_name: str, session: AudioSession, text: str | int) -> str:
+    """A link to the session's rows in another list."""
+    url = reverse(f"admin:audio_{model_name}_changelist")
+    return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": str(session.pk)}), text)
+
+
+def _task_cells(task: BackgroundTask) -> Sequence[str]:
+    link = format_html(
+        '<a href="{}">{} {}</a>', reverse("admin:audio_backgroundtask_change", args=[task.pk]), task.kind, task.format
+    )
+    return link, task.state, f"{task.progress:.0%}", task.error_detail
