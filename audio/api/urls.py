@@ -6,7 +6,7 @@ from django.urls import URLPattern, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework.views import APIView
 
-from audio.api import health, views
+from audio.api import health, protocol, views
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -30,6 +30,8 @@ urlpatterns = [
     *both("health", health.Health, "health"),
     *both("health/ready", health.Ready, "health-ready"),
     *both("api/schema", SpectacularAPIView, "schema"),
+    *both("api/asyncapi", protocol.Protocol, "asyncapi"),
+    *both("api/asyncapi.<str:format>", protocol.Protocol, "asyncapi-file"),
     *both("docs", SpectacularSwaggerSplitView, "docs"),
     *both("redoc", SpectacularRedocView, "redoc", template_name="api/redoc.html"),
 ]

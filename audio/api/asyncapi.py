@@ -1,0 +1,291 @@
+"""The WebSocket protocol as an AsyncAPI 3.0 document, made from the tables that the server itself goes by.
+
+What each name means is said here; which names there are, their values, sentences and codes come from `audio.wire`
+and `audio.errors`, and the examples are what the server's own functions write.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+
+from audio.errors import (
+    AudioError,
+    ChunkNotFound,
+    ConnectionEnded,
+    MessageTooLarge,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    RequestError,
+    ServiceError,
+    SessionBusy,
+    SessionError,
+)
+from audio.ingest import default_parameters
+from audio.models import SessionStatus
+from audio.wire import messages
+from audio.wire.messages import Action
+from audio.wire.parameters import (
+    CHANNELS,
+    CHUNK_MODES,
+    ENCODINGS,
+    FORMATS,
+    LABEL_MAX_LENGTH,
+    SAMPLE_RATES_HZ,
+    SessionParameters,
+)
+
+Json = dict[str, Any]
+
+ERROR_PREFIX = "error_"
+
+_SESSION_ID = "123e4567-e89b-42d3-a456-426614174000"
+_PATH = "/api/ws/audio"
+_DESCRIPTION = (
+    "Binary messages are audio, text messages are JSON. Each binary message is answered exactly once, after its bytes "
+    "are synced to the disk and their row is committed; answers come in the order of the messages that they answer. "
+    "A client may send without waiting for answers, but must read them in the end. A named `source` makes resuming "
+    "exact: the greeting's `source_chunk_count` says how many of its chunks are stored."
+)
+_CLIENT_MESSAGES = {
+    Action.CLOSE_SESSION: "Closes the session after everything that was sent before; close code 1000 follows.",
+    Action.PAUSE: "Pauses the session: chunks are refused until it is resumed. The timeouts go on.",
+    Action.RESUME: "Resumes a paused session.",
+    Action.PING: 'Counts as activity, and changes nothing. `{"type": "ping"}` is taken as well.',
+}
+_ANSWERS = {
+    messages.CREATED: ("created", "The first message of a connection that opens a session."),
+    messages.RESUMED: ("continued", "The first message of a connection that continues a session."),
+    messages.STORED: (
+        "stored",
+        "The chunk is durable; `chunk_count` is its place in the session. An empty binary message stores nothing and "
+        "is answered with the count as it is.",
+    ),
+    messages.PAUSED_NOW: ("paused", "The session is paused."),
+    messages.RESUMED_NOW: ("resumed", "The session goes on."),
+    messages.CLOSED: ("closed", "The session takes no more, by whomever it was closed; close code 1000 follows."),
+    messages.PONG: ("pong", "The answer to a ping."),
+}
+_GREETINGS = (messages.CREATED, messages.RESUMED)
+_STATUSES = {messages.PAUSED_NOW: SessionStatus.PAUSED, messages.CLOSED: SessionStatus.COMPLETED}
+_ON_THE_SOCKET = (RequestError, SessionError, ConnectionEnded, ServiceError)
+# A message that is too large gets close code 1009 alone, because nothing of it is read.
+_HTTP_ONLY = (MessageTooLarge, PreconditionFailed, RangeNotSatisfiable, SessionBusy, ChunkNotFound)
+_DETAILS: Json = {
+    "parameter": {"type": "string", "description": "Which parameter is at fault."},
+    "received": {"description": "What was received, shortened."},
+    "valid_values": {"type": "array", "description": "What would have been right."},
+    "limit": {"type": "number", "description": "The most that is allowed."},
+}
+CLOSE_CODES = {
+    1000: "The session is closed.",
+    1001: "The server stops: connect again.",
+    1006: "The network broke: connect again.",
+    1008: "Wrong parameters, no such session, closed, not allowed, too many connections: don't repeat the request.",
+    1009: "A message over `max_message_size_bytes`; no error precedes it.",
+    1011: "Our fault: connect again.",
+    1012: "The server stops: connect again.",
+    1013: "Overloaded, out of disk, or starting and stopping: connect again later.",
+    4408: "Nothing arrived for `connection_timeout_seconds`.",
+    4409: "A newer connection has taken over the `source`: leave it to that one.",
+}
+
+
+def document(scheme: str, host: str) -> Json:
+    """Takes `ws` or `wss` and the host that clients know this server by; returns the document."""
+    heard = {name: _ref("messages", name) for name in _heard()}
+    said = {name: _ref("messages", name) for name in [*_answers(), *_errors()]}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "SercueScribe", "version": "0.1.0", "description": _DESCRIPTION},
+        "defaultContentType": "application/json",
+        "servers": {"here": {"host": host, "protocol": scheme}},
+        "channels": {
+            "newSession": _channel(_PATH, "Opens a new session.", heard | said),
+            "session": {
+                **_channel(f"{_PATH}/{{session_id}}", "Continues a session.", heard | said),
+                "parameters": {"session_id": {"description": "The session's id, a UUID.", "examples": [_SESSION_ID]}},
+            },
+        },
+        "operations": {
+            f"{verb}{name[0].upper()}{name[1:]}": _operation(verb, name, summary, names)
+            for name in ("newSession", "session")
+            for verb, summary, names in (
+                ("receive", "What a client sends.", heard),
+                ("send", "What the server sends.", said),
+            )
+        },
+        "components": {"messages": _heard() | _answers() | _errors()},
+        "x-close-codes": {str(code): meaning for code, meaning in CLOSE_CODES.items()},
+    }
+
+
+def error_classes() -> list[type[AudioError]]:
+    """Returns the errors that a connection can meet, by code."""
+    found = {each.code: each for base in _ON_THE_SOCKET for each in _leaves(base) if each not in _HTTP_ONLY}
+    return [found[code] for code in sorted(found)]
+
+
+def _leaves(base: type[AudioError]) -> Iterator[type[AudioError]]:
+    """The errors that are raised: those that no other is derived from."""
+    derived = base.__subclasses__()
+    for each in derived:
+        yield from _leaves(each)
+    if not derived:
+        yield base
+
+
+def _ref(kind: str, name: str) -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _channel(address: str, summary: str, all_messages: Json) -> Json:
+    query = {"type": "object", "properties": query_parameters(), "additionalProperties": False}
+    binding = {"method": "GET", "query": query, "bindingVersion": "0.1.0"}
+    return {"address": address, "summary": summary, "messages": all_messages, "bindings": {"ws": binding}}
+
+
+def _operation(verb: str, channel: str, summary: str, names: Json) -> Json:
+    return {
+        "action": verb,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in names],
+    }
+
+
+def query_parameters() -> Json:
+    """Returns the schema of each parameter of a connection's URL, by name."""
+    defaults = default_parameters()
+    label = {"type": "string", "minLength": 1, "maxLength": LABEL_MAX_LENGTH}
+    return {
+        **_session_parameters(defaults),
+        "user_id": {**label, "description": "The client's own label of a new session."},
+        "source": {**label, "description": "The name of one producer; its newest connection takes over."},
+        "ticket": {"type": "string", "description": "What the `websocket_url` of a session created over HTTP has."},
+    }
+
+
+def _session_parameters(defaults: SessionParameters | None = None) -> Json:
+    """The parameters of a session; with their defaults where some are given."""
+    described: Json = {
+        "sample_rate": {"type": "integer", "enum": SAMPLE_RATES_HZ, "description": "In Hz."},
+        "channels": {"type": "integer", "enum": CHANNELS},
+        "format": {"type": "string", "enum": FORMATS, "description": "What is sent, and what the recording is."},
+        "encoding": {"type": "string", "enum": ENCODINGS, "description": "Of headerless PCM under `wav`."},
+        "chunks": {
+            "type": "string",
+            "enum": CHUNK_MODES,
+            "description": "`stream`: one stream, cut anywhere. `files`: each message is a complete file.",
+        },
+    }
+    for name, value in defaults.as_dict().items() if defaults else ():
+        described[name]["default"] = value
+    return {name: {**schema, "enum": list(schema["enum"])} for name, schema in described.items()}
+
+
+def _message(summary: str, payload: Json, example: Any, **more: Any) -> Json:
+    return {
+        "summary": summary,
+        "contentType": "application/json",
+        "payload": payload,
+        "examples": [{"payload": example}],
+        **more,
+    }
+
+
+def _object(properties: Json, required: list[str]) -> Json:
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _heard() -> Json:
+    """What a client sends."""
+    heard: Json = {
+        "chunk": {
+            "summary": "A chunk of audio, of at most `max_message_size_bytes`.",
+            "contentType": "application/octet-stream",
+            "payload": {"type": "string", "format": "binary"},
+        }
+    }
+    for action in Action:
+        example = {"type": "control", "action": action.value}
+        payload = _object({key: {"const": value} for key, value in example.items()}, ["type", "action"])
+        heard[action.value] = _message(_CLIENT_MESSAGES[action], payload, example)
+    return heard
+
+
+def _common() -> Json:
+    return {
+        "session_id": {"type": "string", "format": "uuid"},
+        "chunk_count": {"type": "integer", "minimum": 0, "description": "How many chunks the session has."},
+        "status": {"type": "string", "enum": SessionStatus.values},
+    }
+
+
+def _answers() -> Json:
+    """What the server answers where all is well."""
+    return {name: _answer(text, summary) for text, (name, summary) in _ANSWERS.items()}
+
+
+def _answer(text: str, summary: str) -> Json:
+    properties = {"message": {"const": text}, **_common()}
+    required, more = list(properties), {}
+    if text in _GREETINGS:
+        greeting = _greeting()
+        properties |= greeting
+        required += [name for name in greeting if not name.startswith("source")]
+        more = _greeting_example()
+    status = _STATUSES.get(text, SessionStatus.ACTIVE)
+    example = messages.answer(text, _SESSION_ID, 0 if text == messages.CREATED else 3, status, **more)
+    return _message(summary, _object(properties, required), json.loads(example))
+
+
+def _greeting() -> Json:
+    return {
+        **_session_parameters(),
+        "user_id": {"type": ["string", "null"]},
+        "byte_count": {"type": "integer", "minimum": 0},
+        "source": {"type": "string", "description": "Of a connection that named one."},
+        "source_chunk_count": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "How many chunks of that source are stored: drop those, send the rest.",
+        },
+        "max_message_size_bytes": {"type": "integer"},
+        "connection_timeout_seconds": {"type": "number"},
+    }
+
+
+def _greeting_example() -> Json:
+    return {
+        **default_parameters().as_dict(),
+        "user_id": None,
+        "byte_count": 0,
+        "source": "microphone",
+        "source_chunk_count": 0,
+        "max_message_size_bytes": settings.MAX_MESSAGE_SIZE_BYTES,
+        "connection_timeout_seconds": settings.CONNECTION_TIMEOUT_SECONDS,
+    }
+
+
+def _errors() -> Json:
+    return {f"{ERROR_PREFIX}{each.code}": _error(each) for each in error_classes()}
+
+
+def _error(error: type[AudioError]) -> Json:
+    properties = {
+        "error": {"type": "string", "description": "A sentence for people; it may be reworded."},
+        "code": {"const": error.code},
+        "retryable": {"const": error.retryable, "description": "Whether another connection may succeed."},
+        # The id may be what the client gave for one.
+        **_common() | {"session_id": {"type": "string"}},
+        **_DETAILS,
+    }
+    example = json.loads(messages.refusal(error(), _SESSION_ID, 3, SessionStatus.ACTIVE))
+    summary = " ".join((error.__doc__ or "").split())
+    return _message(summary, _object(properties, ["error", "code", "retryable"]), example, **_closes(error))
+
+
+def _closes(error: type[AudioError]) -> Json:
+    return {} if error.close_code is None else {"x-close-code": error.close_code}

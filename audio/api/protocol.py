@@ -1,0 +1,94 @@
+"""The description of the WebSocket protocol: AsyncAPI as JSON and YAML, and a page for people, by Accept."""
+
+import json
+from typing import Any
+
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
+from drf_spectacular.utils import extend_schema
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer, TemplateHTMLRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from audio.api import asyncapi
+
+_PAGE = "api/asyncapi.html"
+
+
+class AsyncApiJsonRenderer(OpenApiJsonRenderer):
+    media_type = "application/vnd.aai.asyncapi+json"
+
+
+class AsyncApiYamlRenderer(OpenApiYamlRenderer):
+    media_type = "application/vnd.aai.asyncapi+yaml"
+
+
+class PlainYamlRenderer(OpenApiYamlRenderer):
+    media_type = "application/yaml"
+
+
+class SuffixFirst(DefaultContentNegotiation):
+    """A suffix in the path decides, whatever Accept says."""
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        if format_suffix:
+            chosen: BaseRenderer = next(iter(self.filter_renderers(renderers, format_suffix)))
+            return chosen, str(chosen.media_type)
+        selected: tuple[BaseRenderer, str] = super().select_renderer(request, renderers)
+        return selected
+
+
+class Protocol(APIView):
+    """The document, or the page that shows it."""
+
+    authentication_classes = []
+    content_negotiation_class = SuffixFirst
+    renderer_classes = [
+        *(AsyncApiJsonRenderer, OpenApiJsonRenderer2, AsyncApiYamlRenderer, PlainYamlRenderer, TemplateHTMLRenderer)
+    ]
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request, format: str | None = None) -> Response:
+        document = asyncapi.document("wss" if request.is_secure() else "ws", request.get_host())
+        if isinstance(request.accepted_renderer, TemplateHTMLRenderer):
+            return Response(_shown(document), template_name=_PAGE)
+        return Response(document)
+
+
+def _shown(document: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of the document, in the order in which it is read."""
+    messages = document["components"]["messages"]
+    heard, said = (document["operations"][f"{verb}NewSession"]["messages"] for verb in ("receive", "send"))
+    names = _names(said)
+    errors = [name for name in names if name.startswith(asyncapi.ERROR_PREFIX)]
+    return {
+        "description": document["info"]["description"],
+        "server": f"{document['servers']['here']['protocol']}://{document['servers']['here']['host']}",
+        "channels": list(document["channels"].values()),
+        "query": document["channels"]["session"]["bindings"]["ws"]["query"]["properties"],
+        "sections": [
+            ("What a client sends", "client", [_row(name, messages) for name in _names(heard)]),
+            ("What the server sends", "server", [_row(name, messages) for name in names if name not in errors]),
+        ],
+        "errors": [_row(name, messages) for name in errors],
+        "close_codes": document["x-close-codes"],
+    }
+
+
+def _names(references: list[dict[str, str]]) -> list[str]:
+    return [reference["$ref"].rpartition("/")[2] for reference in references]
+
+
+def _row(name: str, messages: dict[str, Any]) -> dict[str, Any]:
+    message = messages[name]
+    examples = [json.dumps(example["payload"], ensure_ascii=False) for example in message.get("examples", [])]
+    return {
+        "name": name.removeprefix(asyncapi.ERROR_PREFIX),
+        "summary": message["summary"],
+        "examples": examples,
+        "close_code": message.get("x-close-code"),
+        "example": message["examples"][0]["payload"] if examples else {},
+    }
