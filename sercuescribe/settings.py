@@ -376,6 +376,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "audio.api.described.refuse_unknown_fields",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "audio.models.SessionStatus",
         "TaskStatusEnum": "audio.models.TaskState",

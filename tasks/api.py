@@ -49,13 +49,18 @@ class OneOf(serializers.ChoiceField):
         return data
 
 
+@extend_schema_field(OpenApiTypes.UUID)
+class SessionIdField(serializers.CharField):
+    """A session's id, as text: another text than a UUID is refused with the words of every other path."""
+
+
 class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
     """What is asked for: `transcode` makes the recording in another format, `waveform` its peaks, `concatenate`
     brings the recording as far as its chunks allow, which also happens by itself, and `verify` compares the session's
     rows, chunks and recording with each other."""
 
     task = OneOf(TaskKind.choices)
-    session_id = serializers.CharField(max_length=_RECEIVED_CHARACTERS)
+    session_id = SessionIdField(max_length=_RECEIVED_CHARACTERS)
     format = OneOf([(name, name) for name in TARGETS], required=False, help_text="Of a transcode, which needs it.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

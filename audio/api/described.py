@@ -45,6 +45,15 @@ def download() -> dict[Any, OpenApiResponse]:
     return described
 
 
+def refuse_unknown_fields(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """A postprocessing hook of drf-spectacular: says of what a client asks for (`New...`) that no field may be added,
+    which the views refuse."""
+    for name, schema in result["components"]["schemas"].items():
+        if name.startswith("New"):
+            schema["additionalProperties"] = False
+    return result
+
+
 def session_operation(
     summary: str,
     responses: dict[Any, Any],

@@ -1,0 +1,130 @@
+"""The OpenAPI document against a running server: schemathesis asks what the document allows, and what it forbids.
+
+Always the same requests, because a test that finds something else each time is a test of nobody's change. There is a
+session of each kind to be asked about, so that the answers are not all that there is none.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import APIOperation, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from tests.client import Rest, recorder
+from tests.server import Server
+from tests.sound import speech
+
+EXAMPLES = 12
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+# What ends a session comes last, and is done to others than those that the rest is asked about.
+ENDING = ("close", "delete")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("conformance") / "data"
+    with Server(folder, DISCONNECT_GRACE_SECONDS="3600", LOG_LEVEL="error") as running:
+        yield running
+
+
+async def _record(server: Server, payload: bytes, close: bool, **query: Any) -> str:
+    async with recorder(server.ws_url, **query) as connection:
+        await connection.store(payload)
+        if close:
+            await connection.close_session()
+    return connection.session_id
+
+
+def seed(server: Server) -> list[str]:
+    """Records a session that becomes ready, one that stays open, and one whose recording fails; returns their ids."""
+    sound = speech(1).tobytes()
+    ready = asyncio.run(_record(server, sound, close=True, user_id="Ana"))
+    live = asyncio.run(_record(server, sound, close=False))
+    failed = asyncio.run(_record(server, b"fLaC" + bytes(2000), close=True, format="flac", chunks="files"))
+    rest = Rest(server.url)
+    assert [rest.finished(each)["recording"]["state"] for each in (ready, failed)] == ["ready", "failed"]
+    return [ready, live, failed]
+
+
+def operations(schema: OpenApiSchema) -> list[APIOperation]:
+    """All that the document names, in the order in which they can be asked for."""
+    found = [result.ok() for result in schema.get_all_operations()]
+    return sorted(found, key=lambda each: (ends_a_session(each), each.label))
+
+
+def ends_a_session(operation: APIOperation) -> bool:
+    return operation.method in ENDING or operation.path.endswith("close")
+
+
+def ids_for(operation: APIOperation, http: httpx.Client, kept: list[str]) -> list[str]:
+    """What can stand in the operation's path and names something."""
+    if "task_id" in operation.path:
+        asked = {"task": "transcode", "session_id": kept[0], "format": "mp3"}
+        return [http.post("/api/tasks", json=asked).json()["task_id"]]
+    if ends_a_session(operation):
+        return [http.post("/api/audio/sessions").json()["session_id"] for _ in kept]
+    return kept
+
+
+def name_what_is_there(case: schemathesis.Case, key: str) -> None:
+    """Puts an id wherever one is asked for; of a task, leaves a format to that which takes one."""
+    for part in (case.path_parameters, case.query, case.body):
+        if isinstance(part, dict):
+            part.update({name: key for name in ("session_id", "task_id") if name in part})
+            if "task" in part and part["task"] != "transcode":
+                part.pop("format", None)
+
+
+def ask(operation: APIOperation, mode: GenerationMode, ids: list[str]) -> set[int]:
+    """Asks in as many ways as EXAMPLES says, and checks the answers; returns their statuses."""
+    statuses = set()
+
+    @settings(
+        max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(case=operation.as_strategy(generation_mode=mode), key=st.sampled_from([*ids, None]))
+    def run(case: schemathesis.Case, key: str | None) -> None:
+        if key:
+            name_what_is_there(case, key)
+        answer = case.call(timeout=60)
+        statuses.add(answer.status_code)
+        case.validate_response(answer, checks=CHECKS)
+
+    # There is nothing to get wrong about an operation without parameters.
+    with contextlib.suppress(Unsatisfiable):
+        run()
+    return statuses
+
+
+def test_every_answer_is_as_the_document_says(server):
+    kept = seed(server)
+    http = Rest(server.url).http
+    asked: dict[str, set[int]] = {}
+    wrong = []
+    for operation in operations(schemathesis.openapi.from_url(f"{server.url}/api/schema")):
+        ids = ids_for(operation, http, kept)
+        for mode in MODES:
+            try:
+                asked.setdefault(operation.label, set()).update(ask(operation, mode, ids))
+            except FailureGroup as failures:
+                wrong += [f"{operation.label}: {failure}" for failure in failures.exceptions]
+    assert wrong == [], "\n\n".join(wrong)
+    assert len(asked) >= 13
+    # A task may have ended before it is revoked.
+    only_refused = {label for label, statuses in asked.items() if min(statuses) >= 400}
+    assert only_refused <= {"DELETE /api/tasks/{task_id}"}
