@@ -82,7 +82,7 @@ class SessionActions(StoredStateAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("audio.delete_audiosession"))
 
-    @admin.action(description="Close", permissions=["operate"])
+    @admin.action(description="Close the session", permissions=["operate"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Closes the sessions; their recordings are finished in the background."""
         self._act(request, queryset, close, "Closed.")

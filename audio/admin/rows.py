@@ -1,11 +1,12 @@
-"""The lists of what belongs to sessions: recordings, background tasks, sources, chunks."""
+"""The lists of what belongs to sessions: recordings, background tasks, sources, chunks; and Celery's results."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django_celery_results.models import GroupResult, TaskResult
 
-from audio.admin.lists import StoredStateAdmin, searched_session
+from audio.admin.lists import ReadOnlyAdmin, StoredStateAdmin, searched_session
 from audio.models import AudioChunk, AudioSource, BackgroundTask, Recording
 
 
@@ -52,3 +53,16 @@ class AudioChunkAdmin(StoredStateAdmin):
 
     def get_ordering(self, request: HttpRequest) -> list[Any]:
         return ["session_id", "sequence"] if searched_session(request.GET.get("q", "")) else ["-id"]
+
+
+# Their own lists read whole tables for the choices of their filters.
+admin.site.unregister([GroupResult, TaskResult])
+
+
+@admin.register(TaskResult)
+class TaskResultAdmin(ReadOnlyAdmin):
+    """What Celery keeps of its tasks, newest first."""
+
+    list_display = ["task_id", "task_name", "status", "worker", "date_done"]
+    ordering = ["-id"]
+    sortable_by = ()

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from django.utils.html import format_html_join
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.utils import extend_schema
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -61,21 +62,30 @@ class Protocol(APIView):
 def _shown(document: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of the document, in the order in which it is read."""
     messages = document["components"]["messages"]
+    query = document["channels"]["session"]["bindings"]["ws"]["query"]["properties"]
     heard, said = (document["operations"][f"{verb}NewSession"]["messages"] for verb in ("receive", "send"))
     names = _names(said)
     errors = [name for name in names if name.startswith(asyncapi.ERROR_PREFIX)]
     return {
-        "description": document["info"]["description"],
+        "description": _prose(document["info"]["description"]),
         "server": f"{document['servers']['here']['protocol']}://{document['servers']['here']['host']}",
         "channels": list(document["channels"].values()),
-        "query": document["channels"]["session"]["bindings"]["ws"]["query"]["properties"],
+        "query": {
+            name: {**schema, "description": _prose(schema.get("description", ""))} for name, schema in query.items()
+        },
         "sections": [
             ("What a client sends", "client", [_row(name, messages) for name in _names(heard)]),
             ("What the server sends", "server", [_row(name, messages) for name in names if name not in errors]),
         ],
         "errors": [_row(name, messages) for name in errors],
-        "close_codes": document["x-close-codes"],
+        "close_codes": {code: _prose(meaning) for code, meaning in document["x-close-codes"].items()},
     }
+
+
+def _prose(text: str) -> str:
+    """A text in which backticks mark code, as HTML."""
+    parts = enumerate(text.split("`"))
+    return format_html_join("", "<{0}>{1}</{0}>", (("code" if number % 2 else "span", part) for number, part in parts))
 
 
 def _names(references: list[dict[str, str]]) -> list[str]:
@@ -87,7 +97,7 @@ def _row(name: str, messages: dict[str, Any]) -> dict[str, Any]:
     examples = [json.dumps(example["payload"], ensure_ascii=False) for example in message.get("examples", [])]
     return {
         "name": name.removeprefix(asyncapi.ERROR_PREFIX),
-        "summary": message["summary"],
+        "summary": _prose(message["summary"]),
         "examples": examples,
         "close_code": message.get("x-close-code"),
         "example": message["examples"][0]["payload"] if examples else {},

@@ -1,4 +1,4 @@
-"""The landing page: what this server is, that it runs, and what it records now."""
+"""The landing page: what this server is, whether it is well, and what it records now."""
 
 import logging
 
@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from audio import health
 from audio.models import AudioSession
 
 logger = logging.getLogger(__name__)
@@ -16,12 +17,22 @@ SHOWN_SESSIONS = 10
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Shows the newest sessions; a database that is away is said on the page, with status 503."""
+    """Shows how the server is, and the newest sessions; 503 where the database is away."""
+    down = health.failures()
     scheme = "wss" if request.is_secure() else "ws"
-    context = {"websocket_url": f"{scheme}://{request.get_host()}/api/ws/audio", "sessions_known": True}
+    context = {
+        "websocket_url": f"{scheme}://{request.get_host()}/api/ws/audio",
+        "checks": {name: down.get(name, "") for name in health.CHECKS},
+        "is_well": not down,
+        "sessions": _newest_sessions() if "database" not in down else None,
+    }
+    return render(request, "console/home.html", context, status=503 if context["sessions"] is None else 200)
+
+
+def _newest_sessions() -> list[AudioSession] | None:
+    """Returns the newest sessions with their recordings, None where the database does not answer."""
     try:
-        context["sessions"] = list(AudioSession.objects.select_related("recording")[:SHOWN_SESSIONS])
+        return list(AudioSession.objects.select_related("recording")[:SHOWN_SESSIONS])
     except DatabaseError as error:
         logger.error("database away: %s", error)
-        context["sessions_known"] = False
-    return render(request, "console/home.html", context, status=200 if context["sessions_known"] else 503)
+        return None

@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth import get_user_model
+from django_celery_results.models import TaskResult
 
 from audio.models import AudioChunk, AudioSession, AudioSource, BackgroundTask, Recording
 from tests.api.rows import make_chunks, make_session
@@ -107,3 +108,11 @@ def test_only_operators_see_it(client, session):
 def test_the_path_without_a_slash_leads_there(client):
     answer = client.get("/admin")
     assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+def test_results_of_celery_are_listed_without_filters(admin_client, django_assert_max_num_queries):
+    TaskResult.objects.create(task_id="7", task_name="sercuescribe.concatenate")
+    with django_assert_max_num_queries(6):
+        page = admin_client.get("/admin/django_celery_results/taskresult/")
+    assert len(page.context["cl"].result_list) == 1
+    assert not page.context["cl"].has_filters

@@ -3,7 +3,7 @@
 import pytest
 from django.db import connections
 
-from audio.api import health
+from audio import health
 
 pytestmark = pytest.mark.django_db
 

@@ -3,6 +3,7 @@
 import pytest
 from django.db import OperationalError
 
+from audio import health
 from audio.models import AudioSession
 from tests.api.rows import make_session, make_sessions
 
@@ -18,17 +19,37 @@ def test_an_empty_server_says_where_to_send_audio(client):
     assert "default-src 'self'" in answer["Content-Security-Policy"]
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/api/audio/sessions", "/admin/", "/health/ready"])
+@pytest.mark.parametrize(
+    "path", ["/docs", "/redoc", "/api/asyncapi", "/api/audio/sessions", "/admin/", "/health/ready"]
+)
 def test_it_leads_everywhere(client, path):
     assert f'href="{path}"' in client.get("/").content.decode()
 
 
 def test_the_newest_ten_sessions(client, django_assert_num_queries):
     sessions = make_sessions(12)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         page = client.get("/").content.decode()
     assert all(str(session.pk) in page for session in sessions[:10])
     assert not any(str(session.pk) in page for session in sessions[10:])
+    assert f'href="/api/audio/sessions/{sessions[0].pk}"' in page
+    assert f'href="/admin/audio/audiosession/{sessions[0].pk}/change/"' in page
+
+
+def test_it_says_how_the_server_is(client):
+    page = client.get("/").content.decode()
+    assert [f"<strong>{name}</strong> <span>ok</span>" in page for name in health.CHECKS] == 4 * [True]
+
+
+def test_what_is_down_is_said_and_the_rest_is_shown(client, settings):
+    settings.FFMPEG_BINARY = "/nowhere/ffmpeg"
+    session = make_session()
+    answer = client.get("/")
+    page = answer.content.decode()
+    assert answer.status_code == 200
+    assert "Not well" in page
+    assert "No FFmpeg program was found" in page
+    assert str(session.pk) in page
 
 
 def test_a_ready_recording_can_be_downloaded_and_another_can_not(client):
