@@ -1,7 +1,7 @@
 """What an operator may do to sessions. Each action writes down in the database what is wanted, and asks for it.
 
 The work itself is done in the background; what the queue loses, the sweep finds. Whoever may change sessions may
-close, rebuild and transcode them, whoever may delete them may do that. Each deed is in the admin's log.
+close, rebuild, verify and transcode them, whoever may delete them may do that. Each deed is in the admin's log.
 """
 
 import logging
@@ -56,6 +56,11 @@ def rebuild(session: AudioSession) -> None:
     dispatch.concatenate(session.pk)
 
 
+def verify(session: AudioSession) -> None:
+    """Asks for a session's rows, chunks and recording to be compared. Raises what `derive.ask` raises."""
+    derive.ask(session, TaskKind.VERIFY, again=True)
+
+
 def transcode(audio_format: str, session: AudioSession) -> None:
     """Asks for a session's recording in another format. Raises InvalidParameter, and what `derive.ask` raises."""
     if audio_format not in TARGETS:
@@ -73,7 +78,7 @@ class SessionActions(StoredStateAdmin):
     """The actions of the list and the page of sessions."""
 
     action_form = FormatActionForm
-    actions = ["close_selected", "rebuild_selected", "transcode_selected", "delete_selected"]
+    actions = ["close_selected", "rebuild_selected", "verify_selected", "transcode_selected", "delete_selected"]
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Whether the user may act on sessions: Django's permission to change them, which no form here does."""
@@ -91,6 +96,11 @@ class SessionActions(StoredStateAdmin):
     def rebuild_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Makes the recordings anew from the chunks."""
         self._act(request, queryset, rebuild, "Asked for the recording to be rebuilt.")
+
+    @admin.action(description="Verify", permissions=["operate"])
+    def verify_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
+        """Looks whether rows, chunks and recordings are what they should be; the session's page shows the result."""
+        self._act(request, queryset, verify, "Asked for the verification.")
 
     @admin.action(description="Transcode", permissions=["operate"])
     def transcode_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:

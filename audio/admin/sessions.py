@@ -29,7 +29,7 @@ class AudioSessionAdmin(SessionActions):
     session_field = "pk"
     search_help_text = "The id of a session, or a user_id in full"
     list_display = ["id", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"]
-    list_filter = ["status", "format", "start_time"]
+    list_filter = ["status", "format", "recovered", "start_time"]
     list_select_related = ["recording"]
     ordering = ["-start_time", "-id"]
     sortable_by = ()
@@ -221,4 +221,5 @@ def _task_cells(task: BackgroundTask) -> Sequence[str]:
     link = format_html(
         '<a href="{}">{} {}</a>', reverse("admin:audio_backgroundtask_change", args=[task.pk]), task.kind, task.format
     )
-    return link, task.state, f"{task.progress:.0%}", task.error_detail
+    found = f"{task.report['problem_count']} problems" if task.report else ""
+    return link, task.state, f"{task.progress:.0%}", task.error_detail or found

@@ -9,6 +9,7 @@ from audio import dispatch, upkeep
 from audio.admin import actions
 from audio.build import derive
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, TaskKind
+from audio.upkeep.removal import REPEAT_DELETION_AFTER
 from tasks.removal import delete_session
 from tests.api.rows import make_chunks, make_session
 from tests.broker import requests_for
@@ -16,7 +17,7 @@ from tests.broker import requests_for
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 LIST = "/admin/audio/audiosession/"
-ACTIONS = ["close_selected", "rebuild_selected", "transcode_selected", "delete_selected"]
+ACTIONS = ["close_selected", "rebuild_selected", "verify_selected", "transcode_selected", "delete_selected"]
 
 
 def user_with(*permissions, is_staff=True):
@@ -100,6 +101,14 @@ def test_transcode(operator, ready):
     assert LogEntry.objects.get().change_message == "Asked for the recording as mp3."
 
 
+def test_verify(operator, ready):
+    act(operator, "verify_selected", ready)
+    task = BackgroundTask.objects.get()
+    assert (task.session_id, task.kind) == (ready.pk, "verify")
+    assert LogEntry.objects.get().change_message == "Asked for the verification."
+    assert "verify" in operator.get(f"{LIST}{ready.pk}/change/").content.decode()
+
+
 @pytest.mark.parametrize("audio_format", ["", "exe"])
 def test_a_transcode_needs_a_format(operator, ready, audio_format):
     act(operator, "transcode_selected", ready, format=audio_format)
@@ -138,7 +147,7 @@ def test_an_open_session_takes_nothing_more_once_its_deletion_is_asked_for(admin
 
 
 def test_a_deletion_that_the_queue_lost_is_asked_for_again():
-    session, late = make_session(), timezone.now() - 2 * upkeep._REPEAT_TASK_AFTER
+    session, late = make_session(), timezone.now() - 2 * REPEAT_DELETION_AFTER
     assert upkeep.request_deletion(session.pk)
     assert upkeep.sweep().requested_deletions == 0
     AudioSession.objects.update(delete_requested_at=late)
@@ -195,7 +204,7 @@ def test_permissions_decide(client, ready, who, name, caplog):
     ("permissions", "offered"),
     [
         (["view"], []),
-        (["view", "change"], ["close_selected", "rebuild_selected", "transcode_selected"]),
+        (["view", "change"], ["close_selected", "rebuild_selected", "verify_selected", "transcode_selected"]),
         (["view", "delete"], ["delete_selected"]),
         (["view", "change", "delete"], ACTIONS),
     ],

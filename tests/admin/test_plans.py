@@ -8,9 +8,10 @@ from django.contrib import admin
 from django.db import connection
 from django.utils import timezone
 
-from audio import upkeep
 from audio.admin import lists
 from audio.models import AudioChunk, AudioSession, AudioSource, BackgroundTask, JournalFile, Recording
+from audio.upkeep import removal
+from audio.upkeep.rounds import Round
 from tests.plans import captured, check
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -108,7 +109,7 @@ def choices(model):
 
 def test_the_sweep_finds_what_is_to_be_deleted(many):
     with captured() as queries:
-        assert upkeep._request_deletions(timezone.now()) == 0
+        removal.request_deletions(Round())
     assert check(queries, READ_LIMIT, is_filtered=True)
 
 
