@@ -18,7 +18,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from channels.consumer import AsyncConsumer
 from django.conf import settings
 
-from audio import ingest, sniff
+from audio import ingest, metrics, sniff
 from audio.errors import AudioError, FormatMismatch, IdleTimeout, MissingHeader, Overloaded, Superseded
 from audio.ingest.index import Accepted, Outcome, Producer
 from audio.wire import messages
@@ -32,6 +32,7 @@ ACCEPT: Any = {"type": "websocket.accept"}
 MAX_IN_FLIGHT_BYTES = 1024 * 1024
 MAX_BACKLOG = 16384
 LAST_ANSWERS_SECONDS = 5.0
+ABNORMAL_CLOSURE = 1006
 
 
 async def start() -> None:
@@ -128,6 +129,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         return first.done() and not first.cancelled() and first.result()["type"] == "websocket.disconnect"
 
     async def _refuse(self, error: AudioError, session_text: str | None) -> None:
+        metrics.connections_refused.labels(error.code).inc()
         status = error.details.pop("status", None)
         with contextlib.suppress(OSError):
             named = session_text[:64] if session_text else None
@@ -156,6 +158,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def _serve(self) -> None:
         """Runs both loops until the connection has ended, then signs it off."""
         loop = asyncio.get_running_loop()
+        metrics.connections_opened.inc()
+        self._close_code = 0
         self._abandoned = False
         self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # it is inside one
         self._heard_at = loop.time()
@@ -174,6 +178,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._sender.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await self._sender
+            metrics.count_closed(self._close_code)
             await self._ingest.remove(self)
 
     def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -204,9 +209,12 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             if self._full():
                 await self._until_room()
             message = await self._receive()
+        # A server that was not told why the client went says 1005 or 1006, or nothing.
+        self._close_code = self._close_code or message.get("code") or ABNORMAL_CLOSURE
 
     def _take_binary(self, payload: bytes) -> None:
         if (refusal := self._mismatch(payload)) is not None:
+            metrics.chunks_refused.labels(refusal.code).inc()
             self._protocol.reject(refusal)
             self._wake_sender()
         elif self._protocol.receive_binary(len(payload)):
@@ -283,6 +291,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         while True:
             for item in self._protocol.outgoing():
                 if isinstance(item, Close):
+                    self._close_code = item.code
                     await self._send({"type": "websocket.close", "code": item.code})
                     return
                 await self._send({"type": "websocket.send", "text": item})

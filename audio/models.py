@@ -445,6 +445,7 @@ class BackgroundTask(models.Model):
             models.Index(fields=["state", "-created_at", "-id"], name="task_by_state"),
             models.Index(fields=["kind", "-created_at", "-id"], name="task_by_kind"),
             models.Index(fields=["updated_at"], name="task_open", condition=models.Q(state__in=["pending", "running"])),
+            models.Index(fields=["kind", "state"], name="task_kind_state"),
         ]
 
     def __str__(self) -> str:

@@ -217,6 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT."""
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
+    # Prometheus' client looks for it when it is loaded, which `audio` does.
+    settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
     django.setup()
     workers = settings.WEB_PROCESSES if options.workers is None else options.workers
     if workers == 1:

@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "manage.py": (1, SETTINGS_MODULE),
     "sercuescribe/asgi.py": (1, SETTINGS_MODULE),
     "sercuescribe/celery.py": (1, SETTINGS_MODULE),
-    "sercuescribe/server.py": (1, SETTINGS_MODULE),
+    "sercuescribe/server.py": (2, f"{SETTINGS_MODULE}; tells Prometheus' client where processes share their numbers"),
     "audio/management/commands/demo.py": (1, "passes it on to the server that it starts"),
     "audio/management/commands/serve.py": (2, "passes it on to its children, with the folder of the product in it"),
 }

@@ -6,7 +6,7 @@ from django.urls import URLPattern, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework.views import APIView
 
-from audio.api import health, protocol, views
+from audio.api import health, metrics, protocol, views
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -29,6 +29,7 @@ urlpatterns = [
     *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
     *both("health", health.Health, "health"),
     *both("health/ready", health.Ready, "health-ready"),
+    *both("metrics", metrics.Metrics, "metrics"),
     *both("api/schema", SpectacularAPIView, "schema"),
     *both("api/asyncapi", protocol.Protocol, "asyncapi"),
     *both("api/asyncapi.<str:format>", protocol.Protocol, "asyncapi-file"),

@@ -20,6 +20,7 @@ from typing import Any
 
 from django.db import connection
 
+from audio import metrics
 from audio.errors import AudioError, JournalFailed, StorageFull
 from audio.ingest.index import Accepted, ChunkIndex, Outcome, Placed, Producer
 from audio.journal.files import Extent, JournalWriter, erase
@@ -157,10 +158,12 @@ class Committer:
         return [next(outcomes) if failed is None else failed for failed in before]
 
     def _store(self, batch: list[Append]) -> Sequence[Outcome]:
+        metrics.batch_chunks.observe(len(batch))
         try:
             journal = self._open_journal()
             placed = self._write(journal, batch)
-            outcomes = self._index.commit(journal.id, placed)
+            with metrics.commit.time():
+                outcomes = self._index.commit(journal.id, placed)
         except AudioError as error:
             return self._fail(batch, error)
         except OSError as error:
@@ -187,7 +190,8 @@ class Committer:
             buffers += (self._header(append, crc32), append.payload)
             placed.append(Placed(append.producer, end, len(append.payload), crc32, append.received_at_us))
             end += HEADER_BYTES + len(append.payload)
-        journal.writer.append(buffers)
+        with metrics.journal_flush.time():
+            journal.writer.append(buffers)
         return placed
 
     @staticmethod

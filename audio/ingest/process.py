@@ -22,7 +22,7 @@ from django.db import Error as DatabaseFailure
 from django.db import close_old_connections, transaction
 from redis.exceptions import RedisError
 
-from audio import dispatch
+from audio import dispatch, metrics
 from audio.errors import AudioError, DatabaseUnavailable
 from audio.ingest import events, sessions
 from audio.ingest.clock import database_time
@@ -202,17 +202,32 @@ class Ingest:
 
     def _settle(self, settled: list[Settled]) -> None:
         touched = {}
+        acknowledged: list[Append] = []
         for append, outcome in settled:
             size_bytes = len(append.payload)
             self.in_flight_bytes -= size_bytes
             append.waiter.settle(size_bytes, outcome)
             touched[id(append.waiter)] = append.waiter
             if isinstance(outcome, Accepted):
+                acknowledged.append(append)
                 self._note_waiting(append.producer.session_id, size_bytes)
+            else:
+                metrics.chunks_refused.labels(outcome.code).inc()
         for waiter in touched.values():
             waiter.wake()
         if self.in_flight_bytes < MAX_IN_FLIGHT_BYTES:
             self._room.set()
+        self._measure(acknowledged)
+
+    def _measure(self, acknowledged: list[Append]) -> None:
+        now_us = time.time_ns() // 1000
+        metrics.in_flight_bytes.set(self.in_flight_bytes)
+        metrics.chunks.inc(len(acknowledged))
+        metrics.chunk_bytes.inc(sum([len(append.payload) for append in acknowledged]))
+        # The clock of the arrival is the wall's, which may be put back.
+        metrics.acknowledgement_latency.observe_all(
+            [max(0, now_us - append.received_at_us) / 1_000_000 for append in acknowledged]
+        )
 
     def _note_waiting(self, session_id: uuid.UUID, size_bytes: int) -> None:
         waiting = self._waiting.get(session_id)
@@ -269,8 +284,10 @@ class Ingest:
                 channel = await layer.new_channel()
                 while True:
                     await layer.group_add(events.GROUP, channel)
+                    metrics.channel_layer_up.set(1)
                     await self._hear_for(layer, channel, _REJOIN_SECONDS)
             except (RedisError, OSError) as error:
+                metrics.channel_layer_up.set(0)
                 logger.warning("the channel layer is away: %s", error)
                 await asyncio.sleep(_TICK_SECONDS)
 

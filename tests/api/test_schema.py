@@ -43,6 +43,7 @@ def test_the_document_is_valid_and_made_without_a_warning(tmp_path):
         "/api/tasks/{task_id}",
         "/health",
         "/health/ready",
+        "/metrics",
     ]
 
 

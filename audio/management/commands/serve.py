@@ -20,7 +20,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from audio import upkeep
+from audio import metrics, upkeep
 from audio.management import bundled_redis, web
 from audio.management.supervisor import NotYet, Program, StartFailed, Supervisor, listen
 
@@ -50,6 +50,7 @@ class Command(BaseCommand):
         with ExitStack() as resources:
             _claim(settings.DATA_DIR, resources)
             resources.callback(_remove_socket_folder)
+            _begin_metrics(settings.METRICS_DIR)
             self.check()
             listener = resources.enter_context(_listen(options["host"], options["port"]))
             self._migrate()
@@ -93,6 +94,13 @@ def _claim(folder: Path, resources: ExitStack) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise CommandError(f"Another server already uses the folder {folder}. Stop it, or set DATA_DIR.") from None
+
+
+def _begin_metrics(folder: Path) -> None:
+    try:
+        metrics.begin_anew(folder)
+    except OSError as error:
+        raise CommandError(f"The folder {folder} can't be written: {error.strerror}. Set METRICS_DIR.") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,130 @@
+"""The instruments of a web process: what only it can know of the chunks' way in.
+
+Prometheus' client library wants an instrument to be an object of its module, made once; this module is the one place
+for them. They are moved once a batch, not once a chunk. What the database knows is read when somebody asks
+(`audio.gauges`).
+
+The web processes of a host share a folder (`settings.METRICS_DIR`), in which the library keeps the numbers of each,
+and whichever is asked answers for all of them. The library looks for its name in PROMETHEUS_MULTIPROC_DIR when it is
+loaded; `sercuescribe.server` puts it there. A process without it answers for itself.
+"""
+
+import os
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+_LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_FLUSH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+# What a client may say when it closes is any number; what is counted is not.
+_CLOSE_CODES = frozenset((1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 4408, 4409))
+
+
+class BatchHistogram(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Does what `observe` does for each of the amounts, at a fraction of the price."""
+        self._sum.inc(sum(amounts))
+        for place, count in Tally(map(partial(bisect_left, self._upper_bounds), amounts)).items():
+            self._buckets[place].inc(count)
+
+
+registry = CollectorRegistry()
+
+chunks = Counter("sercuescribe_chunks", "Chunks that were made durable and acknowledged.", registry=registry)
+chunk_bytes = Counter("sercuescribe_chunk_bytes", "Bytes of those chunks.", registry=registry)
+chunks_refused = Counter(
+    "sercuescribe_chunks_refused", "Chunks that were answered with an error, by its code.", ["code"], registry=registry
+)
+acknowledgement_latency = BatchHistogram(
+    "sercuescribe_acknowledgement_latency_seconds",
+    "From the arrival of a chunk to its acknowledgement.",
+    buckets=_LATENCY_BUCKETS,
+    registry=registry,
+)
+batch_chunks = Histogram(
+    "sercuescribe_batch_chunks",
+    "Chunks that shared one flush and one commit.",
+    buckets=_BATCH_BUCKETS,
+    registry=registry,
+)
+journal_flush = Histogram(
+    "sercuescribe_journal_flush_seconds",
+    "Write and fdatasync of a batch in the journal.",
+    buckets=_FLUSH_BUCKETS,
+    registry=registry,
+)
+commit = Histogram(
+    "sercuescribe_commit_seconds", "The database transaction of a batch.", buckets=_FLUSH_BUCKETS, registry=registry
+)
+in_flight_bytes = Gauge(
+    "sercuescribe_in_flight_bytes",
+    "Bytes that have arrived and are not durable yet.",
+    multiprocess_mode="livesum",
+    registry=registry,
+)
+connections_opened = Counter("sercuescribe_connections_opened", "WebSockets that were greeted.", registry=registry)
+connections_refused = Counter(
+    "sercuescribe_connections_refused",
+    "WebSockets that got an error instead of a greeting, by its code.",
+    ["code"],
+    registry=registry,
+)
+connections_closed = Counter(
+    "sercuescribe_connections_closed", "WebSockets that have ended, by close code.", ["code"], registry=registry
+)
+channel_layer_up = Gauge(
+    "sercuescribe_channel_layer_up",
+    "Whether Redis carries events between web processes; 0 if one of them is cut off.",
+    multiprocess_mode="livemin",
+    registry=registry,
+)
+
+
+def count_closed(code: int) -> None:
+    """Counts the end of a connection; close codes that nobody uses here are counted together."""
+    connections_closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
+
+
+def instruments(folder: Path) -> Collector:
+    """Returns what gives the instruments of all web processes that share the folder; those of this process alone
+    where it shares none."""
+    try:
+        shared: Collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call]  # the library's
+    except ValueError:
+        return registry
+    _forget_the_dead(folder)
+    return shared
+
+
+def begin_anew(folder: Path) -> None:
+    """Makes the folder, and removes what processes before now have left in it; none may be running."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.db"):
+        path.unlink()
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Removes the gauges of processes that are gone. Their counters stay: a sum that sinks looks like a restart."""
+    for path in folder.glob("gauge_live*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        if not _is_running(pid):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
