@@ -11,12 +11,13 @@ from the socket, and TCP holds the client back.
 
 import asyncio
 import contextlib
-import logging
 from typing import Any
 
+import structlog
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from channels.consumer import AsyncConsumer
 from django.conf import settings
+from structlog.contextvars import bind_contextvars
 
 from audio import ingest, metrics, sniff
 from audio.errors import AudioError, FormatMismatch, IdleTimeout, MissingHeader, Overloaded, Superseded
@@ -26,7 +27,7 @@ from audio.wire.connection import SERVICE_RESTART, Close, Connection
 from audio.wire.messages import Action
 from audio.wire.parameters import parse_query
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 ACCEPT: Any = {"type": "websocket.accept"}
 MAX_IN_FLIGHT_BYTES = 1024 * 1024
@@ -121,6 +122,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             await self._refuse(error, session_text)
             return False
         self._greet(self._opened)
+        self._tell()
         return True
 
     def _is_gone(self) -> bool:
@@ -128,8 +130,20 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         first = self._first
         return first.done() and not first.cancelled() and first.result()["type"] == "websocket.disconnect"
 
+    def _tell(self) -> None:
+        """Binds the session and the connection to this task's context, and so to every line of the log from here."""
+        session, source = self._opened.session, self._opened.source
+        bind_contextvars(session_id=str(session.pk), connection_id=self.connection_id)
+        logger.info(
+            "session_resumed" if self._opened.resumed else "session_opened",
+            format=session.format,
+            chunks=session.total_chunks,
+            source=source.name or None,
+        )
+
     async def _refuse(self, error: AudioError, session_text: str | None) -> None:
         metrics.connections_refused.labels(error.code).inc()
+        logger.info("connection_refused", code=error.code, session_id=session_text[:64] if session_text else None)
         status = error.details.pop("status", None)
         with contextlib.suppress(OSError):
             named = session_text[:64] if session_text else None
@@ -179,6 +193,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await self._sender
             metrics.count_closed(self._close_code)
+            logger.info("connection_closed", code=self._close_code, chunks=self._protocol.chunk_count)
             await self._ingest.remove(self)
 
     def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -251,7 +266,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def _act(self, action: Action) -> None:
         session_id = self.producer.session_id
         if action is Action.CLOSE_SESSION:
-            await self._ingest.run(ingest.close_session, session_id)
+            await self._ingest.run(ingest.close_session, session_id, "client")
             self._protocol.closed()
         elif action is Action.PAUSE:
             await self._ingest.run(ingest.pause_session, session_id)

@@ -3,17 +3,17 @@
 A request is a hint: the broker may lose it, or be away. The sweep finds in the database what was not done.
 """
 
-import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 CONCATENATE = "sercuescribe.concatenate"
 CONCATENATE_LIVE = "sercuescribe.concatenate_live"
@@ -77,4 +77,4 @@ def _send(name: str, arguments: list[Any], **options: Any) -> None:
     try:
         current_app.send_task(name, args=arguments, **options)
     except OperationalError as error:
-        logger.warning("the broker is away, %s %s is left to the sweep: %s", name, arguments, error)
+        logger.warning("broker_away", task=name, arguments=arguments, error=str(error))

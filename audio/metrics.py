@@ -81,10 +81,10 @@ connections_refused = Counter(
 connections_closed = Counter(
     "sercuescribe_connections_closed", "WebSockets that have ended, by close code.", ["code"], registry=registry
 )
-channel_layer_up = Gauge(
-    "sercuescribe_channel_layer_up",
-    "Whether Redis carries events between web processes; 0 if one of them is cut off.",
-    multiprocess_mode="livemin",
+without_redis = Gauge(
+    "sercuescribe_web_processes_without_redis",
+    "Web processes of this host that are cut off from Redis.",
+    multiprocess_mode="livesum",
     registry=registry,
 )
 

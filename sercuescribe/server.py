@@ -12,13 +12,13 @@ the stock shutdown.
 import argparse
 import asyncio
 import gc
-import logging
 import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 import django
+import structlog
 import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, SystemCheckError
@@ -28,7 +28,7 @@ from websockets.frames import CloseCode, Frame
 from audio.management import web
 from audio.management.supervisor import StartFailed, Supervisor, listen
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger("sercuescribe.server")
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for server in self.servers:
             for listening in server.sockets:
-                logger.info("listening on %s", listening.getsockname())
+                logger.info("server_listening", address=_address(listening))
         _report_ready(self._ready_fd)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -108,10 +108,10 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._drain()
         except TimeoutError:
-            logger.error("connections did not settle within %.0f s; what they had in flight is lost", DRAIN_SECONDS)
+            logger.error("drain_timed_out", seconds=DRAIN_SECONDS)
         await self._closing_handshakes()
         await super().shutdown(sockets)
-        logger.info("stopped")
+        logger.info("server_stopped")
 
     async def _closing_handshakes(self) -> None:
         deadline = asyncio.get_running_loop().time() + CLOSING_HANDSHAKE_SECONDS
@@ -122,6 +122,10 @@ class Server(uvicorn.Server):
     def _is_closing_websockets(self) -> bool:
         connections = self.server_state.connections
         return any(isinstance(each, WebSocketsSansIOProtocol) and each.close_sent for each in connections)
+
+
+def _address(listening: socket.socket) -> str:
+    return "{}:{}".format(*listening.getsockname()[:2])
 
 
 def config() -> uvicorn.Config:
@@ -184,18 +188,21 @@ def _supervise(listener: socket.socket, workers: int, ready_fd: int | None) -> N
 
     uvicorn's own supervisor would leave them behind when it is killed, and looks for dead ones twice a second.
     """
+    from audio import metrics  # models load only after Django is set up
+
+    metrics.begin_anew(settings.METRICS_DIR)
     with Supervisor() as supervisor:
         try:
             supervisor.start(*web.programs(listener, workers), within_seconds=START_SECONDS)
         except StartFailed as error:
             sys.exit(str(error))
         if not supervisor.stopping:
-            logger.info("%d processes listen on %s", workers, listener.getsockname())
+            logger.info("server_listening", address=_address(listener), processes=workers)
             _report_ready(ready_fd)
             supervisor.run()
         # Nobody accepts any more: new clients are told so at once instead of waiting in the queue.
         listener.close()
-    logger.info("stopped")
+    logger.info("server_stopped")
 
 
 def _listener(options: argparse.Namespace) -> socket.socket:
@@ -213,15 +220,20 @@ def _listener(options: argparse.Namespace) -> socket.socket:
         sys.exit(f"Can't listen on {host} port {port}: {error.strerror or error}. Set HOST or PORT to a free one.")
 
 
+def _share_numbers() -> None:
+    """Names the folder of `audio.metrics` to Prometheus' client, which looks for it when it is loaded."""
+    settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT."""
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
-    # Prometheus' client looks for it when it is loaded, which `audio` does.
-    settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
-    django.setup()
     workers = settings.WEB_PROCESSES if options.workers is None else options.workers
+    if workers == 1:
+        _share_numbers()
+    django.setup()
     if workers == 1:
         _serve(_listener(options), options.ready_fd)
     else:

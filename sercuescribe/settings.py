@@ -79,6 +79,7 @@ ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK 
 ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
 FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS", "127.0.0.1")
 WEB_PROCESSES = _number("WEB_PROCESSES", 1, 1)
+LOG_FORMAT = _choice("LOG_FORMAT", "plain", ("plain", "json"))
 LOG_LEVEL = _choice("LOG_LEVEL", "INFO", ("debug", "info", "warning", "error", "INFO")).upper()
 
 
@@ -327,6 +328,7 @@ INSTALLED_APPS = [
     "audio",
 ]
 MIDDLEWARE = [
+    "sercuescribe.logs.RequestContext",
     "django.middleware.security.SecurityMiddleware",
     "audio.console.security.content_security_policy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -389,15 +391,19 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
+LOGGING_CONFIG = "sercuescribe.logs.configure"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "formatters": {"plain": {"()": "sercuescribe.logs.plain"}, "json": {"()": "sercuescribe.logs.json"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "daphne": {"level": "WARNING"},
         "uvicorn.error": {"level": "WARNING"},
+        # A line for every task that comes and goes; what a task has done it says itself.
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
     },
 }

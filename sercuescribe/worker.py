@@ -1,12 +1,20 @@
-"""What a Celery worker does beyond the stock one: it tells when it takes tasks, and its processes die together."""
+"""What a Celery worker does beyond the stock one: it tells when it takes tasks, its processes die together, and it logs
+as the rest of the product does.
+"""
 
 import os
 from typing import Any
 
 import click
+import structlog
 from celery import Celery, bootsteps, signals
+from django.conf import settings
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from audio.management.lifeline import die_with_parent
+from sercuescribe import logs
+
+logger = structlog.stdlib.get_logger(__name__)
 
 
 class ReportReady(bootsteps.StartStopStep):
@@ -27,8 +35,35 @@ def die_with_worker(**_: Any) -> None:
     die_with_parent(os.getppid())
 
 
+def configure_logging(**_: Any) -> None:
+    """Takes the place of Celery's own way of logging, and of its redirection of standard output."""
+    logs.configure(settings.LOGGING)
+
+
+def name_task(task_id: str, task: Any, args: Any, **_: Any) -> None:
+    """Says in every line of the log which task writes it, and for which session: the first argument of ours."""
+    clear_contextvars()
+    bind_contextvars(task=task.name, task_id=task_id)
+    if args and isinstance(args[0], str):
+        bind_contextvars(session_id=args[0])
+
+
+def forget_task(**_: Any) -> None:
+    """What is written between tasks belongs to none."""
+    clear_contextvars()
+
+
+def tell_retry(request: Any, reason: Any, **_: Any) -> None:
+    """Celery says this among the lines for every task that comes and goes, which are left out."""
+    logger.warning("task_retried", task_id=request.id, retries=request.retries, reason=str(reason))
+
+
 def install(app: Celery) -> None:
     """Adds the above to the workers of `app`."""
     app.user_options["worker"].add(click.Option(["--ready-fd"], type=int, help="Report readiness to this descriptor."))
     app.steps["consumer"].add(ReportReady)
     signals.worker_process_init.connect(die_with_worker)
+    signals.setup_logging.connect(configure_logging)
+    signals.task_prerun.connect(name_task)
+    signals.task_postrun.connect(forget_task)
+    signals.task_retry.connect(tell_retry)

@@ -1,8 +1,8 @@
 """The tasks that make recordings. Each is repeatable: the database says what is left to do."""
 
-import logging
 import uuid
 
+import structlog
 from celery import shared_task
 from django.db import Error as DatabaseError
 
@@ -12,7 +12,7 @@ from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
 from audio.errors import AudioError, ObjectDamaged
 from tasks.repeatable import WORTH_ANOTHER_TRY, Repeatable
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 
 @shared_task(name=CONCATENATE_LIVE, ignore_result=True)
@@ -22,7 +22,7 @@ def concatenate_live(session_ids: list[str]) -> None:
         try:
             make_recording(uuid.UUID(session_id))
         except (DatabaseError, OSError, AudioError) as error:
-            logger.warning("a window of %s failed and is left to the next: %s", session_id, error)
+            logger.warning("window_failed", session_id=session_id, error=str(error))
 
 
 @shared_task(name=CONCATENATE, base=Repeatable, ignore_result=True)

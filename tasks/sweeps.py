@@ -1,15 +1,15 @@
 """The sweep as a task, for `celery beat`; `manage.py serve` sweeps without it."""
 
 import dataclasses
-import logging
 
+import structlog
 from celery import shared_task
 from django.db import InterfaceError, OperationalError
 
 from audio import upkeep
 from audio.dispatch import SWEEP
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 
 @shared_task(name=SWEEP, ignore_result=True)
@@ -18,7 +18,7 @@ def sweep() -> None:
     try:
         done = dataclasses.asdict(upkeep.sweep())
     except (OperationalError, InterfaceError) as error:
-        logger.warning("the sweep is put off: %s", error)
+        logger.warning("sweep_postponed", error=str(error))
         return
     if any(done.values()):
-        logger.info("swept: %s", ", ".join(f"{name} {count}" for name, count in done.items() if count))
+        logger.info("swept", **{name: count for name, count in done.items() if count})

@@ -61,7 +61,7 @@ def test_ctrl_c_on_the_terminal_stops_in_order(server):
     assert not any(is_running(process) for process in processes)
     log = server.read_log()
     assert "Traceback" not in log
-    assert log.index("__main__: stopped") < log.index("Warm shutdown") < log.index("Redis is now ready to exit")
+    assert log.index("server_stopped") < log.index("Warm shutdown") < log.index("Redis is now ready to exit")
 
 
 def test_nothing_but_the_ready_line_goes_to_standard_output(server):
@@ -171,7 +171,8 @@ def test_a_killed_process_comes_back(server, role):
     eventually(lambda: not is_running(before))
     after = eventually(lambda: server.child(role))
     assert after.pid != before.pid
-    eventually(lambda: server.read_log().count(f"the {'Redis' if role == 'redis' else role} process works") == 2)
+    name = "Redis" if role == "redis" else role
+    eventually(lambda: server.read_log().count(f"process_ready process={name}") == 2)
     assert answers(server.url)
     assert server.stop() == 0
 

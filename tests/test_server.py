@@ -75,7 +75,7 @@ def test_a_stop_does_not_wait_for_a_client_that_answers_nothing(server):
         )
         assert client.recv(12) == b"HTTP/1.1 101"
         assert server.stop() == 0
-    assert "it is killed" not in server.read_log()
+    assert "process_killed" not in server.read_log()
 
 
 def test_a_message_over_the_limit_gets_1009(run_server):

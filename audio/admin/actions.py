@@ -4,13 +4,13 @@ The work itself is done in the background; what the queue loses, the sweep finds
 close, rebuild, verify and transcode them, whoever may delete them may do that. Each deed is in the admin's log.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
 
+import structlog
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
@@ -26,7 +26,7 @@ from audio.errors import AudioError, InvalidParameter, RecordingEmpty, Recording
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, TaskKind
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 ACTION_LIMIT = 500
 _SHOWN_FOR_DELETION = 20
@@ -150,7 +150,7 @@ class SessionActions(StoredStateAdmin):
     def _log(self, request: HttpRequest, session: AudioSession, message: str, flag: int) -> None:
         user_id: Any = request.user.pk
         LogEntry.objects.log_actions(user_id, [session], action_flag=flag, change_message=message, single_object=True)
-        logger.info("%s, session %s: %s", request.user.get_username(), session.pk, message)
+        logger.info("admin_acted", session_id=str(session.pk), user=request.user.get_username(), action=message)
 
     def _confirm_deletion(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:
         sessions = self._selected(request, queryset)

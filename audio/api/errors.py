@@ -4,9 +4,9 @@
 what never reaches a view. Below API_FOLDERS they answer JSON, elsewhere Django's own pages.
 """
 
-import logging
 from typing import Any
 
+import structlog
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -17,7 +17,7 @@ from rest_framework.views import exception_handler
 
 from audio.errors import AudioError, DatabaseUnavailable, RangeNotSatisfiable
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 API_FOLDERS = ("api", "health")
 RETRY_AFTER_SECONDS = 2
@@ -30,7 +30,7 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
     `retry_after_seconds` where it has one.
     """
     if isinstance(exc, (OperationalError, InterfaceError)):
-        logger.error("database away during %s: %s", context["request"].path, exc)
+        logger.error("database_failed", error=str(exc))
         exc = DatabaseUnavailable()
     if isinstance(exc, AudioError):
         return Response(body(exc), status=exc.http_status, headers=_headers(exc))

@@ -9,14 +9,15 @@ the committed length, which the next one cuts off, and no sample is lost or doub
 """
 
 import hashlib
-import logging
 import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from django.db import transaction
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from audio.build import chunks, finish, routes, store, waveform
 from audio.build.chunks import Waiting
@@ -26,7 +27,7 @@ from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav
 from audio.models import AudioSession, Recording, RecordingState
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 _PROGRESS_SECONDS = 1.0
 _DETAIL_CHARACTERS = 500
@@ -42,8 +43,9 @@ def concatenate(session_id: uuid.UUID) -> None:
     Returns at once if another run holds the session, and looks again after letting go of it. A fault of the media
     sets the recording's state to `failed`; any other error is raised, and the same call may succeed later.
     """
-    while _run(session_id) and _has_work(session_id):
-        pass
+    with bound_contextvars(session_id=str(session_id)):
+        while _run(session_id) and _has_work(session_id):
+            pass
 
 
 def rebuild(session_id: uuid.UUID) -> None:
@@ -75,7 +77,7 @@ def _run(session_id: uuid.UUID) -> bool:
                 _work(session_id)
             return is_ours
     except ClaimLost:
-        logger.info("the recording of %s was claimed by another run, or deleted", session_id)
+        logger.info("claim_lost")
         return False
     finally:
         # Deleted meanwhile: whatever this run, or its lock alone, has put there again goes too.
@@ -246,6 +248,7 @@ class _Run:
         self._commit(
             state=RecordingState.READY, progress=1.0, token=None, ready_at=timezone.now(), carry={}, **_file(made)
         )
+        logger.info("recording_ready", chunks=self._route.done_to, **_described(made))
         finish.clean(self._session, made, self._route)
         add_digest(Recording.objects.get(pk=self._session.id))
 
@@ -257,7 +260,7 @@ class _Run:
 
     def fail(self, error: MediaError, kept: finish.Made | None = None) -> None:
         """Any state but ready -> failed; `kept` is what could be made nevertheless."""
-        logger.warning("the recording of %s failed: %s %s", self._session.id, error.code, error.detail)
+        logger.warning("recording_failed", code=error.code, error=error.detail)
         self._commit(
             state=RecordingState.FAILED,
             token=None,
@@ -266,6 +269,10 @@ class _Run:
             failed_sequence=error.details.get("sequence"),
             **(_file(kept) if kept else {}),
         )
+
+
+def _described(made: finish.Made) -> dict[str, Any]:
+    return {"format": made.format, "size_bytes": made.size_bytes, "duration_seconds": round(made.duration_seconds, 3)}
 
 
 def _file(made: finish.Made) -> dict[str, Any]:

@@ -8,18 +8,20 @@ which goes when it ends, and commits only while its row says `running`: a revoke
 how far it is, at most about a second later, and its FFmpeg is killed.
 """
 
-import logging
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
 from audio.build import concatenate, local, store, verify, waveform
@@ -47,7 +49,7 @@ from audio.models import (
     TaskState,
 )
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 _PROGRESS_SECONDS = 1.0
 _DETAIL_CHARACTERS = 500
@@ -283,7 +285,7 @@ def run(task_id: uuid.UUID) -> None:
         return
     work = store.folder(task.session_id) / store.DERIVED_FOLDER / str(task_id)
     try:
-        with file_lock(work / LOCK_NAME) as is_ours:
+        with _named(task), file_lock(work / LOCK_NAME) as is_ours:
             if is_ours:
                 _begin(task, work)
     finally:
@@ -292,13 +294,20 @@ def run(task_id: uuid.UUID) -> None:
             store.delete_files(task.session_id)
 
 
+def _named(task: BackgroundTask) -> AbstractContextManager[None]:
+    """Says in every line of the log what it is about."""
+    what = f"{task.kind} {task.format}".strip()
+    return bound_contextvars(session_id=str(task.session_id), task_id=str(task.pk), task=what)
+
+
 def _begin(task: BackgroundTask, work: Path) -> None:
     row = BackgroundTask.objects.filter(pk=task.pk)
     try:
         if row.start():
             _MAKERS[TaskKind(task.kind)](task, work)
+            logger.info("task_ended")
     except Revoked:
-        logger.info("task %s of %s was revoked", task.pk, task.session_id)
+        logger.info("task_revoked")
     except AudioError as error:
         if error.retryable:
             raise
@@ -310,7 +319,7 @@ def _begin(task: BackgroundTask, work: Path) -> None:
 def fail(task_id: uuid.UUID, error: AudioError) -> None:
     """Makes a running task `failed`."""
     if BackgroundTask.objects.filter(pk=task_id).fail(error.code, error.detail[:_DETAIL_CHARACTERS]):
-        logger.warning("task %s failed: %s %s", task_id, error.code, error.detail)
+        logger.warning("task_failed", task_id=str(task_id), code=error.code, error=error.detail)
 
 
 def outcome(task_id: uuid.UUID) -> dict[str, Any]:

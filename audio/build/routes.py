@@ -6,13 +6,13 @@ pieces, so a run that died is simply repeated.
 """
 
 import itertools
-import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
 from django.conf import settings
 
 from audio.build.chunks import Waiting, blaming, read, read_range
@@ -26,7 +26,7 @@ from audio.media.wav import PcmFormat, Samples, WavReader
 from audio.models import AudioSession
 from audio.sniff import id3_size_bytes, starts_part
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 _HEAD_BYTES = 1 << 16
 _COUNTED = ("mp3", "aac")
@@ -80,7 +80,7 @@ class Undecodable:
 
     def note(self, error: UndecodableChunk) -> None:
         """Takes the error of one file, with its `sequence`."""
-        logger.info("a file that begins with chunk %d can't be decoded: %s", error.details["sequence"], error.detail)
+        logger.info("file_undecodable", sequence=error.details["sequence"], error=error.detail)
         if not self.files:
             self.sequence, self.detail = error.details["sequence"], error.detail
         self.files += 1

@@ -7,12 +7,12 @@ that is not there is a FileNotFoundError, as a file would be.
 
 import contextlib
 import hashlib
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -22,7 +22,7 @@ from storages.backends.s3 import S3Storage
 
 from audio.errors import ObjectDamaged, StorageUnavailable
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 _BLOCK_BYTES = 1 << 20
 _MISSING = "NoSuchKey"
@@ -54,10 +54,10 @@ def _translated(name: str) -> Iterator[None]:
             raise FileNotFoundError(f"{name} is not in the storage") from error
         if code == _TOO_SHORT:
             raise ObjectDamaged from error
-        logger.warning("the storage refuses %s: %s", name, error)
+        logger.warning("storage_refused", name=name, error=str(error))
         raise StorageUnavailable from error
     except (BotoCoreError, Boto3Error) as error:
-        logger.warning("the storage does not answer for %s: %s", name, error)
+        logger.warning("storage_away", name=name, error=str(error))
         raise StorageUnavailable from error
 
 
@@ -195,7 +195,7 @@ class SpanReader:
             try:
                 part: bytes = self._body.read(wanted)
             except BotoCoreError as error:
-                logger.info("reading %s goes on after %s", self._name, error)
+                logger.info("download_continued", name=self._name, error=str(error))
                 part = b""
             if part:
                 self._position += len(part)

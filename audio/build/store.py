@@ -8,7 +8,6 @@ storage (`audio.build.upload`), where it has the same name.
 
 import errno
 import hashlib
-import logging
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import structlog
 from django.conf import settings
 from django.core.files.storage import storages
 
@@ -30,7 +30,7 @@ from audio.models import OPEN_TASK_STATES, AudioSession, BackgroundTask, Recordi
 if TYPE_CHECKING:
     from audio.build.s3 import RecordingsStorage
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 FOLDER = "sessions"
 DERIVED_FOLDER = "derived"
@@ -63,7 +63,7 @@ def root() -> Path:
 def remote() -> "RecordingsStorage":
     """Returns the storage that RECORDINGS_STORAGE names; raises StorageUnavailable if it names none."""
     if not settings.RECORDINGS_STORAGE:
-        logger.error("a recording is in a remote storage, and RECORDINGS_STORAGE does not say in which")
+        logger.error("storage_unnamed")
         raise StorageUnavailable
     return cast("RecordingsStorage", storages["recordings"])
 

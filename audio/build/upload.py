@@ -7,9 +7,9 @@ leaves an object that no row names and the next one replaces, or a file that the
 keeps everything away that writes the recording; who reads it looks at the row, and again where the file is gone.
 """
 
-import logging
 import uuid
 
+import structlog
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -20,7 +20,7 @@ from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
 from audio.models import AudioSession, Recording, RecordingState
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 
 def upload(session_id: uuid.UUID) -> None:
@@ -68,7 +68,7 @@ def _upload(recording: Recording) -> None:
     try:
         remote.verify(name, recording.size_bytes or 0, recording.sha256)
     except ObjectDamaged:
-        logger.error("the recording of %s was uploaded, but what comes back is not the recording", recording.pk)
+        logger.error("upload_damaged", session_id=str(recording.pk))
         raise
     now = recording.remote_at = timezone.now()
     _as_read(recording).filter(remote_at=None).update(remote_at=now, verified_at=now, updated_at=now)

@@ -1,7 +1,6 @@
 """The landing page: what this server is, whether it is well, and what it records now."""
 
-import logging
-
+import structlog
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -10,7 +9,7 @@ from django.views.decorators.http import require_safe
 from audio import health
 from audio.models import AudioSession
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 SHOWN_SESSIONS = 10
 
@@ -34,5 +33,5 @@ def _newest_sessions() -> list[AudioSession] | None:
     try:
         return list(AudioSession.objects.select_related("recording")[:SHOWN_SESSIONS])
     except DatabaseError as error:
-        logger.error("database away: %s", error)
+        logger.error("database_failed", error=str(error))
         return None

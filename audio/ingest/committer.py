@@ -6,7 +6,6 @@ wake-up of the event loop, however many sessions are in it. Only after all of th
 """
 
 import errno
-import logging
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from django.db import connection
 
 from audio import metrics
@@ -27,7 +27,7 @@ from audio.journal.files import Extent, JournalWriter, erase
 from audio.journal.records import HEADER_BYTES, Committed, RecordType, commit_record, pack_header, session_record
 from audio.journal.records import void_record as make_void_record
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 BATCH_MAX_CHUNKS = 2000
 BATCH_MAX_BYTES = 8 * 1024 * 1024
@@ -122,7 +122,7 @@ class Committer:
     def _die() -> None:
         """A committer that died of a fault of ours would leave every client waiting: end the process, so that
         its supervisor starts a sound one. Nothing acknowledged is lost by it."""
-        logger.critical("the committer died", exc_info=True)
+        logger.critical("committer_died", exc_info=True)
         os._exit(70)
 
     def _take(self) -> list[Append]:
@@ -167,7 +167,7 @@ class Committer:
         except AudioError as error:
             return self._fail(batch, error)
         except OSError as error:
-            logger.error("journal failed: %s", error)
+            logger.error("journal_failed", error=str(error))
             full = error.errno in _NO_SPACE
             return self._fail(batch, StorageFull() if full else JournalFailed())
         self._note(journal, placed, outcomes)
@@ -236,7 +236,7 @@ class Committer:
         try:
             erase(self._root, refused)
         except OSError as error:
-            logger.warning("refused chunks stay in the journal, where they are marked void: %s", error)
+            logger.warning("refused_chunks_not_erased", error=str(error))
 
     def _open_journal(self) -> _OpenJournal:
         if self._journal is not None and self._journal.writer.end >= self._journal_file_size_bytes:
@@ -257,7 +257,7 @@ class Committer:
             try:
                 self._journal.writer.append(self._journal.trailer)
             except OSError as error:
-                logger.warning("the end of a journal could not be written, its rows are not touched: %s", error)
+                logger.warning("journal_trailer_not_written", error=str(error))
         self._abandon_journal()
 
     def _abandon_journal(self) -> None:

@@ -5,16 +5,16 @@ them; each process also looks in the database with every heartbeat (`process.py`
 """
 
 import asyncio
-import logging
 import uuid
 from typing import Any
 
+import structlog
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
 from redis.exceptions import RedisError
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 GROUP = "ingest"
 CLOSED = "session.closed"
@@ -36,7 +36,7 @@ def _send(event: dict[str, Any]) -> None:
     try:
         async_to_sync(_send_within)(event, _SEND_SECONDS)
     except (RedisError, OSError) as error:
-        logger.warning("the channel layer is away, %s will be found in the database: %s", event["type"], error)
+        logger.warning("channel_layer_away", unsent=event["type"], error=str(error))
 
 
 async def _send_within(event: dict[str, Any], seconds: float) -> None:

@@ -6,13 +6,13 @@ same transaction refuses the chunks of closed or paused sessions and of supersed
 rather than the ORM, because a row a chunk through the ORM costs several times the rest of the path.
 """
 
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
+import structlog
 from django.db import (
     DEFAULT_DB_ALIAS,
     IntegrityError,
@@ -29,7 +29,7 @@ from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, Session
 from audio.ingest.statements import Statements, statements_for
 from audio.models import AudioChunk, JournalFile, SessionStatus
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -129,14 +129,14 @@ class ChunkIndex:
         try:
             return function()
         except _LOST as error:
-            logger.warning("the database failed, it is tried again: %s", error)
+            logger.warning("commit_retried", error=str(error))
         except DatabaseFailure as error:
             raise DatabaseUnavailable from error
         connections[DEFAULT_DB_ALIAS].close()
         try:
             return _retrying()(function)
         except DatabaseFailure as error:
-            logger.error("the database failed: %s", error)
+            logger.error("commit_failed", error=str(error))
             raise DatabaseUnavailable from error
 
 

@@ -6,7 +6,7 @@ so one journal file. Everything here runs on the event loop's thread, except wha
 
 import asyncio
 import contextlib
-import logging
+import contextvars
 import os
 import socket
 import threading
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+import structlog
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import Error as DatabaseFailure
@@ -30,7 +31,7 @@ from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.index import Accepted, Outcome, Producer
 from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSource, IngestProcess
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_IN_FLIGHT_BYTES = 32 * 1024 * 1024
@@ -125,7 +126,9 @@ class Ingest:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs a function that uses the database in a thread of the executor; raises DatabaseUnavailable."""
-        return await self._loop.run_in_executor(self._executor, _with_database, function, *arguments)
+        # The context goes along: it says in the log for whom.
+        run = contextvars.copy_context().run
+        return await self._loop.run_in_executor(self._executor, run, _with_database, function, *arguments)
 
     async def _say_alive(self, mine: dict[int, Producer]) -> tuple[list[int], list[int], set[int]]:
         return await self._loop.run_in_executor(self._heart, _with_database, _heartbeat, self.process_id, mine)
@@ -148,7 +151,7 @@ class Ingest:
         try:
             await self.run(sessions.release_connection, connection_id)
         except DatabaseUnavailable as error:
-            logger.warning("the end of a connection is left to the next heartbeat: %s", error)
+            logger.warning("connection_release_put_off", connection_id=connection_id, error=str(error))
             self._ended.add(connection_id)
         else:
             self._ended.discard(connection_id)
@@ -178,13 +181,13 @@ class Ingest:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._empty.wait()
         except TimeoutError:
-            logger.warning("%d connections did not take their last answers", len(self._connections))
+            logger.warning("connections_abandoned", count=len(self._connections))
         await self._end_tasks()
         await asyncio.to_thread(self._committer.stop)
         try:
             await self.run(sessions.release_process, self.process_id)
         except DatabaseUnavailable as error:
-            logger.warning("the end of this process is left to the sweep: %s", error)
+            logger.warning("process_release_postponed", error=str(error))
         self._executor.shutdown()
         self._heart.shutdown()
 
@@ -260,7 +263,7 @@ class Ingest:
             try:
                 closed, superseded, unknown = await self._say_alive(mine)
             except AudioError as error:
-                logger.warning("no heartbeat: %s", error)
+                logger.warning("heartbeat_failed", error=str(error))
                 # To be among the living again soon after the database is.
                 wait_seconds = min(wait_seconds, _TICK_SECONDS)
                 continue
@@ -284,11 +287,11 @@ class Ingest:
                 channel = await layer.new_channel()
                 while True:
                     await layer.group_add(events.GROUP, channel)
-                    metrics.channel_layer_up.set(1)
+                    metrics.without_redis.set(0)
                     await self._hear_for(layer, channel, _REJOIN_SECONDS)
             except (RedisError, OSError) as error:
-                metrics.channel_layer_up.set(0)
-                logger.warning("the channel layer is away: %s", error)
+                metrics.without_redis.set(1)
+                logger.warning("channel_layer_away", error=str(error))
                 await asyncio.sleep(_TICK_SECONDS)
 
     async def _hear_for(self, layer: Any, channel: str, seconds: float) -> None:
@@ -316,7 +319,7 @@ def _with_database(function: Callable[..., T], *arguments: Any) -> T:
     try:
         return function(*arguments)
     except DatabaseFailure as error:
-        logger.error("the database failed: %s", error)
+        logger.error("database_failed", error=str(error))
         raise DatabaseUnavailable from error
 
 

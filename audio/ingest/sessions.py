@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q
@@ -30,6 +31,8 @@ from audio.ingest.index import Producer
 from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
 from audio.wire.parameters import ConnectionRequest, SessionParameters
+
+logger = structlog.stdlib.get_logger(__name__)
 
 _CREATION_LOCK = 1936946035  # any number, the same in every process
 
@@ -66,7 +69,9 @@ def create_session(parameters: SessionParameters, user_id: str | None = None) ->
     Raises TooManySessions.
     """
     with transaction.atomic():
-        return _create(parameters, user_id, dropped_in=timedelta(seconds=TICKET_SECONDS))
+        session = _create(parameters, user_id, dropped_in=timedelta(seconds=TICKET_SECONDS))
+    logger.info("session_created", session_id=str(session.pk))
+    return session
 
 
 def open_connection(
@@ -128,22 +133,23 @@ def release_process(process_id: uuid.UUID, silent_since: datetime | None = None)
     return True
 
 
-def close_session(session_id: uuid.UUID) -> AudioSession:
+def close_session(session_id: uuid.UUID, by: str = "request") -> AudioSession:
     """Closes a session, whatever its connections do, and asks for its recording; returns it as it is then.
 
-    Closing a closed session changes nothing. Raises SessionNotFound.
+    `by` is who closes it, for the log. Closing a closed session changes nothing. Raises SessionNotFound.
     """
-    close_if(session_id, Q())
+    close_if(session_id, Q(), by)
     return _existing(session_id)
 
 
-def close_if(session_id: uuid.UUID, condition: Q) -> bool:
-    """Closes a session if the condition still holds for its row; returns whether it did."""
+def close_if(session_id: uuid.UUID, condition: Q, by: str = "sweep") -> bool:
+    """Closes a session if the condition still holds for its row; returns whether it did. `by` is for the log."""
     with transaction.atomic():
         if not AudioSession.objects.filter(condition, pk=session_id).close():
             return False
         dispatch.concatenate(session_id)
         events.session_closed(session_id)
+    logger.info("session_closed", session_id=str(session_id), by=by)
     return True
 
 

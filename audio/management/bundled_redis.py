@@ -5,7 +5,6 @@ that queued work survives a restart.
 """
 
 import importlib.util
-import logging
 import os
 import shutil
 import signal
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import structlog
 from celery import Celery
 
 from audio.management.supervisor import NotYet, Program
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 
 class Unusable(Exception):
@@ -74,7 +74,7 @@ def restore_unacknowledged(app: Celery) -> None:
             count = channel.client.zcard(channel.unacked_index_key)
             if count:
                 channel.qos.restore_visible(num=count)
-                logger.info("%d unfinished tasks are queued again", count)
+                logger.info("tasks_restored", count=count)
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise NotYet(f"Redis is away ({error})") from None
 
@@ -88,7 +88,7 @@ def set_aside(folder: Path) -> None:
     target.mkdir()
     for path in files:
         path.rename(target / path.name)
-    logger.warning("Redis could not start from its files; they are in %s now", target)
+    logger.warning("redis_files_unreadable", moved_to=str(target))
 
 
 def _binary() -> str:

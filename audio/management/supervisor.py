@@ -11,7 +11,6 @@ asked by its `answers`.
 import contextlib
 import functools
 import itertools
-import logging
 import os
 import selectors
 import signal
@@ -23,9 +22,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+import structlog
+
 from audio.management.lifeline import die_with_parent
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANSWER_INTERVAL_SECONDS = 0.02
@@ -188,7 +189,7 @@ class Supervisor:
         try:
             program.prepare()
         except NotYet as reason:
-            logger.warning("the %s process has to wait: %s", program.name, reason)
+            logger.warning("process_waits", process=program.name, reason=str(reason))
             self._schedule(child)
             return
         arguments, descriptors = list(program.arguments), list(program.descriptors)
@@ -225,7 +226,8 @@ class Supervisor:
 
     def _has_started(self, child: Child) -> None:
         child.is_ready = True
-        logger.info("the %s process works (%.1f s)", child.program.name, time.monotonic() - child.started_at)
+        seconds = round(time.monotonic() - child.started_at, 1)
+        logger.info("process_ready", process=child.program.name, seconds=seconds)
 
     def _bury(self, child: Child) -> None:
         """Takes note of a death: what the child has left behind is killed, and its successor scheduled."""
@@ -235,7 +237,7 @@ class Supervisor:
         self._kill_group(process)
         self._close_pipe(child)
         child.process = None
-        logger.error("the %s process ended (%s)", child.program.name, _how(process.returncode))
+        logger.error("process_died", process=child.program.name, reason=_how(process.returncode))
         if not child.is_ready and process.returncode > 0:
             child.program.give_up()
         elif time.monotonic() - child.started_at >= STEADY_SECONDS:
@@ -264,7 +266,7 @@ class Supervisor:
             if self._wait_for(processes, seconds):
                 break
         else:
-            logger.error("the %s process does not stop, it is killed", program.name)
+            logger.error("process_killed", process=program.name)
         for process in processes:
             self._kill_group(process)
             process.wait()

@@ -7,7 +7,6 @@ a working folder with nothing else in it, no standard input, and may open files 
 
 import contextlib
 import errno
-import logging
 import os
 import re
 import resource
@@ -24,12 +23,13 @@ from pathlib import Path
 from typing import IO
 
 import imageio_ffmpeg
+import structlog
 from django.conf import settings
 
 from audio.errors import FfmpegFailed, FfmpegMissing, FfmpegStopped, MediaLimitExceeded
 from audio.media import guard
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 WORK_PREFIX = "work-"
 _BLOCK_BYTES = 1 << 20
@@ -174,5 +174,5 @@ def check(code: int, messages: str) -> None:
         raise MediaLimitExceeded
     # Addresses in the messages are of no use to anybody.
     first = re.sub(r" @ 0x[0-9a-f]+", "", next(iter(messages.strip().splitlines()), f"exit code {code}"))
-    logger.warning("FFmpeg failed: %s", first)
+    logger.warning("ffmpeg_failed", error=first)
     raise FfmpegFailed(f"FFmpeg could not process the audio: {first[:_MESSAGE_CHARACTERS]}")

@@ -5,11 +5,12 @@ pydub runs one FFmpeg over all files of a window (an ffconcat list) through the 
 never added: `raw_data` is joined by whoever writes it.
 """
 
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from audio.errors import FfmpegFailed, MediaError, UndecodableChunk
 from audio.media import ffmpeg, plan, wav
@@ -22,7 +23,7 @@ with warnings.catch_warnings():
     from pydub import AudioSegment
     from pydub.exceptions import CouldntDecodeError
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 _ENCODINGS = {1: "u8", 2: "s16le", 4: "s32le"}
 _UNUSED = PcmFormat("u8", 8000, 1)
@@ -40,7 +41,7 @@ def decode(parts: Sequence[Part], audio_format: str, folder: Path) -> Iterator[S
     try:
         samples = _batch(parts, audio_format, folder)
     except FfmpegFailed as error:
-        logger.info("a window of %d files has to be halved: %s", len(parts), error.detail)
+        logger.info("window_halved", files=len(parts), error=error.detail)
         yield from _halved(parts, audio_format, folder)
         return
     yield samples

@@ -18,12 +18,12 @@ only to records that are synced, the row says `removed_at` before the file is un
 
 import contextlib
 import hashlib
-import logging
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -38,7 +38,7 @@ from audio.models import AudioChunk, AudioSession, JournalFile, Recording, Recor
 from audio.upkeep.moving import move
 from audio.upkeep.rounds import Did, Round
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 _FILES_PER_ROUND = 200
 _ROWS_PER_STATEMENT = 500
@@ -66,7 +66,7 @@ def _release(round_: Round, which: Q, count: int | None) -> None:
         try:
             _look_at(journal, round_)
         except (OSError, StorageUnavailable) as error:
-            logger.error("the journal %s is put off: %s", journal, error)
+            logger.error("journal_postponed", journal=str(journal), error=str(error))
         if round_.acts:
             JournalFile.objects.filter(pk=journal.pk).update(checked_at=round_.now)
 
@@ -114,7 +114,7 @@ def _missing(journal: JournalFile, round_: Round) -> None:
 
 
 def _unexplained(round_: Round, journal: JournalFile, why: str) -> None:
-    logger.error("the journal %s stays: %s", journal, why)
+    logger.error("journal_kept", journal=str(journal), reason=why)
     round_.note(Did.UNEXPLAINED, f"{journal}: {why}")
 
 
@@ -197,7 +197,7 @@ def _is_sound(recording: Recording, round_: Round) -> bool:
     if recording.verified_at is not None and recording.verified_at > round_.now - _LOOK_AGAIN_AFTER:
         return True
     if not _is_as_made(recording):
-        logger.error("the recording of %s is not as it was made: its chunks are kept, rebuild it", recording.pk)
+        logger.error("recording_damaged", session_id=str(recording.pk))
         round_.note(Did.UNEXPLAINED, f"{recording.pk}: the recording is not as it was made, rebuild it")
         return False
     if round_.acts:

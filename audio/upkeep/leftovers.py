@@ -5,13 +5,14 @@ of deleted sessions, journal files that were removed already or never held a rec
 the database may be the one that lost something: a file that it does not know can be the last copy of a recording.
 """
 
-import logging
 import os
 import shutil
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+
+import structlog
 
 from audio.build import store
 from audio.build.lock import LOCK_NAME, file_lock
@@ -20,7 +21,7 @@ from audio.journal.files import SUFFIX, held
 from audio.models import AudioSession, BackgroundTask, Chore, DeletedSession, JournalFile
 from audio.upkeep.rounds import Did, Round
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 NAME = "leftovers"
 PREFIXES = [f"{number:02x}" for number in range(256)]
@@ -69,7 +70,7 @@ def _is_old(path: Path, round_: Round) -> bool:
 
 def _unexplained(path: Path, round_: Round, why: str) -> None:
     name = path.relative_to(store.root())
-    logger.warning("%s: %s", name, why)
+    logger.warning("file_unexplained", name=str(name), reason=why)
     round_.note(Did.UNEXPLAINED, f"{name}: {why}")
 
 

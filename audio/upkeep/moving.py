@@ -6,11 +6,11 @@ read just before the old file goes is read again (`audio.build.chunks`). A move 
 name the old file, which the next one moves to another new file.
 """
 
-import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from django.db import transaction
 
 from audio import ingest
@@ -20,7 +20,7 @@ from audio.journal.files import SUFFIX, Extent, JournalReader, JournalWriter
 from audio.journal.records import Committed, commit_record, session_record
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 ROWS_PER_BATCH = 500
 _BATCH_BYTES = 8 << 20
@@ -101,7 +101,9 @@ class _Move:
                 try:
                     record = reader.read_record(Extent(self._journal_name, row.offset, row.size_bytes, row.crc32))
                 except ChunkDamaged as error:
-                    logger.error("chunk %d of %s can't be moved: %s", row.sequence, row.session_id, error)
+                    logger.error(
+                        "chunk_unmovable", session_id=str(row.session_id), sequence=row.sequence, error=str(error)
+                    )
                 else:
                     found.append((row, record))
         return found

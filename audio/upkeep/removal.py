@@ -2,10 +2,10 @@
 
 import contextlib
 import itertools
-import logging
 import uuid
 from datetime import timedelta
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
@@ -17,7 +17,7 @@ from audio.journal.files import Extent, erase
 from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
 from audio.upkeep.rounds import Did, Round
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 REPEAT_DELETION_AFTER = timedelta(minutes=2)
 REQUESTS_PER_SWEEP = 500
@@ -54,7 +54,7 @@ def delete_session(session_id: uuid.UUID) -> None:
     transaction on SQLite would delay every acknowledgement. Raises SessionNotFound, or StorageUnavailable before
     anything was deleted.
     """
-    ingest.close_session(session_id)
+    ingest.close_session(session_id, by="deletion")
     store.delete_files(session_id)
     chunks = AudioChunk.objects.filter(session_id=session_id)
     journals = _erase(session_id)
@@ -71,6 +71,7 @@ def delete_session(session_id: uuid.UUID) -> None:
     JournalFile.objects.filter(name__in=journals).delete()
     if not was_there:
         raise SessionNotFound
+    logger.info("session_deleted", session_id=str(session_id))
 
 
 def _erase(session_id: uuid.UUID) -> set[str]:
@@ -94,11 +95,11 @@ def delete_expired(round_: Round) -> None:
         if round_.is_over:
             return
         if round_.acts:
-            logger.info("session %s ended more than %d days ago and is deleted", key, settings.RETENTION_DAYS)
+            logger.info("session_expired", session_id=str(key), days=settings.RETENTION_DAYS)
             try:
                 with contextlib.suppress(SessionNotFound):  # another was first
                     delete_session(key)
             except StorageUnavailable as error:
-                logger.warning("session %s is deleted later: %s", key, error)
+                logger.warning("deletion_postponed", session_id=str(key), error=str(error))
                 return
         round_.note(Did.DELETED_SESSIONS, key)

@@ -2,7 +2,6 @@
 
 import fcntl
 import functools
-import logging
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
 from celery import current_app
 from django.conf import settings
 from django.core.checks import Tags
@@ -24,7 +24,7 @@ from audio import metrics, upkeep
 from audio.management import bundled_redis, web
 from audio.management.supervisor import NotYet, Program, StartFailed, Supervisor, listen
 
-logger = logging.getLogger(__name__)
+logger = structlog.stdlib.get_logger(__name__)
 
 START_SECONDS = 90.0
 # After a kill -9 the kernel needs a moment to end the children of the last server.
@@ -192,4 +192,4 @@ def _sweep() -> None:
     try:
         upkeep.sweep()
     except (OperationalError, InterfaceError) as error:
-        logger.warning("the sweep is put off: %s", error)
+        logger.warning("sweep_put_off", error=str(error))
