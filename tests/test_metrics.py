@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from audio import metrics
 from audio.metrics import BatchHistogram
 from tests.client import Rest, recorder
+from tests.docs.text import table, unquoted
 from tests.server import Server, eventually
 from tests.services import REPOSITORY
 from tests.sound import speech
+from tests.watching import expressions, series
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -122,6 +125,27 @@ async def test_what_is_refused_is_counted_by_its_code(server):
     eventually(lambda: grown("chunks_refused_total", "format_mismatch"))
     eventually(lambda: grown("chunks_refused_total", "session_paused"))
     eventually(lambda: grown("connections_refused_total", "invalid_parameter"))
+
+    assert_alerts_and_panels_have_their_series(scrape(server.url))
+    assert_the_table_is_complete(scrape(server.url))
+
+
+def assert_alerts_and_panels_have_their_series(samples: Samples) -> None:
+    """Every series that a rule or a panel names is there, with the labels that it looks at."""
+    told = {(name, label) for name, labels in samples for label in ["", *dict(labels)]}
+    for expression in expressions():
+        for name, labels in series(expression):
+            # `up` is Prometheus' own, and so are the labels of a target.
+            if name != "up":
+                assert {(name, label) for label in {""} | labels - {"job", "instance"}} <= told, expression
+
+
+def assert_the_table_is_complete(samples: Samples) -> None:
+    """docs/operations.md has each metric, by the name without what the types add to it, and no other."""
+    suffix = re.compile(r"_(bucket|sum|count)$")
+    told = {suffix.sub("", name) for name, _ in samples}
+    documented = {unquoted(name) for name, *_ in table(REPOSITORY / "docs" / "operations.md", "### Metrics")}
+    assert documented == told
 
 
 async def test_a_close_code_that_nobody_uses_gets_no_series_of_its_own(server):
