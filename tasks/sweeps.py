@@ -18,7 +18,7 @@ def sweep() -> None:
     try:
         done = dataclasses.asdict(upkeep.sweep())
     except (OperationalError, InterfaceError) as error:
-        logger.warning("sweep_postponed", error=str(error))
+        logger.warning("sweep_put_off", error=str(error))
         return
     if any(done.values()):
         logger.info("swept", **{name: count for name, count in done.items() if count})

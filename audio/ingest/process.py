@@ -187,7 +187,7 @@ class Ingest:
         try:
             await self.run(sessions.release_process, self.process_id)
         except DatabaseUnavailable as error:
-            logger.warning("process_release_postponed", error=str(error))
+            logger.warning("process_release_put_off", error=str(error))
         self._executor.shutdown()
         self._heart.shutdown()
 

@@ -66,7 +66,7 @@ def _release(round_: Round, which: Q, count: int | None) -> None:
         try:
             _look_at(journal, round_)
         except (OSError, StorageUnavailable) as error:
-            logger.error("journal_postponed", journal=str(journal), error=str(error))
+            logger.error("journal_put_off", journal=str(journal), error=str(error))
         if round_.acts:
             JournalFile.objects.filter(pk=journal.pk).update(checked_at=round_.now)
 

@@ -100,6 +100,6 @@ def delete_expired(round_: Round) -> None:
                 with contextlib.suppress(SessionNotFound):  # another was first
                     delete_session(key)
             except StorageUnavailable as error:
-                logger.warning("deletion_postponed", session_id=str(key), error=str(error))
+                logger.warning("deletion_put_off", session_id=str(key), error=str(error))
                 return
         round_.note(Did.DELETED_SESSIONS, key)
