@@ -35,15 +35,20 @@ _CHORES = {
 
 
 def ask_for_due(now: datetime) -> None:
-    """Asks the workers for the chores that are due."""
+    """Asks the workers for a chore that is due: one a sweep, because each is a write, which on SQLite keeps all others
+    waiting."""
     due = dict(Chore.objects.values_list("name", "due_at"))
     for name, chore in _CHORES.items():
-        due_at = (
-            due[name] if name in due else Chore.objects.get_or_create(name=name, defaults={"due_at": now})[0].due_at
-        )
-        mine = Chore.objects.filter(name=name, due_at=due_at)
-        if due_at <= now and mine.update(due_at=now + chore.interval):
+        if due.get(name, now) <= now and _claim(name, due.get(name), now + chore.interval):
             dispatch.chore(name, expires_seconds=chore.interval.total_seconds())
+            return
+
+
+def _claim(name: str, due_at: datetime | None, next_at: datetime) -> bool:
+    """Moves the time at which the chore is due; returns whether nobody else has."""
+    if due_at is None:
+        return Chore.objects.get_or_create(name=name, defaults={"due_at": next_at})[1]
+    return bool(Chore.objects.filter(name=name, due_at=due_at).update(due_at=next_at))
 
 
 def run(name: str) -> Round:
