@@ -284,6 +284,14 @@ class RecordingQuerySet(models.QuerySet["Recording"]):
         """Those that are neither there nor given up, nor of a session that was closed without a chunk."""
         return self.filter(state__in=_literally(["empty", "live", "building"]), is_void=False)
 
+    def undigested(self) -> "RecordingQuerySet":
+        """Those that are ready and have no SHA-256 yet."""
+        return self.filter(state=Literal("ready"), sha256=Literal(""))
+
+    def here(self) -> "RecordingQuerySet":
+        """Those that are ready and have not moved to another storage."""
+        return self.filter(state=Literal("ready"), is_local=True)
+
 
 class Recording(models.Model):
     """The recording of a session and the state of its concatenation, in a row of its own.
@@ -337,6 +345,9 @@ class Recording(models.Model):
             ),
             models.Index(
                 fields=["updated_at"], name="recording_local", condition=models.Q(state="ready", is_local=True)
+            ),
+            models.Index(
+                fields=["updated_at"], name="recording_undigested", condition=models.Q(state="ready", sha256="")
             ),
         ]
 

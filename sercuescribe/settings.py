@@ -312,7 +312,9 @@ DAPHNE_WEBSOCKET_MAX_FRAME_SIZE = MAX_MESSAGE_SIZE_BYTES
 
 # Django
 INSTALLED_APPS = [
-    "daphne",
+    # Behind the one whose lists it replaces in the admin, before staticfiles, whose `runserver` it replaces.
+    "django_celery_results",
+    "audio",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -324,8 +326,6 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "django_celery_results",
-    "audio",
 ]
 MIDDLEWARE = [
     "sercuescribe.logs.RequestContext",

@@ -157,7 +157,7 @@ def test_it_serves_without_the_supervisor_on_an_address(environment):
     ) as process:
         try:
             assert process.stderr is not None
-            found = (re.search(r"listening on \('127\.0\.0\.1', (\d+)\)", line) for line in process.stderr)
+            found = (re.search(r"server_listening address=127\.0\.0\.1:(\d+)", line) for line in process.stderr)
             port = next(match[1] for match in found if match)
             with connect(f"ws://127.0.0.1:{port}/api/ws/audio") as websocket:
                 assert json.loads(websocket.recv())["message"] == "Audio session created"

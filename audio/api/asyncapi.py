@@ -21,6 +21,7 @@ from audio.errors import (
     ServiceError,
     SessionBusy,
     SessionError,
+    StorageUnavailable,
 )
 from audio.ingest import default_parameters
 from audio.models import SessionStatus
@@ -71,7 +72,7 @@ _GREETINGS = (messages.CREATED, messages.RESUMED)
 _STATUSES = {messages.PAUSED_NOW: SessionStatus.PAUSED, messages.CLOSED: SessionStatus.COMPLETED}
 _ON_THE_SOCKET = (RequestError, SessionError, ConnectionEnded, ServiceError)
 # A message that is too large gets close code 1009 alone, because nothing of it is read.
-_HTTP_ONLY = (MessageTooLarge, PreconditionFailed, RangeNotSatisfiable, SessionBusy, ChunkNotFound)
+_HTTP_ONLY = (MessageTooLarge, PreconditionFailed, RangeNotSatisfiable, SessionBusy, StorageUnavailable, ChunkNotFound)
 _DETAILS: Json = {
     "parameter": {"type": "string", "description": "Which parameter is at fault."},
     "received": {"description": "What was received, shortened."},

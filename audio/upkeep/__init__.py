@@ -51,6 +51,7 @@ def _sweep(round_: Round) -> None:
     processes.forget_silent(round_)
     sessions.close_overdue(round_)
     work.request_recordings(round_)
+    work.request_digests(round_)
     work.request_tasks(round_)
     work.request_uploads(round_)
     removal.request_deletions(round_)

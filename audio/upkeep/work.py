@@ -1,13 +1,18 @@
 """Work that the queue lost: recordings that were not made, tasks that nobody does, uploads."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 from django.conf import settings
+from django.db.models import QuerySet
 
 from audio import dispatch
 from audio.build import derive
-from audio.models import BackgroundTask, Recording, RecordingState, SessionStatus
+from audio.models import BackgroundTask, Recording, SessionStatus
 from audio.upkeep.rounds import Did, Round
+
+Row = TypeVar("Row", Recording, BackgroundTask)
 
 REPEAT_AFTER = timedelta(seconds=30)
 REPEAT_TASK_AFTER = timedelta(minutes=2)
@@ -34,16 +39,17 @@ def request_recordings(round_: Round) -> None:
         Recording.objects.filter(pk__in=void).update(is_void=True)
 
 
+def request_digests(round_: Round) -> None:
+    """Asks again for the SHA-256 of recordings whose worker died between making them and reading them once more."""
+    undigested = Recording.objects.undigested().filter(updated_at__lt=round_.now - REPEAT_AFTER)
+    _ask_again(round_, Did.REQUESTED_RECORDINGS, undigested, lambda recording: dispatch.concatenate(recording.pk))
+
+
 def request_tasks(round_: Round) -> None:
     """Asks again for background tasks that nobody has touched for a while; one that waits in the queue, or runs, is
     not done twice."""
     quiet = BackgroundTask.objects.open().filter(updated_at__lt=round_.now - REPEAT_TASK_AFTER)
-    for task in list(quiet.order_by("updated_at")[:REQUESTS_PER_SWEEP]):
-        mine = BackgroundTask.objects.filter(pk=task.pk, updated_at=task.updated_at)
-        if not round_.acts or mine.update(updated_at=round_.now):
-            if round_.acts:
-                derive.request(task)
-            round_.note(Did.REQUESTED_TASKS, task.pk)
+    _ask_again(round_, Did.REQUESTED_TASKS, quiet, derive.request)
 
 
 def request_uploads(round_: Round) -> None:
@@ -52,11 +58,19 @@ def request_uploads(round_: Round) -> None:
     if not settings.RECORDINGS_STORAGE:
         return
     before = round_.now - REPEAT_UPLOAD_AFTER
-    here = Recording.objects.filter(state=RecordingState.READY, is_local=True)
+    here = Recording.objects.here()
     room = REQUESTS_PER_SWEEP - here.filter(updated_at__gte=before).count()
-    quiet = here.filter(updated_at__lt=before).order_by("updated_at").values_list("pk", "updated_at")
-    for key, updated_at in list(quiet[: max(0, room)]):
-        if not round_.acts or here.filter(pk=key, updated_at=updated_at).update(updated_at=round_.now):
+    quiet = here.filter(updated_at__lt=before)
+    _ask_again(round_, Did.REQUESTED_UPLOADS, quiet, lambda recording: dispatch.upload(recording.pk), max(0, room))
+
+
+def _ask_again(
+    round_: Round, did: Did, quiet: QuerySet[Row], ask: Callable[[Row], None], count: int | None = None
+) -> None:
+    """Asks for the work on rows that wait for it, those that have waited longest first. Moving the time in a row is
+    what decides who of several sweeps asks."""
+    for row in list(quiet.order_by("updated_at")[: REQUESTS_PER_SWEEP if count is None else count]):
+        if not round_.acts or quiet.filter(pk=row.pk, updated_at=row.updated_at).update(updated_at=round_.now):
             if round_.acts:
-                dispatch.upload(key)
-            round_.note(Did.REQUESTED_UPLOADS, key)
+                ask(row)
+            round_.note(did, row.pk)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
-from audio.build import replay, verify
+from audio.build import replay, store, survey, verify
 from audio.build.concatenate import concatenate, rebuild
 from audio.build.lock import session_lock
+from audio.build.upload import upload
 from audio.errors import SessionBusy, SessionNotFound
 from audio.ingest import sessions
 from audio.journal.files import Extent, erase
@@ -310,3 +312,32 @@ def test_a_failed_recording_is_told_and_no_problem(recorded: Recorded):
     concatenate(producer.session_id)
     found = verify.session(producer.session_id)
     assert (found.recording, found.problems.count) == ("failed", 0)
+
+
+def test_a_recording_in_s3_is_compared_with_its_chunks_too(bucket, recorded: Recorded, tmp_path):
+    key = recorded.session(*pcm())
+    content = recorded.path(key).read_bytes()
+    upload(key)
+    assert not recorded.path(key).exists()
+    found = verify.session(key)
+    assert (found.recording, found.problems.count) == ("compared", 0)
+    assert survey.orphans().problems.count == 0
+    (tmp_path / "damaged").write_bytes(content)
+    corrupt(tmp_path / "damaged", 100)
+    store.remote().put(recorded.recording(key).file_name, tmp_path / "damaged")
+    assert codes(key) == ["recording_damaged"]
+    # The copies that were looked at are gone.
+    assert not list(store.folder(key).rglob("copy-*"))
+
+
+def test_released_chunks_leave_the_recording_to_look_at(recorded: Recorded):
+    key = recorded.session(*pcm(), source="a")
+    recorded.stop()
+    journal = JournalFile.objects.get()
+    JournalFile.objects.update(removed_at=timezone.now())
+    (recorded.root / journal.name).unlink()
+    found = verify.session(key)
+    assert (found.recording, found.problems.count) == ("ready", 0)
+    assert survey.journal(journal.name).problems.count == 0
+    corrupt(recorded.path(key), 100)
+    assert codes(key) == ["recording_damaged"]

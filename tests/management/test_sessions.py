@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 
 from audio.build import derive
 from audio.build.lock import file_lock
+from audio.build.upload import upload
 from audio.models import AudioSession, BackgroundTask, TaskKind
 from tests.recorded import Recorded, corrupt
 
@@ -201,6 +202,15 @@ def test_a_format_that_a_worker_makes_is_waited_for(call, recorded, tmp_path, mo
     call("export", key, "--to", tmp_path, "--format", "mp3")
     assert len(waits) == 1
     assert (tmp_path / f"{key}.mp3").exists()
+
+
+def test_a_recording_is_exported_from_s3(bucket, call, recorded, tmp_path):
+    key = recorded.session(*PCM)
+    content = recorded.path(key).read_bytes()
+    upload(key)
+    assert not recorded.path(key).exists()
+    call("export", key, "--to", tmp_path / "out")
+    assert (tmp_path / "out" / f"{key}.wav").read_bytes() == content
 
 
 def test_a_damaged_recording_is_not_exported(recorded, tmp_path, capsys):

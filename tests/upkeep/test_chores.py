@@ -14,7 +14,7 @@ from audio.wire.parameters import ConnectionRequest
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 NAMES = ["connections", "retention", "journals", "leftovers"]
-QUERIES = 8
+QUERIES = 10
 
 
 @pytest.fixture

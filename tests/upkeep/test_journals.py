@@ -292,7 +292,7 @@ def test_chunks_of_a_recording_that_is_not_as_it_was_made_are_kept(session_ids, 
     path.write_bytes(content)
     pass_time()
     assert tidy() == Swept(removed_journals=1, moved_sessions=1, unexplained=1)
-    assert "rebuild it" in caplog.text
+    assert "recording_damaged" in caplog.text
     concatenate.rebuild(key)
     concatenate.concatenate(key)
     assert path.read_bytes().endswith(PAYLOADS[-1])
@@ -334,7 +334,8 @@ def test_a_damaged_chunk_stays_where_it_is_and_so_does_its_file(session_ids, cap
     shared = files()[0]
     pass_time()
     assert tidy() == Swept(moved_sessions=1, unexplained=1)
-    assert "chunk 7" in caplog.text
+    assert "chunk_unmovable" in caplog.text
+    assert "'sequence': 7" in caplog.text
     assert shared.exists()
     left = AudioChunk.objects.filter(session=key, journal__name__startswith="journals/")
     assert list(left.values_list("sequence", flat=True)) == [7]

@@ -235,3 +235,12 @@ def test_a_sweep_takes_a_bounded_number_and_the_next_one_the_rest(monkeypatch):
         make_session(dropped_at=ago(hours=1))
         make_session(status="completed", total_chunks=1, recording={"updated_at": ago(hours=1)})
     assert [upkeep.sweep() for _ in range(3)] == [Swept(0, 3, 3), Swept(0, 1, 1), Swept()]
+
+
+def test_a_recording_whose_digest_was_not_written_is_asked_for_again():
+    session = make_session({"state": "ready", "sha256": ""}, status="completed", total_chunks=1)
+    make_session({"state": "ready", "sha256": "0" * 64}, status="completed", total_chunks=1)
+    Recording.objects.update(updated_at=timezone.now() - timedelta(minutes=1))
+    assert upkeep.sweep().requested_recordings == 1
+    assert requests_for(session) == [dispatch.CONCATENATE]
+    assert upkeep.sweep().requested_recordings == 0
