@@ -127,9 +127,11 @@ class AudioSession(models.Model):
             models.Index(fields=["format", "-start_time", "-id"], name="session_by_format"),
             models.Index(fields=["user_id", "-start_time", "-id"], name="session_by_user"),
             models.Index(fields=["recovered", "-start_time", "-id"], name="session_by_recovered"),
-            *(
-                models.Index(fields=[field], name=name, condition=models.Q(status__in=["active", "paused"]))
-                for field, name in (("dropped_at", "session_open_dropped"), ("start_time", "session_open_started"))
+            # With the status, though the condition has it: SQLite would take the index by status otherwise.
+            models.Index(
+                fields=["status", "dropped_at"],
+                name="session_open_dropped",
+                condition=models.Q(status__in=["active", "paused"]),
             ),
             models.Index(fields=["end_time"], name="session_ended", condition=models.Q(end_time__isnull=False)),
             models.Index(
@@ -338,16 +340,21 @@ class Recording(models.Model):
         indexes = [
             models.Index(fields=["-updated_at", "-session"], name="recording_newest"),
             models.Index(fields=["state", "-updated_at", "-session"], name="recording_by_state"),
+            # With the columns that their conditions have: SQLite would take the index above otherwise.
             models.Index(
-                fields=["updated_at"],
+                fields=["state", "updated_at"],
                 name="recording_unfinished",
                 condition=models.Q(state__in=["empty", "live", "building"], is_void=False),
             ),
             models.Index(
-                fields=["updated_at"], name="recording_local", condition=models.Q(state="ready", is_local=True)
+                fields=["state", "is_local", "updated_at"],
+                name="recording_local",
+                condition=models.Q(state="ready", is_local=True),
             ),
             models.Index(
-                fields=["updated_at"], name="recording_undigested", condition=models.Q(state="ready", sha256="")
+                fields=["state", "sha256", "updated_at"],
+                name="recording_undigested",
+                condition=models.Q(state="ready", sha256=""),
             ),
         ]
 
@@ -455,7 +462,12 @@ class BackgroundTask(models.Model):
             models.Index(fields=["session", "-created_at", "-id"], name="task_by_session"),
             models.Index(fields=["state", "-created_at", "-id"], name="task_by_state"),
             models.Index(fields=["kind", "-created_at", "-id"], name="task_by_kind"),
-            models.Index(fields=["updated_at"], name="task_open", condition=models.Q(state__in=["pending", "running"])),
+            # With the state, though the condition has it: SQLite would take the index by state otherwise.
+            models.Index(
+                fields=["state", "updated_at"],
+                name="task_open",
+                condition=models.Q(state__in=["pending", "running"]),
+            ),
             models.Index(fields=["kind", "state"], name="task_kind_state"),
         ]
 

@@ -221,7 +221,7 @@ def test_an_unfinished_recording_is_asked_for_again_but_not_with_every_sweep(sta
     ids=["touched lately", "ready", "failed", "open", "nothing recorded"],
 )
 def test_a_recording_that_needs_no_reminder(status, total_chunks, state, age_seconds):
-    recording = {"state": state, "updated_at": ago(seconds=age_seconds)}
+    recording = {"state": state, "sha256": "0" * 64, "updated_at": ago(seconds=age_seconds)}
     key = make_session(status=status, total_chunks=total_chunks, recording=recording)
     assert upkeep.sweep() == Swept()
     assert requests_for(key) == []
