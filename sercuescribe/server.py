@@ -42,13 +42,34 @@ CLOSING_HANDSHAKE_SECONDS = 2.0
 REQUEST_SECONDS = 2
 PING_INTERVAL_SECONDS = 20.0
 POLL_SECONDS = 0.02
+# How long the last answers may wait in our memory for a client that takes them slowly.
+LAST_BYTES_SECONDS = 30.0
 MAX_FRAMES = 16384
 
 
 class Protocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, with bounds where the stock one has none: answers to pings, and frames of one message."""
+    """uvicorn's WebSocket, with bounds where the stock one has none.
+
+    They are on the answers to pings, on the frames of one message, and on the time that a connection has to take
+    its last bytes once the application is done with it.
+    """
 
     _late_pong = b""
+    _last_bytes: asyncio.TimerHandle | None = None
+
+    async def run_asgi(self) -> None:
+        """Runs the application. A client that it gave up, because it reads nothing, is not waited for."""
+        await super().run_asgi()
+        if not self.close_sent and not self.writable.is_set():
+            self.transport.abort()
+        elif not self.disconnected:
+            self._last_bytes = self.loop.call_later(LAST_BYTES_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        if self._last_bytes is not None:
+            self._last_bytes.cancel()
+        super().connection_lost(exc)
 
     def handle_ping(self) -> None:
         """Answers, or while the client reads nothing keeps the newest answer only (RFC 6455 section 5.5.3).

@@ -11,16 +11,18 @@ import asyncio
 import contextlib
 import json
 import random
+import socket
 import wave
+from collections.abc import AsyncIterator
 from io import BytesIO
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
-from tests.server import eventually
+from tests.server import DEADLINE_SECONDS, Server, eventually
 
 CLIENTS = 10
 FRAMES_PER_CHUNK = 1600
@@ -176,31 +178,45 @@ async def test_an_idle_connection_is_closed_with_4408(run_server: RunServer):
         assert await client.close_code() == 4408
 
 
-async def test_a_client_that_takes_no_answers_does_not_keep_its_place(run_server: RunServer):
-    """It sends until the server stops reading, and never reads: idle, and deaf to being told so."""
-    server = run_server(CONNECTION_TIMEOUT_SECONDS="1")
-    async with connect(f"{server.ws_url}/api/ws/audio", max_queue=1, compression=None, close_timeout=0.1) as socket:
-        session_id = json.loads(await socket.recv())["session_id"]
+@contextlib.asynccontextmanager
+async def deaf(server: Server) -> AsyncIterator[tuple[ClientConnection, str]]:
+    """A client that has sent, and never read, until the server stopped reading; and its session."""
+    small = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        small.setsockopt(socket.SOL_SOCKET, buffer, 4096)
+    async with connect(f"{server.ws_url}/api/ws/audio", sock=small, max_queue=1, compression=None) as client:
+        session_id = json.loads(await client.recv())["session_id"]
         with contextlib.suppress(TimeoutError, ConnectionClosed):
             while True:
                 async with asyncio.timeout(3):
-                    await socket.send(b"ab")
-        rest = Rest(server.url)
-        await asyncio.to_thread(eventually, lambda: rest.session(session_id)["connections"] == 0)
+                    await client.send(b"ab")
+        try:
+            yield client, session_id
+        finally:
+            # A farewell would wait for the server to read.
+            client.transport.abort()
+
+
+def has_left(server: Server, session_id: str) -> bool:
+    return Rest(server.url).session(session_id)["connections"] == 0
+
+
+async def test_a_client_that_takes_no_answers_does_not_keep_its_place(run_server: RunServer):
+    """Idle, and deaf to being told so."""
+    server = run_server(CONNECTION_TIMEOUT_SECONDS="1")
+    async with deaf(server) as (client, session_id):
+        await asyncio.to_thread(eventually, lambda: has_left(server, session_id))
+        # Nor does it keep a socket, and in the server's memory what it did not read.
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await client.wait_closed()
 
 
 async def test_a_client_that_takes_no_answers_and_drops_leaves_at_once(run_server: RunServer):
     """More answers wait than the server keeps, so it has stopped reading: it has to notice the drop all the same."""
     server = run_server()
-    async with connect(f"{server.ws_url}/api/ws/audio", max_queue=1, compression=None, close_timeout=0.1) as socket:
-        session_id = json.loads(await socket.recv())["session_id"]
-        with contextlib.suppress(TimeoutError, ConnectionClosed):
-            while True:
-                async with asyncio.timeout(3):
-                    await socket.send(b"ab")
-        socket.transport.abort()
-    rest = Rest(server.url)
-    await asyncio.to_thread(eventually, lambda: rest.session(session_id)["connections"] == 0)
+    async with deaf(server) as (client, session_id):
+        client.transport.abort()
+    await asyncio.to_thread(eventually, lambda: has_left(server, session_id))
 
 
 async def test_a_stopping_server_answers_what_is_in_flight_and_says_reconnect(run_server: RunServer):

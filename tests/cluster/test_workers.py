@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import psycopg
 import pytest
 import redis
 from celery import Celery
@@ -22,6 +23,9 @@ CLAIM_LOST = "was claimed by another run"
 WATCH = """
     CREATE TABLE window_log (id serial, session_id uuid, token uuid, first bigint, last bigint);
     CREATE FUNCTION log_window() RETURNS trigger AS $$ BEGIN
+        IF EXISTS (SELECT FROM window_log WHERE session_id = NEW.session_id) THEN
+            PERFORM pg_advisory_xact_lock_shared(1);
+        END IF;
         INSERT INTO window_log (session_id, token, first, last)
         VALUES (NEW.session_id, OLD.token, OLD.chunks_done + 1, NEW.chunks_done);
         RETURN NULL;
@@ -29,6 +33,8 @@ WATCH = """
     CREATE TRIGGER log_window AFTER UPDATE ON audio_recording FOR EACH ROW
     WHEN (NEW.chunks_done <> OLD.chunks_done) EXECUTE FUNCTION log_window();
 """
+# While somebody has it, no session's second window is committed.
+SHUT = "SELECT pg_advisory_lock(1)"
 BEGUN = "SELECT 1 FROM window_log WHERE session_id = %s"
 FORGET = "DROP TRIGGER log_window ON audio_recording; DROP FUNCTION log_window; DROP TABLE window_log"
 
@@ -115,9 +121,11 @@ async def test_the_task_of_a_killed_process_is_handed_out_again(
 ):
     files, sounds = zip(*flac_files * 40, strict=True)
     session_id = await record(cluster, files)
-    await asyncio.to_thread(asked_once, session_id)
-    _, runner = await asyncio.to_thread(eventually, lambda: stopped_in_a_window(cluster, session_id))
-    runner.kill()
+    with psycopg.connect(cluster.database.url(), autocommit=True) as gate:
+        gate.execute(SHUT)
+        await asyncio.to_thread(asked_once, session_id)
+        _, runner = await asyncio.to_thread(eventually, lambda: in_a_window(cluster, session_id))
+        runner.kill()
     await asyncio.to_thread(assert_recorded, cluster, session_id, sounds, tmp_path / "recording.flac")
 
 
@@ -126,23 +134,23 @@ async def test_what_a_killed_worker_had_taken_is_found_by_the_sweep(
 ):
     files, sounds = zip(*flac_files * 40, strict=True)
     session_id = await record(cluster, files)
-    await asyncio.to_thread(asked_once, session_id)
-    worker, _ = await asyncio.to_thread(eventually, lambda: stopped_in_a_window(cluster, session_id))
-    await asyncio.to_thread(worker.kill)
+    with psycopg.connect(cluster.database.url(), autocommit=True) as gate:
+        gate.execute(SHUT)
+        await asyncio.to_thread(asked_once, session_id)
+        worker, _ = await asyncio.to_thread(eventually, lambda: in_a_window(cluster, session_id))
+        await asyncio.to_thread(worker.kill)
     # Half a minute passes.
     cluster.database.query("UPDATE audio_recording SET updated_at = updated_at - interval '1 minute'")
     cluster.sweeper.thaw()
     await asyncio.to_thread(assert_recorded, cluster, session_id, sounds, tmp_path / "recording.flac")
 
 
-def stopped_in_a_window(cluster: Cluster, session_id: str) -> tuple[Worker, psutil.Process] | None:
-    """The process that works on the session, stopped where it is, and its worker."""
+def in_a_window(cluster: Cluster, session_id: str) -> tuple[Worker, psutil.Process] | None:
+    """The process that works on the session and has committed a window of it, and its worker."""
     for worker in cluster.workers:
         for process in psutil.Process(worker.process.pid).children():
-            process.suspend()
             if has_lock(process, session_id) and cluster.database.query(BEGUN, session_id):
                 return worker, process
-            process.resume()
     return None
 
 
