@@ -36,6 +36,7 @@ demo: $(BASE)
 
 bench: $(DEV)
 	@$(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench.postgres
 	@$(PYTHON) -m tests.bench.length
 	@exec $(PYTHON) -m tests.bench.concatenation
 

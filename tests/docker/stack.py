@@ -144,6 +144,7 @@ class Stack:
             r"\b8000\b": str(self.ports["web"]),
             r"\b5555\b": str(self.ports["flower"]),
             r"^/data\b": str(self.folder / "data"),
+            r"^/dev/shm\b": str(self.folder / "shm"),
             r"^/etc/caddy/Caddyfile$": str(CADDYFILE),
         }.items():
             text = re.sub(there, here, text)
