@@ -141,7 +141,8 @@ class Committer:
         return batch
 
     def _gather(self) -> None:
-        """Waits for company, until the oldest chunk has waited long enough: less CPU for a latency that nobody hears. A chunk that arrived during the last flush has waited already, so a slow disk gathers by itself."""
+        """Waits for company, until the oldest chunk has waited long enough: less CPU for a latency that nobody hears.
+        A chunk that arrived during the last flush has waited already, so a slow disk gathers by itself."""
         if 0 < len(self._pending) < BATCH_MAX_CHUNKS:
             waited_seconds = time.time() - self._pending[0].received_at_us / 1_000_000
             if 0 <= waited_seconds < self._gather_seconds and not self._stopping:

@@ -1,8 +1,8 @@
 """`python -m tests.bench.postgres`: what a chunk costs on a PostgreSQL that syncs, and how batches grow with the load.
 
 Sessions at real-time pace, ten chunks a second each, on one web process. The more there are, the more chunks share a
-flush and a transaction. CPU is read from outside, of the web process and of all of PostgreSQL's; the bytes of a chunk
-are those that its rows and its part of the journal take on the disk.
+flush and a transaction. CPU is read from outside, of the web process, of all of PostgreSQL's and of all of the worker's,
+which concatenates meanwhile; the bytes of a chunk are those that its rows and its part of the journal take on the disk.
 """
 
 import argparse
@@ -28,14 +28,20 @@ ROWS = "SELECT count(*), pg_total_relation_size('audio_audiochunk') FROM audio_a
 WAL = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
 
 
+def family_cpu_seconds(process: psutil.Process | None) -> float:
+    """CPU time of a process and its children so far."""
+    assert process is not None
+    return sum(map(cpu_seconds, [process, *process.children()]))
+
+
 class Numbers:
     """Counters of the server and of PostgreSQL, read between two runs."""
 
     def __init__(self, server: Server, database: Database) -> None:
         text = Rest(server.url).http.get("/metrics").text
         assert database.process is not None
-        postgres = psutil.Process(database.process.pid)
-        self.cpu_seconds = sum(map(cpu_seconds, [postgres, *postgres.children()]))
+        self.postgres_seconds = family_cpu_seconds(psutil.Process(database.process.pid))
+        self.worker_seconds = family_cpu_seconds(server.child("worker"))
         self.wal_bytes = float(database.query(WAL)[0][0])
         self.chunks = self._counter(text, "sercuescribe_batch_chunks_sum")
         self.batches = self._counter(text, "sercuescribe_batch_chunks_count")
@@ -57,7 +63,8 @@ async def measure(server: Server, database: Database, connections: int, seconds:
     say(
         f"PostgreSQL, {connections:5} connections: {chunks / batches:5.1f} chunks a transaction,"
         f" CPU per chunk: web {run.cpu_us_per_chunk:.0f} us,"
-        f" PostgreSQL {1e6 * (after.cpu_seconds - before.cpu_seconds) / chunks:.0f} us,"
+        f" PostgreSQL {1e6 * (after.postgres_seconds - before.postgres_seconds) / chunks:.0f} us,"
+        f" worker {1e6 * (after.worker_seconds - before.worker_seconds) / chunks:.0f} us,"
         f" write-ahead log {(after.wal_bytes - before.wal_bytes) / chunks:.0f} bytes,"
         f" p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms"
     )
@@ -84,7 +91,7 @@ async def run(folder: Path, seconds: float) -> None:
 def main() -> None:
     """Reads the options and runs."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.postgres", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of one run (default 8)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of one run (default 15)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-bench-"))
     try:
