@@ -1,8 +1,9 @@
 """`python -m tests.bench.postgres`: what a chunk costs on a PostgreSQL that syncs, and how batches grow with the load.
 
 Sessions at real-time pace, ten chunks a second each, on one web process. The more there are, the more chunks share a
-flush and a transaction. CPU is read from outside, of the web process, of all of PostgreSQL's and of all of the worker's,
-which concatenates meanwhile; the bytes of a chunk are those that its rows and its part of the journal take on the disk.
+flush and a transaction. CPU is read from outside, of the web process, of all of PostgreSQL's and of the worker with its
+children, which concatenates meanwhile; the bytes of a chunk are those that its rows and its part of the journal take
+on the disk.
 """
 
 import argparse
