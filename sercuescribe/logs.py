@@ -72,7 +72,18 @@ def _column(
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if text and not any(map(str.isspace, text)) else repr(text)
+    return text if text.isprintable() and text and not any(map(str.isspace, text)) else repr(text)
+
+
+class Refusals(logging.Filter):
+    """Requests that Django refused with 400 are a line each, without the traceback: anybody could fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets every record through."""
+        if record.name.startswith("django.security"):
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
 
 
 class RequestContext:

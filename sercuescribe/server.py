@@ -51,11 +51,18 @@ class Protocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, with bounds where the stock one has none.
 
     They are on the answers to pings, on the frames of one message, and on the time that a connection has to take
-    its last bytes once the application is done with it.
+    its last bytes once the application is done with it. And a handshake that can't be read is answered.
     """
 
     _late_pong = b""
     _last_bytes: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what came; of a handshake that can't be read, the refusal (414, 431) waits to be sent."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
 
     async def run_asgi(self) -> None:
         """Runs the application. A client that it gave up, because it reads nothing, is not waited for."""

@@ -139,9 +139,27 @@ async def test_other_parameters_than_the_session_s_are_refused(server):
             assert same.greeting["message"] == "Audio session resumed"
 
 
+async def test_the_label_of_another_user_is_refused(server):
+    async with (
+        recorder(server.ws_url, user_id="one") as client,
+        recorder(server.ws_url, client.session_id, user_id="two") as other,
+    ):
+        assert (other.greeting["code"], other.greeting["parameter"]) == ("parameter_conflict", "user_id")
+        assert await other.close_code() == 1008
+
+
 async def test_another_path_is_refused_at_the_handshake(server):
     with pytest.raises(InvalidStatus) as caught:
         await connect(f"{server.ws_url}/api/ws/video")
+    assert caught.value.response.status_code == 403
+
+
+async def test_another_host_is_refused_at_the_handshake(server):
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(
+            f"ws://evil.example:{server.url.rsplit(':', 1)[1]}/api/ws/audio",
+            host="127.0.0.1",
+        )
     assert caught.value.response.status_code == 403
 
 

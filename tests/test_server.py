@@ -78,6 +78,24 @@ def test_a_stop_does_not_wait_for_a_client_that_answers_nothing(server):
     assert "process_killed" not in server.read_log()
 
 
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        ("GET /api/ws/audio?user_id=" + 9000 * "a", "", b"414"),
+        ("GET /api/ws/audio", "Cookie: " + 9000 * "a" + "\r\n", b"431"),
+        ("GET /api/ws/audio", 200 * "X-Many: a\r\n", b"431"),
+    ],
+    ids=["line", "header", "headers"],
+)
+def test_a_handshake_that_can_not_be_read_is_refused(server, request_line, headers, status):
+    upgrade = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), DEADLINE_SECONDS) as client:
+        key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        client.sendall(f"{request_line} HTTP/1.1\r\n{upgrade}{key}{headers}\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.split(b" ")[1] == status
+
+
 def test_a_message_over_the_limit_gets_1009(run_server):
     server = run_server(MAX_MESSAGE_SIZE_BYTES="4096")
     with connect(f"{server.ws_url}/api/ws/audio") as websocket:
@@ -99,7 +117,7 @@ def test_answers_to_pings_that_nobody_reads_take_no_memory(server):
     pings = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 8000
     with socket.create_connection((address.hostname, address.port), timeout=DEADLINE_SECONDS) as client:
         client.sendall(
-            b"GET /api/ws/audio HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /api/ws/audio HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         assert client.recv(1 << 16).startswith(b"HTTP/1.1 101")

@@ -82,7 +82,9 @@ _DETAILS: Json = {
 CLOSE_CODES = {
     1000: "The session is closed.",
     1001: "The server stops: connect again.",
+    1002: "A frame that is no WebSocket's (RFC 6455): the client has a fault.",
     1006: "The network broke: connect again.",
+    1007: "A text that is no UTF-8: the client has a fault.",
     1008: "Wrong parameters, no such session, closed, not allowed, too many connections: don't repeat the request.",
     1009: "A message over `max_message_size_bytes`; no error precedes it.",
     1011: "Our fault: connect again.",

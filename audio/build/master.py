@@ -17,11 +17,16 @@ class Master:
     """An open master file. `size_bytes` is its length with what was appended, synced or not."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:
-        """Opens the file and cuts off what no commit covers; raises MasterDamaged if it is shorter than that."""
+        """Opens the file and cuts off what no commit covers; raises MasterDamaged if it is shorter than that.
+
+        One of which nothing is covered is made anew: whoever still reads an earlier recording keeps that.
+        """
         self.path = path
         self.size_bytes = size_bytes
         # A file that no commit covers may have been made by a run that died before it synced the folder.
         self._is_new = not size_bytes
+        if self._is_new:
+            path.unlink(missing_ok=True)
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         if os.fstat(self._handle).st_size < size_bytes:
             self.close()

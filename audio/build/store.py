@@ -98,14 +98,17 @@ def servable(session: AudioSession, recording: Recording) -> Servable:
             return _ready(session, recording)
         case RecordingState.LIVE if recording.master_bytes:
             return _snapshot(session, recording)
-        case RecordingState.BUILDING:
-            raise RecordingBuilding(progress=round(recording.progress, 3))
         case RecordingState.FAILED:
             raise RecordingFailed(
                 f"The recording could not be made: {recording.error_detail}",
                 reason=recording.error_code,
                 sequence=recording.failed_sequence,
             )
+        case RecordingState.BUILDING:
+            raise RecordingBuilding(progress=round(recording.progress, 3))
+        case _ if session.total_chunks and not session.is_open:
+            # No worker has begun with it yet.
+            raise RecordingBuilding(progress=0.0)
         case _:
             raise RecordingEmpty
 

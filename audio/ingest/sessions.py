@@ -200,7 +200,7 @@ def _continue(request: ConnectionRequest, session_id: uuid.UUID) -> AudioSession
         raise SessionNotFound(received=str(session_id))
     if not session.is_open:
         raise SessionClosed(status=session.status)
-    request.check_continues(session.parameters)
+    request.check_continues(session.parameters, session.user_id)
     if request.source is not None:
         _supersede(session, request.source)
     _check_room(session)

@@ -56,10 +56,11 @@ class ConnectionRequest:
         """Returns the parameters of a new session: what the query named, else `defaults`."""
         return SessionParameters(**{**defaults.as_dict(), **self.named})
 
-    def check_continues(self, existing: SessionParameters) -> None:
+    def check_continues(self, existing: SessionParameters, user_id: str | None) -> None:
         """Raises ParameterConflict if the query names a value that is not the existing session's."""
-        values = existing.as_dict()
-        for name, value in self.named.items():
+        values = {**existing.as_dict(), "user_id": user_id}
+        named = self.named if self.user_id is None else {**self.named, "user_id": self.user_id}
+        for name, value in named.items():
             if values[name] != value:
                 raise ParameterConflict(
                     f"The session was opened with {name}={values[name]}, not {value}.",

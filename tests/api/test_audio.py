@@ -112,6 +112,11 @@ def test_nothing_was_recorded():
     assert (answer.status_code, answer.json()["code"]) == (404, "recording_empty")
 
 
+def test_a_recording_that_no_worker_has_begun_with_is_in_the_making():
+    answer = fetch(make_session(status="completed", total_chunks=1))
+    assert (answer.status_code, answer.json()["code"], answer.json()["progress"]) == (202, "recording_building", 0.0)
+
+
 def test_a_recording_in_the_making_tells_its_progress_and_when_to_ask_again():
     answer = fetch(make_session({"state": "building", "progress": 0.4}))
     assert (answer.status_code, answer.json()["code"], answer.json()["progress"]) == (202, "recording_building", 0.4)

@@ -97,6 +97,8 @@ def test_what_the_pages_ask_for_is_there_and_asks_for_nothing_from_elsewhere(cli
             answer.close()
 
 
+# The end of any request looks after the connections to the database that its thread has.
+@pytest.mark.django_db
 def test_browsers_find_an_icon(client):
     answer = client.get("/favicon.ico", follow=True)
     assert (answer.status_code, answer["Content-Type"]) == (200, "image/svg+xml")

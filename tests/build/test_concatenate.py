@@ -387,6 +387,18 @@ def test_a_master_that_is_too_short_is_not_padded_and_can_be_rebuilt(stored):
     assert wave_frames(session.path) == samples
 
 
+def test_whoever_reads_a_recording_while_it_is_made_anew_keeps_what_they_read(stored):
+    samples = speech(1).tobytes()
+    session = stored(format="wav")
+    session.add(cut(samples, 3200))
+    session.made()
+    with session.path.open("rb") as reader:
+        before = reader.read(1000)
+        rebuild(session.session.pk)
+        concatenate(session.session.pk)
+        assert before + reader.read() == session.path.read_bytes()
+
+
 def test_a_busy_session_is_left_to_its_holder(stored):
     session = stored(format="wav")
     session.add([bytes(100)])

@@ -63,7 +63,8 @@ def test_any_bytes_give_a_request_or_a_clear_error(query):
 
 
 def test_a_resumed_session_is_compared_only_with_what_was_named():
-    parse_query(b"channels=1").check_continues(DEFAULTS)
+    parse_query(b"channels=1").check_continues(DEFAULTS, None)
+    parse_query(b"user_id=u1").check_continues(DEFAULTS, "u1")
     with pytest.raises(ParameterConflict) as caught:
-        parse_query(b"sample_rate=8000").check_continues(DEFAULTS)
+        parse_query(b"sample_rate=8000").check_continues(DEFAULTS, None)
     assert caught.value.details["valid_values"] == [16000]

@@ -22,6 +22,7 @@ from audio.media.plan import TARGETS
 from audio.models import AudioSession
 
 _LISTED = 50
+_LISTED_AT_MOST = 2**31 - 1
 _FILTERS = ("status", "user_id", "format", "started_after", "started_before")
 
 
@@ -95,8 +96,8 @@ class Command(BaseCommand):
         if not asked.is_valid():
             name, sentences = next(iter(asked.errors.items()))
             raise CommandError(f"--{name.replace('_', '-')}: {sentences[0]}", returncode=BAD_ARGUMENTS)
-        if options["limit"] < 1:
-            raise CommandError("--limit must be at least 1.", returncode=BAD_ARGUMENTS)
+        if not 1 <= options["limit"] <= _LISTED_AT_MOST:
+            raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
         for session in asked.qs.order_by("-start_time", "-pk")[: options["limit"]]:
             shown = SessionSerializer(session).data
             line = (
