@@ -103,6 +103,9 @@ class AudioSession(models.Model):
     format = models.CharField(max_length=4, choices=_choices(FORMATS))
     encoding = models.CharField(max_length=5, choices=_choices(ENCODINGS), default="s16le")
     chunk_mode = models.CharField(max_length=6, choices=_choices(CHUNK_MODES), default="auto")
+    # Names of the parameters above (format, sample_rate, channels) that the client did not name and that the media
+    # have not decided yet; until then they have the server's defaults.
+    undecided = models.JSONField(default=list, blank=True)
     # Kept by the commit transaction; final once the session is closed.
     total_chunks = models.BigIntegerField(default=0)
     byte_count = models.BigIntegerField(default=0)
@@ -310,6 +313,9 @@ class Recording(models.Model):
     # Of a WAV master, the encoding of its samples; empty where the master is a stream's own bytes.
     master_encoding = models.CharField(max_length=5, blank=True)
     master_bytes = models.BigIntegerField(default=0)
+    # Of the master's samples, or of a stream's; 0 while they are not known.
+    sample_rate = models.PositiveIntegerField(default=0, help_text="Hz")
+    channels = models.PositiveSmallIntegerField(default=0)
     chunks_done = models.BigIntegerField(default=0)
     # What the next window needs to know of those before: parsers, parts of samples, counters. Bounded.
     carry = models.JSONField(default=dict, blank=True)
@@ -332,6 +338,8 @@ class Recording(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     failed_sequence = models.BigIntegerField(null=True, blank=True)
+    # What came and is not in the recording as it came: code, detail, chunks and place in the timeline of each. Bounded.
+    warnings = models.JSONField(default=list, blank=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     objects = RecordingQuerySet.as_manager()

@@ -23,9 +23,9 @@ from django.db import Error as DatabaseFailure
 from django.db import close_old_connections, transaction
 from redis.exceptions import RedisError
 
-from audio import dispatch, metrics
+from audio import dispatch, events, metrics
 from audio.errors import AudioError, DatabaseUnavailable
-from audio.ingest import events, sessions
+from audio.ingest import sessions
 from audio.ingest.clock import database_time
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.index import Accepted, Outcome, Producer

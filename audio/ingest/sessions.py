@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q
 
-from audio import dispatch
+from audio import dispatch, events
 from audio.errors import (
     InvalidSessionId,
     OneSourceOnly,
@@ -25,7 +25,6 @@ from audio.errors import (
     TooManyConnections,
     TooManySessions,
 )
-from audio.ingest import events
 from audio.ingest.clock import database_time
 from audio.ingest.index import Producer
 from audio.ingest.tickets import TICKET_SECONDS, spend_ticket

@@ -11,7 +11,7 @@ import redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from audio.ingest import events
+from audio import events
 from tests.client import Recorder, recorder
 from tests.cluster.clients import chunk, samples
 from tests.cluster.stack import Cluster

@@ -18,9 +18,9 @@ import redis
 from django.conf import settings as django_settings
 from django.db import OperationalError, connections
 
-from audio import dispatch, upkeep
+from audio import dispatch, events, upkeep
 from audio.errors import DatabaseUnavailable
-from audio.ingest import events, process, sessions
+from audio.ingest import process, sessions
 from audio.ingest.index import Accepted, Outcome, Producer
 from audio.ingest.process import Ingest
 from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess

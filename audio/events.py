@@ -1,7 +1,8 @@
-"""What processes tell each other over the channel layer: a session was closed, a source was taken over.
+"""Events that processes send each other over the channel layer.
 
-These are hints that make a remote connection hear at once what the database already says. The layer may lose
-them; each process also looks in the database with every heartbeat (`process.py`).
+A session was closed, a source was taken over, a part of a recording was found to be undecodable. They are hints that
+make a remote connection hear at once what the database already says. The layer may lose them; each process also looks
+in the database with every heartbeat (`audio.ingest.process`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ logger = structlog.stdlib.get_logger(__name__)
 GROUP = "ingest"
 CLOSED = "session.closed"
 SUPERSEDED = "source.superseded"
+WARNED = "recording.warned"
 _SEND_SECONDS = 3.0
 
 
@@ -30,6 +32,16 @@ def session_closed(session_id: uuid.UUID) -> None:
 def source_superseded(source_id: int, epoch: int) -> None:
     """Tells every process, after the commit, that connections of this source before `epoch` are over."""
     transaction.on_commit(lambda: _send({"type": SUPERSEDED, "source_id": source_id, "epoch": epoch}))
+
+
+def recording_warned(session_id: uuid.UUID, warning: dict[str, Any]) -> None:
+    """Tell every process, after the commit, of a new entry of a session's `recording.warnings`.
+
+    Args:
+        session_id: The session's id.
+        warning: The entry as the API shows it, with `code` and `detail`.
+    """
+    transaction.on_commit(lambda: _send({"type": WARNED, "session_id": str(session_id), "warning": warning}))
 
 
 def _send(event: dict[str, Any]) -> None:
