@@ -293,6 +293,10 @@ class RecordingQuerySet(models.QuerySet["Recording"]):
         """Those that are ready and have no SHA-256 yet."""
         return self.filter(state=Literal("ready"), sha256=Literal(""))
 
+    def to_rebuild(self) -> "RecordingQuerySet":
+        """Those that are ready and are to be made anew."""
+        return self.filter(rebuild_requested_at__isnull=False)
+
     def here(self) -> "RecordingQuerySet":
         """Those that are ready and have not moved to another storage."""
         return self.filter(state=Literal("ready"), is_local=True)
@@ -302,7 +306,8 @@ class Recording(models.Model):
     """The recording of a session and the state of its concatenation, in a row of its own.
 
     Commits of chunks lock the session's row, windows lock this one: the two never wait for each other.
-    A run of the concatenation writes its `token` here first and commits only while it still stands.
+    A run of the concatenation writes its `token` here first and commits only while it still stands. It takes the token
+    away when it hands over the master; a token that stands is that of a run that is at work, or died.
     """
 
     session = models.OneToOneField(AudioSession, models.CASCADE, primary_key=True, related_name="recording")
@@ -338,6 +343,11 @@ class Recording(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     failed_sequence = models.BigIntegerField(null=True, blank=True)
+    # Since when a ready recording is to be made anew; it stays as it is until the other one is complete.
+    rebuild_requested_at = models.DateTimeField(null=True, blank=True)
+    # Why that could not be done, the last time.
+    rebuild_error_code = models.CharField(max_length=40, blank=True)
+    rebuild_error_detail = models.CharField(max_length=500, blank=True)
     # What came and is not in the recording as it came: code, detail, chunks and place in the timeline of each. Bounded.
     warnings = models.JSONField(default=list, blank=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -363,6 +373,11 @@ class Recording(models.Model):
                 fields=["state", "sha256", "updated_at"],
                 name="recording_undigested",
                 condition=models.Q(state="ready", sha256=""),
+            ),
+            models.Index(
+                fields=["rebuild_requested_at"],
+                name="recording_rebuild",
+                condition=models.Q(rebuild_requested_at__isnull=False),
             ),
         ]
 

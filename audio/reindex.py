@@ -22,7 +22,7 @@ from django.db import transaction
 from django.db.models import Count, Max, Sum
 
 from audio import dispatch
-from audio.build import store
+from audio.build import store, superseded
 from audio.build.verify import Problem, Problems
 from audio.journal.files import ScannedRecord, resumes_at, scan
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
@@ -193,8 +193,9 @@ class _Run:
             sentence = f"{totals['last'] - totals['count']} of {totals['last']} chunks are in no journal."
             self.add_problem("chunks_lost", sentence, session_id=str(session.key))
             # They may be in the recording that was made before, which can't be made again.
-            store.set_aside(session.key)
+            superseded.set_aside(session.key)
         store.forget_derived(session.key)
+        store.delete_derived(session.key)
         with transaction.atomic():
             for source_id, key in session.source_ids.items():
                 _complete_source(key, session.connections.get(source_id, {}))

@@ -47,7 +47,7 @@ def close(session: AudioSession) -> None:
 
 
 def rebuild(session: AudioSession) -> None:
-    """Forgets a session's recording and asks for it anew. Raises RecordingNotReady or RecordingEmpty."""
+    """Asks for a session's recording to be made anew. Raises RecordingNotReady or RecordingEmpty."""
     if session.is_open:
         raise RecordingNotReady
     if not session.total_chunks:

@@ -1,14 +1,20 @@
 """Concatenation: a session's chunks into its master, window by window, and at the end into the recording.
 
 One run at a time (`session_lock`). A run claims the row with a token of its own and commits only while that
-token stands. The order of a window: write, fsync, commit the new length; so a run that dies leaves bytes behind
-the committed length, which the next one cuts off, and no sample is lost or doubled.
+token stands. The order of a window: write, fsync, commit the new length. A run that ends hands its master over: it
+takes its token away. After one that died the token stands; the next run copies what was committed, and no sample is
+lost or doubled, even if the one before was not dead but only slow (`audio.build.master`).
 
     empty --commit--> live --commit, closed--> building --complete--> ready
                         \\____________________________fail__________> failed
+
+A recording that is ready is made anew beside itself (`_Rebuild`): the row and the file change when the other one is
+complete, and if it can't be made they stay.
 """
 
+import contextlib
 import hashlib
+import shutil
 import time
 import uuid
 from dataclasses import dataclass
@@ -16,10 +22,11 @@ from typing import Any
 
 import structlog
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
-from audio.build import chunks, finish, routes, store, waveform
+from audio.build import chunks, finish, routes, store, superseded, waveform
 from audio.build.chunks import Waiting
 from audio.build.lock import session_lock
 from audio.build.master import Master
@@ -49,22 +56,36 @@ def concatenate(session_id: uuid.UUID) -> None:
 
 
 def rebuild(session_id: uuid.UUID) -> None:
-    """Forgets what was concatenated, so that the next run makes the recording anew from the chunks.
+    """Let the next run make the recording anew from the chunks.
 
-    Raises ChunksReleased where they are not all there any more; the recording then stays.
+    One that is ready stays until the other is complete; of any other state, all is forgotten.
+
+    Raises:
+        ChunksReleased: The chunks are not all there any more.
     """
+    now = timezone.now()
     with transaction.atomic():
         # Locked, so that no sweep finds the recording ready and gives up its chunks in between.
-        Recording.objects.select_for_update().filter(pk=session_id).first()
+        mine = Recording.objects.filter(pk=session_id)
+        recording = mine.select_for_update().first()
         if chunks.are_released(session_id):
             raise ChunksReleased
-        Recording.objects.filter(pk=session_id).update(
-            state=RecordingState.EMPTY, token=None, master_name="", master_encoding="", master_bytes=0, chunks_done=0,
-            carry={}, progress=0.0, file_name="", size_bytes=None, duration_seconds=None, sha256="", ready_at=None,
-            verified_at=None, is_void=False, remote_at=None, is_local=True, error_code="", error_detail="",
-            failed_sequence=None, updated_at=timezone.now(),
-        )  # fmt: skip
-    store.forget_derived(session_id)
+        if recording is not None and recording.state == RecordingState.READY:
+            mine.update(rebuild_requested_at=now, rebuild_error_code="", rebuild_error_detail="", updated_at=now)
+            return
+        mine.update(**_NOTHING, state=RecordingState.EMPTY, updated_at=now)
+        store.forget_derived(session_id)
+    store.delete_derived(session_id)
+
+
+# The row of a recording of which nothing is made.
+_NOTHING: dict[str, Any] = {
+    "token": None, "master_name": "", "master_encoding": "", "master_bytes": 0, "sample_rate": 0, "channels": 0,
+    "chunks_done": 0, "carry": {}, "progress": 0.0, "file_name": "", "format": "", "size_bytes": None,
+    "duration_seconds": None, "sha256": "", "ready_at": None, "verified_at": None, "is_void": False,
+    "remote_at": None, "is_local": True, "error_code": "", "error_detail": "", "failed_sequence": None,
+    "warnings": [], "rebuild_requested_at": None, "rebuild_error_code": "", "rebuild_error_detail": "",
+}  # fmt: skip
 
 
 def _run(session_id: uuid.UUID) -> bool:
@@ -94,39 +115,53 @@ def _work(session_id: uuid.UUID) -> None:
     if session is None:
         raise ClaimLost
     recording, _ = Recording.objects.get_or_create(session=session)
-    if recording.state == RecordingState.READY:
-        add_digest(recording)
+    if recording.state == RecordingState.READY and not recording.sha256:
+        _conclude(recording)
     if not _has_work(session_id):
         return
     store.clear_leftovers(session_id)
-    run = _Run(session, _claimed(recording))
+    run = _claimed(session)
     try:
         run.to_the_end()
     except MediaError as error:
         if error.retryable:
+            run.give_back()
             raise
         run.fail(error)
+    except OSError:
+        run.give_back()
+        raise
     finally:
         run.close()
 
 
-def _claimed(recording: Recording) -> Recording:
-    recording.token = uuid.uuid4()
-    unfinished = Recording.objects.filter(pk=recording.pk).exclude(
-        state__in=[RecordingState.READY, RecordingState.FAILED]
-    )
-    if not unfinished.update(token=recording.token):
+def _claimed(session: AudioSession) -> "_Run":
+    """Writes a new token into the row, in the place of the one that was read from it; returns the run that it is for.
+
+    Raises ClaimLost if there is nothing to do any more, or another was faster.
+    """
+    recording = Recording.objects.get(pk=session.pk)
+    before, token = recording.token, uuid.uuid4()
+    is_rebuild = recording.state == RecordingState.READY and recording.rebuild_requested_at is not None
+    if recording.state in (RecordingState.READY, RecordingState.FAILED) and not is_rebuild:
         raise ClaimLost
+    if not Recording.objects.filter(pk=session.pk, state=recording.state, token=before).update(token=token):
+        raise ClaimLost
+    if is_rebuild:
+        superseded.tidy(session.pk, token)
+        return _Rebuild(session, Recording(session=session, token=token))
     recording.refresh_from_db()
-    return recording
+    return _Run(session, recording, is_handed_over=before is None)
 
 
 def _has_work(session_id: uuid.UUID) -> bool:
-    """Whether chunks or a close arrived that the last run did not see."""
+    """Whether chunks or a close arrived that the last run did not see, or the recording is to be made anew."""
     session = AudioSession.objects.select_related("recording").filter(pk=session_id).first()
-    if session is None or session.recording.state in (RecordingState.READY, RecordingState.FAILED):
+    if session is None or session.recording.state == RecordingState.FAILED:
         return False
     recording = session.recording
+    if recording.state == RecordingState.READY:
+        return recording.rebuild_requested_at is not None
     looked_to = max(recording.chunks_done, recording.carry.get("looked_to", 0))
     return session.total_chunks > looked_to or (session.total_chunks > 0 and not session.is_open)
 
@@ -142,9 +177,14 @@ class _Outlook:
 class _Run:
     """One run over one session, from the claim to its end."""
 
-    def __init__(self, session: AudioSession, recording: Recording) -> None:
+    def __init__(self, session: AudioSession, recording: Recording, is_handed_over: bool = False) -> None:
+        """Goes on where the row says; `is_handed_over`: the run before has ended, and nobody writes its master."""
         self._session = session
         self._token = recording.token
+        self._is_handed_over = is_handed_over
+        # The master that the row names, and whether that is certain.
+        self._named = recording.master_name
+        self._is_certain = True
         self._is_flushed = bool(recording.carry.get("is_flushed"))
         self._route = routes.restore(session, recording.master_encoding, recording.chunks_done, recording.carry)
         self._master_bytes = recording.master_bytes
@@ -159,7 +199,7 @@ class _Run:
 
     def to_the_end(self) -> None:
         """Takes windows while chunks wait; makes the recording when the session is closed and all are in."""
-        while True:
+        while self._token is not None:
             # In this order: what is read of a closed session is final, and so are the rows read after it.
             outlook = self._outlook()
             window = chunks.window_after(self._session.id, self._route.looked_to)
@@ -170,7 +210,7 @@ class _Run:
             if not window and (not is_last or self._is_flushed):
                 break
             self._take(window, is_last, outlook)
-        if outlook.is_closed and self._is_flushed and self._route.done_to == outlook.total:
+        if self._token is not None and outlook.is_closed and self._is_flushed and self._route.done_to == outlook.total:
             self._complete()
 
     def _outlook(self) -> _Outlook:
@@ -191,30 +231,59 @@ class _Run:
         master.sync()
         self._extend_peaks(master, is_last)
         self._is_flushed = is_last
+        # Nothing waits behind this window: the master is handed over with it.
+        is_handed_over = not outlook.is_closed and window[-1].sequence == outlook.total
         self._commit(
             state=RecordingState.BUILDING if outlook.is_closed else RecordingState.LIVE,
             progress=self._route.done_to / outlook.total if outlook.is_closed else 0.0,
             **self._position(master),
+            **({"token": None} if is_handed_over else {}),
         )
-        self._master_bytes = master.size_bytes
+        self._took(master)
+        if is_handed_over:
+            self._token = None
+
+    def _took(self, master: Master) -> None:
+        """The row names this master now, with this length; one that it was copied from, to its last byte, goes."""
+        name = self._name_of(master)
+        before = store.root() / self._named
+        if self._named not in ("", name) and before.exists() and before.stat().st_size <= self._master_bytes:
+            before.unlink()
+        self._named, self._master_bytes = name, master.size_bytes
 
     def _extend_peaks(self, master: Master, is_last: bool) -> None:
         """The waveform of what this window has added, while its samples are in memory still."""
         if self._route.encoding:
             pcm = store.master_format(self._session, self._route.encoding)
             before, now = (max(0, size - wav.HEADER_BYTES) for size in (self._master_bytes, master.size_bytes))
-            waveform.extend(store.peaks_path(self._session.id), master.path, pcm, before, now, is_last)
+            waveform.extend(store.peaks_path_of(master.path), master.path, pcm, before, now, is_last)
 
     def _opened(self) -> Master:
         if self._master is None:
-            path = store.folder(self._session.id) / f"master.{self._route.suffix}"
-            self._master = Master(path, self._master_bytes)
+            self._master = self._handed_over() or self._own()
         return self._master
+
+    def _handed_over(self) -> Master | None:
+        if not self._is_handed_over or not self._named:
+            return None
+        return Master.handed_over(store.root() / self._named, self._master_bytes)
+
+    def _own(self) -> Master:
+        path = store.folder(self._session.id) / f"master-{self._token}.{self._route.suffix}"
+        if not self._named:
+            return Master(path)
+        before = store.root() / self._named
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(store.peaks_path_of(before), store.peaks_path_of(path))
+        return Master.copied(before, path, self._master_bytes)
+
+    def _name_of(self, master: Master) -> str:
+        return f"{store.folder_name(self._session.id)}/{master.path.name}"
 
     def _position(self, master: Master) -> dict[str, Any]:
         carry = {"route": routes.name_of(self._route).value, "is_flushed": self._is_flushed, **self._route.carry()}
         return {
-            "master_name": f"{store.folder_name(self._session.id)}/{master.path.name}",
+            "master_name": self._name_of(master),
             "master_bytes": master.size_bytes,
             "master_encoding": self._route.encoding,
             "chunks_done": self._route.done_to,
@@ -223,16 +292,36 @@ class _Run:
 
     def _start_over(self) -> None:
         """From stream to files: what was appended so far is the first of them, and is decoded from its chunks."""
+        stream, named = self._opened().path, self._named
         self.close()
-        self._master_bytes, self._is_flushed = 0, False
+        self._named, self._master_bytes, self._is_flushed = "", 0, False
         self._route = routes.FilesRoute(self._session, "", 0, {})
-        self._commit(**self._position(self._opened()))
+        master = self._opened()
+        self._commit(**self._position(master))
+        stream.unlink(missing_ok=True)
+        self._named = named
+        self._took(master)
 
     def _commit(self, **values: Any) -> None:
         """Writes to the row while the token in it is ours, else raises ClaimLost."""
-        mine = Recording.objects.filter(pk=self._session.id, token=self._token)
-        if not mine.update(updated_at=timezone.now(), **values):
+        self._is_certain = False
+        if not self._mine().update(updated_at=timezone.now(), **values):
             raise ClaimLost
+        self._is_certain = True
+
+    def _mine(self) -> QuerySet[Recording]:
+        return Recording.objects.filter(pk=self._session.id, token=self._token)
+
+    def give_back(self) -> None:
+        """Hands over the master as it was committed: this run could not go on. If nobody knows whether its last commit
+        was made, the next run copies instead."""
+        if not self._is_certain or self._token is None:
+            return
+        if self._master is not None and self._name_of(self._master) == self._named:
+            self._master.cut_to(self._master_bytes)
+        elif self._master is not None:
+            self._master.path.unlink()
+        self._mine().update(token=None)
 
     def _complete(self) -> None:
         """building -> ready; or, where some of it could not be decoded, building -> failed, with the rest kept."""
@@ -245,12 +334,15 @@ class _Run:
         if lacking := self._route.undecodable.error:
             self.fail(lacking, made)
             return
-        self._commit(
-            state=RecordingState.READY, progress=1.0, token=None, ready_at=timezone.now(), carry={}, **_file(made)
-        )
+        position = self._position(self._opened()) | {"carry": {}}
+        ready: dict[str, Any] = {"state": RecordingState.READY, "progress": 1.0, "ready_at": timezone.now()}
+        self._publish(token=None, **ready, **position, **_file(made))
         logger.info("recording_ready", chunks=self._route.done_to, **_described(made))
-        finish.clean(self._session, made, self._route)
-        add_digest(Recording.objects.get(pk=self._session.id))
+        _conclude(Recording.objects.get(pk=self._session.id))
+
+    def _publish(self, **values: Any) -> None:
+        """Makes what was made the session's recording."""
+        self._commit(**values)
 
     def _tell(self, progress: float) -> None:
         now = time.monotonic()
@@ -267,8 +359,53 @@ class _Run:
             error_code=error.code,
             error_detail=error.detail[:_DETAIL_CHARACTERS],
             failed_sequence=error.details.get("sequence"),
-            **(_file(kept) if kept else {}),
+            **(self._position(self._opened()) | _file(kept) if kept else {}),
         )
+
+
+class _Rebuild(_Run):
+    """A run over a session whose recording is ready. Its row stays as it is until this one is complete, so a run that
+    died is begun anew."""
+
+    def __init__(self, session: AudioSession, recording: Recording) -> None:
+        super().__init__(session, recording)
+        self._values: dict[str, Any] = {}
+
+    def _commit(self, **values: Any) -> None:
+        self._values |= values
+        if not self._mine().update(updated_at=timezone.now()):
+            raise ClaimLost
+
+    def _publish(self, **values: Any) -> None:
+        self._is_certain = False
+        with transaction.atomic():
+            # The session's row first, as whoever inserts a task does.
+            AudioSession.objects.select_for_update().filter(pk=self._session.id).first()
+            if not self._mine().update(**_NOTHING | self._values | values, updated_at=timezone.now()):
+                raise ClaimLost
+            store.forget_derived(self._session.id)
+        store.delete_derived(self._session.id)
+
+    def fail(self, error: MediaError, kept: finish.Made | None = None) -> None:
+        """The recording stays ready, and its row says why there is no other."""
+        logger.error("rebuild_failed", code=error.code, error=error.detail)
+        self._commit()
+        self._mine().update(
+            token=None,
+            rebuild_requested_at=None,
+            rebuild_error_code=error.code,
+            rebuild_error_detail=error.detail[:_DETAIL_CHARACTERS],
+        )
+        self._delete_files()
+
+    def give_back(self) -> None:
+        """The next run begins anew."""
+        if self._is_certain:
+            self._delete_files()
+
+    def _delete_files(self) -> None:
+        for path in store.folder(self._session.id).glob(f"*-{self._token}.*"):
+            path.unlink()
 
 
 def _described(made: finish.Made) -> dict[str, Any]:
@@ -282,6 +419,12 @@ def _file(made: finish.Made) -> dict[str, Any]:
         "size_bytes": made.size_bytes,
         "duration_seconds": made.duration_seconds,
     }
+
+
+def _conclude(recording: Recording) -> None:
+    """What is left to do with a recording that is ready; its SHA-256 comes last and says that it was done."""
+    superseded.tidy(recording.pk)
+    add_digest(recording)
 
 
 def add_digest(recording: Recording) -> None:

@@ -170,7 +170,7 @@ def waveform_of(
     span = (points, start_seconds, end_seconds)
     if recording.state == RecordingState.LIVE and recording.master_encoding:
         found = waveform.so_far(
-            store.peaks_path(session.pk), session.sample_rate, _master_frames(session, recording), *span
+            store.peaks_path(recording), session.sample_rate, _master_frames(session, recording), *span
         )
         return found or _scanned(session, recording, *span)
     _, path = file_of(session, TaskKind.WAVEFORM)
@@ -217,7 +217,7 @@ def _waveforms(session_id: uuid.UUID) -> QuerySet[BackgroundTask]:
 
 def _keep_peaks(recording: Recording) -> bool:
     """Makes the waveform of the peaks that the windows have left; returns False where they left none."""
-    peaks = store.peaks_path(recording.pk)
+    peaks = store.peaks_path(recording)
     if not recording.master_encoding or not peaks.exists():
         return False
     place = store.folder(recording.pk) / store.DERIVED_FOLDER

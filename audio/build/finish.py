@@ -12,7 +12,7 @@ from pathlib import Path
 
 from audio.build.master import Master
 from audio.build.routes import FilesRoute, Route, SecondPart, StreamRoute
-from audio.build.store import folder, folder_name, master_format
+from audio.build.store import folder_name, master_format
 from audio.errors import FfmpegFailed, UndecodableChunk
 from audio.journal.files import sync_folder
 from audio.media import convert, ffmpeg, frames, plan, remux, wav
@@ -120,9 +120,9 @@ def _encoded(session: AudioSession, route: Route, master: Master, on_progress: O
 
 
 def _made_by(session: AudioSession, master: Master, make: Callable[[Path, Path], float]) -> Made:
-    """Lets FFmpeg write a file beside the master, syncs it, and gives it its name."""
+    """Lets FFmpeg write a file beside the master, syncs it, and gives it its name, which has the master's claim."""
     place = master.path.parent
-    final = place / f"recording.{session.format}"
+    final = place / f"{master.path.stem.replace('master', 'recording')}.{session.format}"
     with ffmpeg.working_folder(place) as work:
         output = work / final.name
         seconds = make(output, work)
@@ -132,14 +132,3 @@ def _made_by(session: AudioSession, master: Master, make: Callable[[Path, Path],
         output.replace(final)
     sync_folder(place)
     return Made(_name(session.id, final), session.format, size_bytes, seconds)
-
-
-def clean(session: AudioSession, made: Made, route: Route) -> None:
-    """Removes masters that the recording makes superfluous: those whose packets or samples it holds."""
-    kept = {made.file_name}
-    if isinstance(route, FilesRoute) and made.format not in plan.LOSSLESS:
-        # Another format asked for is better encoded from these samples.
-        kept.add(f"{folder_name(session.id)}/master.{route.suffix}")
-    for path in folder(session.id).glob("master.*"):
-        if _name(session.id, path) not in kept:
-            path.unlink()

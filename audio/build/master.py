@@ -1,4 +1,9 @@
-"""The master file of a session: what is concatenated so far, up to the length that the database tells."""
+"""The master file of a session: what is concatenated so far, up to the length that the database tells.
+
+A file has one writer in its life at a time, and is never cut. A run makes a file named by its own claim, or goes on
+with the one that the run before has handed over. Where that run may still be alive, or the file is not exactly what
+was committed, the run copies what was committed into a file of its own, and leaves the other as it is.
+"""
 
 import itertools
 import os
@@ -16,26 +21,59 @@ _BATCH_BYTES = 1 << 20
 class Master:
     """An open master file. `size_bytes` is its length with what was appended, synced or not."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        """Opens the file and cuts off what no commit covers; raises MasterDamaged if it is shorter than that.
-
-        One of which nothing is covered is made anew: whoever still reads an earlier recording keeps that.
-        """
+    def __init__(self, path: Path) -> None:
+        """Creates the file, which must not exist."""
         self.path = path
-        self.size_bytes = size_bytes
-        # A file that no commit covers may have been made by a run that died before it synced the folder.
-        self._is_new = not size_bytes
-        if self._is_new:
-            path.unlink(missing_ok=True)
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        if os.fstat(self._handle).st_size < size_bytes:
-            self.close()
+        self.size_bytes = 0
+        # The names that lead to it are not durable yet.
+        self._is_new = True
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    @classmethod
+    def handed_over(cls, path: Path, size_bytes: int) -> "Master | None":
+        """Open the file of a run that has ended.
+
+        Args:
+            path: The file.
+            size_bytes: The length that was committed.
+
+        Returns:
+            The master, or None if the file is longer than that: somebody has written what the database does not know.
+
+        Raises:
+            MasterDamaged: The file is missing or shorter.
+        """
+        if (there := _size_bytes(path)) < size_bytes:
             raise MasterDamaged
-        os.ftruncate(self._handle, size_bytes)
+        if there > size_bytes:
+            return None
+        master = cls.__new__(cls)
+        master.path, master.size_bytes, master._is_new = path, size_bytes, False
+        master._handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return master
+
+    @classmethod
+    def copied(cls, source: Path, path: Path, size_bytes: int) -> "Master":
+        """Create the file with the first `size_bytes` bytes of another.
+
+        Raises:
+            MasterDamaged: The other file is missing or shorter.
+        """
+        if _size_bytes(source) < size_bytes:
+            raise MasterDamaged
+        master = cls(path)
+        with source.open("rb") as file:
+            while block := file.read(min(_BATCH_BYTES, size_bytes - master.size_bytes)):
+                master._write(block)
+        return master
 
     def close(self) -> None:
         """Closes the file."""
         os.close(self._handle)
+
+    def cut_to(self, size_bytes: int) -> None:
+        """Drops what this run has appended behind a committed length."""
+        os.ftruncate(self._handle, size_bytes)
 
     def append(self, pieces: Iterable[bytes]) -> None:
         """Writes the pieces at the end, a megabyte or so at a time."""
@@ -78,3 +116,8 @@ class Master:
             self.patch(b"\0", self.size_bytes)
         self.sync()
         return self.size_bytes + data_bytes % 2
+
+
+def _size_bytes(path: Path) -> int:
+    """Returns the length of a file, -1 if there is none."""
+    return path.stat().st_size if path.exists() else -1

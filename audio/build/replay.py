@@ -151,7 +151,7 @@ class _Replay:
         )
 
     def _compare_packets(self, route: StreamRoute) -> None:
-        master = Master(self._work / f"master.{route.suffix}", 0)
+        master = Master(self._work / f"master.{route.suffix}")
         try:
             for pieces in self._windows():
                 master.append(pieces)

@@ -117,6 +117,20 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
         """Opens the bytes of an object from `start` up to, not including, `end`."""
         return SpanReader(self, name, start, end)
 
+    def names(self, folder: str) -> Iterator[str]:
+        """Gives the names of the objects in the folder."""
+        place = {"Bucket": self.bucket_name, "Prefix": f"{self.key(folder)}/"}
+        with _translated(folder):
+            for page in self.client.get_paginator("list_objects_v2").paginate(**place):
+                yield from (
+                    f"{folder}/{found['Key'].removeprefix(place['Prefix'])}" for found in page.get("Contents", ())
+                )
+
+    def delete_object(self, name: str) -> None:
+        """Deletes an object; one that is not there is no error."""
+        with _translated(name):
+            self.client.delete_object(Bucket=self.bucket_name, Key=self.key(name))
+
     def delete_folder(self, name: str) -> None:
         """Deletes every object in the folder, and the parts of uploads that were cut short there."""
         place = {"Bucket": self.bucket_name, "Prefix": f"{self.key(name)}/"}

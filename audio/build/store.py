@@ -21,7 +21,6 @@ from django.core.files.storage import storages
 
 from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed, StorageUnavailable
 from audio.journal.files import FOLDER as JOURNALS
-from audio.journal.files import sync_folder
 from audio.media import ffmpeg, wav
 from audio.media.plan import FORMATS
 from audio.media.wav import PcmFormat
@@ -34,7 +33,7 @@ logger = structlog.stdlib.get_logger(__name__)
 
 FOLDER = "sessions"
 DERIVED_FOLDER = "derived"
-_PEAKS_NAME = "live.peaks"
+PEAKS_SUFFIX = ".peaks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,14 @@ def folder(session_id: uuid.UUID) -> Path:
     return root() / folder_name(session_id)
 
 
-def peaks_path(session_id: uuid.UUID) -> Path:
-    """Returns where the peaks of the samples that are concatenated so far are."""
-    return folder(session_id) / _PEAKS_NAME
+def peaks_path(recording: Recording) -> Path:
+    """Returns where the peaks of the samples that are concatenated so far are: beside their master."""
+    return peaks_path_of(root() / recording.master_name)
+
+
+def peaks_path_of(master: Path) -> Path:
+    """Returns where the peaks of a master's samples are."""
+    return master.with_suffix(PEAKS_SUFFIX)
 
 
 def master_format(session: AudioSession, encoding: str) -> PcmFormat:
@@ -173,17 +177,6 @@ def journal_paths() -> list[Path]:
     return [*sorted(shared), *sorted((root() / FOLDER).glob("*/*/*.journal"))]
 
 
-def set_aside(session_id: uuid.UUID) -> None:
-    """Puts what was made of a session where no later run writes over it."""
-    aside = folder(session_id) / "aside"
-    for path in [*folder(session_id).glob("master.*"), *folder(session_id).glob("recording.*")]:
-        aside.mkdir(exist_ok=True)
-        path.replace(aside / path.name)
-    if aside.exists():
-        sync_folder(aside)
-        sync_folder(aside.parent)
-
-
 def clear_leftovers(session_id: uuid.UUID) -> None:
     """Removes the working folders of runs that died. The caller holds the session's lock: none of them is in use."""
     for leftover in folder(session_id).glob(f"{ffmpeg.WORK_PREFIX}*"):
@@ -191,8 +184,12 @@ def clear_leftovers(session_id: uuid.UUID) -> None:
 
 
 def forget_derived(session_id: uuid.UUID) -> None:
-    """Forgets and deletes what was made of a session's recording, because that will be another; stops what runs."""
+    """Forgets what was made of a session's recording, because that is another now, and stops what runs."""
     made = BackgroundTask.objects.filter(session=session_id, is_current=True).exclude(kind=TaskKind.CONCATENATE)
     made.filter(state__in=OPEN_TASK_STATES).revoke()
     made.update(is_current=False)
+
+
+def delete_derived(session_id: uuid.UUID) -> None:
+    """Deletes the files of what was forgotten."""
     shutil.rmtree(folder(session_id) / DERIVED_FOLDER, ignore_errors=True)

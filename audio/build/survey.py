@@ -262,10 +262,15 @@ def _is_in_work(path: Path) -> bool:
 
 
 def _named_files(session_id: uuid.UUID, folder: Path) -> set[Path]:
-    recordings = Recording.objects.filter(pk=session_id).values_list("file_name", "master_name")
-    tasks = BackgroundTask.objects.filter(session_id=session_id, is_current=True).values_list("file_name")
-    names = [name for row in (*recordings, *tasks) for name in row if name]
-    return {folder / LOCK_NAME, store.peaks_path(session_id), *(store.root() / name for name in names)}
+    files = {folder / LOCK_NAME}
+    for recording in Recording.objects.filter(pk=session_id):
+        files |= {store.peaks_path(recording), *_named(recording.file_name, recording.master_name)}
+    tasks = BackgroundTask.objects.filter(session_id=session_id, is_current=True)
+    return files | set(_named(*tasks.values_list("file_name", flat=True)))
+
+
+def _named(*names: str) -> Iterator[Path]:
+    return (store.root() / name for name in names if name)
 
 
 def _add_orphan(found: Surveyed, path: Path, detail: str) -> None:

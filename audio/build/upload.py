@@ -2,7 +2,8 @@
 
     is_local --_upload--> is_local, remote_at --_remove--> remote_at
 
-The order is upload, read back, commit `remote_at`, remove the file. Each step can be repeated: a run that dies
+The order is upload, read back, commit `remote_at`, remove the file, and of one that was made anew the object of the
+same bytes that was there before. Each step can be repeated: a run that dies
 leaves an object that no row names and the next one replaces, or a file that the next one removes. The session's lock
 keeps everything away that writes the recording; who reads it looks at the row, and again where the file is gone.
 """
@@ -40,7 +41,7 @@ def upload(session_id: uuid.UUID) -> None:
         # Deleted meanwhile: the object that this run has made goes too.
         if not AudioSession.objects.filter(pk=session_id).exists():
             store.delete_files(session_id)
-    if not Recording.objects.filter(pk=session_id, state=RecordingState.READY).exists():
+    if not Recording.objects.filter(pk=session_id, state=RecordingState.READY, rebuild_requested_at=None).exists():
         # To be made anew: who came for that has found the session locked.
         dispatch.concatenate(session_id)
 
@@ -57,6 +58,7 @@ def _move(session_id: uuid.UUID) -> None:
         return
     if recording.remote_at is None:
         _upload(recording)
+    _forget_others(recording)
     _remove(recording)
 
 
@@ -72,6 +74,20 @@ def _upload(recording: Recording) -> None:
         raise
     now = recording.remote_at = timezone.now()
     _as_read(recording).filter(remote_at=None).update(remote_at=now, verified_at=now, updated_at=now)
+
+
+def _forget_others(recording: Recording) -> None:
+    """Deletes objects of the session that are the same as its recording: it was made anew. One that differs stays."""
+    remote = store.remote()
+    for name in remote.names(store.folder_name(recording.pk)):
+        if name == recording.file_name:
+            continue
+        try:
+            remote.verify(name, recording.size_bytes or 0, recording.sha256)
+        except ObjectDamaged:
+            logger.warning("object_kept", session_id=str(recording.pk), name=name)
+        else:
+            remote.delete_object(name)
 
 
 def _remove(recording: Recording) -> None:

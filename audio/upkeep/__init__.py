@@ -52,6 +52,7 @@ def _sweep(round_: Round) -> None:
     sessions.close_overdue(round_)
     work.request_recordings(round_)
     work.request_digests(round_)
+    work.request_rebuilds(round_)
     work.request_tasks(round_)
     work.request_uploads(round_)
     removal.request_deletions(round_)

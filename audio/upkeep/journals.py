@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -140,22 +141,26 @@ def _settle(journal: JournalFile, round_: Round) -> None:
 
 class _Kept:
     """Which sessions still need the chunks that they have in a journal file (`needed`), and which have a recording
-    instead (`spent`); `some_wait` says that one of these was made too lately: to wait is better than to move."""
+    instead (`spent`); `some_wait` says that one of these was made too lately, or is being made anew: to wait is better
+    than to move."""
 
     def __init__(self, journal: JournalFile, round_: Round) -> None:
         self.is_own = journal.name.startswith(f"{store.FOLDER}/")
         self.needed: list[uuid.UUID] = []
         self.spent: list[Recording] = []
+        is_awaited = False
         for key, session in _sessions_in(journal):
             recording = getattr(session, "recording", None)
             if session is None or recording is None or not _is_complete(session, recording):
                 self.needed.append(key)
+            elif recording.rebuild_requested_at is not None:
+                is_awaited = True
             else:
                 self.spent.append(recording)
                 _ask_for_digest(recording, round_)
         kept_since = _kept_since(round_.now)
         are_old = settings.JOURNAL_KEEP_DAYS and all(_is_old(recording, kept_since) for recording in self.spent)
-        self.some_wait = bool(self.spent) and not are_old
+        self.some_wait = is_awaited or (bool(self.spent) and not are_old)
 
     def look_at_recordings(self, round_: Round) -> None:
         """Reads the files of the recordings; sessions whose is not as it was made still need their chunks."""
@@ -261,12 +266,13 @@ def _are_known(entries: Iterable[Committed], rowless: dict[int, Header]) -> bool
 
 def _mark_removed(journal: JournalFile, kept: _Kept) -> bool:
     """Removes the file, unless one of the recordings is made anew since; returns whether it did."""
-    spent = sorted(recording.pk for recording in kept.spent)
+    looked_at = {recording.pk: _as_looked_at(recording) for recording in kept.spent}
+    spent = sorted(looked_at)
     with transaction.atomic():
         # Locked, so that nobody begins to make one of them anew in between.
         for keys in _batches(spent):
             recordings = Recording.objects.select_for_update().filter(pk__in=keys).order_by("pk")
-            if any(recording.state != RecordingState.READY for recording in recordings):
+            if any(_as_looked_at(recording) != looked_at[recording.pk] for recording in recordings):
                 return False
         for keys in _batches(kept.needed):
             if AudioChunk.objects.filter(journal=journal, session__in=keys).exists():
@@ -274,6 +280,11 @@ def _mark_removed(journal: JournalFile, kept: _Kept) -> bool:
         JournalFile.objects.filter(pk=journal.pk).update(removed_at=timezone.now())
     _unlink(journal)
     return True
+
+
+def _as_looked_at(recording: Recording) -> tuple[Any, ...]:
+    """What of a recording says that it is the one whose file was looked at, and is not being made anew."""
+    return recording.state, recording.ready_at, recording.sha256, recording.rebuild_requested_at
 
 
 def _unlink(journal: JournalFile) -> None:

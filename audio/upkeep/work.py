@@ -39,6 +39,12 @@ def request_recordings(round_: Round) -> None:
         Recording.objects.filter(pk__in=void).update(is_void=True)
 
 
+def request_rebuilds(round_: Round) -> None:
+    """Asks again for recordings that are to be made anew and that nobody has touched for a while."""
+    quiet = Recording.objects.to_rebuild().filter(updated_at__lt=round_.now - REPEAT_AFTER)
+    _ask_again(round_, Did.REQUESTED_RECORDINGS, quiet, lambda recording: dispatch.concatenate(recording.pk))
+
+
 def request_digests(round_: Round) -> None:
     """Asks again for the SHA-256 of recordings whose worker died between making them and reading them once more."""
     undigested = Recording.objects.undigested().filter(updated_at__lt=round_.now - REPEAT_AFTER)

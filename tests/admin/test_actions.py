@@ -87,7 +87,8 @@ def test_close(operator):
 def test_rebuild(operator, ready):
     live, empty = make_session(), make_session(status="completed")
     answer = act(operator, "rebuild_selected", ready, live, empty)
-    assert Recording.objects.get(pk=ready.pk).state == "empty"
+    recording = Recording.objects.get(pk=ready.pk)
+    assert (recording.state, recording.rebuild_requested_at is None) == ("ready", False)
     assert requests_for(ready.pk) == [dispatch.CONCATENATE]
     assert len(said(answer)) == 3
     assert (len(entries(ready)), entries(live), entries(empty)) == (1, [], [])

@@ -223,7 +223,8 @@ def test_a_browsers_stream_keeps_its_packets_and_gets_an_index(stored, tmp_path,
     assert source_samples.startswith(got)
     assert len(source_samples) - len(got) < (2048 if audio_format == "mp4" else 1)
     assert recording.duration_seconds == pytest.approx(4, abs=0.1)
-    assert [path.name for path in folder(session.session.pk).glob("*.*")] == [f"recording.{audio_format}"]
+    assert list(folder(session.session.pk).glob("*.*")) == [session.path]
+    assert session.path.suffix == f".{audio_format}"
 
 
 def test_a_stream_of_something_else_fails_with_a_reason(stored):

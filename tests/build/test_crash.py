@@ -146,7 +146,7 @@ def test_raw_pcm_with_samples_cut_between_messages(stored, step):
 
 def _peaks(session) -> bytes:
     path = session.path.with_name("complete.peaks")
-    assert waveform.complete(peaks_path(session.session.pk), path, 16000, 16000)
+    assert waveform.complete(peaks_path(session.recording), path, 16000, 16000)
     return path.read_bytes()
 
 

@@ -1,6 +1,7 @@
 """What can be served of a recording in each of its states, and the removal of its files."""
 
 import io
+import re
 import uuid
 import wave
 
@@ -87,5 +88,6 @@ def test_names_are_relative_and_in_the_sessions_folder(stored):
     session = stored(format="wav")
     session.add([bytes(3200)])
     name = session.made().file_name
-    assert name == f"sessions/{session.session.pk.hex[:2]}/{session.session.pk}/master.wav"
+    place = f"sessions/{session.session.pk.hex[:2]}/{session.session.pk}"
+    assert re.fullmatch(rf"{place}/master-[0-9a-f-]{{36}}\.wav", name)
     assert uuid.UUID(name.split("/")[2]) == session.session.pk

@@ -241,7 +241,8 @@ def test_a_rebuild_meanwhile_keeps_the_row_as_it_made_it(bucket, recorded, monke
 
     monkeypatch.setattr(type(store.remote()), "verify", rebuild_first)
     upload(session.session.pk)
-    assert (place(session), session.recording.state) == ((False, True), "empty")
+    assert (place(session), session.recording.state) == ((True, False), "ready")
+    assert session.recording.rebuild_requested_at is not None
 
 
 @pytest.mark.database
@@ -473,8 +474,9 @@ def test_a_rebuilt_recording_takes_the_place_of_the_old_one(bucket, moved):
     session = moved()
     content, etag = fetch(session.session).body, fetch(session.session)["ETag"]
     concatenate.rebuild(session.session.pk)
-    assert place(session) == (False, True)
+    assert (place(session), fetch(session.session).body) == ((True, False), content)
     concatenate.concatenate(session.session.pk)
+    assert place(session) == (False, True)
     assert session.path.read_bytes() == content
     upload(session.session.pk)
     assert bucket.objects() == {session.recording.file_name: content}

@@ -144,7 +144,7 @@ def test_the_peaks_of_samples_come_with_the_windows(stored, tmp_path, encoding, 
     assert made.read_bytes() == (tmp_path / "whole.peaks").read_bytes()
     assert task.size_bytes == made.stat().st_size
     assert [path.name for path in made.parent.iterdir()] == [made.name]
-    assert not store.peaks_path(session.session.pk).exists()
+    assert not store.peaks_path(session.recording).exists()
 
 
 def test_a_copied_stream_is_decoded_once_when_it_is_ready(stored, tmp_path):
@@ -162,7 +162,7 @@ def test_peaks_that_a_power_cut_has_shortened_are_computed_anew(stored):
     for piece in (samples[:RATE], samples[RATE : 2 * RATE], samples[2 * RATE :]):
         session.add([piece.tobytes()])
         derive.make_recording(session.session.pk)
-        peaks = store.peaks_path(session.session.pk)
+        peaks = store.peaks_path(session.recording)
         if peaks.exists():
             peaks.write_bytes(peaks.read_bytes()[:100])
     session.close()

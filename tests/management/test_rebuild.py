@@ -103,14 +103,17 @@ def test_it_waits_for_the_recordings(recorded, monkeypatch, capsys):
     def work(seconds: float) -> None:
         """What a worker does meanwhile."""
         if seconds:
-            concatenate(sound if Recording.objects.get(pk=sound).state == "empty" else damaged)
+            concatenate(sound if Recording.objects.get(pk=sound).rebuild_requested_at else damaged)
 
     monkeypatch.setattr("audio.management.commands.rebuild.time.sleep", work)
     assert refusal(sound, damaged, "--wait", "--json") == "1 recording of 2 failed."
     told = {line["session_id"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert (told[str(sound)]["state"], told[str(damaged)]["state"]) == ("ready", "failed")
-    assert told[str(damaged)]["error"] == "chunk_damaged"
-    assert recorded.path(sound).read_bytes() == before
+    assert (told[str(sound)]["state"], told[str(damaged)]["state"]) == ("ready", "ready")
+    assert (told[str(sound)]["error"], told[str(damaged)]["error"]) == (None, "chunk_damaged")
+    assert recorded.path(sound).read_bytes() == recorded.path(damaged).read_bytes() == before
+    with pytest.raises(CommandError):
+        call_command("rebuild", str(damaged), "--wait")
+    assert f"The recording of {damaged} stays as it was: The chunk at " in capsys.readouterr().out
     call_command("rebuild", str(sound), "--wait")
     assert f"The recording of {sound} is ready.\n" in capsys.readouterr().out
 

@@ -251,7 +251,7 @@ def test_a_recording_is_read_once_for_all_its_journals(session_ids, monkeypatch)
     make_ready(key)
     pass_time()
     Recording.objects.update(verified_at=timezone.now())
-    store.folder(key).joinpath("master.wav").unlink()
+    (store.root() / Recording.objects.get(pk=key).file_name).unlink()
     assert tidy() == Swept(removed_journals=1)
 
 
@@ -295,7 +295,7 @@ def test_chunks_of_a_recording_that_is_not_as_it_was_made_are_kept(session_ids, 
     assert "recording_damaged" in caplog.text
     concatenate.rebuild(key)
     concatenate.concatenate(key)
-    assert path.read_bytes().endswith(PAYLOADS[-1])
+    assert recording_of(key).endswith(PAYLOADS[-1])
 
 
 def test_records_are_moved_as_they_are(recorded):

@@ -22,7 +22,7 @@ _FINAL = (RecordingState.READY, RecordingState.FAILED)
 
 
 class Command(BaseCommand):
-    """Forgets the recordings of sessions and asks the worker for others."""
+    """Asks the worker for other recordings of sessions; one that is ready stays until the other is complete."""
 
     help = "Makes the recordings of closed sessions anew from their chunks, which are not touched."
 
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Resets the recordings and asks for them. Raises CommandError, before it does anything, for an unknown, open
+        """Asks for the recordings. Raises CommandError, before it does anything, for an unknown, open
         or empty session and for one whose chunks were released; with --wait, for recordings that fail."""
         found = find_sessions(options["sessions"])
         if options["failed"]:
@@ -54,7 +54,8 @@ class Command(BaseCommand):
     def _tell_asked(self, session: AudioSession, is_json: bool) -> None:
         those = counted(session.total_chunks, "chunk")
         sentence = f"The recording of {session.pk} is asked for; a worker makes it from {those}."
-        facts = {"session_id": session.pk, "state": RecordingState.EMPTY, "total_chunks": session.total_chunks}
+        state = Recording.objects.get(pk=session.pk).state
+        facts = {"session_id": session.pk, "state": state, "total_chunks": session.total_chunks}
         self.stdout.write(json_line(facts) if is_json else sentence)
 
     def _wait(self, found: Sequence[AudioSession], is_json: bool) -> None:
@@ -64,10 +65,10 @@ class Command(BaseCommand):
         while waiting:
             rows = list(Recording.objects.filter(pk__in=waiting))
             for recording in rows:
-                if recording.state in _FINAL:
+                if recording.state in _FINAL and recording.rebuild_requested_at is None:
                     progress.clear()
                     waiting.discard(recording.pk)
-                    failed += recording.state == RecordingState.FAILED
+                    failed += bool(recording.error_code or recording.rebuild_error_code)
                     self._tell_made(recording, is_json)
             waiting &= {recording.pk for recording in rows}
             begun = sum(recording.progress for recording in rows if recording.pk in waiting)
@@ -82,11 +83,16 @@ class Command(BaseCommand):
             "session_id": recording.pk,
             "state": recording.state,
             "size_bytes": recording.size_bytes,
-            "error": recording.error_code or None,
+            "error": recording.error_code or recording.rebuild_error_code or None,
         }
-        reason = f": {recording.error_detail}" if recording.error_detail else ""
-        sentence = f"The recording of {recording.pk} is {recording.state}{reason}."
-        self.stdout.write(json_line(facts) if is_json else sentence)
+        self.stdout.write(json_line(facts) if is_json else _sentence(recording))
+
+
+def _sentence(recording: Recording) -> str:
+    if recording.rebuild_error_detail:
+        return f"The recording of {recording.pk} stays as it was: {recording.rebuild_error_detail}"
+    reason = f": {recording.error_detail}" if recording.error_detail else "."
+    return f"The recording of {recording.pk} is {recording.state}{reason}"
 
 
 def _require_chunks(session: AudioSession) -> None:

@@ -1,0 +1,118 @@
+"""Files of a session that are not its recording: those of earlier recordings, and of runs that died.
+
+Nothing complete is given up for what is not there yet. A run writes under names of its own (`audio.build.master`), and
+only when the database names its recording this module looks at the other files: one whose bytes the recording holds
+goes, any other is put into the folder `aside`, where nobody writes.
+"""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from audio.build import store
+from audio.journal.files import sync_folder
+from audio.media import plan, wav
+from audio.models import AudioSession, Recording, RecordingState, Recovery
+
+logger = structlog.stdlib.get_logger(__name__)
+
+ASIDE = "aside"
+_BLOCK_BYTES = 1 << 20
+# Lengths stand there, which are written when the rest is complete.
+_HEAD_BYTES = wav.HEADER_BYTES
+
+
+def tidy(session_id: uuid.UUID, token: uuid.UUID | None = None) -> None:
+    """Clear a session's folder of what its ready recording has taken the place of.
+
+    The caller holds the session's lock. The files are listed before the row is read, and nothing is done while another
+    claim stands: so a run that has lost its lock without knowing touches no file that is in use or becomes it.
+
+    Args:
+        session_id: Whose folder it is.
+        token: The claim of the caller, if it has one.
+    """
+    found = list(_files(session_id))
+    recording = Recording.objects.filter(pk=session_id, state=RecordingState.READY, is_local=True).first()
+    if recording is None or recording.token not in (None, token) or not _path(recording.file_name).exists():
+        return
+    kept = [_path(name) for name in {recording.file_name, recording.master_name} if _path(name).exists()]
+    for path in found:
+        if path in kept:
+            continue
+        if any(_holds(other, path) for other in kept):
+            path.unlink(missing_ok=True)
+        else:
+            _put_aside(session_id, path)
+    _forget_master(recording)
+
+
+def set_aside(session_id: uuid.UUID) -> None:
+    """Puts aside everything that was made of a session. Nobody may be at work on it."""
+    for path in _files(session_id):
+        _put_aside(session_id, path)
+
+
+def files_aside(session_id: uuid.UUID) -> list[Path]:
+    """Returns the files that were put aside."""
+    return sorted((store.folder(session_id) / ASIDE).glob("*"))
+
+
+def _path(name: str) -> Path:
+    return store.root() / name
+
+
+def _files(session_id: uuid.UUID) -> Iterator[Path]:
+    """Gives the masters and recordings in the session's folder."""
+    for pattern in ("master*", "recording*"):
+        yield from (
+            path
+            for path in store.folder(session_id).glob(pattern)
+            if path.is_file() and path.suffix != store.PEAKS_SUFFIX
+        )
+
+
+def _holds(recording: Path, path: Path) -> bool:
+    """Whether the recording begins with what is in the other file, but for the head of both."""
+    if path.suffix != recording.suffix:
+        return not path.stat().st_size
+    if path.stat().st_size > recording.stat().st_size:
+        return False
+    with recording.open("rb") as ours, path.open("rb") as theirs:
+        ours.seek(_HEAD_BYTES)
+        theirs.seek(_HEAD_BYTES)
+        while block := theirs.read(_BLOCK_BYTES):
+            if ours.read(len(block)) != block:
+                return False
+    return True
+
+
+def _put_aside(session_id: uuid.UUID, path: Path) -> None:
+    aside = path.parent / ASIDE
+    aside.mkdir(exist_ok=True)
+    target, number = aside / path.name, 0
+    while target.exists():
+        number += 1
+        target = aside / f"{path.stem}.{number}{path.suffix}"
+    path.replace(target)
+    sync_folder(aside)
+    sync_folder(path.parent)
+    logger.warning("file_put_aside", session_id=str(session_id), name=str(target.relative_to(store.root())))
+    # It holds what the rows that were read again from the journals do not know.
+    AudioSession.objects.filter(pk=session_id, recovered=Recovery.EXACT).update(recovered=Recovery.UNCERTAIN)
+
+
+def _forget_master(recording: Recording) -> None:
+    """Removes the master whose packets or samples the recording holds, and peaks that are those of another.
+
+    Samples are kept beside a lossy recording: another format asked for is better encoded from them.
+    """
+    master = _path(recording.master_name)
+    is_needed = recording.master_encoding and recording.format not in plan.LOSSLESS
+    if recording.master_name not in ("", recording.file_name) and not is_needed:
+        master.unlink(missing_ok=True)
+    for path in store.folder(recording.pk).glob(f"*{store.PEAKS_SUFFIX}"):
+        if path != store.peaks_path(recording):
+            path.unlink(missing_ok=True)
