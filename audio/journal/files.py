@@ -1,14 +1,16 @@
 """Journal files on the disk: append and sync, read one extent, scan a file, erase a payload.
 
 Two rules make a crash harmless. A process appends only to files that it created itself (`O_EXCL`), so a torn
-tail is never written over. And after a failed or short write, or a failed sync, the file is given up: the
-kernel may have dropped the dirty pages and would report success the next time (fsync(2), "fsyncgate").
+tail is never written over. And after a failed or short write, or a failed sync, the file is cut to what was good
+before and given up: the kernel may have dropped the dirty pages and would report success the next time (fsync(2),
+"fsyncgate").
 
 A writer holds an flock on its file for as long as it may append, which the kernel lets go when it dies. So
 whoever gets that lock (`held`) knows that the file is finished.
 """
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -72,20 +74,37 @@ class JournalWriter:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-        for parent in Path(name).parents:
-            sync_folder(root / parent)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            for parent in Path(name).parents:
+                sync_folder(root / parent)
+        except OSError:
+            os.close(self._handle)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
 
     def append(self, buffers: Sequence[bytes]) -> None:
         """Writes the buffers at the end and makes them durable: one writev, one fdatasync (more buffers than
-        IOV_MAX take a writev for each that many). Raises OSError."""
-        for batch in _batches(buffers):
-            expected = sum(map(len, batch))
-            written = os.writev(self._handle, batch)
-            if written != expected:
-                raise OSError(f"short write to {self.name}: {written} of {expected} bytes")
-        os.fdatasync(self._handle)
+        IOV_MAX take a writev for each that many). Raises OSError; nothing of the buffers is in the file then, unless
+        the disk refuses that too."""
+        try:
+            for batch in _batches(buffers):
+                self._write(batch)
+            os.fdatasync(self._handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, self.end)
+            raise
         self.end += sum(map(len, buffers))
+
+    def _write(self, batch: Sequence[bytes]) -> None:
+        expected = sum(map(len, batch))
+        written = os.writev(self._handle, batch)
+        if written != expected:
+            # The rest tells why: an error comes only where nothing can be written.
+            os.write(self._handle, b"".join(batch)[written:])
+            raise OSError(errno.ENOSPC, f"short write to {self.name}: {written} of {expected} bytes")
 
     def close(self) -> None:
         """Closes the file; what is in it stays."""

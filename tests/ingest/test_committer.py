@@ -246,14 +246,16 @@ def test_after_a_failed_sync_the_file_is_given_up(run, tmp_path, monkeypatch, nu
     assert AudioChunk.objects.count() == 2
 
 
-def test_a_short_write_is_a_failure(run, monkeypatch):
+def test_a_short_write_is_a_full_disk(run, monkeypatch, tmp_path):
     producer = make_producer(make_session())
     committer = run()
     real = os.writev
     monkeypatch.setattr(os, "writev", lambda handle, buffers: real(handle, [b"".join(buffers)[:10]]))
     (outcome,) = committer.store(producer, b"x" * 100)
-    assert isinstance(outcome, JournalFailed)
+    assert isinstance(outcome, StorageFull)
     assert AudioChunk.objects.count() == 0
+    # The full disk is not left with what nobody will read.
+    assert [path.stat().st_size for path in tmp_path.rglob("*.journal")] == [0]
 
 
 def test_a_commit_whose_answer_was_lost_is_not_repeated(run, tmp_path, monkeypatch):

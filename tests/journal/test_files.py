@@ -1,5 +1,6 @@
 """Journal files on a real disk."""
 
+import errno
 import os
 import resource
 import subprocess
@@ -140,8 +141,23 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1500, {resource.RLIM_INFINITY}))
 try:
     writer.append([b"y" * 1000])
 except OSError as error:
-    print(error, writer.end)
+    print(error.errno, writer.end)
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "short write" in ran.stdout
-    assert ran.stdout.strip().endswith("1000")
+    assert ran.stdout.split() == [str(errno.EFBIG), "1000"]
+    (path,) = tmp_path.rglob("*.journal")
+    assert path.read_bytes() == b"x" * 1000
+
+
+@pytest.mark.parametrize("step", ["fcntl.flock", "os.fsync"])
+def test_a_journal_that_can_not_be_made_leaves_no_descriptor_and_no_file(tmp_path, monkeypatch, step):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(3):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+            patch.setattr(f"audio.journal.files.{step}", refuse)
+            JournalWriter(tmp_path, uuid.uuid4(), number)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list(tmp_path.rglob("*.journal")) == []
