@@ -9,8 +9,8 @@ ADTS: ISO/IEC 14496-3 section 1.A.2. FLAC: RFC 9639 sections 8.2 and 9.1.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from bisect import bisect_left
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from audio.sniff import adts_frame_size_bytes, id3_size_bytes, is_info_frame, mpeg_frame_size_bytes, mpeg_rate_hz
@@ -21,9 +21,17 @@ _TOTAL_MASK = (1 << 36) - 1
 _LAME_TAGS = (b"LAME", b"Lavf", b"Lavc")
 # Where a frame or a tag begins, or may begin with what the next bytes will be.
 _BEGINNING = re.compile(rb"\xff|ID3|ID?\Z")
+_INFO_TAG = re.compile(rb"Xing|Info|VBRI")
 _FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")
-# Checks of a whole frame at most, of what looks like the last one: a true header is rarely imitated by chance.
-_MOST_FLAC_CHECKS = 16
+# A true header is rarely imitated by chance, this many that follow each other never are.
+_CONFIRMING_FRAMES = 3
+# The header of an APE tag; those of frames and of other tags are shorter.
+_TAG_HEAD_BYTES = 32
+_ID3V1_BYTES = 128
+_LINEAR_TOC = bytes(n * 256 // 100 for n in range(100))
+# Sample frames by which every decoder of MP3 delays, and so takes at least from the end.
+_DECODER_DELAY = 529
+_MOST_SPANS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,116 +47,299 @@ class PartDescription:
     sample_frames: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unrecognised:
+    """Bytes from `start` to before `end` of a stream that are neither frames nor tags, `seconds` into its audio."""
+
+    start: int
+    end: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class InfoFrame:
+    """The Info, Xing or VBRI frame that encoders write first; it holds no audio.
+
+    Attributes:
+        frame: The beginning of the frame, with all of its tag.
+        tag_at: Where the tag stands in it.
+        frame_count: The frames that it says follow it, 0 where it does not say.
+        byte_count: The bytes of the stream with this frame, 0 where it does not say.
+        delay: Sample frames that the encoder put in front, `end_padding` those behind, where LAME's extension says so.
+        lame_at: Where LAME's extension begins, 0 if there is none.
+    """
+
+    frame: bytes
+    tag_at: int
+    frame_count: int
+    byte_count: int
+    delay: int = 0
+    end_padding: int = 0
+    lame_at: int = 0
+
+    @classmethod
+    def parse(cls, frame: bytes) -> "InfoFrame | None":
+        """Return what the first bytes of a frame (_INFO_BYTES suffice) say; None if it is no such frame."""
+        if not is_info_frame(frame):
+            return None
+        at = max(frame.find(b"Xing", 0, 42), frame.find(b"Info", 0, 42))
+        if at < 0:
+            return cls(frame, 36, int.from_bytes(frame[50:54], "big"), int.from_bytes(frame[46:50], "big"))
+        flags = int.from_bytes(frame[at + 4 : at + 8], "big")
+        fields = [int.from_bytes(frame[at + 8 + 4 * n : at + 12 + 4 * n], "big") for n in range(2)]
+        frame_count = fields.pop(0) if flags & 1 else 0
+        byte_count = fields.pop(0) if flags & 2 else 0
+        lame = at + 8 + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
+        if frame[lame : lame + 4] not in _LAME_TAGS:
+            return cls(frame, at, frame_count, byte_count)
+        delays = int.from_bytes(frame[lame + 21 : lame + 24], "big")
+        return cls(frame, at, frame_count, byte_count, delays >> 12, delays & 0xFFF, lame)
+
+    def corrected(self, frame_count: int, byte_count: int) -> bytes:
+        """Return the bytes of the frame with these counts.
+
+        The padding at the end becomes zero, because the stream did not end where the encoder thought; the table of
+        seek points becomes that of a constant bit rate. Fields that are absent stay absent.
+        """
+        made = bytearray(self.frame)
+        if self.frame[self.tag_at : self.tag_at + 4] == b"VBRI":
+            made[46:54] = byte_count.to_bytes(4, "big") + frame_count.to_bytes(4, "big")
+            return bytes(made)
+        flags, at = made[self.tag_at + 7], self.tag_at + 8
+        for flag, value in ((1, frame_count.to_bytes(4, "big")), (2, byte_count.to_bytes(4, "big")), (4, _LINEAR_TOC)):
+            if flags & flag:
+                made[at : at + len(value)] = value
+                at += len(value)
+        if self.lame_at:
+            made[self.lame_at + 21 : self.lame_at + 24] = (self.delay << 12).to_bytes(3, "big")
+            made[self.lame_at + 28 : self.lame_at + 32] = byte_count.to_bytes(4, "big")
+            end = self.lame_at + 34
+            made[end : end + 2] = _crc16_arc(bytes(made[:end])).to_bytes(2, "big")
+        return bytes(made)
+
+
+def _crc16_arc(data: bytes) -> int:
+    """The checksum of LAME's extension: CRC-16 with the reflected polynomial 0xA001."""
+    value = 0
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0xA001 if value & 1 else 0)
+    return value
+
+
 @dataclass(slots=True)
 class FrameCounter:
-    """Counts the frames of an MP3 or ADTS stream; `audio_format` is `mp3` or `aac`.
+    """Follow the frames of an MP3 or ADTS stream that comes in pieces cut anywhere.
 
-    `samples` are sample frames, without those of an Info frame. `skip_bytes` lie before the next header, `held`
-    is the part of a header that came. `padding` is the encoder's delay and padding as an Info frame told it.
+    A frame counts where it follows another, or where so many follow it that chance is ruled out. So the frames of a
+    stream that begins in the middle are found, and in what is no such stream none are.
+
+    Attributes:
+        audio_format: `mp3` or `aac`.
+        has_parts: Whether an ID3 tag or an Info frame behind the first frame begins another file. If not, the stream is
+            one, and an Info frame in it is a frame as any other. Frames of other parameters begin a part in any case.
+        samples: Sample frames, without those of the Info frame.
+        sample_rate: In Hz, of the first frame; 0 while there is none. `channels` likewise.
+        info: The Info frame, if the stream begins with one, at `info_at`.
+        fed: How many bytes were fed.
+        at: Where the next frame is expected; `held` are the bytes from there on that came.
+        constants: What the headers of one stream have in common.
+        is_synced: Whether `at` lies behind a frame or a tag.
+        tag_at: Where the ID3 tag begins behind which the next frame is expected, -1 if there is none.
+        last_at: Where the last frame begins if `at` is its end, else -1; it has `last_samples`.
+        audio_bytes: Bytes of frames; `unrecognised_bytes` those that are neither frames nor tags.
+        unrecognised: The first spans of the latter.
     """
 
     audio_format: str
+    has_parts: bool = True
     samples: int = 0
     sample_rate: int = 0
     channels: int = 0
-    padding: int = 0
-    declared_samples: int = 0
-    skip_bytes: int = 0
-    held: bytes = b""
+    info: InfoFrame | None = None
+    info_at: int = 0
+    fed: int = 0
+    at: int = 0
+    held: bytes = field(default=b"", repr=False)
+    constants: bytes = b""
+    is_synced: bool = True
+    tag_at: int = -1
+    last_at: int = -1
+    last_samples: int = 0
+    audio_bytes: int = 0
+    unrecognised_bytes: int = 0
+    unrecognised: list[Unrecognised] = field(default_factory=list)
+    _starts: list[int] = field(default_factory=list, repr=False)
 
     def state(self) -> dict[str, Any]:
-        """Returns the state as JSON; the inverse of `restore`."""
-        return {**asdict(self), "held": self.held.hex()}
+        """Return the state as JSON, bounded whatever came; the inverse of `restore`."""
+        state = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        state.update(held=self.held.hex(), constants=self.constants.hex())
+        state["info"] = self.info.frame.hex() if self.info else ""
+        return state
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "FrameCounter":
-        """Takes what `state` returned; returns the counter as it was."""
-        return cls(**{**state, "held": bytes.fromhex(state["held"])})
+        """Return the counter whose `state` this is."""
+        hexed = {name: bytes.fromhex(state[name]) for name in ("held", "constants")}
+        spans = [Unrecognised(**span) for span in state["unrecognised"]]
+        info = InfoFrame.parse(bytes.fromhex(state["info"]))
+        return cls(**{**state, **hexed, "unrecognised": spans, "info": info})
 
     @property
-    def has_begun(self) -> bool:
-        """Whether anything came that is not an ID3 tag before the first frame."""
-        return bool(self.sample_rate or (self.held and id3_size_bytes(self.held) != len(self.held)))
+    def is_info_true(self) -> bool:
+        """Whether the Info frame, if there is one, says how many frames there are."""
+        return self.info is None or self.info.frame_count * self._frame_samples == self.samples
 
     @property
     def decoded_frames(self) -> int:
-        """The sample frames that a decoder gives: without delay and padding where a true Info frame tells them."""
-        return max(0, self.samples - (self.padding if self.samples == self.declared_samples else 0))
+        """The sample frames that a decoder gives, once the Info frame says the truth."""
+        if self.info is None or not self.info.lame_at:
+            return self.samples
+        end = max(_DECODER_DELAY, self.info.end_padding if self.is_info_true else 0)
+        return max(0, self.samples - self.info.delay - end)
 
     @property
     def duration_seconds(self) -> float:
-        """The length of what was counted."""
+        """The length of the audio that was counted."""
         return self.decoded_frames / self.sample_rate if self.sample_rate else 0.0
 
-    def feed(self, data: bytes) -> None:
-        """Takes the next bytes of the stream."""
-        if self.skip_bytes >= len(data) and not self.held:
-            self.skip_bytes -= len(data)
-            return
-        data, at = self.held + data, self.skip_bytes
-        end = len(data) - (_INFO_BYTES if not self.sample_rate else 10)
-        self.held, self.skip_bytes = b"", 0
-        while at <= end:
-            at = self._frame(data, at)
-            end = end if not self.sample_rate else len(data) - 10
-        self.skip_bytes, self.held = max(0, at - len(data)), data[at:]
+    @property
+    def frame_count(self) -> int:
+        """The frames that hold audio."""
+        return self.samples // self._frame_samples if self.samples else 0
 
-    def finish(self) -> None:
-        """Counts what was held because more could have followed."""
-        data, at = self.held, self.skip_bytes
-        self.held = b""
-        while at + (4 if self.audio_format == "mp3" else 7) <= len(data):
-            at = self._frame(data, at)
+    @property
+    def _frame_samples(self) -> int:
+        return self._samples_of(self.info.frame) if self.info else 1024
 
-    def _frame(self, data: bytes, at: int) -> int:
-        """Counts what stands at `at`; returns where to look next."""
-        header = data[at : at + 10]
-        if header[:3] == b"ID3" and (size := id3_size_bytes(header)):
-            return at + size
-        is_first = not self.sample_rate
-        size = mpeg_frame_size_bytes(header[:4]) if self.audio_format == "mp3" else adts_frame_size_bytes(header)
-        if not size or not self._belongs(header):
-            # What is no frame is skipped up to where one may begin.
-            return _next_of(data, at + 1)
-        if not (is_first and self._info(data[at : at + _INFO_BYTES])):
-            self.samples += self._samples_of(header)
-        return at + size
+    def feed(self, data: bytes) -> list[int]:
+        """Count what is complete; return where parts begin that are known now, as offsets in the stream, in order."""
+        return self._advance(data, is_last=False)
+
+    def finish(self) -> list[int]:
+        """Count what was held because more could have followed; return as `feed` does."""
+        starts = self._advance(b"", is_last=True)
+        if self.last_at >= 0 and self.at > self.fed:
+            # A decoder leaves out a frame that is not whole.
+            self.samples -= self.last_samples
+            self.audio_bytes -= self.at - self.last_at
+            self._leave_out(self.last_at, self.fed)
+        self._leave_out(self.at, self.fed)
+        self.at, self.held = self.fed, b""
+        return starts
+
+    def _advance(self, data: bytes, is_last: bool) -> list[int]:
+        block, base, self._starts = self.held + data, self.fed - len(self.held), []
+        self.fed += len(data)
+        if self.at < self.fed:
+            infos = [found.start() for found in _INFO_TAG.finditer(block)] if self.audio_format == "mp3" else []
+            while self.at < self.fed and (step := self._step(block, self.at - base, infos, is_last)):
+                self.at += step
+        self.held = block[self.at - base :]
+        return self._starts
+
+    def _step(self, block: bytes, index: int, infos: list[int], is_last: bool) -> int:
+        """Look at what stands at `index`; return how many bytes that has, 0 if more must come to tell."""
+        head = block[index : index + _TAG_HEAD_BYTES]
+        if len(head) < _TAG_HEAD_BYTES and not is_last:
+            return 0
+        if size := _tag_bytes(head):
+            self.is_synced, self.last_at = True, -1
+            self.tag_at = self.at if head.startswith(b"ID3") and self.tag_at < 0 else self.tag_at
+            return size
+        size, constants = self._header(head)
+        if size and not (self.is_synced and constants == self.constants):
+            is_frame = self._is_confirmed(block, index, constants, is_last)
+            if is_frame is None:
+                return 0
+            size = size if is_frame else 0
+        if size:
+            return self._frame(block, index, size, constants, infos, is_last)
+        found = _BEGINNING.search(block, index + 1)
+        step = (found.start() if found else len(block)) - index
+        self._leave_out(self.at, self.at + step)
+        return step
+
+    def _header(self, head: bytes) -> tuple[int, bytes]:
+        """Return the size of the frame that begins here, 0 if none does, and what its stream's headers share."""
+        if self.audio_format == "mp3":
+            size = mpeg_frame_size_bytes(head[:4])
+            return size, bytes((head[1] & 0xFE, head[2] & 0x0C, head[3] >> 6 == 3)) if size else b""
+        size = adts_frame_size_bytes(head) if len(head) > 6 else 0
+        return size, bytes((head[1] & 0xFE, head[2] & 0xFD, head[3] & 0xC0)) if size else b""
+
+    def _is_confirmed(self, block: bytes, index: int, constants: bytes, is_last: bool) -> bool | None:
+        """Whether frames of these constants follow each other from here on, None if more must come to tell."""
+        for count in range(_CONFIRMING_FRAMES):
+            head = block[index : index + _TAG_HEAD_BYTES]
+            if len(head) < _TAG_HEAD_BYTES and not is_last:
+                return None
+            if count and (not head or _tag_bytes(head)):
+                return index == len(block) or bool(head)
+            size, found = self._header(head)
+            if not size or found != constants:
+                return False
+            index += size
+        return True
+
+    def _frame(self, block: bytes, index: int, size: int, constants: bytes, infos: list[int], is_last: bool) -> int:
+        has_begun = bool(self.constants)
+        place, info = bisect_left(infos, index + 4), None
+        if not has_begun or (place < len(infos) and infos[place] <= index + 40):
+            if len(block) - index < _INFO_BYTES and not is_last:
+                return 0
+            info = InfoFrame.parse(block[index : index + _INFO_BYTES]) if self.audio_format == "mp3" else None
+        is_other = has_begun and constants != self.constants
+        if is_other or (self.has_parts and has_begun and (info is not None or self.tag_at >= 0)):
+            self._starts.append(self.tag_at if self.tag_at >= 0 else self.at)
+        elif info is not None and not has_begun:
+            self.info, self.info_at = info, self.at
+        header = block[index : index + _TAG_HEAD_BYTES]
+        if not has_begun:
+            self._take_parameters(header)
+        is_audio = info is None or (has_begun and not self.has_parts)
+        self.last_at, self.last_samples = self.at, self._samples_of(header) if is_audio else 0
+        self.samples += self.last_samples
+        self.audio_bytes += size
+        self.constants, self.is_synced, self.tag_at = constants, True, -1
+        return size
+
+    def _take_parameters(self, header: bytes) -> None:
+        if self.audio_format == "mp3":
+            self.sample_rate, self.channels = mpeg_rate_hz(header), 1 if header[3] >> 6 == 3 else 2
+        else:
+            self.sample_rate = _ADTS_RATES_HZ[header[2] >> 2 & 15]
+            self.channels = (header[2] & 1) << 2 | header[3] >> 6
 
     def _samples_of(self, header: bytes) -> int:
         if self.audio_format == "mp3":
             return 1152 if header[1] >> 3 & 3 == 3 else 576
         return 1024 * ((header[6] & 3) + 1)
 
-    def _belongs(self, header: bytes) -> bool:
-        """Whether the frame is of the stream's rate; the first one sets it."""
-        is_mp3 = self.audio_format == "mp3"
-        rate_hz = mpeg_rate_hz(header) if is_mp3 else _ADTS_RATES_HZ[header[2] >> 2 & 15]
-        if not self.sample_rate:
-            self.sample_rate = rate_hz
-            self.channels = (1 if header[3] >> 6 == 3 else 2) if is_mp3 else (header[2] & 1) << 2 | header[3] >> 6
-        return rate_hz == self.sample_rate
-
-    def _info(self, frame: bytes) -> bool:
-        """Reads the Info frame that may come first; returns whether it was one."""
-        if self.audio_format != "mp3" or not is_info_frame(frame):
-            return False
-        at = max(frame.find(b"Xing", 0, 42), frame.find(b"Info", 0, 42))
-        if at < 0:
-            self.declared_samples = int.from_bytes(frame[50:54], "big") * self._samples_of(frame)
-            return True
-        flags = int.from_bytes(frame[at + 4 : at + 8], "big")
-        self.declared_samples = int.from_bytes(frame[at + 8 : at + 12], "big") * self._samples_of(frame)
-        lame = at + 8 + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
-        if frame[lame : lame + 4] in _LAME_TAGS:
-            delays = int.from_bytes(frame[lame + 21 : lame + 24], "big")
-            self.padding = (delays >> 12) + (delays & 0xFFF)
-        return True
+    def _leave_out(self, start: int, end: int) -> None:
+        if end <= start:
+            return
+        self.is_synced, self.last_at = False, -1
+        self.unrecognised_bytes += end - start
+        last = self.unrecognised[-1] if self.unrecognised else None
+        if last is not None and last.end == start:
+            self.unrecognised[-1] = replace(last, end=end)
+        elif len(self.unrecognised) < _MOST_SPANS:
+            self.unrecognised.append(Unrecognised(start, end, self.duration_seconds))
 
 
-def _next_of(data: bytes, at: int) -> int:
-    """Where the next frame or tag may begin: the end, if nowhere."""
-    found = _BEGINNING.search(data, at)
-    return found.start() if found else len(data)
+def _tag_bytes(head: bytes) -> int:
+    """Return the size of the ID3v2, ID3v1 or APE tag that begins here, 0 if none does."""
+    if head[:3] == b"ID3":
+        return id3_size_bytes(head)
+    if head[:3] == b"TAG":
+        return _ID3V1_BYTES
+    if head[:8] != b"APETAGEX" or len(head) < _TAG_HEAD_BYTES:
+        return 0
+    is_header = head[23] & 0x20
+    return _TAG_HEAD_BYTES + (int.from_bytes(head[12:16], "little") if is_header else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,32 +393,29 @@ def flac_stream_info(head: bytes) -> StreamInfo | None:
     return info if info.sample_rate else None
 
 
-def _crc_table(width: int, polynomial: int) -> tuple[int, ...]:
-    top, mask = 1 << (width - 1), (1 << width) - 1
+def _crc8_table() -> tuple[int, ...]:
     table = []
     for byte in range(256):
-        value = byte << (width - 8)
+        value = byte
         for _ in range(8):
-            value = (value << 1 ^ (polynomial if value & top else 0)) & mask
+            value = (value << 1 ^ (0x07 if value & 0x80 else 0)) & 0xFF
         table.append(value)
     return tuple(table)
 
 
-_CRC_8 = _crc_table(8, 0x07)
-_CRC_16 = _crc_table(16, 0x8005)
+_CRC_8 = _crc8_table()
+# A frame's header has at most 16 bytes.
+_FLAC_HEADER_BYTES = 16
+_ID3_HEADER_BYTES = 10
+# Where the STREAMINFO ends, counted from the magic.
+_STREAM_INFO_END = 42
+_NOWHERE = 1 << 62
 
 
 def _crc8(data: bytes) -> int:
     value = 0
     for byte in data:
         value = _CRC_8[value ^ byte]
-    return value
-
-
-def _crc16(data: bytes) -> int:
-    value = 0
-    for byte in data:
-        value = (value << 8 & 0xFFFF) ^ _CRC_16[value >> 8 ^ byte]
     return value
 
 
@@ -242,45 +430,151 @@ def _coded_number(data: bytes) -> tuple[int, int]:
     return value, max(1, ones)
 
 
-def _flac_frame_end(frame: bytes, info: StreamInfo) -> int:
-    """Takes what may begin with a FLAC frame; returns the sample frames up to that frame's end, 0 if it is none."""
+def _flac_frame(frame: bytes, info: StreamInfo) -> tuple[int, int]:
+    """Return the first sample frame of the FLAC frame that begins here and the one behind its last; (0, 0) if none."""
     # A frame of silence, constant in each channel, takes eleven bytes.
     if len(frame) < 11 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
-        return 0
+        return 0, 0
     number, size = _coded_number(frame[4:11])
-    block_code, rate_code = frame[2] >> 4, frame[2] & 15
+    block_code, rate_code, channel_code = frame[2] >> 4, frame[2] & 15, frame[3] >> 4
     block_bytes = {6: 1, 7: 2}.get(block_code, 0)
     rate_bytes = {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     end = 4 + size + block_bytes + rate_bytes
-    if not size or not block_code or len(frame) <= end or _crc8(frame[:end]) != frame[end]:
-        return 0
+    channels = channel_code + 1 if channel_code < 8 else 2
+    if not size or not block_code or channels != info.channels or len(frame) <= end or _crc8(frame[:end]) != frame[end]:
+        return 0, 0
     if block_bytes:
         block = int.from_bytes(frame[4 + size : 4 + size + block_bytes], "big") + 1
     else:
         block = 192 if block_code == 1 else 144 << block_code if block_code < 6 else 1 << block_code
-    return number + block if frame[1] & 1 else number * info.max_block_samples + block
+    start = number if frame[1] & 1 else number * info.max_block_samples
+    return start, start + block
 
 
-def _candidates(tail: bytes) -> Iterator[int]:
-    """Where frames may begin, the last first."""
-    return reversed([found.start() for found in _FLAC_SYNC.finditer(tail)])
+@dataclass(frozen=True, slots=True)
+class NumberGap:
+    """A place in a FLAC stream, `offset` bytes in, where `missing` sample frames lie between two frames' numbers."""
+
+    offset: int
+    missing: int
+    seconds: float
 
 
-def flac_samples(tail: bytes, info: StreamInfo) -> tuple[int, bool]:
-    """Takes the end of a FLAC stream, large enough for its last frame, and its STREAMINFO.
+@dataclass(slots=True)
+class FlacCounter:
+    """Follow the frames of a FLAC stream that comes in pieces cut anywhere.
 
-    Returns the sample frames up to the end of the last frame whose header is whole, and whether that frame is
-    complete (its CRC-16 holds up to the end of the file). (0, False) if there is no frame.
+    A frame is one whose header's CRC-8 holds and whose number follows that of the frame before; behind a gap, the
+    number of the next one has to follow as well.
+
+    Attributes:
+        flac_at: Where the stream's magic is expected, behind an ID3 tag perhaps; -1 before that is known.
+        stream_info: The body of the STREAMINFO, None before it came.
+        samples: Sample frames in all frames.
+        expected: The first sample frame of the next frame, by its number.
+        pending: Offset, first and last number of a frame that does not follow, until the next one confirms it.
+        gaps: The first places where numbers were missing or went back.
+        fed: How many bytes were fed; `held` the last of them, in which a header may have begun.
     """
-    last = checks = 0
-    for at in _candidates(tail):
-        end = _flac_frame_end(tail[at : at + 32], info)
-        if end and checks < _MOST_FLAC_CHECKS:
-            checks += 1
-            if _crc16(tail[at:]) == 0:
-                return end, True
-        last = max(last, end)
-    return last, False
+
+    stream_info: bytes | None = None
+    flac_at: int = -1
+    samples: int = 0
+    expected: int = 0
+    pending: tuple[int, int, int] | None = None
+    gaps: list[NumberGap] = field(default_factory=list)
+    fed: int = 0
+    held: bytes = field(default=b"", repr=False)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as JSON, bounded whatever came; the inverse of `restore`."""
+        body = self.stream_info.hex() if self.stream_info else None
+        return {**asdict(self), "held": self.held.hex(), "stream_info": body}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "FlacCounter":
+        """Return the counter whose `state` this is."""
+        body = bytes.fromhex(state["stream_info"]) if state["stream_info"] else None
+        pending = tuple(state["pending"]) if state["pending"] else None
+        gaps = [NumberGap(**gap) for gap in state["gaps"]]
+        held = bytes.fromhex(state["held"])
+        return cls(**{**state, "stream_info": body, "pending": pending, "gaps": gaps, "held": held})
+
+    @property
+    def info(self) -> StreamInfo | None:
+        """The stream's STREAMINFO, None before it came."""
+        return StreamInfo(self.flac_at + 8, self.stream_info) if self.stream_info else None
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz; 0 before the STREAMINFO came."""
+        return self.info.sample_rate if self.info else 0
+
+    @property
+    def channels(self) -> int:
+        """0 before the STREAMINFO came."""
+        return self.info.channels if self.info else 0
+
+    @property
+    def duration_seconds(self) -> float:
+        """The length of the audio that was counted."""
+        return self.samples / self.sample_rate if self.sample_rate else 0.0
+
+    def feed(self, data: bytes) -> None:
+        """Count the frames whose headers are complete."""
+        self._advance(data, _FLAC_HEADER_BYTES)
+
+    def finish(self) -> None:
+        """Count what was held because more could have followed."""
+        self._advance(b"", 0)
+        if self.pending is not None:
+            self._accept(*self.pending)
+
+    def _advance(self, data: bytes, kept_bytes: int) -> None:
+        block, base = self.held + data, self.fed - len(self.held)
+        self.fed += len(data)
+        at = 0 if self.stream_info is not None else self._read_header(block, base)
+        info = self.info
+        if info is None:
+            return
+        end = len(block) - kept_bytes
+        for candidate in _FLAC_SYNC.finditer(block, at):
+            if candidate.start() >= end:
+                break
+            start, behind = _flac_frame(block[candidate.start() : candidate.start() + _FLAC_HEADER_BYTES], info)
+            if behind:
+                self._note(base + candidate.start(), start, behind)
+        self.held = block[max(0, end) :]
+
+    def _read_header(self, block: bytes, base: int) -> int:
+        """Look for the STREAMINFO; return where in the block the frames may begin."""
+        if self.flac_at < 0:
+            if len(block) < _ID3_HEADER_BYTES:
+                self.held = block
+                return 0
+            self.flac_at = id3_size_bytes(block)
+        begin = min(len(block), self.flac_at - base)
+        self.held = block[begin:]
+        if len(self.held) >= _STREAM_INFO_END:
+            found = flac_stream_info(self.held)
+            self.stream_info = found.body if found else None
+            self.flac_at = self.flac_at if found else _NOWHERE
+        return begin + _STREAM_INFO_END
+
+    def _note(self, offset: int, start: int, behind: int) -> None:
+        if start == self.expected:
+            self._accept(offset, start, behind)
+        elif self.pending is not None and start == self.pending[2]:
+            self._accept(*self.pending)
+            self._accept(offset, start, behind)
+        else:
+            self.pending = (offset, start, behind)
+
+    def _accept(self, offset: int, start: int, behind: int) -> None:
+        if start != self.expected and len(self.gaps) < _MOST_SPANS:
+            self.gaps.append(NumberGap(offset, start - self.expected, self.duration_seconds))
+        self.samples += behind - start
+        self.expected, self.pending = behind, None
 
 
 def describe(audio_format: str, data: bytes) -> PartDescription | None:
@@ -290,7 +584,7 @@ def describe(audio_format: str, data: bytes) -> PartDescription | None:
         return PartDescription(info.sample_rate, info.channels, info.bits, info.total_samples) if info else None
     if audio_format not in ("mp3", "aac"):
         return None
-    counter = FrameCounter(audio_format)
+    counter = FrameCounter(audio_format, has_parts=False)
     counter.feed(data)
     counter.finish()
     if not counter.samples:

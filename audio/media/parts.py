@@ -1,0 +1,204 @@
+"""PURE. Where complete streams begin in a session's bytes, whatever the boundaries of its messages.
+
+A recorder that is started anew sends its header again: behind the last byte of the one before, in the middle of a
+message that a proxy put together, or cut into pieces of a byte. A `HeaderScanner` finds such headers by their magic
+and by the structure behind it, which is long enough that audio does not imitate it by chance. It does not follow the
+structure of what lies between two headers, so that a stream that was cut off hides nothing of the next one.
+
+Headers: EBML (RFC 8794 section 11.2), Ogg (RFC 3533 sections 4 and 6), ISO BMFF and QuickTime `ftyp` (ISO/IEC 14496-12
+section 4.3), FLAC (RFC 9639 section 8.2). MP3 and ADTS have no such header: `audio.media.frames` follows their frames.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from audio.sniff import id3_size_bytes
+
+# Enough for a magic with what stands before it, and for the header of an ID3 tag, that is not complete.
+_KEPT_BYTES = 9
+_MOST_EBML_HEADER_BYTES = 256
+_MOST_FTYP_BYTES = 1024
+_DOC_TYPE = re.compile(rb"\x42\x82[\x84-\x88](?:webm|matroska)")
+_STREAM_INFO_BYTES = 42
+_BRAND = re.compile(rb"[\x20-\x7e]{4}|\0{4}")
+_OGG_PAGE_HEADER_BYTES = 27
+_OGG_CONTINUED, _OGG_FIRST_PAGE = 1, 2
+_MOST_TAG_BYTES = 16 << 20
+_NO_SEQUENCE = 1 << 62
+
+
+# What a check says of a candidate: the size of its header, 0 where it is none, _MORE where more bytes have to come.
+_MORE = -1
+
+
+def _ebml(head: bytes) -> int:
+    if len(head) < 5:
+        return _MORE
+    if head[4] == 0:
+        return 0
+    width = 9 - head[4].bit_length()
+    if len(head) < 4 + width + 1:
+        return _MORE
+    size = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
+    # EBMLVersion, EBMLMaxIDLength and their kin begin with 0x42; Void and CRC-32 may come first.
+    if head[4 + width] not in (0x42, 0xEC, 0xBF) or size > _MOST_EBML_HEADER_BYTES:
+        return 0
+    end = 4 + width + size
+    if _DOC_TYPE.search(head, 4 + width, end):
+        return end
+    return _MORE if len(head) < end else 0
+
+
+def _ogg(head: bytes) -> int:
+    """A page that begins a logical stream: its granule position is zero."""
+    if len(head) >= 6 and (head[4] or head[5] & _OGG_CONTINUED or not head[5] & _OGG_FIRST_PAGE or head[5] > 7):
+        return 0
+    if len(head) < _OGG_PAGE_HEADER_BYTES:
+        return _MORE
+    segments = head[26]
+    if head[6:14] != bytes(8) or not segments:
+        return 0
+    lacing = head[_OGG_PAGE_HEADER_BYTES : _OGG_PAGE_HEADER_BYTES + segments]
+    return _OGG_PAGE_HEADER_BYTES + segments + sum(lacing) if len(lacing) == segments else _MORE
+
+
+def _ftyp(head: bytes) -> int:
+    if len(head) < 8:
+        return _MORE
+    size = int.from_bytes(head[:4], "big")
+    if not 16 <= size <= _MOST_FTYP_BYTES or size % 4:
+        return 0
+    major, compatible = head[8:12], head[16:size]
+    if len(head) >= 12 and (not _BRAND.fullmatch(major) or major == bytes(4)):
+        return 0
+    if len(head) < size:
+        return _MORE
+    brands = [compatible[at : at + 4] for at in range(0, len(compatible), 4)]
+    return size if all(map(_BRAND.fullmatch, brands)) else 0
+
+
+def _flac(head: bytes) -> int:
+    if len(head) >= 8 and (head[4] & 0x7F or head[5:8] != b"\0\0\x22"):
+        return 0
+    if len(head) < _STREAM_INFO_BYTES:
+        return _MORE
+    least, most = int.from_bytes(head[8:10], "big"), int.from_bytes(head[10:12], "big")
+    rate_hz = int.from_bytes(head[18:21], "big") >> 4
+    return _STREAM_INFO_BYTES if 16 <= least <= most and rate_hz else 0
+
+
+# By format: the magic, how many bytes of the header stand before it, and the check.
+_HEADERS: dict[str, tuple[bytes, int, Callable[[bytes], int]]] = {
+    "webm": (b"\x1a\x45\xdf\xa3", 0, _ebml),
+    "ogg": (b"OggS", 0, _ogg),
+    "mp4": (b"ftyp", 4, _ftyp),
+    "flac": (b"fLaC", 0, _flac),
+}
+FORMATS = tuple(_HEADERS)
+
+
+@dataclass(slots=True)
+class HeaderScanner:
+    """Find the headers in a stream of `webm`, `ogg`, `mp4` or `flac` that comes in pieces cut anywhere.
+
+    Attributes:
+        audio_format: The session's format.
+        at: How many bytes were fed.
+        held: The last of them, in which a header may have begun.
+        next_at: Where the next candidate may stand; those before were looked at.
+        group_end: Ogg: where the last first page ends. One that begins there is of the same group (RFC 3533
+            section 4), not of the next one.
+        tag: FLAC: where the last ID3 tag begins and ends. A header at its end begins with the tag.
+    """
+
+    audio_format: str
+    at: int = 0
+    held: bytes = field(default=b"", repr=False)
+    next_at: int = 0
+    group_end: int = -1
+    tag: tuple[int, int] = (-1, -1)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as JSON, bounded whatever came; the inverse of `restore`."""
+        return {
+            "audio_format": self.audio_format,
+            "at": self.at,
+            "held": self.held.hex(),
+            "next_at": self.next_at,
+            "group_end": self.group_end,
+            "tag": list(self.tag),
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "HeaderScanner":
+        """Return the scanner whose `state` this is."""
+        return cls(**{**state, "held": bytes.fromhex(state["held"]), "tag": tuple(state["tag"])})
+
+    def feed(self, data: bytes) -> list[int]:
+        """Return where headers begin that are known now, as offsets from the first byte ever fed, in order.
+
+        A header is known when its last byte was fed, so an offset may lie before `data`.
+        """
+        magic, before, check = _HEADERS[self.audio_format]
+        block, base = self.held + data, self.at - len(self.held)
+        self.at += len(data)
+        self._note_tag(block, base)
+        found: list[int] = []
+        kept = max(0, len(block) - _KEPT_BYTES)
+        index = block.find(magic, max(0, self.next_at - base))
+        while index >= 0:
+            start = index - before
+            size = check(block[start : start + _MOST_FTYP_BYTES]) if start >= 0 else 0
+            if size == _MORE:
+                kept = min(kept, start)
+                break
+            self.next_at = base + index + 1
+            if size and self._begins_part(base + start, size):
+                found.append(self.tag[0] if self.tag[1] == base + start else base + start)
+            index = block.find(magic, index + 1)
+        self.held = block[kept:]
+        return found
+
+    def _begins_part(self, start: int, size_bytes: int) -> bool:
+        if self.audio_format != "ogg":
+            return True
+        is_same_group, self.group_end = start == self.group_end, start + size_bytes
+        return not is_same_group
+
+    def _note_tag(self, block: bytes, base: int) -> None:
+        """Remember an ID3 tag, which some writers put before FLAC."""
+        if self.audio_format != "flac":
+            return
+        index = block.find(b"ID3")
+        while index >= 0:
+            size = id3_size_bytes(block[index : index + 10])
+            if 0 < size < _MOST_TAG_BYTES and base + index >= self.tag[1]:
+                self.tag = (base + index, base + index + size)
+            index = block.find(b"ID3", index + 1)
+
+
+@dataclass(slots=True)
+class ChunkOffsets:
+    """Which chunk holds a byte of a stream: where each of the last chunks begins.
+
+    Attributes:
+        marks: The offset of a chunk's first byte and its sequence, in order.
+    """
+
+    marks: list[list[int]] = field(default_factory=list)
+
+    def add(self, offset: int, sequence: int) -> None:
+        """Note where the next chunk begins."""
+        self.marks.append([offset, sequence])
+
+    def at(self, offset: int) -> tuple[int, int]:
+        """Return the sequence of the chunk that holds the byte at `offset`, and the offset of its first byte."""
+        begin, sequence = self.marks[max(0, bisect_right(self.marks, [offset, _NO_SEQUENCE]) - 1)]
+        return sequence, begin
+
+    def forget_before(self, offset: int) -> None:
+        """Forget the chunks that end before `offset`: nobody asks for them any more."""
+        del self.marks[: max(0, bisect_right(self.marks, [offset, _NO_SEQUENCE]) - 1)]
