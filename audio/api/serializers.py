@@ -269,5 +269,5 @@ def duration_seconds(session: AudioSession, recording: Recording) -> float | Non
         return 0.0
     if not recording.master_encoding or not recording.master_bytes:
         return None
-    pcm = store.master_format(session, recording.master_encoding)
+    pcm = store.master_format(session, recording)
     return (recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes / pcm.sample_rate

@@ -1,7 +1,7 @@
 """The chunks of a session that wait for concatenation: rows by the window, payloads from the journals."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from audio.build.store import root
@@ -47,13 +47,27 @@ def window_after(session_id: uuid.UUID, sequence: int) -> list[Waiting]:
     return waiting[: plan.bounded([chunk.extent.size_bytes for chunk in waiting])]
 
 
-def read(waiting: Sequence[Waiting]) -> Iterator[Chunk]:
-    """Takes the chunks of one window; gives them with their payloads. Raises ChunkDamaged or ChunksReleased, with the
-    `sequence` of the chunk."""
+def read(waiting: Sequence[Waiting], on_damage: Callable[[ChunkDamaged], None] | None = None) -> Iterator[Chunk]:
+    """Give the chunks of one window with their payloads.
+
+    Args:
+        waiting: The chunks.
+        on_damage: Called with the error of each chunk that is not as it was stored, which is left out. Without it the
+            error is raised.
+
+    Raises:
+        ChunkDamaged, ChunksReleased: With the `sequence` of the chunk.
+    """
     with JournalReader(root()) as reader:
         for chunk in waiting:
-            with blaming(chunk.sequence):
-                payload = _payload(reader, chunk)
+            try:
+                with blaming(chunk.sequence):
+                    payload = _payload(reader, chunk)
+            except ChunkDamaged as error:
+                if on_damage is None:
+                    raise
+                on_damage(error)
+                continue
             yield Chunk(chunk.sequence, chunk.source_id, payload)
 
 
@@ -96,13 +110,15 @@ def are_released(session_id: uuid.UUID) -> bool:
     return AudioChunk.objects.filter(session_id=session_id, journal__removed_at__isnull=False).exists()
 
 
-def read_range(session_id: uuid.UUID, first: int, last: int) -> Iterator[Chunk]:
-    """Gives the chunks `first` to `last` of a session, window by window."""
+def read_range(
+    session_id: uuid.UUID, first: int, last: int, on_damage: Callable[[ChunkDamaged], None] | None = None
+) -> Iterator[Chunk]:
+    """Give the chunks `first` to `last` of a session, window by window; `on_damage` as `read` has it."""
     while first <= last:
         window = [chunk for chunk in window_after(session_id, first - 1) if chunk.sequence <= last]
         if not window:
             raise ChunkDamaged(f"The row of chunk {first} is missing.", sequence=first)
-        yield from read(window)
+        yield from read(window, on_damage)
         first = window[-1].sequence + 1
 
 

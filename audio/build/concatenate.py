@@ -26,10 +26,14 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
-from audio.build import chunks, finish, routes, store, superseded, waveform
+from audio import events
+from audio.build import chunks, finish, route, store, superseded, waveform
 from audio.build.chunks import Waiting
+from audio.build.files import FilesRoute
 from audio.build.lock import session_lock
+from audio.build.losses import Failure
 from audio.build.master import Master
+from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav
 from audio.models import AudioSession, Recording, RecordingState
@@ -37,6 +41,8 @@ from audio.models import AudioSession, Recording, RecordingState
 logger = structlog.stdlib.get_logger(__name__)
 
 _PROGRESS_SECONDS = 1.0
+# Of what the routes carry from window to window. It is raised when an older one can't be read any more.
+_CARRY_VERSION = 2
 _DETAIL_CHARACTERS = 500
 
 
@@ -127,7 +133,7 @@ def _work(session_id: uuid.UUID) -> None:
         if error.retryable:
             run.give_back()
             raise
-        run.fail(error)
+        run.fail(Failure(error.code, error.detail, error.details.get("sequence")))
     except OSError:
         run.give_back()
         raise
@@ -151,6 +157,9 @@ def _claimed(session: AudioSession) -> "_Run":
         superseded.tidy(session.pk, token)
         return _Rebuild(session, Recording(session=session, token=token))
     recording.refresh_from_db()
+    if recording.carry.get("version") != _CARRY_VERSION:
+        # Nothing was made yet, or a version wrote it whose checkpoints this one does not read.
+        return _Run(session, Recording(session=session, token=token))
     return _Run(session, recording, is_handed_over=before is None)
 
 
@@ -186,7 +195,10 @@ class _Run:
         self._named = recording.master_name
         self._is_certain = True
         self._is_flushed = bool(recording.carry.get("is_flushed"))
-        self._route = routes.restore(session, recording.master_encoding, recording.chunks_done, recording.carry)
+        target = store.master_format(session, recording) if recording.master_encoding else None
+        self._route = route.restore(session, target, recording.chunks_done, recording.carry)
+        # How many warnings were told to the clients.
+        self._told = len(self._route.losses.entries)
         self._master_bytes = recording.master_bytes
         self._master: Master | None = None
         self._progress_at = 0.0
@@ -223,9 +235,9 @@ class _Run:
         try:
             master = self._opened()
             master.append(self._route.take(window, is_last))
-            if isinstance(self._route, routes.StreamRoute):
+            if isinstance(self._route, StreamRoute):
                 self._route.compare(master.path, is_last)
-        except routes.SecondPart:
+        except PartsDifferError:
             self._start_over()
             return
         master.sync()
@@ -240,8 +252,20 @@ class _Run:
             **({"token": None} if is_handed_over else {}),
         )
         self._took(master)
+        self._tell_clients()
         if is_handed_over:
             self._token = None
+
+    def _tell_clients(self) -> None:
+        """Tell those who are connected what is new among the warnings, and the session what its media are."""
+        for warning in self._route.losses.entries[self._told :]:
+            events.recording_warned(self._session.id, warning)
+        self._told = len(self._route.losses.entries)
+        known = {"sample_rate": self._route.sample_rate, "channels": self._route.channels}
+        decided = {name: value for name, value in known.items() if value and name in self._session.undecided}
+        if decided:
+            AudioSession.objects.filter(pk=self._session.id).decide(**decided)
+            self._session.undecided = [name for name in self._session.undecided if name not in decided]
 
     def _took(self, master: Master) -> None:
         """The row names this master now, with this length; one that it was copied from, to its last byte, goes."""
@@ -253,8 +277,7 @@ class _Run:
 
     def _extend_peaks(self, master: Master, is_last: bool) -> None:
         """The waveform of what this window has added, while its samples are in memory still."""
-        if self._route.encoding:
-            pcm = store.master_format(self._session, self._route.encoding)
+        if (pcm := self._route.format) is not None:
             before, now = (max(0, size - wav.HEADER_BYTES) for size in (self._master_bytes, master.size_bytes))
             waveform.extend(store.peaks_path_of(master.path), master.path, pcm, before, now, is_last)
 
@@ -281,11 +304,19 @@ class _Run:
         return f"{store.folder_name(self._session.id)}/{master.path.name}"
 
     def _position(self, master: Master) -> dict[str, Any]:
-        carry = {"route": routes.name_of(self._route).value, "is_flushed": self._is_flushed, **self._route.carry()}
+        carry = {
+            "version": _CARRY_VERSION,
+            "route": route.name_of(self._route).value,
+            "is_flushed": self._is_flushed,
+            **self._route.carry(),
+        }
         return {
             "master_name": self._name_of(master),
             "master_bytes": master.size_bytes,
-            "master_encoding": self._route.encoding,
+            "master_encoding": self._route.format.encoding if self._route.format else "",
+            "sample_rate": self._route.sample_rate,
+            "channels": self._route.channels,
+            "warnings": self._route.losses.entries,
             "chunks_done": self._route.done_to,
             "carry": carry,
         }
@@ -295,7 +326,7 @@ class _Run:
         stream, named = self._opened().path, self._named
         self.close()
         self._named, self._master_bytes, self._is_flushed = "", 0, False
-        self._route = routes.FilesRoute(self._session, "", 0, {})
+        self._route, self._told = FilesRoute(self._session, None, 0, {}), 0
         master = self._opened()
         self._commit(**self._position(master))
         stream.unlink(missing_ok=True)
@@ -327,12 +358,13 @@ class _Run:
         """building -> ready; or, where some of it could not be decoded, building -> failed, with the rest kept."""
         try:
             made = finish.finish(self._session, self._route, self._opened(), self._tell)
-        except routes.SecondPart:
+        except PartsDifferError:
             self._start_over()
             self.to_the_end()
             return
-        if lacking := self._route.undecodable.error:
-            self.fail(lacking, made)
+        self._tell_clients()
+        if failure := self._route.losses.failure:
+            self.fail(failure, made)
             return
         position = self._position(self._opened()) | {"carry": {}}
         ready: dict[str, Any] = {"state": RecordingState.READY, "progress": 1.0, "ready_at": timezone.now()}
@@ -350,16 +382,17 @@ class _Run:
             self._progress_at = now
             self._commit(progress=progress)
 
-    def fail(self, error: MediaError, kept: finish.Made | None = None) -> None:
+    def fail(self, failure: Failure, kept: finish.Made | None = None) -> None:
         """Any state but ready -> failed; `kept` is what could be made nevertheless."""
-        logger.warning("recording_failed", code=error.code, error=error.detail)
+        logger.warning("recording_failed", code=failure.code, error=failure.detail)
+        rest = self._position(self._opened()) | _file(kept) if kept else {}
         self._commit(
             state=RecordingState.FAILED,
             token=None,
-            error_code=error.code,
-            error_detail=error.detail[:_DETAIL_CHARACTERS],
-            failed_sequence=error.details.get("sequence"),
-            **(self._position(self._opened()) | _file(kept) if kept else {}),
+            error_code=failure.code,
+            error_detail=failure.detail[:_DETAIL_CHARACTERS],
+            failed_sequence=failure.sequence,
+            **{"warnings": self._route.losses.entries, **rest},
         )
 
 
@@ -386,15 +419,15 @@ class _Rebuild(_Run):
             store.forget_derived(self._session.id)
         store.delete_derived(self._session.id)
 
-    def fail(self, error: MediaError, kept: finish.Made | None = None) -> None:
+    def fail(self, failure: Failure, kept: finish.Made | None = None) -> None:
         """The recording stays ready, and its row says why there is no other."""
-        logger.error("rebuild_failed", code=error.code, error=error.detail)
+        logger.error("rebuild_failed", code=failure.code, error=failure.detail)
         self._commit()
         self._mine().update(
             token=None,
             rebuild_requested_at=None,
-            rebuild_error_code=error.code,
-            rebuild_error_detail=error.detail[:_DETAIL_CHARACTERS],
+            rebuild_error_code=failure.code,
+            rebuild_error_detail=failure.detail[:_DETAIL_CHARACTERS],
         )
         self._delete_files()
 

@@ -170,7 +170,10 @@ def waveform_of(
     span = (points, start_seconds, end_seconds)
     if recording.state == RecordingState.LIVE and recording.master_encoding:
         found = waveform.so_far(
-            store.peaks_path(recording), session.sample_rate, _master_frames(session, recording), *span
+            store.peaks_path(recording),
+            store.master_format(session, recording).sample_rate,
+            _master_frames(session, recording),
+            *span,
         )
         return found or _scanned(session, recording, *span)
     _, path = file_of(session, TaskKind.WAVEFORM)
@@ -183,13 +186,13 @@ def waveform_of(
 def _scanned(
     session: AudioSession, recording: Recording, points: int, start_seconds: float, end_seconds: float | None
 ) -> Waveform:
-    pcm = store.master_format(session, recording.master_encoding)
+    pcm = store.master_format(session, recording)
     data_bytes = max(0, recording.master_bytes - wav.HEADER_BYTES)
     return waveform.scan(_opener(recording), pcm, data_bytes, points, start_seconds, end_seconds)
 
 
 def _master_frames(session: AudioSession, recording: Recording) -> int:
-    pcm = store.master_format(session, recording.master_encoding)
+    pcm = store.master_format(session, recording)
     return max(0, recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes
 
 
@@ -224,7 +227,8 @@ def _keep_peaks(recording: Recording) -> bool:
     place.mkdir(exist_ok=True)
     final, part = place / "recording.peaks", place / "recording.peaks.part"
     session = recording.session
-    if not waveform.complete(peaks, part, session.sample_rate, _master_frames(session, recording)):
+    rate_hz = store.master_format(session, recording).sample_rate
+    if not waveform.complete(peaks, part, rate_hz, _master_frames(session, recording)):
         return False
     _place(part, final)
     with transaction.atomic():

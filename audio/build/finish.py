@@ -10,17 +10,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from audio.build.files import FilesRoute
+from audio.build.losses import Place
 from audio.build.master import Master
-from audio.build.routes import FilesRoute, Route, SecondPart, StreamRoute
-from audio.build.store import folder_name, master_format
-from audio.errors import FfmpegFailed, UndecodableChunk
+from audio.build.route import Route
+from audio.build.store import folder_name
+from audio.build.stream import PartsDifferError, StreamRoute
+from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk
 from audio.journal.files import sync_folder
 from audio.media import convert, ffmpeg, frames, plan, remux, wav
+from audio.media.frames import FlacCounter, FrameCounter
+from audio.media.wav import PcmFormat
 from audio.models import AudioSession
 
 OnProgress = Callable[[float], None]
-_TAIL_BYTES = 2 << 20
 _HEAD_BYTES = 1 << 20
+# The delay and the last frame of every lossy encoder are shorter.
+_ENCODED_TOLERANCE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,15 @@ def finish(session: AudioSession, route: Route, master: Master, on_progress: OnP
     """Takes a session and its complete master; returns the recording, durable on the disk.
 
     `on_progress` is called with numbers from 0 to 1 while FFmpeg runs. Raises UndecodableChunk if the stream holds
-    no audio, SecondPart if its parts can't be joined as they are, and what FFmpeg's runs raise.
+    no audio, PartsDifferError if its parts can't be joined as they are, and what FFmpeg's runs raise.
     """
     match route:
-        case StreamRoute() if session.format in ("mp3", "aac"):
-            return _counted(session, route, master)
-        case StreamRoute() if session.format == "flac":
-            return _flac(session, master)
+        case StreamRoute() if master.size_bytes != route.size_bytes:
+            raise MasterDamaged(f"The master has {master.size_bytes} bytes, {route.size_bytes} came.")
+        case StreamRoute() if route.counter is not None:
+            return _counted(session, route, route.counter, master)
+        case StreamRoute() if route.flac is not None:
+            return _flac(session, route, route.flac, master)
         case StreamRoute():
             return _remuxed(session, route, master)
         case FilesRoute():
@@ -57,7 +65,7 @@ def _name(session_id: uuid.UUID, path: Path) -> str:
 
 
 def _wav(session: AudioSession, route: Route, master: Master) -> Made:
-    pcm = master_format(session, route.encoding or convert.master_encoding(session.encoding))
+    pcm = route.format or PcmFormat(convert.master_encoding(session.encoding), session.sample_rate, session.channels)
     if not master.size_bytes:
         # Less than one sample came.
         master.append([wav.header(pcm, 0)])
@@ -65,33 +73,56 @@ def _wav(session: AudioSession, route: Route, master: Master) -> Made:
     return Made(_name(session.id, master.path), "wav", master.finish_wav(pcm), seconds)
 
 
-def _counted(session: AudioSession, route: StreamRoute, master: Master) -> Made:
-    if not route.counter.samples:
+def _counted(session: AudioSession, route: StreamRoute, counter: FrameCounter, master: Master) -> Made:
+    """Bring the Info frame of MP3 in line with the stream that came."""
+    if not counter.samples:
         raise UndecodableChunk(f"The stream holds no {session.format} frames.", sequence=1)
+    if counter.unrecognised_bytes > counter.audio_bytes:
+        sentence = f"Of {master.size_bytes} bytes only {counter.audio_bytes} are {session.format} frames."
+        place = Place(1, route.done_to, 0.0, counter.duration_seconds)
+        route.losses.lose(UndecodableChunk(sentence, sequence=1), place)
+    _patch(master, true_header(route))
     master.sync()
     name = _name(session.id, master.path)
-    return Made(name, session.format, master.size_bytes, route.counter.duration_seconds)
+    return Made(name, session.format, master.size_bytes, counter.duration_seconds)
 
 
-def _flac(session: AudioSession, master: Master) -> Made:
-    """Writes the total into STREAMINFO where a live encoder left it open, or the stream ended before it."""
-    info = frames.flac_stream_info(master.read(0, _HEAD_BYTES))
+def _flac(session: AudioSession, route: StreamRoute, counter: FlacCounter, master: Master) -> Made:
+    """Write the total into STREAMINFO where a live encoder left it open, or the stream ended before it."""
+    info = counter.info
     if info is None:
         raise UndecodableChunk("The stream does not begin with a FLAC header.", sequence=1)
-    at = max(0, master.size_bytes - _TAIL_BYTES)
-    samples, _ = frames.flac_samples(master.read(at, _TAIL_BYTES), info)
-    if not samples:
+    if not counter.samples:
         raise UndecodableChunk("The stream holds no flac frames.", sequence=1)
-    if samples != info.total_samples:
-        master.patch(info.with_total(samples).body, info.offset)
+    _patch(master, true_header(route))
     master.sync()
-    return Made(_name(session.id, master.path), "flac", master.size_bytes, samples / info.sample_rate)
+    return Made(_name(session.id, master.path), "flac", master.size_bytes, counter.duration_seconds)
+
+
+def true_header(route: StreamRoute) -> tuple[int, bytes] | None:
+    """Return where in a complete stream the counts of its header stand, and what they should be; None if they are so.
+
+    Those are in the Info frame of MP3 and the STREAMINFO of FLAC. A live encoder leaves them open, and a stream that
+    ended early has less than they say.
+    """
+    if route.flac is not None and route.flac.info is not None:
+        info, samples = route.flac.info, route.flac.samples
+        return (info.offset, info.with_total(samples).body) if samples != info.total_samples else None
+    counter = route.counter
+    if counter is None or counter.info is None or counter.is_info_true:
+        return None
+    return counter.info_at, counter.info.corrected(counter.frame_count, route.size_bytes - counter.info_at)
+
+
+def _patch(master: Master, header: tuple[int, bytes] | None) -> None:
+    if header is not None:
+        master.patch(header[1], header[0])
 
 
 def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
     spans = route.spans()
     if not spans:
-        raise route.undecodable.error or UndecodableChunk(f"The stream holds no {session.format} audio.", sequence=1)
+        raise _nothing(route, f"The stream holds no {session.format} audio.")
 
     def make(output: Path, work: Path) -> float:
         try:
@@ -99,24 +130,45 @@ def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
         except FfmpegFailed as error:
             if len(spans) == 1:
                 raise
-            raise SecondPart from error
+            raise PartsDifferError from error
 
     return _made_by(session, master, make)
 
 
-def _encoded(session: AudioSession, route: Route, master: Master, on_progress: OnProgress) -> Made:
-    if not master.size_bytes:
-        raise route.undecodable.error or UndecodableChunk(sequence=1)
-    pcm = master_format(session, route.encoding)
-    seconds = (master.size_bytes - wav.HEADER_BYTES) / pcm.frame_bytes / pcm.sample_rate
+def _nothing(route: Route, sentence: str) -> MediaError:
+    """Return the error of a recording that holds nothing: why its first part was left out, if that is known."""
+    failure = route.losses.failure
+    return UndecodableChunk(failure.detail if failure else sentence, sequence=failure.sequence if failure else 1)
+
+
+def _encoded(session: AudioSession, route: FilesRoute, master: Master, on_progress: OnProgress) -> Made:
+    pcm = route.format
+    if not master.size_bytes or pcm is None:
+        raise _nothing(route, "The files hold no audio.")
+    frame_count = (master.size_bytes - wav.HEADER_BYTES) // pcm.frame_bytes
+    seconds = frame_count / pcm.sample_rate
     master.finish_wav(pcm)
 
     def make(output: Path, work: Path) -> float:
         arguments = plan.encode(session.format, str(master.path), str(output), pcm.encoding)
-        ffmpeg.run(arguments, work, on_seconds=lambda done: on_progress(min(1.0, done / seconds)))
+        written = ffmpeg.run(arguments, work, on_seconds=lambda done: on_progress(min(1.0, done / seconds)))
+        _require_all(session.format, output, pcm, frame_count, written)
         return seconds
 
     return _made_by(session, master, make)
+
+
+def _require_all(audio_format: str, output: Path, pcm: PcmFormat, frame_count: int, written_seconds: float) -> None:
+    """Compare what was encoded with what should be, by what the file says: in FLAC and MP3 to the sample."""
+    with output.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if audio_format == "flac":
+        info = frames.flac_stream_info(head)
+        is_all = info is not None and info.total_samples == frame_count
+    else:
+        is_all = abs(written_seconds - frame_count / pcm.sample_rate) < _ENCODED_TOLERANCE_SECONDS
+    if not is_all:
+        raise FfmpegFailed(f"FFmpeg wrote {written_seconds:.3f} of {frame_count / pcm.sample_rate:.3f} s.")
 
 
 def _made_by(session: AudioSession, master: Master, make: Callable[[Path, Path], float]) -> Made:

@@ -12,14 +12,18 @@ made again in a working folder. What is compared, and how exactly:
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from audio.build import chunks, finish, store
+from audio.build.files import FilesRoute
 from audio.build.lock import session_lock
 from audio.build.master import Master
-from audio.build.routes import FilesRoute, PcmRoute, Route, SecondPart, StreamRoute
+from audio.build.route import Route
+from audio.build.routes import PcmRoute
+from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import MediaError, SessionBusy
-from audio.media import convert, ffmpeg, frames, plan, wav
+from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader
 from audio.models import AudioSession, Recording
 
@@ -49,7 +53,7 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
         if error.retryable:
             raise
         raise Differs(error.detail) from error
-    except SecondPart as error:
+    except PartsDifferError as error:
         raise Differs("The parts of the stream do not fit together any more.") from error
     finally:
         # Deleted meanwhile: what the lock has put there again goes too.
@@ -70,15 +74,15 @@ class _Replay:
 
     def _chosen(self) -> Route:
         if plan.route(self._session.format, self._session.chunk_mode) is plan.Route.PCM:
-            return PcmRoute(self._session, "", 0, {})
+            return PcmRoute(self._session, None, 0, {})
         if self._recording.master_encoding:
-            return FilesRoute(self._session, "", 0, {})
+            return FilesRoute(self._session, None, 0, {})
         return StreamRoute(self._session, 0, {})
 
     def run(self) -> None:
         match self._route:
-            case StreamRoute() if self._session.format in ("mp3", "aac", "flac"):
-                self._compare_bytes()
+            case StreamRoute() as route if self._session.format in ("mp3", "aac", "flac"):
+                self._compare_bytes(route)
             case StreamRoute() as route:
                 self._compare_packets(route)
             case FilesRoute() if self._recording.format == "flac":
@@ -101,24 +105,27 @@ class _Replay:
     def _pieces(self) -> Iterator[bytes]:
         return itertools.chain.from_iterable(self._windows())
 
-    def _compare_bytes(self) -> None:
-        masked = range(0)
-        if self._session.format == "flac":
-            with self._path.open("rb") as file:
-                info = frames.flac_stream_info(file.read(_BLOCK_BYTES))
-            masked = range(info.offset, info.offset + len(info.body)) if info else masked
-        comparison = _Comparison(_blocks(self._path), masked)
+    def _compare_bytes(self, route: StreamRoute) -> None:
+        comparison = _Comparison(_blocks(self._path))
         for piece in self._pieces():
-            comparison.expect(piece)
+            comparison.expect(piece, masked=_header_places(route))
         comparison.end()
+        if (header := finish.true_header(route)) is not None:
+            offset, expected = header
+            with self._path.open("rb") as file:
+                file.seek(offset)
+                if file.read(len(expected)) != expected:
+                    raise Differs("The header of the recording does not tell its length.")
 
     def _compare_header(self) -> None:
-        pcm = store.master_format(
-            self._session, self._recording.master_encoding or convert.master_encoding(self._session.encoding)
-        )
         with self._path.open("rb") as file:
-            if file.read(wav.HEADER_BYTES) != wav.header(pcm, self._data_bytes):
+            if file.read(wav.HEADER_BYTES) != wav.header(self._pcm, self._data_bytes):
                 raise Differs("The header of the recording is not the one that it was given.")
+
+    @property
+    def _pcm(self) -> PcmFormat:
+        pcm = store.master_format(self._session, self._recording)
+        return pcm if pcm.encoding else replace(pcm, encoding=convert.master_encoding(self._session.encoding))
 
     @property
     def _data_bytes(self) -> int:
@@ -128,9 +135,8 @@ class _Replay:
         self._compare_pcm(_blocks(path, wav.HEADER_BYTES, self._data_bytes))
 
     def _compare_decoded(self) -> None:
-        encoding = self._recording.master_encoding
-        arguments = plan.decode("flac", str(self._path), 8 * SAMPLE_BYTES[encoding])
-        reader = WavReader(PcmFormat(encoding, self._session.sample_rate, self._session.channels), "stream")
+        arguments = plan.decode("flac", str(self._path), 8 * SAMPLE_BYTES[self._pcm.encoding])
+        reader = WavReader(self._pcm, "stream")
         decoded = ffmpeg.output_of(arguments, self._work)
         self._compare_pcm(samples.data for block in decoded for samples in reader.feed(block))
 
@@ -174,17 +180,29 @@ class _Replay:
                     yield b",".join(line.split(b",")[4:])
 
 
-class _Comparison:
-    """Bytes as they should be against those that are there, each as they come; `masked` places are not looked at."""
+def _header_places(route: StreamRoute) -> range:
+    """Where the counts stand that are written when the stream is complete, as far as the header has come."""
+    if route.flac is not None and route.flac.info is not None:
+        return range(route.flac.info.offset, route.flac.info.offset + len(route.flac.info.body))
+    if route.counter is not None and route.counter.info is not None:
+        return range(route.counter.info_at, route.counter.info_at + len(route.counter.info.frame))
+    return range(0)
 
-    def __init__(self, actual: Iterator[bytes], masked: range = range(0)) -> None:
+
+class _Comparison:
+    """Bytes as they should be against those that are there, each as they come."""
+
+    def __init__(self, actual: Iterator[bytes]) -> None:
         self._actual = actual
-        self._masked = masked
         self._held = memoryview(b"")
         self._at = 0
 
-    def expect(self, piece: bytes, is_exact: bool = True) -> None:
-        """The next bytes should be these, or if not `is_exact` as many. Raises Differs."""
+    def expect(self, piece: bytes, is_exact: bool = True, masked: range = range(0)) -> None:
+        """The next bytes should be these, or if not `is_exact` as many; `masked` places are not looked at.
+
+        Raises:
+            Differs: They are not.
+        """
         left = memoryview(piece)
         while left:
             if not self._held:
@@ -193,13 +211,13 @@ class _Comparison:
             if not count:
                 raise Differs(f"The recording ends after {self._at} bytes of audio, before that of its chunks does.")
             if is_exact and left[:count] != self._held[:count]:
-                self._blame(bytes(left[:count]), bytes(self._held[:count]))
+                self._blame(bytes(left[:count]), bytes(self._held[:count]), masked)
             left, self._held, self._at = left[count:], self._held[count:], self._at + count
 
-    def _blame(self, expected: bytes, actual: bytes) -> None:
+    def _blame(self, expected: bytes, actual: bytes, masked: range) -> None:
         pairs = enumerate(zip(expected, actual, strict=True), start=self._at)
         for at, (mine, theirs) in pairs:
-            if mine != theirs and at not in self._masked:
+            if mine != theirs and at not in masked:
                 raise Differs(f"Byte {at} of the recording's audio is not the one that its chunks make.")
 
     def end(self) -> None:

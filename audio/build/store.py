@@ -87,9 +87,10 @@ def peaks_path_of(master: Path) -> Path:
     return master.with_suffix(PEAKS_SUFFIX)
 
 
-def master_format(session: AudioSession, encoding: str) -> PcmFormat:
-    """Returns the format of a session's WAV master whose samples have that encoding."""
-    return PcmFormat(encoding, session.sample_rate, session.channels)
+def master_format(session: AudioSession, recording: Recording) -> PcmFormat:
+    """Return the format of the samples in a session's WAV master."""
+    rate, channels = recording.sample_rate or session.sample_rate, recording.channels or session.channels
+    return PcmFormat(recording.master_encoding, rate, channels)
 
 
 def servable(session: AudioSession, recording: Recording) -> Servable:
@@ -134,7 +135,7 @@ def _ready(session: AudioSession, recording: Recording) -> Servable:
 def _snapshot(session: AudioSession, recording: Recording) -> Servable:
     head, audio_format = b"", session.format
     if recording.master_encoding:
-        pcm = master_format(session, recording.master_encoding)
+        pcm = master_format(session, recording)
         head, audio_format = wav.header(pcm, recording.master_bytes - wav.HEADER_BYTES), "wav"
     return Servable(
         path=root() / recording.master_name,

@@ -5,6 +5,7 @@ WebM, Ogg or MP4 files, one behind the other. Parts that say the same of their c
 reads each where it lies (`subfile`), behind an ffconcat list of ours, and continues the timestamps.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,10 @@ from audio.media.plan import Span
 
 # Of FFmpeg's framemd5 output: what has to be equal for packets to share one track.
 _PARAMETERS = ("#extradata ", "#tb ", "#codec_id ", "#sample_rate ", "#channel_layout_name ")
+_SAMPLE_RATE = re.compile(r"^#sample_rate \d+: (\d+)", re.MULTILINE)
+_LAYOUT = re.compile(r"^#channel_layout_name \d+: ([^(\s]+)", re.MULTILINE)
+# By FFmpeg's names of layouts.
+_CHANNELS = {"mono": 1, "stereo": 2, "2.1": 3, "3.0": 3, "4.0": 4, "quad": 4, "5.0": 5, "5.1": 6, "6.1": 7, "7.1": 8}
 _MOST_OVERHEAD_BYTES = 16 << 20
 
 
@@ -33,6 +38,18 @@ class PartHeader:
 def codec_of(parameters: str) -> str:
     """Takes the `parameters` of a header; returns FFmpeg's name of the codec, empty where they name none."""
     return next((line.split(": ", 1)[1] for line in parameters.splitlines() if line.startswith("#codec_id ")), "")
+
+
+def rate_of(parameters: str) -> int:
+    """Return the sample rate in the `parameters` of a header in Hz, 0 where they name none."""
+    found = _SAMPLE_RATE.search(parameters)
+    return int(found[1]) if found else 0
+
+
+def channels_of(parameters: str) -> int:
+    """Return the number of channels in the `parameters` of a header, 0 where it is not known."""
+    found = _LAYOUT.search(parameters)
+    return _CHANNELS.get(found[1], 0) if found else 0
 
 
 def header_of(path: Path, span: Span, audio_format: str, folder: Path) -> PartHeader:

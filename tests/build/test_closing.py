@@ -86,7 +86,8 @@ def age(session, seconds: int) -> None:
         file.truncate(master_bytes)
     session.session.total_chunks = 10 * seconds
     session.session.save(update_fields=["total_chunks"])
-    Recording.objects.filter(pk=recording.pk).update(master_bytes=master_bytes, chunks_done=10 * seconds)
+    carry = recording.carry | ({"size_bytes": master_bytes} if "size_bytes" in recording.carry else {})
+    Recording.objects.filter(pk=recording.pk).update(master_bytes=master_bytes, chunks_done=10 * seconds, carry=carry)
 
 
 def closing(session, last: bytes, monkeypatch) -> Counter[str]:

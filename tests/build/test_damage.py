@@ -72,7 +72,11 @@ def test_several_are_counted_and_the_first_is_named(stored, tmp_path):
         assert session.recording.state == "live"
     recording = session.made()
     assert (recording.state, recording.failed_sequence) == ("failed", 2)
-    assert "2 files" in recording.error_detail
+    assert "2 parts" in recording.error_detail
+    assert [(loss["code"], loss["first_sequence"]) for loss in recording.warnings] == [
+        ("undecodable_chunk", 2),
+        ("undecodable_chunk", 4),
+    ]
     assert recording.duration_seconds >= 3
 
 

@@ -1,0 +1,218 @@
+"""Complete files on their way to a recording: each is decoded, window by window, once its end is known.
+
+A file is a message (`chunks=files`), or what lies between two headers of a stream. Of a file that can't be decoded
+what came before the damage is kept, and the files behind it follow.
+"""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from audio.build.chunks import Chunk, Waiting, read, read_range
+from audio.build.losses import Losses, Place
+from audio.build.routes import PcmOutput
+from audio.build.store import folder
+from audio.build.stream import part_finder
+from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
+from audio.media import ffmpeg, frames, pcm, plan
+from audio.media.frames import FrameCounter
+from audio.media.parts import ChunkOffsets
+from audio.media.plan import Part
+from audio.media.wav import PcmFormat, Samples
+from audio.models import AudioSession
+
+_HEAD_BYTES = 1 << 16
+_ONE_SOURCE = 0
+
+
+class FilesRoute:
+    """The route of complete files. See `audio.build.route.Route`."""
+
+    suffix = "wav"
+
+    def __init__(self, session: AudioSession, target: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> None:
+        self.done_to = done_to
+        self.looked_to: int = carry.get("looked_to", done_to)
+        self._session_id: uuid.UUID = session.id
+        self._format = session.format
+        self._is_file_each = session.chunk_mode == "files"
+        self._finder = part_finder(session.format, session.chunk_mode, carry.get("finder"))
+        self._output = PcmOutput(session, target, carry)
+        # Of audio, in all files so far.
+        self._seconds: float = carry.get("seconds", 0.0)
+        # How many bytes of the session were looked at, and where its last chunks lie among them.
+        self._looked_at_bytes: int = carry.get("looked_at_bytes", 0)
+        self._offsets = ChunkOffsets(carry.get("offsets", []))
+        # The file whose end is not known yet: where it begins, and with which byte of which chunk.
+        self._open_at: int = carry.get("open_at", 0)
+        self._open_sequence: int = carry.get("open_sequence", done_to + 1)
+        self._open_skip: int = carry.get("open_skip", 0)
+        # What came in this window, from `_window_at` on.
+        self._window = bytearray()
+        self._window_at = self._looked_at_bytes
+        self.losses = Losses(**carry.get("losses", {}))
+
+    @property
+    def format(self) -> PcmFormat | None:
+        """The format of the master's samples, None before the first."""
+        return self._output.format
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the master's samples, in Hz; 0 before the first."""
+        return self.format.sample_rate if self.format else 0
+
+    @property
+    def channels(self) -> int:
+        """Of the master's samples; 0 before the first."""
+        return self.format.channels if self.format else 0
+
+    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+        """Give the samples of the files that are complete."""
+        self._window, self._window_at = bytearray(), self._looked_at_bytes
+        with ffmpeg.working_folder(folder(self._session_id)) as work:
+            for parts in self._batches(window, is_last, work):
+                yield from self._kept(parts, work)
+        if is_last:
+            yield from self._output.flush()
+        # A file that goes on is read again when it is complete.
+        self._window = bytearray()
+        self._offsets.forget_before(self._looked_at_bytes - len(self._finder.held))
+
+    def _kept(self, parts: Sequence[Part], work: Path) -> Iterator[bytes]:
+        """Give what can be decoded of the files; note the others."""
+        while parts:
+            try:
+                self._require_room(parts[0])
+                for samples in self._decoded(parts, work):
+                    self._count(samples, parts[0])
+                    yield from self._output.put(_ONE_SOURCE, samples)
+                return
+            except MediaError as error:
+                if error.retryable or "sequence" not in error.details:
+                    raise
+                parts = self._without(parts, error)
+
+    def _without(self, parts: Sequence[Part], error: MediaError) -> Sequence[Part]:
+        """Note the file that could not be decoded; return those behind it."""
+        number = next(n for n, part in enumerate(parts) if part.last_sequence >= error.details["sequence"])
+        part = parts[number]
+        place = Place(part.first_sequence, part.last_sequence, self._seconds, self._seconds)
+        self.losses.lose(error, place)
+        return parts[number + 1 :]
+
+    def _count(self, samples: Samples, part: Part) -> None:
+        """Count the seconds of audio.
+
+        A small file can hold weeks of silence, so what files become is bounded as what is recorded live is; twice
+        that, for the padding that files carry.
+        """
+        self._seconds += len(samples.data) / samples.format.frame_bytes / samples.format.sample_rate
+        self._require_room(part)
+
+    def _require_room(self, part: Part) -> None:
+        if self._seconds > 2 * 3600 * settings.MAX_SESSION_DURATION_HOURS:
+            sentence = f"The files up to this one hold {self._seconds:.0f} s of audio, more than a session may."
+            raise MediaLimitExceeded(sentence, sequence=part.first_sequence)
+
+    def _decoded(self, parts: Sequence[Part], work: Path) -> Iterator[Samples]:
+        if len(parts) == 1 and not parts[0].data:
+            name = f"{parts[0].first_sequence}.{self._format}"
+            yield from pcm.stream(work / name, parts[0], self._format, work)
+            (work / name).unlink()
+        else:
+            yield from pcm.decode(parts, self._format, work)
+
+    def _batches(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[list[Part]]:
+        """Give the complete files by the run of FFmpeg; a large one is alone, in a file, and without `data`."""
+        small: list[Part] = []
+        for part in self._parts(window, is_last, work):
+            if part.data:
+                small.append(part)
+                continue
+            yield from plan.windows(small)
+            small = []
+            yield [part]
+        yield from plan.windows(small)
+
+    def _parts(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[Part]:
+        for chunk in read(window, self._note_damage):
+            for end in self._ends(chunk):
+                yield from self._closed(end, work)
+            self.looked_to = chunk.sequence
+            if self._is_file_each:
+                yield from self._closed(self._looked_at_bytes, work)
+        self.looked_to = window[-1].sequence if window else self.looked_to
+        if is_last:
+            ends = self._finder.finish() if isinstance(self._finder, FrameCounter) and not self._is_file_each else []
+            for end in [*ends, self._looked_at_bytes]:
+                yield from self._closed(end, work)
+            self.done_to = self.looked_to
+
+    def _ends(self, chunk: Chunk) -> list[int]:
+        """Look at a chunk; return where files end, and others begin, that are known now."""
+        self._offsets.add(self._looked_at_bytes, chunk.sequence)
+        if self._open_at == self._looked_at_bytes:
+            self._open_sequence, self._open_skip = chunk.sequence, 0
+        self._looked_at_bytes += len(chunk.payload)
+        self._window += chunk.payload
+        return [] if self._is_file_each else self._finder.feed(chunk.payload)
+
+    def _note_damage(self, error: ChunkDamaged) -> None:
+        sequence = error.details["sequence"]
+        if self._open_at == self._looked_at_bytes:
+            self.done_to = sequence
+        self.losses.lose(error, Place(sequence, sequence, self._seconds, self._seconds))
+
+    def _closed(self, end: int, work: Path) -> Iterator[Part]:
+        """End the open file before the byte at `end`, and give it, if it holds anything."""
+        if end <= self._open_at:
+            return
+        first, skip, start = self._open_sequence, self._open_skip, self._open_at
+        last, _ = self._offsets.at(end - 1)
+        self._open_at = end
+        self._open_sequence, begin = self._offsets.at(end)
+        self._open_skip = end - begin
+        self.done_to = last if end == self._looked_at_bytes else self._open_sequence - 1
+        if start >= self._window_at:
+            yield self._part(first, last, bytes(self._window[start - self._window_at : end - self._window_at]))
+        elif end - start > plan.WINDOW_BYTES:
+            yield self._spooled(first, last, skip, end - start, work)
+        else:
+            yield self._part(first, last, b"".join(self._reread(first, last, skip, end - start)))
+
+    def _part(self, first: int, last: int, data: bytes) -> Part:
+        return Part(first, last, data, frames.describe(self._format, data))
+
+    def _reread(self, first: int, last: int, skip: int, left: int) -> Iterator[bytes]:
+        """Give `left` bytes of the chunks `first` to `last`, without the first `skip`."""
+        for chunk in read_range(self._session_id, first, last, lambda _: None):
+            piece = chunk.payload[skip : skip + left]
+            skip, left = 0, left - len(piece)
+            yield piece
+
+    def _spooled(self, first: int, last: int, skip: int, size_bytes: int, work: Path) -> Part:
+        path, head = work / f"{first}.{self._format}", b""
+        with path.open("wb") as file:
+            for piece in self._reread(first, last, skip, size_bytes):
+                head += piece[: max(0, _HEAD_BYTES - len(head))]
+                file.write(piece)
+        return Part(first, last, b"", frames.describe(self._format, head))
+
+    def carry(self) -> dict[str, Any]:
+        """Return how far it looked, what it knows of the open file, and the state of the converter."""
+        return {
+            "looked_to": self.looked_to,
+            "finder": self._finder.state(),
+            "seconds": self._seconds,
+            "looked_at_bytes": self._looked_at_bytes,
+            "offsets": self._offsets.marks,
+            "open_at": self._open_at,
+            "open_sequence": self._open_sequence,
+            "open_skip": self._open_skip,
+            "losses": self.losses.state(),
+            **self._output.carry(),
+        }

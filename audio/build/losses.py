@@ -1,0 +1,79 @@
+"""What came and is not in a recording as it came: which chunks, why, and where in the recording's timeline.
+
+A loss makes the recording `failed`, with all the rest of it kept; a warning leaves it `ready`. Both are listed in
+`Recording.warnings`, and clients that are connected are told of each. The list is bounded, the count is not.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from audio.errors import MediaError
+
+_MOST_ENTRIES = 100
+_DETAIL_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Chunks, and the seconds of the recording at which their audio is missing or in doubt.
+
+    `end_seconds` equals `start_seconds` where the recording goes on without it.
+    """
+
+    first_sequence: int
+    last_sequence: int
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a recording is `failed`: the code of the error, a sentence, and the first chunk that is at fault."""
+
+    code: str
+    detail: str
+    sequence: int | None = None
+
+
+@dataclass(slots=True)
+class Losses:
+    """The losses and warnings of one recording, in the order in which they were found.
+
+    Attributes:
+        entries: The first of them, as the API shows them.
+        count: How many there are.
+        lost: How many of them make the recording `failed`.
+        first: Code, sentence and sequence of the first of those.
+    """
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    count: int = 0
+    lost: int = 0
+    first: list[Any] = field(default_factory=list)
+
+    def lose(self, error: MediaError, place: Place) -> None:
+        """Note audio that could not be recorded: the recording will be `failed`."""
+        if not self.lost:
+            self.first = [error.code, error.detail, error.details.get("sequence", place.first_sequence)]
+        self.lost += 1
+        self.warn(error.code, error.detail, place)
+
+    def warn(self, code: str, detail: str, place: Place) -> None:
+        """Note something that is in doubt; the recording can be `ready` all the same."""
+        self.count += 1
+        if len(self.entries) < _MOST_ENTRIES:
+            where = {name: round(value, 3) for name, value in asdict(place).items()}
+            self.entries.append({"code": code, "detail": detail[:_DETAIL_CHARACTERS], **where})
+
+    @property
+    def failure(self) -> "Failure | None":
+        """Why the recording is failed, None if nothing is lost."""
+        if not self.lost:
+            return None
+        code, detail, sequence = self.first
+        others = f" ({self.lost} parts could not be recorded; this is the first.)" if self.lost > 1 else ""
+        return Failure(code, detail[:_DETAIL_CHARACTERS] + others, sequence)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as JSON; `Losses(**state)` is the inverse."""
+        return asdict(self)
