@@ -146,7 +146,8 @@ class _Run:
         self._session = session
         self._token = recording.token
         self._is_flushed = bool(recording.carry.get("is_flushed"))
-        self._route = routes.restore(session, recording.master_encoding, recording.chunks_done, recording.carry)
+        known = store.master_format_of(session, recording)
+        self._route = routes.restore(session, known, recording.chunks_done, recording.carry)
         self._master_bytes = recording.master_bytes
         self._master: Master | None = None
         self._progress_at = 0.0
@@ -225,7 +226,7 @@ class _Run:
         """From stream to files: what was appended so far is the first of them, and is decoded from its chunks."""
         self.close()
         self._master_bytes, self._is_flushed = 0, False
-        self._route = routes.FilesRoute(self._session, "", 0, {})
+        self._route = routes.FilesRoute(self._session, None, 0, {})
         self._commit(**self._position(self._opened()))
 
     def _commit(self, **values: Any) -> None:

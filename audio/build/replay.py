@@ -70,9 +70,9 @@ class _Replay:
 
     def _chosen(self) -> Route:
         if plan.route(self._session.format, self._session.chunk_mode) is plan.Route.PCM:
-            return PcmRoute(self._session, "", 0, {})
+            return PcmRoute(self._session, None, 0, {})
         if self._recording.master_encoding:
-            return FilesRoute(self._session, "", 0, {})
+            return FilesRoute(self._session, None, 0, {})
         return StreamRoute(self._session, 0, {})
 
     def run(self) -> None:

@@ -88,6 +88,14 @@ def master_format(session: AudioSession, encoding: str) -> PcmFormat:
     return PcmFormat(encoding, session.sample_rate, session.channels)
 
 
+def master_format_of(session: AudioSession, recording: Recording) -> PcmFormat | None:
+    """Return the format of a session's WAV master, None while there is none or it is a stream's own bytes."""
+    if not recording.master_encoding:
+        return None
+    rate_hz, channels = recording.sample_rate or session.sample_rate, recording.channels or session.channels
+    return PcmFormat(recording.master_encoding, rate_hz, channels)
+
+
 def servable(session: AudioSession, recording: Recording) -> Servable:
     """Takes a session and its recording; returns what can be served: the recording, or what is concatenated so far.
 
