@@ -13,7 +13,7 @@ from django.conf import settings
 
 from audio.build.chunks import Chunk, Waiting, read, read_range
 from audio.build.losses import Losses, Place
-from audio.build.routes import PcmOutput
+from audio.build.pcm import PcmOutput
 from audio.build.store import folder
 from audio.build.stream import part_finder
 from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded

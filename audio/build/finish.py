@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio.build.files import FilesRoute
-from audio.build.losses import Place
+from audio.build.losses import Failure, Place
 from audio.build.master import Master
 from audio.build.route import Route
 from audio.build.store import folder_name
 from audio.build.stream import PartsDifferError, StreamRoute
-from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk
+from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk, UnsupportedMedia
 from audio.journal.files import sync_folder
 from audio.media import convert, ffmpeg, frames, plan, remux, wav
 from audio.media.frames import FlacCounter, FrameCounter
@@ -66,6 +66,8 @@ def _name(session_id: uuid.UUID, path: Path) -> str:
 
 def _wav(session: AudioSession, route: Route, master: Master) -> Made:
     pcm = route.format or PcmFormat(convert.master_encoding(session.encoding), session.sample_rate, session.channels)
+    if not master.size_bytes and route.losses.failure:
+        raise _nothing(route)
     if not master.size_bytes:
         # Less than one sample came.
         master.append([wav.header(pcm, 0)])
@@ -122,7 +124,7 @@ def _patch(master: Master, header: tuple[int, bytes] | None) -> None:
 def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
     spans = route.spans()
     if not spans:
-        raise _nothing(route, f"The stream holds no {session.format} audio.")
+        raise _nothing(route)
 
     def make(output: Path, work: Path) -> float:
         try:
@@ -135,16 +137,17 @@ def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
     return _made_by(session, master, make)
 
 
-def _nothing(route: Route, sentence: str) -> MediaError:
-    """Return the error of a recording that holds nothing: why its first part was left out, if that is known."""
-    failure = route.losses.failure
-    return UndecodableChunk(failure.detail if failure else sentence, sequence=failure.sequence if failure else 1)
+def _nothing(route: Route) -> MediaError:
+    """Return the error of a recording that holds nothing: that of its first part, if one was left out."""
+    failure = route.losses.failure or Failure(UndecodableChunk.code, "The session holds no audio.", 1)
+    kind = UnsupportedMedia if failure.code == UnsupportedMedia.code else UndecodableChunk
+    return kind(failure.detail, sequence=failure.sequence)
 
 
 def _encoded(session: AudioSession, route: FilesRoute, master: Master, on_progress: OnProgress) -> Made:
     pcm = route.format
     if not master.size_bytes or pcm is None:
-        raise _nothing(route, "The files hold no audio.")
+        raise _nothing(route)
     frame_count = (master.size_bytes - wav.HEADER_BYTES) // pcm.frame_bytes
     seconds = frame_count / pcm.sample_rate
     master.finish_wav(pcm)

@@ -65,6 +65,13 @@ class Losses:
             where = {name: round(value, 3) for name, value in asdict(place).items()}
             self.entries.append({"code": code, "detail": detail[:_DETAIL_CHARACTERS], **where})
 
+    def extend(self, code: str, first_sequence: int, last_sequence: int) -> None:
+        """Say that what began with `first_sequence` goes on up to `last_sequence`."""
+        for entry in reversed(self.entries):
+            if (entry["code"], entry["first_sequence"]) == (code, first_sequence):
+                entry["last_sequence"] = max(entry["last_sequence"], last_sequence)
+                return
+
     @property
     def failure(self) -> "Failure | None":
         """Why the recording is failed, None if nothing is lost."""

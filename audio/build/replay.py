@@ -19,8 +19,8 @@ from audio.build import chunks, finish, store
 from audio.build.files import FilesRoute
 from audio.build.lock import session_lock
 from audio.build.master import Master
+from audio.build.pcm import PcmRoute
 from audio.build.route import Route
-from audio.build.routes import PcmRoute
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import MediaError, SessionBusy
 from audio.media import convert, ffmpeg, plan, wav

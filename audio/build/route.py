@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from audio.build.chunks import Waiting
 from audio.build.files import FilesRoute
 from audio.build.losses import Losses
-from audio.build.routes import PcmRoute
+from audio.build.pcm import PcmRoute
 from audio.build.stream import StreamRoute
 from audio.media import plan
 from audio.media.wav import PcmFormat

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audio.build import routes
+from audio.build import stream
 from audio.build.concatenate import concatenate, rebuild
 from audio.build.store import folder
 from audio.media import ffmpeg
@@ -136,7 +136,7 @@ def test_a_header_alone_is_no_recording(stored):
 
 
 def test_more_parts_than_are_carried_are_decoded(stored, tmp_path, monkeypatch):
-    monkeypatch.setattr(routes, "_MOST_PARTS", 2)
+    monkeypatch.setattr(stream, "_MOST_PARTS", 2)
     session, _ = recorders(stored, tmp_path, ("ogg", 1), ("ogg", 2), ("ogg", 3))
     recording = session.made()
     assert recording.state == "ready"

@@ -125,7 +125,7 @@ def test_encodings_plain_and_extensible(codec, encoding, tmp_path):
         (struct.pack("<HHIIHH", 1, 1, 0, 0, 2, 16), UnsupportedMedia),
         (struct.pack("<HHIIHH", 1, 1, 4_000_000_000, 0, 2, 16), UnsupportedMedia),
         (struct.pack("<HHIIHH", 2, 1, 16000, 0, 2, 16), UnsupportedMedia),
-        (struct.pack("<HHIIHH", 1, 2, 16000, 0, 3, 16), UndecodableChunk),
+        (struct.pack("<HHIIHH", 1, 2, 16000, 0, 8, 24), UndecodableChunk),
         (struct.pack("<HHIIHH", 0xFFFE, 1, 16000, 0, 2, 16), UnsupportedMedia),
         (b"short", UndecodableChunk),
     ],
