@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from audio.build.files import FilesRoute
 from audio.build.losses import Failure, Place
 from audio.build.master import Master
@@ -22,6 +24,8 @@ from audio.media import convert, ffmpeg, frames, plan, remux, wav
 from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession
+
+logger = structlog.stdlib.get_logger(__name__)
 
 OnProgress = Callable[[float], None]
 _HEAD_BYTES = 1 << 20
@@ -128,13 +132,36 @@ def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
 
     def make(output: Path, work: Path) -> float:
         try:
-            return remux.copy(master.path, spans, session.format, route.codec, output, work)
+            seconds = remux.copy(master.path, spans, session.format, route.codec, output, work)
         except FfmpegFailed as error:
             if len(spans) == 1:
                 raise
             raise PartsDifferError from error
+        _require_packets(session, route, master, output, work, seconds)
+        return seconds
 
     return _made_by(session, master, make)
+
+
+def _require_packets(
+    session: AudioSession, route: StreamRoute, master: Master, output: Path, work: Path, seconds: float
+) -> None:
+    """Compare what was copied with what came; where packets lack or are at other times, all has to be decoded.
+
+    One part that can't be read to its end is kept as far as it can be read, and that is said.
+    """
+    spans = route.spans()
+    try:
+        proof = remux.compare(master.path, spans, session.format, output, work)
+    except FfmpegFailed as error:
+        if len(spans) > 1:
+            raise PartsDifferError from error
+        sentence = f"The stream is damaged; it is kept as far as it can be read. {error.detail}"
+        route.losses.warn("stream_damaged", sentence, Place(1, route.done_to, 0.0, seconds))
+        return
+    if not proof.is_exact:
+        logger.warning("packets_differ", missing=proof.missing, extra=proof.extra, displaced=proof.displaced)
+        raise PartsDifferError
 
 
 def _nothing(route: Route) -> MediaError:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from audio.build.chunks import Chunk, Waiting, read
 from audio.build.losses import Losses, Place
 from audio.build.store import folder
-from audio.errors import ChunkDamaged, FfmpegFailed, UndecodableChunk
+from audio.errors import ChunkDamaged, MediaError
 from audio.media import ffmpeg, remux
 from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.parts import ChunkOffsets, HeaderScanner
@@ -186,9 +186,11 @@ class StreamRoute:
     def _compare(self, number: int, master: Path, work: Path) -> None:
         try:
             header = remux.header_of(master, self._span(number), self.suffix, work)
-        except FfmpegFailed as error:
+        except MediaError as error:
+            if error.retryable:
+                raise
             # The others are copied all the same.
-            self.lose(number, error.detail)
+            self._lose(number, error)
             return
         if not header.has_packets:
             # A recorder that was stopped before its first sound.
@@ -198,11 +200,11 @@ class StreamRoute:
         else:
             self._parameters = header.parameters
 
-    def lose(self, number: int, detail: str) -> None:
+    def _lose(self, number: int, error: MediaError) -> None:
         """Leave a part out of the recording, and say so."""
         first = self._starts[number][1]
         last = self._starts[number + 1][1] - 1 if number + 1 < len(self._starts) else self.looked_to
-        self.losses.lose(UndecodableChunk(detail, sequence=first), Place(first, max(first, last), 0.0, 0.0))
+        self.losses.lose(error, Place(first, max(first, last), self._seconds, self._seconds))
         self._left_out.append(number)
 
     def _span(self, number: int) -> Span:
