@@ -31,6 +31,8 @@ OnProgress = Callable[[float], None]
 _HEAD_BYTES = 1 << 20
 # The delay and the last frame of every lossy encoder are shorter.
 _ENCODED_TOLERANCE_SECONDS = 0.25
+# What an encoder puts behind its last sound stays at a joint: the packets of its last page move by less than one.
+_MOST_DISPLACED_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,16 @@ def _patch(master: Master, header: tuple[int, bytes] | None) -> None:
 
 
 def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
-    spans = route.spans()
+    spans, measured = route.spans(), route.measured
     if not spans:
         raise _nothing(route)
+    if measured is None and len(spans) > 1:
+        raise PartsDifferError
 
     def make(output: Path, work: Path) -> float:
+        place = (output, work, route.track)
         try:
-            seconds = remux.copy(master.path, spans, session.format, route.codec, output, work)
+            seconds = remux.copy(master.path, spans, session.format, route.codec, *place, measured or ())
         except FfmpegFailed as error:
             if len(spans) == 1:
                 raise
@@ -159,7 +164,7 @@ def _require_packets(
         sentence = f"The stream is damaged; it is kept as far as it can be read. {error.detail}"
         route.losses.warn("stream_damaged", sentence, Place(1, route.done_to, 0.0, seconds))
         return
-    if not proof.is_exact:
+    if not proof.is_complete or proof.most_displaced_seconds > _MOST_DISPLACED_SECONDS:
         logger.warning("packets_differ", missing=proof.missing, extra=proof.extra, displaced=proof.displaced)
         raise PartsDifferError
 

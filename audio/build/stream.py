@@ -7,17 +7,19 @@ frames counted, so that their length is known when they end, and what is no fram
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Protocol
 
 from audio.build.chunks import Chunk, Waiting, read
 from audio.build.losses import Losses, Place
 from audio.build.store import folder
-from audio.errors import ChunkDamaged, MediaError
+from audio.errors import ChunkDamaged, FfmpegFailed, MediaError, UndecodableChunk
 from audio.media import ffmpeg, remux
 from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.parts import ChunkOffsets, HeaderScanner
 from audio.media.plan import Span
+from audio.media.remux import Measured
 from audio.models import AudioSession
 
 COUNTED = ("mp3", "aac")
@@ -68,6 +70,8 @@ class StreamRoute:
         self._parameters: str = carry.get("parameters", "")
         self._compared: int = carry.get("compared", 0)
         self._left_out: list[int] = carry.get("left_out", [])
+        self._measured: list[list[Any] | None] = carry.get("measured", [])
+        self.track: int = carry.get("track", 0)
         # The first and the last chunk of each span that the counter did not recognise.
         self._spans: list[list[int]] = carry.get("spans", [])
         self._gaps = carry.get("gaps", 0)
@@ -184,13 +188,14 @@ class StreamRoute:
                 self._compared += 1
 
     def _compare(self, number: int, master: Path, work: Path) -> None:
+        span = self._span(number)
         try:
-            header = remux.header_of(master, self._span(number), self.suffix, work)
+            header = remux.header_of(master, span, self.suffix, work)
         except MediaError as error:
             if error.retryable:
                 raise
             # The others are copied all the same.
-            self._lose(number, error)
+            self._lose(number, UndecodableChunk(error.detail) if isinstance(error, FfmpegFailed) else error)
             return
         if not header.has_packets:
             # A recorder that was stopped before its first sound.
@@ -198,7 +203,24 @@ class StreamRoute:
         elif self._parameters and header.parameters != self._parameters:
             raise PartsDifferError
         else:
-            self._parameters = header.parameters
+            self._parameters, self.track = header.parameters, header.track
+            self._measure(master, span, work)
+
+    def _measure(self, master: Path, span: Span, work: Path) -> None:
+        """Measure a part's timeline when it is complete, so that nothing but the copy is left for the close."""
+        try:
+            measured = remux.measure(master, span, self.suffix, work, self.track)
+        except FfmpegFailed:
+            # It can't be read to its end.
+            self._measured.append(None)
+        else:
+            self._measured.append(list(astuple(measured)))
+
+    @property
+    def measured(self) -> list[Measured] | None:
+        """The timelines of the parts that `spans` returns; None if one of them can't be read to its end."""
+        parts = [Measured(*part) for part in self._measured if part is not None]
+        return parts if len(parts) == len(self._measured) else None
 
     def _lose(self, number: int, error: MediaError) -> None:
         """Leave a part out of the recording, and say so."""
@@ -226,6 +248,8 @@ class StreamRoute:
             "parameters": self._parameters,
             "compared": self._compared,
             "left_out": self._left_out,
+            "measured": self._measured,
+            "track": self.track,
             "spans": self._spans,
             "gaps": self._gaps,
             "losses": self.losses.state(),

@@ -153,10 +153,11 @@ def test_each_part_is_looked_at_once_and_all_are_copied_in_one_run(stored, monke
         for message in messages:
             session.add([message])
             concatenate(session.session.pk)
-    assert len(runs) == 2
+    # The header and the timeline of each part that is complete.
+    assert len(runs) == 4
     session.made()
-    # The last part's header, the track, the timeline of each part, and the copy.
-    assert len(runs) == 8
+    # Those of the last one, the copy, and its proof: the header, each part, and the recording.
+    assert len(runs) == 12
 
 
 def test_made_again_it_is_the_same(stored, tmp_path):
