@@ -228,6 +228,8 @@ def _keep_peaks(recording: Recording) -> bool:
         return False
     _place(part, final)
     with transaction.atomic():
+        # The session first, as a deletion locks it: in the other order the two would wait for one another.
+        AudioSession.objects.select_for_update().filter(pk=recording.pk).first()
         # It was not made anew meanwhile.
         if Recording.objects.select_for_update().filter(pk=recording.pk, ready_at=recording.ready_at).exists():
             _record_waveform(recording, final)

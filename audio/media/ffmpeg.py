@@ -26,7 +26,7 @@ import imageio_ffmpeg
 import structlog
 from django.conf import settings
 
-from audio.errors import FfmpegFailed, FfmpegMissing, FfmpegStopped, MediaLimitExceeded
+from audio.errors import FfmpegFailed, FfmpegMissing, FfmpegStopped, MediaLimitExceeded, UnsupportedMedia
 from audio.media import guard
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -36,6 +36,9 @@ _BLOCK_BYTES = 1 << 20
 _MAX_ALLOCATION_BYTES = 256 << 20
 _MESSAGE_CHARACTERS = 300
 _LIMIT_SIGNALS = (signal.SIGXFSZ, signal.SIGALRM, signal.SIGKILL)
+_OF_ANOTHER_TRACK = re.compile(
+    r"not on whitelist|Last message repeated|Could not find codec parameters for stream .*Video"
+)
 # FFmpeg's exit code when somebody asked it to stop.
 _STOPPED = 255
 
@@ -172,7 +175,19 @@ def check(code: int, messages: str) -> None:
         raise FfmpegStopped
     if -code in _LIMIT_SIGNALS or "Cannot allocate memory" in messages:
         raise MediaLimitExceeded
+    if "matches no streams" in messages:
+        # What was mapped is the audio alone.
+        raise UnsupportedMedia("The file holds no audio.")
     # Addresses in the messages are of no use to anybody.
-    first = re.sub(r" @ 0x[0-9a-f]+", "", next(iter(messages.strip().splitlines()), f"exit code {code}"))
+    first = re.sub(r" @ 0x[0-9a-f]+", "", _telling_line(messages) or f"exit code {code}")
     logger.warning("ffmpeg_failed", error=first)
     raise FfmpegFailed(f"FFmpeg could not process the audio: {first[:_MESSAGE_CHARACTERS]}")
+
+
+def _telling_line(messages: str) -> str:
+    """Return the first line of FFmpeg's messages that says what is wrong, empty if there is none.
+
+    What it says of a picture that nobody decodes comes first, and is told of nothing else.
+    """
+    lines = messages.strip().splitlines()
+    return next((line for line in lines if not _OF_ANOTHER_TRACK.search(line)), next(iter(lines), ""))

@@ -17,7 +17,15 @@ DECODE_SECONDS = 30
 # pydub holds a window's samples several times over: what says too little of its length, or that it is larger than
 # this, goes another way.
 DECODE_BYTES = 16 << 20
-_OUTPUT = ("-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
+# What is no audio, and what a file says of itself, goes into no recording.
+_AUDIO_ALONE = ("-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
+# Timestamps that leap further ahead than this are a clock's fault, not a pause.
+LONGEST_GAP_SECONDS = 86400
+# A gap is longer than this. The packets of live streams come up to some milliseconds early or late, and the shortest
+# one that is commonly lost lasts 20 ms.
+GAP_SECONDS = 0.019
+# FFmpeg takes a gap of more than ten seconds out of an Ogg file's timestamps unless it is told not to.
+_KEEP_GAPS = ("-dts_delta_threshold", "1000000000")
 
 
 class Route(StrEnum):
@@ -40,19 +48,19 @@ class FormatPlan:
     content_type: str
 
 
+CONTAINERS = ("webm", "ogg", "mp4")
 _OPUS_OR_VORBIS = "libopus,opus,libvorbis,vorbis"
+_PCM = "pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
+# What the recorders of screens, cameras and phones write into Matroska and MP4 besides.
+_OTHERS = f"aac,flac,mp3float,alac,{_PCM}"
 FORMATS = {
     "wav": FormatPlan("wav", "wav", "pcm_u8,pcm_s16le,pcm_s24le,pcm_s32le,pcm_f32le", "wav", (), "audio/wav"),
     "mp3": FormatPlan("mp3", "mp3", "mp3float", "mp3", ("libmp3lame", "-q:a", "2"), "audio/mpeg"),
     "flac": FormatPlan("flac", "flac", "flac", "flac", ("flac",), "audio/flac"),
     "aac": FormatPlan("aac", "aac", "aac", "adts", ("aac",), "audio/aac"),
-    "webm": FormatPlan(
-        "matroska", "matroska,webm", f"{_OPUS_OR_VORBIS},pcm_s16le,pcm_f32le", "webm", ("libopus",), "audio/webm"
-    ),
+    "webm": FormatPlan("matroska", "matroska,webm", f"{_OPUS_OR_VORBIS},{_OTHERS}", "webm", ("libopus",), "audio/webm"),
     "ogg": FormatPlan("ogg", "ogg", f"{_OPUS_OR_VORBIS},flac", "ogg", ("libopus",), "audio/ogg"),
-    "mp4": FormatPlan(
-        "mov", "mov,mp4,m4a,3gp,3g2,mj2", f"{_OPUS_OR_VORBIS},aac,alac,flac,mp3float", "mp4", ("aac",), "audio/mp4"
-    ),
+    "mp4": FormatPlan("mov", "mov,mp4,m4a,3gp,3g2,mj2", f"{_OPUS_OR_VORBIS},{_OTHERS}", "mp4", ("aac",), "audio/mp4"),
 }
 LOSSLESS = ("wav", "flac")
 
@@ -134,13 +142,22 @@ def expected_frames(window: Sequence[Part]) -> int:
     return sum(frames) if all(frames) else 0
 
 
-def concat_list(audio_format: str, names: Sequence[str]) -> str:
-    """Takes relative file names of ours, of files in that format; returns the ffconcat list of them.
+def concat_list(audio_format: str, names: Sequence[str], durations: Sequence[float] = ()) -> str:
+    """Return the ffconcat list of files in a format.
 
     FFmpeg looks for itself what each of them is: one that is a list again is not followed.
+
+    Args:
+        audio_format: The format of all the files.
+        names: Relative file names of ours.
+        durations: How many seconds behind the beginning of each file the next one begins; without them FFmpeg goes
+            by what the files say.
     """
-    of_that_kind = f"option format_whitelist {FORMATS[audio_format].demuxer_names}\n"
-    return "ffconcat version 1.0\n" + "".join(f"file {name}\n{of_that_kind}" for name in names)
+    listing = ["ffconcat version 1.0"]
+    for number, name in enumerate(names):
+        listing += [f"file {name}", f"option format_whitelist {FORMATS[audio_format].demuxer_names}"]
+        listing += [f"duration {durations[number]:.6f}"] if number < len(durations) else []
+    return "\n".join(listing) + "\n"
 
 
 def batch_input(audio_format: str, window: Sequence[Part]) -> list[str]:
@@ -168,14 +185,19 @@ def _whitelist(demuxers: str, decoders: str, protocols: str = "file,pipe") -> li
 
 def _input(audio_format: str, path: str) -> list[str]:
     plan = FORMATS[audio_format]
-    return [*_whitelist(plan.demuxer_names, plan.decoders), "-f", plan.demuxer, "-i", f"file:{path}"]
+    whitelist = _whitelist(plan.demuxer_names, plan.decoders)
+    return [*_KEEP_GAPS, *whitelist, "-f", plan.demuxer, "-i", f"file:{path}"]
+
+
+def _output(track: int = 0) -> list[str]:
+    return ["-map", f"0:a:{track}", *_AUDIO_ALONE]
 
 
 def decode(audio_format: str, path: str, bits: int) -> list[str]:
     """Arguments to decode one file to a WAV stream on the standard output, as deep as it is."""
     depth = 16 if bits <= 16 else 24 if bits <= 24 else 32
     strict = ["-xerror", "-err_detect", "crccheck+explode"] if audio_format in LOSSLESS else []
-    return [*strict, *_input(audio_format, path), *_OUTPUT, "-c:a", f"pcm_s{depth}le", "-f", "wav", "pipe:1"]
+    return [*strict, *_input(audio_format, path), *_output(), "-c:a", f"pcm_s{depth}le", "-f", "wav", "pipe:1"]
 
 
 def subfile(name: str, span: Span) -> str:
@@ -183,38 +205,139 @@ def subfile(name: str, span: Span) -> str:
     return f"subfile,,start,{span.start},end,{span.end},,:file:{name}"
 
 
-def header(audio_format: str, name: str, span: Span) -> list[str]:
-    """Arguments to tell the parameters of one part of a file, and its first packet if it has one, as framemd5."""
+def header(audio_format: str, address: str) -> list[str]:
+    """Arguments to tell, as framemd5, the parameters of each audio track of a part, and its first packet if it has one.
+
+    Args:
+        audio_format: The format of the part.
+        address: What `subfile` returns, or the address of a whole file.
+    """
     plan = FORMATS[audio_format]
     whitelist = _whitelist(plan.demuxer_names, plan.decoders, "file,pipe,subfile")
     first = ["-c:a", "copy", "-frames:a", "1", "-f", "framemd5", "pipe:1"]
-    return [*whitelist, "-f", plan.demuxer, "-i", subfile(name, span), *_OUTPUT, *first]
+    return [*whitelist, "-f", plan.demuxer, "-i", address, "-map", "0:a", *_AUDIO_ALONE, *first]
+
+
+def is_recordable(audio_format: str, codec: str) -> bool:
+    """Whether a format is recorded with this codec, as FFmpeg names it."""
+    decoders = FORMATS[audio_format].decoders.split(",")
+    return ("mp3float" if codec == "mp3" else codec) in decoders
+
+
+_CODEC_NAMES = {
+    "opus": "Opus", "vorbis": "Vorbis", "aac": "AAC", "flac": "FLAC", "mp3float": "MP3", "alac": "ALAC",
+    "pcm_s16le": "PCM", "ac3": "AC-3", "eac3": "E-AC-3", "apple_apac": "APAC", "wmav2": "WMA",
+}  # fmt: skip
+
+
+def not_recordable(audio_format: str, codecs: Sequence[str]) -> str:
+    """Return the sentence about a file whose audio tracks have these codecs, none of which can be recorded."""
+    if not codecs:
+        return "The file holds no audio."
+    found = " and ".join(_CODEC_NAMES.get(codec, codec.upper()) for codec in codecs if codec not in ("", "none"))
+    decoders = FORMATS[audio_format].decoders.split(",")
+    taken = ", ".join(_CODEC_NAMES[decoder] for decoder in decoders if decoder in _CODEC_NAMES)
+    return f"The stream's sound is {found or 'of an unknown kind'}; {audio_format} takes {taken}."
 
 
 def packets(audio_format: str, path: str) -> list[str]:
     """Arguments to tell every packet of a file, with its MD5, as framemd5."""
-    return [*_input(audio_format, path), *_OUTPUT, "-c:a", "copy", "-f", "framemd5", "pipe:1"]
+    return [*_input(audio_format, path), *_output(), "-c:a", "copy", "-f", "framemd5", "pipe:1"]
 
 
-def remux(audio_format: str, path: str, output: str, codec: str) -> list[str]:
-    """Arguments to copy a stream's packets, of that codec, into a container with its duration and index."""
-    return [*_input(audio_format, path), *_OUTPUT, *_copied(audio_format, output, codec)]
+def _rising(timestamp: str) -> str:
+    """Return an FFmpeg expression for a packet's timestamp: its own, moved where it does not rise.
+
+    What restarts or goes back begins where the packet before it ends, and so does what leaps ahead too far; what
+    follows keeps its distance from it. Packets that fit to the one before as they are, are not moved any more.
+    """
+
+    def follows(moved: str) -> str:
+        return f"gt({moved},PREV_OUTPTS)*lte({moved}-PREV_OUTPTS,{LONGEST_GAP_SECONDS}/TB)"
+
+    # 0 holds the timestamp, 1 by how much it is moved.
+    shift = f"if({follows('ld(0)+ld(1)')},0,st(1,PREV_OUTPTS+PREV_OUTDURATION-ld(0)))"
+    return f"st(0,{timestamp});if(gt(N,0),if({follows('ld(0)')},st(1,0),{shift}));ld(0)+ld(1)"
 
 
-def remux_parts(audio_format: str, listing: str, output: str, codec: str) -> list[str]:
-    """Arguments to copy the packets of all parts of an ffconcat list, timestamps continued; any error ends the run."""
+def _timestamp(audio_format: str) -> str:
+    """Return an FFmpeg expression for a packet's timestamp as the file has it.
+
+    Ogg tells when a page ends. Of a page behind a gap FFmpeg puts the first packet before the gap: it belongs to the
+    next one.
+    """
+    if audio_format != "ogg":
+        return "PTS"
+    gap = "NEXT_PTS-PTS-DURATION"
+    return f"PTS+if(gt({gap},{GAP_SECONDS}/TB)*lte({gap},{LONGEST_GAP_SECONDS}/TB),{gap})"
+
+
+def _retimed(timestamp: str) -> list[str]:
+    return ["-bsf:a", f"setts=ts='{_rising(timestamp)}'"]
+
+
+def _packets(audio_format: str) -> list[str]:
+    """What tells every packet, as framemd5, with timestamps that rise; the output is flushed in large blocks."""
+    return ["-c:a", "copy", *_retimed(_timestamp(audio_format)), "-flush_packets", "0", "-f", "framemd5", "pipe:1"]
+
+
+def timed_packets(audio_format: str, listing: str, track: int) -> list[str]:
+    """Arguments to tell every packet of an ffconcat list, as framemd5, with timestamps that rise as those of `remux`."""
+    return ["-copyts", *_listed(audio_format, listing), *_output(track), *_packets(audio_format)]
+
+
+def bytes_of(audio_format: str, listing: str, track: int) -> list[str]:
+    """Arguments to write what the packets of an ffconcat list hold, end to end, to the standard output."""
+    return [*_listed(audio_format, listing), *_output(track), "-c:a", "copy", "-f", "data", "pipe:1"]
+
+
+def _listed(audio_format: str, listing: str) -> list[str]:
     plan = FORMATS[audio_format]
     whitelist = _whitelist(f"concat,{plan.demuxer_names}", plan.decoders, "file,pipe,subfile")
-    parts = ["-f", "concat", "-safe", "0", "-i", f"file:{listing}"]
-    return ["-xerror", *whitelist, *parts, *_OUTPUT, *_copied(audio_format, output, codec)]
+    return [*whitelist, "-f", "concat", "-safe", "0", "-i", f"file:{listing}"]
 
 
-def _copied(audio_format: str, output: str, codec: str) -> list[str]:
-    muxer = FORMATS[audio_format].muxer
-    # Browsers record PCM in WebM, which its specification does not know: FFmpeg writes it as Matroska only.
-    muxer = "matroska" if muxer == "webm" and codec.startswith("pcm_") else muxer
-    faststart = ["-movflags", "+faststart"] if audio_format == "mp4" else []
-    return ["-c:a", "copy", *faststart, "-f", muxer, "-y", f"file:{output}"]
+def remux(audio_format: str, path: str, output: str, copied: "Copied") -> list[str]:
+    """Arguments to copy a stream's packets into a container with its duration and index."""
+    return [*_input(audio_format, path), *_copy(audio_format, output, copied)]
+
+
+def remux_parts(audio_format: str, listing: str, output: str, copied: "Copied") -> list[str]:
+    """Arguments to copy the packets of all parts of an ffconcat list, timestamps continued; any error ends the run."""
+    return ["-xerror", *_listed(audio_format, listing), *_copy(audio_format, output, copied)]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What is copied into a container: the number of an audio track, and its codec as FFmpeg names it.
+
+    `has_gaps` says that there are moments without packets.
+    """
+
+    track: int
+    codec: str
+    has_gaps: bool = False
+
+
+def _copy(audio_format: str, output: str, copied: Copied) -> list[str]:
+    # Sound that begins later than the picture begins the recording; what precedes zero is an encoder's priming.
+    options = ["-c:a", "copy", *_retimed(f"{_timestamp(audio_format)}-max(STARTPTS,0)")]
+    if audio_format == "mp4":
+        options += ["-movflags", "+faststart"]
+    if audio_format == "ogg" and copied.has_gaps:
+        # Ogg tells the time of a page alone: a gap within one would move the packets before it.
+        options += ["-page_duration", "1"]
+    muxer = _muxer(audio_format, copied.codec)
+    return [*_output(copied.track), *options, "-f", muxer, "-y", f"file:{output}"]
+
+
+def _muxer(audio_format: str, codec: str) -> str:
+    """Return FFmpeg's muxer for a codec; where the format's own does not take it, the one that the format is made of."""
+    if audio_format == "webm" and codec not in ("opus", "vorbis"):
+        return "matroska"
+    if audio_format == "mp4" and codec.startswith("pcm_"):
+        return "mov"
+    return FORMATS[audio_format].muxer
 
 
 def encode(audio_format: str, path: str, output: str, encoding: str) -> list[str]:
@@ -222,7 +345,7 @@ def encode(audio_format: str, path: str, output: str, encoding: str) -> list[str
     plan = FORMATS[audio_format]
     # 24-bit FLAC is made from 32-bit samples with eight zeros.
     deep = ["-sample_fmt", "s32"] if audio_format == "flac" and encoding in ("s24le", "s32le") else []
-    return [*_input("wav", path), *_OUTPUT, "-c:a", *plan.encoder, *deep, "-f", plan.muxer, "-y", f"file:{output}"]
+    return [*_input("wav", path), *_output(), "-c:a", *plan.encoder, *deep, "-f", plan.muxer, "-y", f"file:{output}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,4 +379,4 @@ def transcode(source: str, path: str, target: str, output: str, encoding: str) -
     encoder = plan.encoder or (f"pcm_{encoding}",)
     depth = _FLAC_DEPTHS.get(encoding, ("-sample_fmt", "s16")) if target == "flac" else ()
     made = ["-c:a", *encoder, *depth, "-f", *plan.muxer, "-y", f"file:{output}"]
-    return [*_input(source, path), *_OUTPUT, *made]
+    return [*_input(source, path), *_output(), *made]

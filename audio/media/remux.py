@@ -2,27 +2,43 @@
 
 A browser that reconnects starts a new recorder, and that a new header: the master then holds several complete
 WebM, Ogg or MP4 files, one behind the other. Parts that say the same of their codec become one recording. FFmpeg
-reads each where it lies (`subfile`), behind an ffconcat list of ours, and continues the timestamps.
+reads each where it lies (`subfile`), behind an ffconcat list of ours. A part begins exactly where the one before it
+ends: what FFmpeg takes for the length of a file is not what its packets say, so the list names that length.
+`compare` proves the result: every packet of every part is in it, at its moment.
 """
 
-from collections.abc import Sequence
+import hashlib
+import itertools
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from audio.errors import FfmpegFailed, UnsupportedMedia
 from audio.media import ffmpeg, plan
-from audio.media.plan import Span
+from audio.media.plan import Copied, Span
 
 # Of FFmpeg's framemd5 output: what has to be equal for packets to share one track.
 _PARAMETERS = ("#extradata ", "#tb ", "#codec_id ", "#sample_rate ", "#channel_layout_name ")
 _MOST_OVERHEAD_BYTES = 16 << 20
+# Between a packet's time in a part and in the recording; WebM counts in milliseconds.
+_TOLERANCE_SECONDS = 0.002
+_LOOK_AHEAD_PACKETS = 64
+_BLOCK_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class PartHeader:
-    """What one part says of itself: the parameters of its packets, comparable as text, and whether it has any."""
+    """What one part says of itself: the parameters of its packets, comparable as text, and whether it has any.
+
+    They are those of the first audio track that can be recorded; `track` is its number among the audio tracks.
+    """
 
     parameters: str
     has_packets: bool
+    track: int = 0
 
     @property
     def codec(self) -> str:
@@ -30,43 +46,342 @@ class PartHeader:
         return codec_of(self.parameters)
 
 
+class Packet(NamedTuple):
+    """One packet of an audio track: when it is heard, for how long, and what identifies its bytes."""
+
+    start_seconds: float
+    duration_seconds: float
+    size_bytes: int
+    md5: bytes
+
+    @property
+    def end_seconds(self) -> float:
+        """The moment at which the next packet should begin."""
+        return self.start_seconds + self.duration_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The timeline of one part: where its first packet begins and its last one ends, in seconds; how many there are.
+
+    `audio_seconds` is the length of all packets together, without the gaps between them.
+    """
+
+    start_seconds: float
+    end_seconds: float
+    packets: int
+    audio_seconds: float
+    has_gaps: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The first packet of the parts that the recording lacks or has at another time.
+
+    `part` counts from zero, `packet` within the part from one; `seconds` is where it should be in the recording.
+    """
+
+    part: int
+    packet: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Proof:
+    """What became of the packets of the parts: how many there were, how many the recording lacks, or has elsewhere.
+
+    `lost_seconds` is the length of those that it lacks, `extra` counts packets that are of no part, and
+    `most_displaced_seconds` is by how much the time of a packet is off at most.
+    """
+
+    packets: int = 0
+    missing: int = 0
+    displaced: int = 0
+    extra: int = 0
+    lost_seconds: float = 0.0
+    most_displaced_seconds: float = 0.0
+    first_missing: Missing | None = None
+    first_displaced: Missing | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the recording holds every packet, and nothing else."""
+        return not self.missing and not self.extra
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it also holds every packet at its time."""
+        return self.is_complete and not self.displaced
+
+
 def codec_of(parameters: str) -> str:
-    """Takes the `parameters` of a header; returns FFmpeg's name of the codec, empty where they name none."""
+    """Return FFmpeg's name of the codec in the `parameters` of a header, empty where they name none."""
     return next((line.split(": ", 1)[1] for line in parameters.splitlines() if line.startswith("#codec_id ")), "")
 
 
 def header_of(path: Path, span: Span, audio_format: str, folder: Path) -> PartHeader:
-    """Takes a file and the span of one part of it; returns what the part says. It reads the part's beginning only.
+    """Return what one part of a file says of its sound; only the part's beginning is read.
 
-    Raises FfmpegFailed if it holds no header of that format.
+    Raises:
+        UnsupportedMedia: The part has no audio track, or none that can be recorded.
+        FfmpegFailed: It holds no header of that format.
     """
-    arguments = plan.header(audio_format, _linked(path, folder), span)
-    lines = b"".join(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS)).decode().splitlines()
-    parameters = "\n".join(line for line in lines if line.startswith(_PARAMETERS))
-    return PartHeader(parameters, any(line and not line.startswith("#") for line in lines))
+    arguments = plan.header(audio_format, plan.subfile(_linked(path, folder), span))
+    return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format)
 
 
-def copy(path: Path, spans: Sequence[Span], audio_format: str, codec: str, output: Path, folder: Path) -> float:
-    """Takes a file, the spans of its parts, their codec, and an empty folder to work in; writes `output`.
+def track_of(path: Path, audio_format: str, folder: Path) -> int:
+    """Return the number of the first audio track of a file that can be recorded; raises as `header_of` does."""
+    arguments = plan.header(audio_format, f"file:{path}")
+    return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format).track
 
-    Returns the seconds written. One part is copied as far as it can be read. Of several, whose parameters must be
-    equal, FfmpegFailed is raised where one can't be read to its end: the ones behind it would be missing.
+
+def _first_recordable(output: Iterable[bytes], audio_format: str) -> PartHeader:
+    """Choose from FFmpeg's framemd5 output of all audio tracks."""
+    lines = b"".join(output).decode().splitlines()
+    codecs = {line.split(" ")[1].rstrip(":"): codec_of(line) for line in lines if line.startswith("#codec_id ")}
+    number = next((number for number, codec in codecs.items() if plan.is_recordable(audio_format, codec)), None)
+    if number is None:
+        raise UnsupportedMedia(plan.not_recordable(audio_format, list(codecs.values())))
+    # Each line names its track, which is no parameter of the packets.
+    said = [
+        f"{name}0{value}"
+        for line in lines
+        for name in _PARAMETERS
+        if line.startswith(name) and (value := _of_track(line.removeprefix(name), number))
+    ]
+    if number != "0":
+        said.append(f"#track {number}")
+    has_packets = any(line.startswith(f"{number},") for line in lines)
+    return PartHeader("\n".join(said), has_packets, int(number))
+
+
+def _of_track(told: str, number: str) -> str:
+    """Return what a line of framemd5 tells of a track, empty if it is about another one."""
+    return told.removeprefix(number) if told.startswith((f"{number}:", f"{number},")) else ""
+
+
+def packets(path: Path, span: Span | None, audio_format: str, folder: Path, track: int = 0) -> Iterator[Packet]:
+    """Give the packets of an audio track of one part of a file, or of a whole one without a span, in order.
+
+    Timestamps that go back are moved as `copy` moves them. Raises FfmpegFailed behind the last packet that can be
+    read where that is not the part's end.
     """
+    listing = _listing(path, [span], audio_format, folder)
+    arguments = plan.timed_packets(audio_format, str(listing), track)
+    numerator, denominator, held = 1, 1, b""
+    for block in ffmpeg.output_of(arguments, folder):
+        *lines, held = (held + block).split(b"\n")
+        for line in lines:
+            if line[:1] == b"#":
+                if line.startswith(b"#tb "):
+                    numerator, denominator = map(int, line.split(b": ")[1].split(b"/"))
+                continue
+            _, _, pts, duration, size, md5, *_ = line.split(b",")
+            yield Packet(int(pts) * numerator / denominator, int(duration) * numerator / denominator, int(size), md5)
+
+
+def measure(path: Path, span: Span | None, audio_format: str, folder: Path, track: int = 0) -> Measured:
+    """Return the timeline of one part, or of a whole file without a span; raises as `packets` does."""
+    start, end, count, audio_seconds, has_gaps = 0.0, 0.0, 0, 0.0, False
+    for packet in packets(path, span, audio_format, folder, track):
+        if not count:
+            start = end = packet.start_seconds
+        has_gaps = has_gaps or packet.start_seconds - end > plan.GAP_SECONDS
+        end = packet.start_seconds + packet.duration_seconds
+        audio_seconds += packet.duration_seconds
+        count += 1
+    return Measured(start, end, count, audio_seconds, has_gaps)
+
+
+def copy(
+    path: Path,
+    spans: Sequence[Span],
+    audio_format: str,
+    codec: str,
+    output: Path,
+    folder: Path,
+    track: int | None = None,
+    measured: Sequence[Measured] = (),
+) -> float:
+    """Copy the packets of the parts of a file into `output`, one part behind the other; return the seconds written.
+
+    One part is copied as far as it can be read. Of several, whose parameters must be equal, FfmpegFailed is raised
+    where one can't be read to its end: the ones behind it would be missing.
+
+    Args:
+        path: The file that holds the parts.
+        spans: Where they lie in it.
+        audio_format: Their format.
+        codec: Their codec, as FFmpeg names it.
+        output: The file to write.
+        folder: An empty folder to work in.
+        track: The number of the audio track; it is looked up where it is not given.
+        measured: The timelines of the parts; they are measured where they are not given.
+    """
+    if track is None:
+        track = header_of(path, spans[0], audio_format, folder).track
     if len(spans) == 1:
-        arguments = plan.remux(audio_format, str(path), str(output), codec)
+        has_gaps = audio_format == "ogg" and _has_gaps(path, spans[0], audio_format, folder, track, measured)
+        arguments = plan.remux(audio_format, str(path), str(output), Copied(track, codec, has_gaps))
     else:
-        name = _linked(path, folder)
-        listing = folder / "list.ffconcat"
-        listing.write_text(plan.concat_list(audio_format, [plan.subfile(name, span) for span in spans]))
-        arguments = plan.remux_parts(audio_format, str(listing), str(output), codec)
+        measured = measured or [measure(path, span, audio_format, folder, track) for span in spans]
+        listing = _listing(path, spans, audio_format, folder, _distances(measured))
+        copied = Copied(track, codec, any(part.has_gaps for part in measured))
+        arguments = plan.remux_parts(audio_format, str(listing), str(output), copied)
     # An MP4's tables may name the same bytes again and again.
     most_bytes = 4 * sum(span.end - span.start for span in spans) + _MOST_OVERHEAD_BYTES
     return ffmpeg.run(arguments, folder, replace(ffmpeg.LONG_LIMITS, file_bytes=most_bytes))
 
 
+def _has_gaps(
+    path: Path, span: Span, audio_format: str, folder: Path, track: int, measured: Sequence[Measured]
+) -> bool:
+    try:
+        return (measured or [measure(path, span, audio_format, folder, track)])[0].has_gaps
+    except FfmpegFailed:
+        # One part is copied as far as it can be read.
+        return True
+
+
+def _distances(parts: Sequence[Measured]) -> list[float]:
+    """Return how far each part's beginning is from that of the next, so that packets follow without a hole.
+
+    A file's timestamps begin at its first packet of any track; how far its sound is from there is its own affair.
+    """
+    return [part.end_seconds - following.start_seconds for part, following in itertools.pairwise(parts)]
+
+
+def _listing(
+    path: Path, spans: Sequence[Span | None], audio_format: str, folder: Path, distances: Sequence[float] = ()
+) -> Path:
+    """Write the ffconcat list of parts of a file, or of the whole file, into the working folder."""
+    name = _linked(path, folder)
+    addresses = [plan.subfile(name, span) if span else f"file:{name}" for span in spans]
+    first = spans[0].start if spans[0] else "whole"
+    listing = folder / f"{name}.{first}.ffconcat"
+    listing.write_text(plan.concat_list(audio_format, addresses, distances))
+    return listing
+
+
+def compare(path: Path, spans: Sequence[Span], audio_format: str, output: Path, folder: Path) -> Proof:
+    """Compare a recording with the parts that were copied into it, packet by packet, in bounded memory.
+
+    Args:
+        path: The file that holds the parts.
+        spans: Where they lie in it, as they were given to `copy`.
+        audio_format: Their format.
+        output: The recording.
+        folder: An empty folder to work in.
+
+    Returns:
+        What became of the packets. Each should be in the recording, bit for bit, in order, and as far behind the
+        beginning of its part as it was there; a part should begin where the one before it ends.
+
+    Raises:
+        FfmpegFailed: A part or the recording can't be read.
+    """
+    header = header_of(path, spans[0], audio_format, folder)
+    if header.codec.startswith("pcm_"):
+        return _compare_bytes(path, spans, audio_format, output, folder, header.track)
+    proof, recorded = Proof(), _Recorded(packets(output, None, audio_format, folder))
+    begins = recorded.starts_seconds
+    for number, span in enumerate(spans):
+        shift, packet, count = 0.0, None, 0
+        for packet in packets(path, span, audio_format, folder, header.track):
+            if not count:
+                shift = begins - packet.start_seconds
+            count += 1
+            place = Missing(number, count, packet.start_seconds + shift)
+            _compare_packet(packet, place, recorded, proof)
+        begins = packet.end_seconds + shift if packet else begins
+    proof.extra += recorded.count_left()
+    return proof
+
+
+class _Recorded:
+    """The packets of a recording, of which the next ones can be looked at."""
+
+    def __init__(self, given: Iterator[Packet]) -> None:
+        self._given = given
+        self._next = deque(itertools.islice(given, _LOOK_AHEAD_PACKETS))
+        self.starts_seconds = self._next[0].start_seconds if self._next else 0.0
+
+    def take(self, wanted: Packet) -> tuple[Packet | None, int]:
+        """Return the next packet with the same bytes, if it is near, and how many stand before it."""
+        identity = (wanted.size_bytes, wanted.md5)
+        for skipped, packet in enumerate(self._next):
+            if (packet.size_bytes, packet.md5) == identity:
+                for _ in range(skipped + 1):
+                    self._next.popleft()
+                self._next.extend(itertools.islice(self._given, skipped + 1))
+                return packet, skipped
+        return None, 0
+
+    def count_left(self) -> int:
+        """Return how many packets were not taken."""
+        return len(self._next) + sum(1 for _ in self._given)
+
+
+def _compare_packet(packet: Packet, place: Missing, recorded: _Recorded, proof: Proof) -> None:
+    found, skipped = recorded.take(packet)
+    proof.packets += 1
+    proof.extra += skipped
+    if found is None:
+        proof.missing += 1
+        proof.lost_seconds += packet.duration_seconds
+        proof.first_missing = proof.first_missing or place
+    elif (off := abs(found.start_seconds - place.seconds)) > _TOLERANCE_SECONDS:
+        proof.displaced += 1
+        proof.most_displaced_seconds = max(off, proof.most_displaced_seconds)
+        proof.first_displaced = proof.first_displaced or place
+
+
+def _compare_bytes(
+    path: Path, spans: Sequence[Span], audio_format: str, output: Path, folder: Path, track: int
+) -> Proof:
+    """Compare PCM, which every container cuts into packets of its own: byte for byte, in blocks, and in length."""
+    proof = Proof()
+    parts = [measure(path, span, audio_format, folder, track) for span in spans]
+    seconds = sum(part.end_seconds - part.start_seconds for part in parts)
+    whole = measure(output, None, audio_format, folder)
+    recorded = _Recorded(_blocks(_bytes(output, [None], audio_format, folder, 0)))
+    for block in _blocks(_bytes(path, spans, audio_format, folder, track)):
+        _compare_packet(block, Missing(0, proof.packets + 1, 0.0), recorded, proof)
+    proof.extra += recorded.count_left()
+    off = abs(whole.end_seconds - whole.start_seconds - seconds)
+    if off > _TOLERANCE_SECONDS * len(parts):
+        proof.displaced, proof.most_displaced_seconds = 1, off
+    return proof
+
+
+def _bytes(path: Path, spans: Sequence[Span | None], audio_format: str, folder: Path, track: int) -> Iterator[bytes]:
+    for span in spans:
+        listing = _listing(path, [span], audio_format, folder)
+        yield from ffmpeg.output_of(plan.bytes_of(audio_format, str(listing), track), folder)
+
+
+def _blocks(data: Iterable[bytes]) -> Iterator[Packet]:
+    """Cut bytes into blocks of one size, the last one shorter."""
+    held = b""
+    for piece in data:
+        held += piece
+        whole = len(held) // _BLOCK_BYTES * _BLOCK_BYTES
+        for at in range(0, whole, _BLOCK_BYTES):
+            yield _block(held[at : at + _BLOCK_BYTES])
+        held = held[whole:]
+    if held:
+        yield _block(held)
+
+
+def _block(data: bytes) -> Packet:
+    return Packet(0.0, 0.0, len(data), hashlib.md5(data, usedforsecurity=False).digest())
+
+
 def _linked(path: Path, folder: Path) -> str:
-    """Gives the file a name in FFmpeg's working folder that needs no quoting."""
-    link = folder / f"parts{path.suffix}"
+    """Give the file a name in FFmpeg's working folder that needs no quoting."""
+    target = path.resolve()
+    link = folder / f"parts-{zlib.crc32(str(target).encode()):08x}{path.suffix}"
     if not link.is_symlink():
-        link.symlink_to(path.resolve())
+        link.symlink_to(target)
     return link.name
