@@ -8,11 +8,12 @@ which goes when it ends, and commits only while its row says `running`: a revoke
 how far it is, at most about a second later, and its FFmpeg is killed.
 """
 
+import itertools
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,11 @@ from audio.errors import (
     TaskFailed,
     TaskNotFound,
     TaskRunning,
+    UndecodableChunk,
 )
 from audio.journal.files import sync_folder
 from audio.media import ffmpeg, frames, plan, wav
+from audio.media.wav import Samples
 from audio.models import (
     AudioSession,
     BackgroundTask,
@@ -365,9 +368,33 @@ def _transcode(task: BackgroundTask, work: Path) -> None:
     tell = _teller(task, recording.duration_seconds or 0.0)
     audio_format, path, encoding = source(recording, work, tell)
     output = work / f"{task.pk}.{task.format}"
-    arguments = plan.transcode(audio_format, str(path), task.format, str(output), encoding)
-    seconds = ffmpeg.run(arguments, work, on_seconds=tell)
+    if audio_format in plan.CONTAINERS:
+        samples = waveform.samples_of(audio_format, path, encoding, work)
+        seconds = _transcode_samples(samples, task.format, output, work, tell)
+    else:
+        arguments = plan.transcode(audio_format, str(path), task.format, str(output), encoding)
+        seconds = ffmpeg.run(arguments, work, on_seconds=tell)
     _keep(task, output, seconds)
+
+
+def _transcode_samples(
+    samples: Iterator[Samples], target: str, output: Path, work: Path, tell: Callable[[float], None]
+) -> float:
+    """Make samples into a format, the silence in their gaps too; return how many seconds they last."""
+    first = next((block for block in samples if block.data), None)
+    if first is None:
+        raise UndecodableChunk("The recording holds no sound that can be decoded.")
+    frames = 0
+
+    def blocks() -> Iterator[bytes]:
+        nonlocal frames
+        for block in itertools.chain([first], samples):
+            yield block.data
+            frames += len(block.data) // first.format.frame_bytes
+            tell(frames / first.format.sample_rate)
+
+    ffmpeg.feed(plan.transcode_samples(first.format, target, str(output)), blocks(), work)
+    return frames / first.format.sample_rate
 
 
 def source(recording: Recording, work: Path, tell: Callable[[float], None]) -> tuple[str, Path, str]:

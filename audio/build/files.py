@@ -20,6 +20,7 @@ from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
 from audio.media import ffmpeg, frames, pcm, plan
 from audio.media.frames import FrameCounter
 from audio.media.parts import ChunkOffsets
+from audio.media.pcm import Shortfall
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, Samples
 from audio.models import AudioSession
@@ -121,10 +122,15 @@ class FilesRoute:
     def _decoded(self, parts: Sequence[Part], work: Path) -> Iterator[Samples]:
         if len(parts) == 1 and not parts[0].data:
             name = f"{parts[0].first_sequence}.{self._format}"
-            yield from pcm.stream(work / name, parts[0], self._format, work)
+            yield from pcm.stream(work / name, parts[0], self._format, work, self._note_shortfall)
             (work / name).unlink()
         else:
-            yield from pcm.decode(parts, self._format, work)
+            yield from pcm.decode(parts, self._format, work, self._note_shortfall)
+
+    def _note_shortfall(self, short: Shortfall) -> None:
+        sentence = f"Of the file's {short.expected_frames} sample frames {short.decoded_frames} could be decoded."
+        place = Place(short.sequence, short.sequence, max(0.0, self._seconds - short.seconds), self._seconds)
+        self.losses.warn("file_incomplete", sentence, place)
 
     def _batches(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[list[Part]]:
         """Give the complete files by the run of FFmpeg; a large one is alone, in a file, and without `data`."""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from audio.errors import MasterDamaged
 from audio.media import convert, ffmpeg, plan, wav
+from audio.media.pcm import Blocks
 from audio.media.wav import PcmFormat, Samples, WavReader
 
 Pairs = npt.NDArray[np.int16]
@@ -65,10 +66,24 @@ class Waveform:
 
 
 def samples_of(audio_format: str, path: Path, encoding: str, work: Path) -> Iterator[Samples]:
-    """Gives the samples of a whole recording, block by block, at its own rate and channels; `work` is FFmpeg's
-    folder. Raises what FFmpeg's runs raise."""
+    """Give the samples of a whole recording, block by block, at its own rate and channels, silence in its gaps.
+
+    Args:
+        audio_format: The recording's format.
+        path: Its file.
+        encoding: How deep its samples are, if it says nothing of that itself.
+        work: FFmpeg's folder.
+
+    Raises:
+        MediaError: What FFmpeg's runs raise.
+    """
+    bits = 16 if encoding == "s16le" else 24
+    if audio_format in plan.CONTAINERS:
+        yield from Blocks(path, audio_format, bits, work).samples()
+        return
     reader = WavReader(PcmFormat("s16le", 16000, 1), "stream")
-    for block in _wav_blocks(path) if audio_format == "wav" else _decoded(audio_format, path, encoding, work):
+    is_wav = audio_format == "wav"
+    for block in _wav_blocks(path) if is_wav else ffmpeg.output_of(plan.decode(audio_format, str(path), bits), work):
         yield from reader.feed(block)
 
 
@@ -76,11 +91,6 @@ def _wav_blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
-
-
-def _decoded(audio_format: str, path: Path, encoding: str, work: Path) -> Iterator[bytes]:
-    bits = 16 if encoding == "s16le" else 24
-    return ffmpeg.output_of(plan.decode(audio_format, str(path), bits), work)
 
 
 def _rows(block: Samples) -> npt.NDArray[Any]:

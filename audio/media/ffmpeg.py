@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -127,25 +127,40 @@ def output_of(arguments: Sequence[str], folder: Path, limits: Limits = LONG_LIMI
             yield block
 
 
+def feed(arguments: Sequence[str], blocks: Iterable[bytes], folder: Path, limits: Limits = LONG_LIMITS) -> None:
+    """Run FFmpeg to its end in `folder`, with the blocks as its standard input; raises as `run` does."""
+    # It ends early only by an error, which `_started` raises, not the one of the pipe.
+    with _started(arguments, folder, limits, subprocess.PIPE) as standard_input, contextlib.suppress(BrokenPipeError):
+        for block in blocks:
+            standard_input.write(block)
+        standard_input.close()
+
+
 @contextlib.contextmanager
-def _started(arguments: Sequence[str], folder: Path, limits: Limits) -> Iterator[IO[bytes]]:
+def _started(
+    arguments: Sequence[str], folder: Path, limits: Limits, given: int = subprocess.DEVNULL
+) -> Iterator[IO[bytes]]:
+    """Run FFmpeg and give its standard output, or with `given` as a pipe its standard input."""
+    is_fed = given == subprocess.PIPE
     with tempfile.TemporaryFile() as errors:
         used_before = _children_cpu_seconds()
         process = subprocess.Popen(
             [*_command(folder, limits), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=given,
+            stdout=subprocess.DEVNULL if is_fed else subprocess.PIPE,
             stderr=errors,
             env={"PATH": os.defpath, "LC_ALL": "C"},
         )
-        assert process.stdout is not None  # noqa: S101 - tells the type checker what PIPE does
+        pipe = process.stdin if is_fed else process.stdout
+        assert pipe is not None  # noqa: S101 - tells the type checker what PIPE does
         try:
-            yield process.stdout
+            yield pipe
         except BaseException:
             process.kill()
             raise
         finally:
-            process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
             code = process.wait()
         if code == -signal.SIGKILL and _children_cpu_seconds() - used_before < limits.cpu_seconds - 1:
             # Not the limit's signal but somebody's, or that of a machine short of memory.

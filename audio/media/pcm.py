@@ -3,18 +3,23 @@
 pydub runs one FFmpeg over all files of a window (an ffconcat list) through the guarded program of
 `audio.media.ffmpeg`. What is long, deep or says too little goes through that FFmpeg directly. Segments are
 never added: `raw_data` is joined by whoever writes it.
+
+Containers have a timeline: where it has no packets there is silence in the samples, so that any second of them is the
+same second of the container. What a decoder leaves out is silence too, and is told (`Shortfall`).
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from audio.errors import FfmpegFailed, MediaError, UndecodableChunk
-from audio.media import ffmpeg, plan, wav
+from audio.errors import FfmpegFailed, MediaError, UndecodableChunk, UnsupportedMedia
+from audio.media import ffmpeg, plan, remux, wav
 from audio.media.plan import Part
+from audio.media.timeline import BlockReader, Timeline, silence
 from audio.media.wav import PcmFormat, Samples, WavReader
 
 with warnings.catch_warnings():
@@ -25,35 +30,71 @@ with warnings.catch_warnings():
 
 logger = structlog.stdlib.get_logger(__name__)
 
-_ENCODINGS = {1: "u8", 2: "s16le", 4: "s32le"}
+_ENCODINGS = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}
 _UNUSED = PcmFormat("u8", 8000, 1)
 
 
-def decode(parts: Sequence[Part], audio_format: str, folder: Path) -> Iterator[Samples]:
-    """Takes complete files in order and an empty folder to work in; gives their samples, in order.
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """What a file that was decoded to its end has less of than it says: sample frames, at the rate in Hz.
+
+    `sequence` is that of the chunk that the file begins with.
+    """
+
+    sequence: int
+    expected_frames: int
+    decoded_frames: int
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """The length of what is missing."""
+        return (self.expected_frames - self.decoded_frames) / self.sample_rate
+
+
+OnShortfall = Callable[[Shortfall], None]
+
+
+def _ignore(shortfall: Shortfall) -> None:
+    """Do nothing about it."""
+
+
+def decode(
+    parts: Sequence[Part], audio_format: str, folder: Path, on_shortfall: OnShortfall = _ignore
+) -> Iterator[Samples]:
+    """Give the samples of complete files, in order.
 
     One FFmpeg run for all, if they may share one. When that fails, or gives another length than the files say,
-    each half is tried by itself, down to the one that can't be decoded: UndecodableChunk names its `sequence`.
+    each half is tried by itself, down to the one that can't be decoded.
+
+    Args:
+        parts: The files, in order.
+        audio_format: Their format.
+        folder: An empty folder to work in.
+        on_shortfall: Called with what is missing of a file that could be decoded to its end.
+
+    Raises:
+        UndecodableChunk, UnsupportedMedia: The details name the `sequence` of the file.
     """
     if len(parts) == 1 and not plan.is_batchable(parts[0].description):
-        yield from _single(parts[0], audio_format, folder)
+        yield from _single(parts[0], audio_format, folder, on_shortfall)
         return
     try:
         samples = _batch(parts, audio_format, folder)
     except FfmpegFailed as error:
         logger.info("window_halved", files=len(parts), error=error.detail)
-        yield from _halved(parts, audio_format, folder)
+        yield from _halved(parts, audio_format, folder, on_shortfall)
         return
     yield samples
 
 
-def _halved(parts: Sequence[Part], audio_format: str, folder: Path) -> Iterator[Samples]:
+def _halved(parts: Sequence[Part], audio_format: str, folder: Path, on_shortfall: OnShortfall) -> Iterator[Samples]:
     if len(parts) == 1:
-        yield from _single(parts[0], audio_format, folder)
+        yield from _single(parts[0], audio_format, folder, on_shortfall)
         return
     middle = len(parts) // 2
-    yield from decode(parts[:middle], audio_format, folder)
-    yield from decode(parts[middle:], audio_format, folder)
+    yield from decode(parts[:middle], audio_format, folder, on_shortfall)
+    yield from decode(parts[middle:], audio_format, folder, on_shortfall)
 
 
 def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
@@ -85,28 +126,40 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
     return Samples(PcmFormat(_ENCODINGS[segment.sample_width], segment.frame_rate, segment.channels), segment.raw_data)
 
 
-def _single(part: Part, audio_format: str, folder: Path) -> Iterator[Samples]:
+def _single(part: Part, audio_format: str, folder: Path, on_shortfall: OnShortfall) -> Iterator[Samples]:
     """Decodes one file of any length in one run, block by block. FFmpeg may conceal damage in a lossy one."""
     path = folder / f"{part.first_sequence}.{audio_format}"
     path.write_bytes(part.data)
     try:
-        yield from stream(path, part, audio_format, folder)
+        yield from stream(path, part, audio_format, folder, on_shortfall)
     finally:
         path.unlink()
 
 
-def stream(path: Path, part: Part, audio_format: str, folder: Path) -> Iterator[Samples]:
-    """Takes a file and the part that it is; gives its samples; raises UndecodableChunk if there are none.
+def stream(
+    path: Path, part: Part, audio_format: str, folder: Path, on_shortfall: OnShortfall = _ignore
+) -> Iterator[Samples]:
+    """Give the samples of one file.
 
-    Whatever is wrong with the media, the error's details name the part's `sequence`.
+    Args:
+        path: The file.
+        part: The part that it is.
+        audio_format: Its format.
+        folder: FFmpeg's folder.
+        on_shortfall: Called at the end if there is less than the file says.
+
+    Raises:
+        UndecodableChunk: There are no samples. The details of this and of any other error of the media name the
+            part's `sequence`.
+        UnsupportedMedia: The file's sound is of no kind that is recorded.
     """
-    bits = part.description.bits if part.description else 16
-    reader, frames = WavReader(_UNUSED, "stream"), 0
+    file = _Decoded(path, part, audio_format, folder)
+    frames = 0
     try:
-        for block in ffmpeg.output_of(plan.decode(audio_format, str(path), bits), folder):
-            for samples in reader.feed(block):
-                frames += len(samples.data) // samples.format.frame_bytes
-                yield samples
+        for samples in file.samples():
+            frames += len(samples.data) // samples.format.frame_bytes
+            yield samples
+        shortfall = file.shortfall()
     except FfmpegFailed as error:
         raise UndecodableChunk(error.detail, sequence=part.first_sequence) from error
     except MediaError as error:
@@ -114,3 +167,120 @@ def stream(path: Path, part: Part, audio_format: str, folder: Path) -> Iterator[
         raise
     if not frames:
         raise UndecodableChunk(sequence=part.first_sequence)
+    if shortfall:
+        on_shortfall(shortfall)
+
+
+class _Decoded:
+    """One file as it is decoded: how much came, and how much should have."""
+
+    def __init__(self, path: Path, part: Part, audio_format: str, folder: Path) -> None:
+        self._path = path
+        self._part = part
+        self._format = audio_format
+        self._folder = folder
+        self._bits = part.description.bits if part.description else 16
+        self._frames = 0
+        self._rate_hz = 0
+        self._track = 0
+        self._blocks = Blocks(path, audio_format, self._bits, folder)
+
+    def samples(self) -> Iterator[Samples]:
+        for samples in self._contained() if self._format in plan.CONTAINERS else self._plain():
+            self._frames += len(samples.data) // samples.format.frame_bytes
+            self._rate_hz = samples.format.sample_rate
+            yield samples
+
+    def _plain(self) -> Iterator[Samples]:
+        reader = WavReader(_UNUSED, "stream")
+        for block in ffmpeg.output_of(plan.decode(self._format, str(self._path), self._bits), self._folder):
+            yield from reader.feed(block)
+
+    def _contained(self) -> Iterator[Samples]:
+        try:
+            yield from self._blocks.samples()
+        except FfmpegFailed:
+            # Looked for only now, because nearly every file has one track.
+            track = 0 if self._blocks.count else remux.track_of(self._path, self._format, self._folder)
+            if not track:
+                raise
+            self._blocks = Blocks(self._path, self._format, self._bits, self._folder, track)
+            yield from self._blocks.samples()
+
+    def shortfall(self) -> Shortfall | None:
+        """Return what is missing, None if nothing is or the file does not say."""
+        if not self._frames:
+            return None
+        expected = self._expected_in_packets() if self._format in plan.CONTAINERS else self._expected_in_header()
+        decoded = self._frames - self._blocks.silent_frames
+        if expected <= decoded:
+            return None
+        return Shortfall(self._part.first_sequence, expected, decoded, self._rate_hz)
+
+    def _expected_in_header(self) -> int:
+        described = self._part.description
+        if not described or not described.sample_rate:
+            return 0
+        # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles the rate that ADTS headers say.
+        return described.sample_frames * self._rate_hz // described.sample_rate
+
+    def _expected_in_packets(self) -> int:
+        """Return the length that the packets should have, judged by how many of them were decoded.
+
+        What precedes zero is decoded and dropped, and so is the first packet of a codec whose windows overlap.
+        """
+        track = remux.measure(self._path, None, self._format, self._folder, self._blocks.track)
+        packet_seconds = track.audio_seconds / max(1, track.packets)
+        dropped = 1 + int(max(0.0, -track.start_seconds) / packet_seconds + 0.01) if packet_seconds else 1
+        missing = track.packets - dropped - self._blocks.count
+        decoded = self._frames - self._blocks.silent_frames
+        return decoded + max(0, missing) * decoded // max(1, self._blocks.count)
+
+
+class Blocks:
+    """The samples of one audio track of a container, with silence where its timeline has none."""
+
+    def __init__(self, path: Path, audio_format: str, bits: int, folder: Path, track: int = 0) -> None:
+        """`bits` is the depth of the samples that come out, 16, 24 or 32; `folder` is FFmpeg's."""
+        self._path = path
+        self._format = audio_format
+        self._bits = bits
+        self._folder = folder
+        self.track = track
+        # What was decoded together, and the silence between.
+        self.count = 0
+        self.silent_frames = 0
+        self._held = b""
+
+    def samples(self) -> Iterator[Samples]:
+        """Give the samples, in order. Raises what FFmpeg's runs raise, and UnsupportedMedia."""
+        arguments = plan.decode_timed(self._format, str(self._path), self._bits, self.track)
+        reader, timeline, pcm = BlockReader(), Timeline(), _UNUSED
+        for piece in ffmpeg.output_of(arguments, self._folder):
+            ready: list[bytes] = []
+            for block in reader.feed(piece):
+                pcm = pcm if self.count else self._format_of(reader)
+                self.count += 1
+                gap = timeline.silence_before(block.start_ms, len(block.data) // pcm.frame_bytes, pcm.sample_rate)
+                if gap:
+                    yield Samples(pcm, b"".join(ready))
+                    ready.clear()
+                    yield from (Samples(pcm, data) for data in silence(gap, pcm.frame_bytes))
+                ready.append(self._next(block.data))
+            yield Samples(pcm, b"".join(ready))
+        self.silent_frames = timeline.silent
+        yield Samples(pcm, self._held)
+
+    def _next(self, data: bytes) -> bytes:
+        """Return the block that is written next: with Ogg the one before, as FFmpeg puts the first block behind a gap
+        before it (`plan`)."""
+        if self._format != "ogg":
+            return data
+        self._held, data = data, self._held
+        return data
+
+    def _format_of(self, reader: BlockReader) -> PcmFormat:
+        channels, rate_hz = reader.channels, reader.sample_rate
+        if not wav.is_recordable(channels, rate_hz):
+            raise UnsupportedMedia(f"Sound with {channels} channels at {rate_hz} Hz can't be recorded.")
+        return PcmFormat(_ENCODINGS[min(4, max(2, -(-self._bits // 8)))], rate_hz, channels)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from audio.media.frames import PartDescription
+from audio.media.wav import PcmFormat
 
 WINDOW_BYTES = 4 << 20
 WINDOW_CHUNKS = 4096
@@ -21,9 +22,9 @@ DECODE_BYTES = 16 << 20
 _AUDIO_ALONE = ("-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
 # Timestamps that leap further ahead than this are a clock's fault, not a pause.
 LONGEST_GAP_SECONDS = 86400
-# A gap is longer than this. The packets of live streams come up to some milliseconds early or late, and the shortest
-# one that is commonly lost lasts 20 ms.
-GAP_SECONDS = 0.019
+# A gap is longer than this. The packets of live streams come some milliseconds early or late, and browsers slip by a
+# packet of 20 ms when they begin; what is shorter adds up until it is this long.
+GAP_SECONDS = 0.025
 # FFmpeg takes a gap of more than ten seconds out of an Ogg file's timestamps unless it is told not to.
 _KEEP_GAPS = ("-dts_delta_threshold", "1000000000")
 
@@ -200,6 +201,20 @@ def decode(audio_format: str, path: str, bits: int) -> list[str]:
     return [*strict, *_input(audio_format, path), *_output(), "-c:a", f"pcm_s{depth}le", "-f", "wav", "pipe:1"]
 
 
+def decode_timed(audio_format: str, path: str, bits: int, track: int) -> list[str]:
+    """Arguments to decode a track of a container to PCM with the times of its blocks: Matroska, on the standard output.
+
+    Times that go back are moved as those of packets are: a muxer would hide what comes later.
+    """
+    depth = 16 if bits <= 16 else 24 if bits <= 24 else 32
+    rising = _rising("PTS").replace("PREV_OUTDURATION", "ld(2)")
+    # 2 holds how long the block before lasts.
+    head, tail = rising.rsplit(";", 1)
+    retimed = f"asetpts='{head};st(2,NB_SAMPLES/(SR*TB));{tail}'"
+    written = ["-c:a", f"pcm_s{depth}le", "-flush_packets", "0", "-f", "matroska", "pipe:1"]
+    return [*_input(audio_format, path), *_output(track), "-af", retimed, *written]
+
+
 def subfile(name: str, span: Span) -> str:
     """Returns the FFmpeg address of a span of a file in the working folder, to be used as it is in an ffconcat list."""
     return f"subfile,,start,{span.start},end,{span.end},,:file:{name}"
@@ -249,15 +264,17 @@ def _rising(timestamp: str) -> str:
     """Return an FFmpeg expression for a packet's timestamp: its own, moved where it does not rise.
 
     What restarts or goes back begins where the packet before it ends, and so does what leaps ahead too far; what
-    follows keeps its distance from it. Packets that fit to the one before as they are, are not moved any more.
+    follows keeps its distance from it. A packet that follows as it is, without a gap, is not moved any more.
     """
 
-    def follows(moved: str) -> str:
-        return f"gt({moved},PREV_OUTPTS)*lte({moved}-PREV_OUTPTS,{LONGEST_GAP_SECONDS}/TB)"
+    def follows(moved: str, most: str) -> str:
+        return f"gt({moved},PREV_OUTPTS)*lte({moved}-PREV_OUTPTS,{most})"
 
     # 0 holds the timestamp, 1 by how much it is moved.
-    shift = f"if({follows('ld(0)+ld(1)')},0,st(1,PREV_OUTPTS+PREV_OUTDURATION-ld(0)))"
-    return f"st(0,{timestamp});if(gt(N,0),if({follows('ld(0)')},st(1,0),{shift}));ld(0)+ld(1)"
+    own = follows("ld(0)", f"PREV_OUTDURATION+{GAP_SECONDS}/TB")
+    shifted = follows("ld(0)+ld(1)", f"{LONGEST_GAP_SECONDS}/TB")
+    shift = f"if({shifted},0,st(1,PREV_OUTPTS+PREV_OUTDURATION-ld(0)))"
+    return f"st(0,{timestamp});if(gt(N,0),if({own},st(1,0),{shift}));ld(0)+ld(1)"
 
 
 def _timestamp(audio_format: str) -> str:
@@ -282,7 +299,7 @@ def _packets(audio_format: str) -> list[str]:
 
 
 def timed_packets(audio_format: str, listing: str, track: int) -> list[str]:
-    """Arguments to tell every packet of an ffconcat list, as framemd5, with timestamps that rise as those of `remux`."""
+    """Arguments to tell every packet of an ffconcat list, as framemd5, with timestamps that rise as in `remux`."""
     return ["-copyts", *_listed(audio_format, listing), *_output(track), *_packets(audio_format)]
 
 
@@ -332,7 +349,7 @@ def _copy(audio_format: str, output: str, copied: Copied) -> list[str]:
 
 
 def _muxer(audio_format: str, codec: str) -> str:
-    """Return FFmpeg's muxer for a codec; where the format's own does not take it, the one that the format is made of."""
+    """Return FFmpeg's muxer for a codec: the format's own, or where that does not take it, the more general one."""
     if audio_format == "webm" and codec not in ("opus", "vorbis"):
         return "matroska"
     if audio_format == "mp4" and codec.startswith("pcm_"):
@@ -375,8 +392,18 @@ _FLAC_DEPTHS = {
 
 def transcode(source: str, path: str, target: str, output: str, encoding: str) -> list[str]:
     """Arguments to make a file of format `source`, whose samples are as deep as `encoding`, into a `target`."""
+    return [*_input(source, path), *_output(), *_made(target, output, encoding)]
+
+
+def transcode_samples(pcm: PcmFormat, target: str, output: str) -> list[str]:
+    """Arguments to make samples of that format, which come on the standard input, into a `target`."""
+    given = ["-f", pcm.encoding, "-ar", str(pcm.sample_rate), "-ac", str(pcm.channels), "-i", "pipe:0"]
+    whitelist = _whitelist(pcm.encoding, f"pcm_{pcm.encoding}")
+    return [*whitelist, *given, *_output(), *_made(target, output, pcm.encoding)]
+
+
+def _made(target: str, output: str, encoding: str) -> list[str]:
     plan = TARGETS[target]
     encoder = plan.encoder or (f"pcm_{encoding}",)
     depth = _FLAC_DEPTHS.get(encoding, ("-sample_fmt", "s16")) if target == "flac" else ()
-    made = ["-c:a", *encoder, *depth, "-f", *plan.muxer, "-y", f"file:{output}"]
-    return [*_input(source, path), *_output(), *made]
+    return ["-c:a", *encoder, *depth, "-f", *plan.muxer, "-y", f"file:{output}"]

@@ -238,27 +238,33 @@ def copy(
     """
     if track is None:
         track = header_of(path, spans[0], audio_format, folder).track
+    measured = measured or _measured(path, spans, audio_format, folder, track)
+    copied = Copied(track, codec, any(part.has_gaps for part in measured))
     if len(spans) == 1:
-        has_gaps = audio_format == "ogg" and _has_gaps(path, spans[0], audio_format, folder, track, measured)
-        arguments = plan.remux(audio_format, str(path), str(output), Copied(track, codec, has_gaps))
+        arguments = plan.remux(audio_format, str(path), str(output), copied)
     else:
-        measured = measured or [measure(path, span, audio_format, folder, track) for span in spans]
         listing = _listing(path, spans, audio_format, folder, _distances(measured))
-        copied = Copied(track, codec, any(part.has_gaps for part in measured))
         arguments = plan.remux_parts(audio_format, str(listing), str(output), copied)
     # An MP4's tables may name the same bytes again and again.
     most_bytes = 4 * sum(span.end - span.start for span in spans) + _MOST_OVERHEAD_BYTES
-    return ffmpeg.run(arguments, folder, replace(ffmpeg.LONG_LIMITS, file_bytes=most_bytes))
+    seconds = ffmpeg.run(arguments, folder, replace(ffmpeg.LONG_LIMITS, file_bytes=most_bytes))
+    return duration_seconds(measured) or seconds
 
 
-def _has_gaps(
-    path: Path, span: Span, audio_format: str, folder: Path, track: int, measured: Sequence[Measured]
-) -> bool:
+def duration_seconds(parts: Sequence[Measured]) -> float:
+    """Return the length of the recording of these parts; what precedes zero in the first one is not heard."""
+    priming = min(0.0, parts[0].start_seconds) if parts else 0.0
+    return sum(part.end_seconds - part.start_seconds for part in parts) + priming
+
+
+def _measured(path: Path, spans: Sequence[Span], audio_format: str, folder: Path, track: int) -> Sequence[Measured]:
     try:
-        return (measured or [measure(path, span, audio_format, folder, track)])[0].has_gaps
+        return [measure(path, span, audio_format, folder, track) for span in spans]
     except FfmpegFailed:
+        if len(spans) > 1:
+            raise
         # One part is copied as far as it can be read.
-        return True
+        return []
 
 
 def _distances(parts: Sequence[Measured]) -> list[float]:
@@ -304,13 +310,11 @@ def compare(path: Path, spans: Sequence[Span], audio_format: str, output: Path, 
     proof, recorded = Proof(), _Recorded(packets(output, None, audio_format, folder))
     begins = recorded.starts_seconds
     for number, span in enumerate(spans):
-        shift, packet, count = 0.0, None, 0
-        for packet in packets(path, span, audio_format, folder, header.track):
-            if not count:
+        shift, packet = 0.0, None
+        for count, packet in enumerate(packets(path, span, audio_format, folder, header.track), start=1):
+            if count == 1:
                 shift = begins - packet.start_seconds
-            count += 1
-            place = Missing(number, count, packet.start_seconds + shift)
-            _compare_packet(packet, place, recorded, proof)
+            _compare_packet(packet, Missing(number, count, packet.start_seconds + shift), recorded, proof)
         begins = packet.end_seconds + shift if packet else begins
     proof.extra += recorded.count_left()
     return proof

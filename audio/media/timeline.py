@@ -1,0 +1,117 @@
+"""PURE. Decoded sound and its times: FFmpeg's blocks of PCM in Matroska, and the silence between them.
+
+WAV knows no times, so a decoder that writes WAV moves everything behind a gap forward. Matroska has the time of
+every block (RFC 9559; RFC 8794 for the elements that it is made of): `BlockReader` reads what FFmpeg's own muxer
+writes, and nothing else. `Timeline` says how much silence goes before each block.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from audio.media.plan import GAP_SECONDS, LONGEST_GAP_SECONDS
+
+_SEGMENT, _CLUSTER, _TRACKS, _TRACK, _AUDIO, _GROUP = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0xE1, 0xA0
+_CONTAINERS = (_SEGMENT, _CLUSTER, _TRACKS, _TRACK, _AUDIO, _GROUP)
+_TIMESTAMP, _SIMPLE_BLOCK, _BLOCK, _RATE, _CHANNELS = 0xE7, 0xA3, 0xA1, 0xB5, 0x9F
+# An element's number and size take up to this many bytes.
+_HEAD_BYTES = 12
+# Of a block, before its samples: the track's number, the time behind the cluster's, flags.
+_BLOCK_HEAD_BYTES = 4
+_SILENT_FRAMES = 1 << 16
+
+
+class Block(NamedTuple):
+    """Samples that were decoded together, and when they are heard, in ms."""
+
+    start_ms: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class BlockReader:
+    """The blocks of one PCM track in Matroska, from bytes as they come; rate in Hz."""
+
+    sample_rate: int = 0
+    channels: int = 1
+    _cluster_ms: int = 0
+    _held: bytearray = field(default_factory=bytearray)
+
+    def feed(self, data: bytes) -> Iterator[Block]:
+        """Give the blocks that are complete with these bytes."""
+        self._held += data
+        at = 0
+        while (element := self._element(at)) is not None:
+            number, start, size_bytes = element
+            if number in _CONTAINERS:
+                at = start
+                continue
+            at = start + size_bytes
+            if number in (_SIMPLE_BLOCK, _BLOCK):
+                (behind_ms,) = struct.unpack_from(">h", self._held, start + 1)
+                yield Block(self._cluster_ms + behind_ms, bytes(self._held[start + _BLOCK_HEAD_BYTES : at]))
+            else:
+                self._note(number, bytes(self._held[start:at]))
+        del self._held[:at]
+
+    def _element(self, at: int) -> tuple[int, int, int] | None:
+        """Return the number of the element there, where its content begins and its size; None if more has to come."""
+        head = self._held[at : at + _HEAD_BYTES]
+        if len(head) < 2:
+            return None
+        number_bytes = 9 - head[0].bit_length()
+        if len(head) <= number_bytes:
+            return None
+        size_bytes = 9 - head[number_bytes].bit_length()
+        if len(head) < number_bytes + size_bytes:
+            return None
+        number = int.from_bytes(head[:number_bytes], "big")
+        size = int.from_bytes(head[number_bytes : number_bytes + size_bytes], "big") & (1 << 7 * size_bytes) - 1
+        start = at + number_bytes + size_bytes
+        is_whole = number in _CONTAINERS or start + size <= len(self._held)
+        return (number, start, size) if is_whole else None
+
+    def _note(self, number: int, content: bytes) -> None:
+        if number == _TIMESTAMP:
+            self._cluster_ms = int.from_bytes(content, "big")
+        elif number == _CHANNELS:
+            self.channels = int.from_bytes(content, "big")
+        elif number == _RATE:
+            (rate,) = struct.unpack(">d" if len(content) == 8 else ">f", content)
+            self.sample_rate = round(rate)
+
+
+@dataclass(slots=True)
+class Timeline:
+    """Where blocks of samples lie in what is written of them; the first one begins it. All in sample frames.
+
+    A block that begins early is written behind the one before it all the same; what comes after a gap is then again
+    where it should be.
+    """
+
+    written: int = 0
+    silent: int = 0
+    _origin: int | None = None
+
+    def silence_before(self, start_ms: int, frames: int, sample_rate: int) -> int:
+        """Take the next block into account, at a rate in Hz; return how much silence goes before it."""
+        start = start_ms * sample_rate // 1000
+        if self._origin is None:
+            self._origin = start
+        gap = start - self._origin - self.written
+        if gap > LONGEST_GAP_SECONDS * sample_rate:
+            self._origin, gap = self._origin + gap, 0
+        if gap <= GAP_SECONDS * sample_rate:
+            gap = 0
+        self.silent += gap
+        self.written += gap + frames
+        return gap
+
+
+def silence(frames: int, frame_bytes: int) -> Iterator[bytes]:
+    """Give so many sample frames of silence, of a signed format, in blocks."""
+    while frames:
+        count = min(frames, _SILENT_FRAMES)
+        yield bytes(count * frame_bytes)
+        frames -= count
