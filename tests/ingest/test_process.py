@@ -69,6 +69,12 @@ class Client:
     def superseded(self) -> None:
         self.told.append("superseded")
 
+    def session_deleted(self) -> None:
+        self.told.append("deleted")
+
+    def warned(self, warning: dict[str, Any]) -> None:
+        self.told.append(warning["code"])
+
     def go_away(self) -> None:
         self.told.append("away")
         self.wake()
@@ -182,7 +188,8 @@ async def test_a_take_over_elsewhere_is_heard_at_once(ingest, connect, settings)
     old = await connect(source="mic")
     bystanders = [await connect(old.producer.session_id, source="desk"), await connect(old.producer.session_id)]
     await until(listeners)
-    await ingest.run(open_elsewhere, old.producer.session_id, "mic")
+    opened = await ingest.run(open_elsewhere, old.producer.session_id, "mic")
+    await events.source_superseded(opened.source.pk, opened.source.epoch)
     await until(lambda: old.told)
     assert (old.told, [each.told for each in bystanders]) == (["superseded"], [[], []])
 
@@ -294,8 +301,9 @@ async def test_an_ended_connection_leaves_no_row_and_a_dropped_session(ingest, c
 
 
 @with_rows
-async def test_a_connection_whose_opening_failed_after_its_commit_leaves_no_row(ingest, connect):
+async def test_a_connection_whose_opening_failed_after_its_commit_leaves_no_row(ingest, connect, monkeypatch):
     """Whoever waited for the outcome got an error, and no connection."""
+    monkeypatch.setattr(process, "_STRAY_SECONDS", 0.0)
     client = await connect()
     opened = await ingest.run(sessions.open_connection, ConnectionRequest({}), None, ingest.process_id)
     await after_heartbeats(ingest)
