@@ -17,6 +17,7 @@ CLOSED = "Session closed successfully"
 PAUSED_NOW = "Session paused"
 RESUMED_NOW = "Session resumed"
 PONG = "pong"
+PART_NOT_MADE = "A part of the recording could not be made"
 
 
 class Action(StrEnum):

@@ -118,7 +118,7 @@ def test_a_name_is_taken_over_by_its_newest_connection(connect, settings):
 
 def test_a_refused_connection_leaves_everything_as_it_was(connect, settings):
     settings.MAX_CONNECTIONS_PER_SESSION = 1
-    opened = connect(source="mic")
+    opened = connect(source="mic", sample_rate=8000)
     for request in ({"source": "other"}, {}, {"source": "mic", "sample_rate": 96000}):
         with pytest.raises((TooManyConnections, ParameterConflict)):
             connect(opened.session.pk, **request)
