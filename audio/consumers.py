@@ -11,6 +11,7 @@ from the socket, and TCP holds the client back.
 
 import asyncio
 import contextlib
+import uuid
 from typing import Any
 
 import structlog
@@ -19,11 +20,13 @@ from channels.consumer import AsyncConsumer
 from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
-from audio import ingest, metrics, sniff
-from audio.errors import AudioError, FormatMismatch, IdleTimeout, MissingHeader, Overloaded, Superseded
+from audio import ingest, metrics
+from audio.admission import Admission
+from audio.build import chunks
+from audio.errors import AudioError, IdleTimeout, MediaError, Overloaded, SessionNotFound, SessionPaused, Superseded
 from audio.ingest.index import Accepted, Outcome, Producer
 from audio.wire import messages
-from audio.wire.connection import SERVICE_RESTART, Close, Connection
+from audio.wire.connection import SERVICE_RESTART, Close, Connection, State
 from audio.wire.messages import Action
 from audio.wire.parameters import parse_query
 
@@ -62,6 +65,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._receive: Any = receive
         self._send: Any = send
         self._in_flight_bytes = 0
+        self._has_paused = False
         self._news: asyncio.Future[None] | None = None
         self._progress = asyncio.Event()
         await self._receive()
@@ -99,6 +103,16 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._protocol.reject(Superseded())
         self.wake()
 
+    def session_deleted(self) -> None:
+        """The session was deleted elsewhere."""
+        self._protocol.reject(SessionNotFound("The session was deleted."))
+        self.wake()
+
+    def warned(self, warning: dict[str, Any]) -> None:
+        """Something that came can't be in the recording as it came."""
+        self._protocol.warn(warning)
+        self.wake()
+
     def go_away(self) -> None:
         """The server stops: answer what is in flight, then close."""
         self._protocol.end(SERVICE_RESTART)
@@ -123,6 +137,9 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             return False
         self._greet(self._opened)
         self._tell()
+        if self._admission.is_undecided and self._opened.session.total_chunks:
+            for payload in await self._ingest.run(_first_payloads, self.producer.session_id):
+                self._admission.recall(payload)
         return True
 
     def _is_gone(self) -> bool:
@@ -153,13 +170,19 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     def _greet(self, opened: "ingest.Opened") -> None:
         session, source = opened.session, opened.source
         self.connection_id, self.producer = opened.connection_id, opened.producer
-        self._format, self._chunk_mode = session.format, session.chunk_mode
-        self._begun = bool(source.chunk_count if source.name else session.total_chunks)
+        self._admission = Admission(
+            session.format,
+            session.chunk_mode,
+            is_undecided="format" in session.undecided,
+            has_begun=bool(source.chunk_count if source.name else session.total_chunks),
+            is_named=bool(source.name),
+        )
         self._protocol = Connection(str(session.pk), session.total_chunks, session.status)
         named = {"source": source.name, "source_chunk_count": source.chunk_count} if source.name else {}
         self._protocol.greet(
             messages.RESUMED if opened.resumed else messages.CREATED,
             **session.parameters.as_dict(),
+            undecided=session.undecided,
             user_id=session.user_id,
             byte_count=session.byte_count,
             **named,
@@ -219,6 +242,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             payload = message.get("bytes")
             if payload is None:
                 await self._take_text(message["text"])
+            elif self._admission.is_undecided:
+                await self._take_undecided(payload)
             else:
                 self._take_binary(payload)
             if self._full():
@@ -228,51 +253,66 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._close_code = self._close_code or message.get("code") or ABNORMAL_CLOSURE
 
     def _take_binary(self, payload: bytes) -> None:
-        if (refusal := self._mismatch(payload)) is not None:
+        self._take(payload, self._admission.refusal(payload))
+
+    def _take(self, payload: bytes, refusal: AudioError | None) -> None:
+        if refusal is not None:
             metrics.chunks_refused.labels(refusal.code).inc()
             self._protocol.reject(refusal)
             self._wake_sender()
         elif self._protocol.receive_binary(len(payload)):
-            self._begun = True
             self._in_flight_bytes += len(payload)
             self._ingest.submit(self, payload)
         else:
             self._wake_sender()
 
-    def _mismatch(self, payload: bytes) -> AudioError | None:
-        """What in the message's first bytes contradicts the session; looked at before anything is stored."""
-        if self._begun and self._chunk_mode == "stream":
-            return None
-        if (found := sniff.contradicts(self._format, payload)) is not None:
-            return FormatMismatch(
-                f"The message begins as {found}, but the session's format is {self._format}.",
-                received=str(found),
-                valid_values=[self._format],
-            )
-        if payload and not self._begun and sniff.lacks_header(self._format, payload):
-            return MissingHeader(valid_values=[self._format])
-        return None
+    async def _take_undecided(self, payload: bytes) -> None:
+        """Makes the format durable that the first bytes decide, before the chunk is stored that decides it."""
+        refusal = self._admission.refusal(payload)
+        if self._admission.found:
+            try:
+                refusal = await self._decide(self._admission.found) or refusal
+            except AudioError as error:
+                refusal = error
+        self._take(payload, refusal)
+
+    async def _decide(self, audio_format: str) -> AudioError | None:
+        """Decides the session's format; returns why the last message does not fit what another has decided."""
+        session_id = self.producer.session_id
+        session = await self._ingest.run(ingest.decide_format, session_id, self.connection_id, audio_format)
+        self.producer.description = ingest.describe(session, self._opened.source.name)
+        logger.info("format_decided", format=session.format)
+        return self._admission.decide(session.format)
 
     async def _take_text(self, text: str) -> None:
         action = self._protocol.receive_text(text)
         if action is not None:
             await self._settled()
-            try:
-                await self._act(action)
-            except AudioError as error:
-                self._protocol.reject(error)
+            # What came before it may have ended the connection meanwhile.
+            if self._protocol.state is State.OPEN:
+                try:
+                    await self._act(action)
+                except AudioError as error:
+                    self._protocol.reject(error)
         self._wake_sender()
 
     async def _act(self, action: Action) -> None:
-        session_id = self.producer.session_id
+        producer = self.producer
         if action is Action.CLOSE_SESSION:
-            await self._ingest.run(ingest.close_session, session_id, "client")
+            # Another has paused the session in the middle of what this source sends: the rest would be lost.
+            if isinstance(producer.failed, SessionPaused) and not self._has_paused:
+                raise producer.failed
+            await self._ingest.run(ingest.close_session, producer.session_id, "client", producer)
             self._protocol.closed()
         elif action is Action.PAUSE:
-            await self._ingest.run(ingest.pause_session, session_id)
+            await self._ingest.run(ingest.pause_session, producer.session_id, producer)
+            self._has_paused = True
             self._protocol.paused()
         elif action is Action.RESUME:
-            await self._ingest.run(ingest.resume_session, session_id)
+            await self._ingest.run(ingest.resume_session, producer.session_id, producer)
+            self._has_paused = False
+            if isinstance(producer.failed, SessionPaused):
+                producer.failed = None
             self._protocol.resumed()
 
     def _full(self) -> bool:
@@ -313,3 +353,12 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._progress.set()
             self._news = loop.create_future()
             await self._news
+
+
+def _first_payloads(session_id: uuid.UUID) -> list[bytes]:
+    """Returns the chunks of a session whose format is undecided: a few bytes, which an earlier connection sent."""
+    try:
+        return [chunk.payload for chunk in chunks.read(chunks.window_after(session_id, 0))]
+    except MediaError as error:
+        logger.warning("first_chunks_not_read", error=str(error))
+        return []

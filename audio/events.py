@@ -29,9 +29,9 @@ def session_closed(session_id: uuid.UUID) -> None:
     transaction.on_commit(lambda: _send({"type": CLOSED, "session_id": str(session_id)}))
 
 
-def source_superseded(source_id: int, epoch: int) -> None:
-    """Tells every process, after the commit, that connections of this source before `epoch` are over."""
-    transaction.on_commit(lambda: _send({"type": SUPERSEDED, "source_id": source_id, "epoch": epoch}))
+async def source_superseded(source_id: int, epoch: int) -> None:
+    """Tell every process that connections of this source before `epoch` are over; called after the commit."""
+    await _send_or_warn({"type": SUPERSEDED, "source_id": source_id, "epoch": epoch})
 
 
 def recording_warned(session_id: uuid.UUID, warning: dict[str, Any]) -> None:
@@ -45,13 +45,13 @@ def recording_warned(session_id: uuid.UUID, warning: dict[str, Any]) -> None:
 
 
 def _send(event: dict[str, Any]) -> None:
+    async_to_sync(_send_or_warn)(event)
+
+
+async def _send_or_warn(event: dict[str, Any]) -> None:
+    """Send the event; a Redis that is away or hangs must not keep whoever opens or closes a session."""
     try:
-        async_to_sync(_send_within)(event, _SEND_SECONDS)
+        async with asyncio.timeout(_SEND_SECONDS):
+            await get_channel_layer().group_send(GROUP, event)
     except (RedisError, OSError) as error:
         logger.warning("channel_layer_away", unsent=event["type"], error=str(error))
-
-
-async def _send_within(event: dict[str, Any], seconds: float) -> None:
-    """A Redis that hangs would otherwise keep whoever opens or closes a session."""
-    async with asyncio.timeout(seconds):
-        await get_channel_layer().group_send(GROUP, event)

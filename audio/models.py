@@ -10,16 +10,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 
 from audio.wire.parameters import (
-    CHANNELS,
     CHUNK_MODES,
     ENCODINGS,
     FORMATS,
     LABEL_MAX_LENGTH,
-    SAMPLE_RATES_HZ,
     SessionParameters,
 )
 
@@ -89,6 +87,24 @@ class SessionQuerySet(models.QuerySet["AudioSession"]):
             status=SessionStatus.ERROR, end_time=timezone.now(), error_code=code, error_detail=detail
         )
 
+    def decide(self, **parameters: str | int) -> int:
+        """Set what the media say of parameters that the client did not name, each only while it is undecided.
+
+        Args:
+            parameters: `format`, `sample_rate` or `channels`, with their values.
+
+        Returns:
+            How many sessions it moved: 0 means that another was first, whose decision is in the row.
+        """
+        moved = 0
+        with transaction.atomic():
+            for session in self.select_for_update().order_by("pk"):
+                decided = {name: value for name, value in parameters.items() if name in session.undecided}
+                if decided:
+                    left = [name for name in session.undecided if name not in decided]
+                    moved += AudioSession.objects.filter(pk=session.pk).update(**decided, undecided=left)
+        return moved
+
 
 class AudioSession(models.Model):
     """One recording in the making, and for ever after."""
@@ -98,8 +114,9 @@ class AudioSession(models.Model):
     status = models.CharField(max_length=9, choices=SessionStatus.choices, default=SessionStatus.ACTIVE)
     start_time = models.DateTimeField(default=timezone.now)
     end_time = models.DateTimeField(null=True, blank=True)
-    sample_rate = models.PositiveIntegerField(choices=_choices(SAMPLE_RATES_HZ), help_text="Hz")
-    channels = models.PositiveSmallIntegerField(choices=_choices(CHANNELS))
+    # Where the media decide them, they may be others than those that a client can name.
+    sample_rate = models.PositiveIntegerField(help_text="Hz")
+    channels = models.PositiveSmallIntegerField()
     format = models.CharField(max_length=4, choices=_choices(FORMATS))
     encoding = models.CharField(max_length=5, choices=_choices(ENCODINGS), default="s16le")
     chunk_mode = models.CharField(max_length=6, choices=_choices(CHUNK_MODES), default="auto")

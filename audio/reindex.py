@@ -319,6 +319,7 @@ def _row_of(key: uuid.UUID, description: dict[str, Any]) -> AudioSession:
         user_id=description["user_id"],
         start_time=datetime.fromisoformat(description["start_time"]),
         chunk_mode=description["chunks"],
+        undecided=description.get("undecided", []),
         **{name: description[name] for name in ("sample_rate", "channels", "format", "encoding")},
     )
     row.clean_fields()

@@ -1,20 +1,29 @@
-"""PURE. What the first bytes of a message say about its container.
+"""PURE. What the first bytes of a message or of a stream say about its container.
 
-Called for every message before it is stored, so it looks at a few bytes only. A container is recognised by at
-least four bytes of magic and the structure behind them: raw PCM and the middle of a compressed stream are
+`sniff` is asked about every message before it is stored, so it looks at a few bytes only. A container is recognised by
+at least four bytes of magic and the structure behind them: raw PCM and the middle of a compressed stream are
 practically never taken for something else. What is not recognised is `unknown`, which contradicts nothing.
+`identify` is asked once about the beginning of a stream. It knows some weaker signatures too, and says when the bytes
+are too few to tell.
 
-Signatures: RIFF/RF64 (EBU Tech 3306), FLAC (RFC 9639 section 8), Ogg (RFC 3533 section 6), EBML (RFC 8794
-section 11.2), ISO BMFF (ISO/IEC 14496-12 section 4.2), ID3v2 (id3.org), MPEG audio (ISO/IEC 11172-3 section
-2.4.1), ADTS (ISO/IEC 14496-3 section 1.A.2).
+Containers that the server does not record are recognised as well, so that an error can name them and they are not
+recorded as noise.
+
+Signatures: RIFF/RF64/BW64 (EBU Tech 3306, ITU-R BS.2088), FLAC (RFC 9639 section 8), Ogg (RFC 3533 section 6), EBML
+(RFC 8794 section 11.2), ISO BMFF (ISO/IEC 14496-12 section 4.2) and QuickTime, ID3v2 (id3.org), MPEG audio (ISO/IEC
+11172-3 section 2.4.1), ADTS and LOAS (ISO/IEC 14496-3 sections 1.A.2 and 1.7.2), MPEG-TS (ISO/IEC 13818-1), AC-3 (ETSI
+TS 102 366), AMR (RFC 4867); the others are those of FFmpeg's probes.
 """
 
+import json
+import re
 from collections.abc import Callable
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Container(StrEnum):
-    """What a message begins with."""
+    """What a message begins with. Those behind `adts` are recognised and not recorded."""
 
     RIFF_WAVE = "riff_wave"
     FLAC = "flac"
@@ -24,28 +33,135 @@ class Container(StrEnum):
     ID3 = "id3"
     MPEG_AUDIO = "mpeg_audio"
     ADTS = "adts"
+    AC3 = "ac3"
+    ADIF = "adif"
+    AIFF = "aiff"
+    AMR = "amr"
+    APE = "ape"
+    ASF = "asf"
+    AU = "au"
+    AVI = "avi"
+    CAF = "caf"
+    DATA_URL = "data_url"
+    DSDIFF = "dsdiff"
+    DSF = "dsf"
+    DTS = "dts"
+    FLV = "flv"
+    FREE_FORMAT = "mpeg_free_format"
+    ILBC = "ilbc"
+    IVF = "ivf"
+    JSON = "json"
+    LAYER_I_II = "mpeg_layer_i_ii"
+    LOAS = "loas"
+    MIDI = "midi"
+    MPEG_PS = "mpeg_ps"
+    MPEG_TS = "mpeg_ts"
+    MUSEPACK = "musepack"
+    OPUS_PACKETS = "opus_packets"
+    REALMEDIA = "realmedia"
+    RIFX = "rifx"
+    SILK = "silk"
+    SPHERE = "sphere"
+    TTA = "tta"
+    VOC = "voc"
+    VORBIS_PACKETS = "vorbis_packets"
+    W64 = "w64"
+    WAVPACK = "wavpack"
     UNKNOWN = "unknown"
 
 
+# The format of a session that records the container.
+FORMATS = {
+    Container.RIFF_WAVE: "wav",
+    Container.MPEG_AUDIO: "mp3",
+    Container.ID3: "mp3",
+    Container.FLAC: "flac",
+    Container.ADTS: "aac",
+    Container.EBML: "webm",
+    Container.OGG: "ogg",
+    Container.MP4: "mp4",
+}
+# What people call them.
+NAMES = {
+    Container.RIFF_WAVE: "WAV",
+    Container.FLAC: "FLAC",
+    Container.OGG: "Ogg",
+    Container.EBML: "WebM",
+    Container.MP4: "MP4",
+    Container.ID3: "an ID3 tag",
+    Container.MPEG_AUDIO: "MP3",
+    Container.ADTS: "AAC (ADTS)",
+    Container.AC3: "AC-3",
+    Container.ADIF: "AAC with an ADIF header",
+    Container.AIFF: "AIFF",
+    Container.AMR: "AMR",
+    Container.APE: "Monkey's Audio",
+    Container.ASF: "ASF (WMA)",
+    Container.AU: "AU",
+    Container.AVI: "AVI",
+    Container.CAF: "CAF",
+    Container.DATA_URL: "a data URL",
+    Container.DSDIFF: "DSDIFF",
+    Container.DSF: "DSF",
+    Container.DTS: "DTS",
+    Container.FLV: "FLV",
+    Container.FREE_FORMAT: "MP3 of free format",
+    Container.ILBC: "iLBC",
+    Container.IVF: "IVF",
+    Container.JSON: "JSON text",
+    Container.LAYER_I_II: "MPEG audio of layer I or II",
+    Container.LOAS: "AAC in LATM (LOAS)",
+    Container.MIDI: "MIDI",
+    Container.MPEG_PS: "an MPEG program stream",
+    Container.MPEG_TS: "an MPEG transport stream",
+    Container.MUSEPACK: "Musepack",
+    Container.OPUS_PACKETS: "Opus packets without a container",
+    Container.REALMEDIA: "RealMedia",
+    Container.RIFX: "RIFX (WAV with big-endian samples)",
+    Container.SILK: "SILK",
+    Container.SPHERE: "NIST SPHERE",
+    Container.TTA: "TTA",
+    Container.VOC: "Creative Voice",
+    Container.VORBIS_PACKETS: "Vorbis packets without a container",
+    Container.W64: "Wave64",
+    Container.WAVPACK: "WavPack",
+}
 _ACCEPTED = {
     "wav": {Container.RIFF_WAVE},
     "mp3": {Container.MPEG_AUDIO, Container.ID3},
-    "flac": {Container.FLAC},
+    "flac": {Container.FLAC, Container.ID3},
     "aac": {Container.ADTS, Container.ID3},
     "webm": {Container.EBML},
     "ogg": {Container.OGG},
     "mp4": {Container.MP4},
 }
+_BARE = {
+    *(Container.MPEG_AUDIO, Container.ADTS, Container.ID3, Container.LAYER_I_II),
+    *(Container.AC3, Container.DTS, Container.LOAS),
+}
+# What stands inside of a stream of the format too, so that a cut right before it says nothing.
+_INSIDE = {"wav": {Container.ID3}, "webm": {*_BARE, Container.FLAC}, "ogg": {*_BARE, Container.FLAC}, "mp4": _BARE}
 _CONSECUTIVE_HEADERS = 3
 _OGG_FIRST_PAGE = 0x02
 _LAYER_III_KBITS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+_LAYER_II_KBITS = {1: (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384), 2: _LAYER_III_KBITS[2]}
+_LAYER_I_KBITS = {
+    1: (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    2: (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+}
 _MPEG_1_RATES_HZ = (44100, 48000, 32000)
-_FIRST_BYTES = b"RfO\x1aI\xff"
-_MP4_BOXES = {b"ftyp", b"styp", b"moof", b"moov", b"sidx"}
+_AC3_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
+_AC3_RATES_HZ = (48000, 44100, 32000)
+_TS_PACKET_BYTES = 188
 _STREAM_MAGIC = {"flac": b"fLaC", "ogg": b"OggS", "webm": b"\x1a\x45\xdf\xa3"}
+_MP4_BEGINNINGS = (b"ftyp", b"wide", b"moov", b"mdat", b"free", b"skip", b"pnot")
+# A stream that was joined in its middle begins with the rest of a frame; no frame of MP3 or of ADTS in two channels is
+# longer, by far.
+_JOINED_WITHIN_BYTES = 4096
+_SYNC = re.compile(rb"\xff[\xe0-\xff]")
 
 
 def mpeg_rate_hz(header: bytes) -> int:
@@ -101,8 +217,12 @@ def is_info_frame(head: bytes) -> bool:
     return bool(tags & {b"Xing", b"Info"}) or head[36:40] == b"VBRI"
 
 
-def _is_riff_wave(head: bytes) -> bool:
+def _is_wave(head: bytes) -> bool:
     return head[8:12] == b"WAVE"
+
+
+def _is_avi(head: bytes) -> bool:
+    return head[8:12] == b"AVI "
 
 
 def _is_flac(head: bytes) -> bool:
@@ -111,88 +231,378 @@ def _is_flac(head: bytes) -> bool:
 
 
 def _is_ogg(head: bytes) -> bool:
-    return len(head) > 5 and head[4] == 0 and head[5] <= 7
+    return head[4] == 0 and head[5] <= 7
 
 
 def _is_ebml(head: bytes) -> bool:
-    if len(head) < 14 or head[4] == 0:
+    if head[4] == 0:
         return False
     first_child = 4 + 9 - head[4].bit_length()
     # EBMLVersion, MaxIDLength and their kin begin with 0x42; Void and CRC-32 may come first.
     return head[first_child] in (0x42, 0xEC, 0xBF)
 
 
-def _is_mp4(head: bytes) -> bool:
+def _is_ftyp(head: bytes) -> bool:
     size = int.from_bytes(head[:4], "big")
-    if head[4:8] in (b"ftyp", b"styp"):
-        return 16 <= size <= 4096 and size % 4 == 0 and head[8:12].isascii() and head[8:11].isalnum()
-    if head[4:8] == b"moof":
-        return head[12:16] == b"mfhd"
-    return (head[4:8] == b"moov" and head[12:16] == b"mvhd") or (head[4:8] == b"sidx" and 32 <= size <= 1 << 20)
+    return 16 <= size <= 4096 and size % 4 == 0 and all(0x20 <= byte < 0x7F for byte in head[8:12])
 
 
-def _has_consecutive(head: bytes, frame_size_bytes: Callable[[bytes], int], same: Callable[[bytes], bytes]) -> bool:
-    at, first = 0, same(head)
-    for _ in range(_CONSECUTIVE_HEADERS):
-        header = head[at : at + 6]
-        size = frame_size_bytes(header)
-        if not size or same(header) != first:
-            return False
-        at += size
-    return True
+def _is_sidx(head: bytes) -> bool:
+    return 32 <= int.from_bytes(head[:4], "big") <= 1 << 20
 
 
-def _mpeg_constants(header: bytes) -> bytes:
-    return bytes((header[1] & 0xFE, header[2] & 0x0C)) if len(header) > 2 else b""
+def _is_small_box(head: bytes) -> bool:
+    return 8 <= int.from_bytes(head[:4], "big") <= 1 << 20
 
 
-def _adts_constants(header: bytes) -> bytes:
-    return bytes((header[1], header[2] & 0xFD)) if len(header) > 2 else b""
+def _is_mdat(head: bytes) -> bool:
+    size = int.from_bytes(head[:4], "big")
+    return size in (0, 8, 16) or 16 < size < 1 << 30 or (size == 1 and head[8:10] == b"\0\0")
 
 
-_STRUCTURES: dict[bytes, tuple[Container, Callable[[bytes], bool]]] = {
-    b"RIFF": (Container.RIFF_WAVE, _is_riff_wave),
-    b"RF64": (Container.RIFF_WAVE, _is_riff_wave),
-    b"fLaC": (Container.FLAC, _is_flac),
-    b"OggS": (Container.OGG, _is_ogg),
-    b"\x1a\x45\xdf\xa3": (Container.EBML, _is_ebml),
+def _is_iff(head: bytes) -> bool:
+    return head[8:12] in (b"AIFF", b"AIFC", b"8SVX")
+
+
+def _is_au(head: bytes) -> bool:
+    return 24 <= int.from_bytes(head[4:8], "big") < 1 << 16 and 1 <= int.from_bytes(head[12:16], "big") <= 27
+
+
+def _is_ape(head: bytes) -> bool:
+    return 3800 <= int.from_bytes(head[4:6], "little") <= 4200
+
+
+def _is_json(head: bytes) -> bool:
+    try:
+        return isinstance(json.loads(head), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+class _Signature(NamedTuple):
+    """A magic at the beginning, and a look at the structure behind it that needs `size_bytes`."""
+
+    container: Container
+    magic: bytes
+    size_bytes: int = 0
+    is_structured: Callable[[bytes], bool] = lambda head: True
+    # For the beginning of a stream alone: too little to refuse a message in the middle of raw PCM.
+    is_weak: bool = False
+
+
+class _Box(NamedTuple):
+    """A box of ISO BMFF or QuickTime that files begin with: its type is at the fifth byte."""
+
+    size_bytes: int
+    is_structured: Callable[[bytes], bool]
+    is_weak: bool = False
+
+
+_C = Container
+_SIGNATURES = (
+    _Signature(_C.RIFF_WAVE, b"RIFF", 12, _is_wave),
+    _Signature(_C.RIFF_WAVE, b"RF64", 12, _is_wave),
+    _Signature(_C.RIFF_WAVE, b"BW64", 12, _is_wave),
+    _Signature(_C.FLAC, b"fLaC", 8, _is_flac),
+    _Signature(_C.OGG, b"OggS", 6, _is_ogg),
+    _Signature(_C.EBML, b"\x1a\x45\xdf\xa3", 14, _is_ebml),
+    _Signature(_C.ID3, b"ID3", 10, lambda head: bool(id3_size_bytes(head))),
+    _Signature(_C.ADIF, b"ADIF", is_weak=True),
+    _Signature(_C.AIFF, b"FORM", 12, _is_iff),
+    _Signature(_C.AMR, b"#!AMR", 6, lambda head: head[5] in b"\n-_"),
+    _Signature(_C.APE, b"MAC ", 6, _is_ape),
+    _Signature(_C.ASF, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
+    _Signature(_C.AU, b".snd", 16, _is_au),
+    _Signature(_C.AVI, b"RIFF", 12, _is_avi),
+    _Signature(_C.CAF, b"caff\x00\x01\x00\x00"),
+    _Signature(_C.DATA_URL, b"data:audio/"),
+    _Signature(_C.DSDIFF, b"FRM8", 16, lambda head: head[12:16] == b"DSD "),
+    _Signature(_C.DSF, b"DSD \x1c\x00\x00\x00"),
+    _Signature(_C.FLV, b"FLV\x01", 9, lambda head: head[5:9] == b"\0\0\0\x09"),
+    _Signature(_C.ILBC, b"#!iLBC"),
+    _Signature(_C.IVF, b"DKIF\x00\x00\x20\x00"),
+    _Signature(_C.JSON, b"{", 2, _is_json, is_weak=True),
+    _Signature(_C.MIDI, b"MThd\x00\x00\x00\x06"),
+    _Signature(_C.MPEG_PS, b"\0\0\1\xba", 5, lambda head: head[4] & 0xC4 == 0x44 or head[4] & 0xF1 == 0x21, True),
+    _Signature(_C.MUSEPACK, b"MPCK", 6, lambda head: head[4:6] == b"SH"),
+    _Signature(_C.OPUS_PACKETS, b"OpusHead", is_weak=True),
+    _Signature(_C.REALMEDIA, b".RMF\x00\x00\x00"),
+    _Signature(_C.REALMEDIA, b".ra\xfd\x00"),
+    _Signature(_C.RIFX, b"RIFX", 12, _is_wave),
+    _Signature(_C.SILK, b"#!SILK_V"),
+    _Signature(_C.SILK, b"\x02#!SILK_V"),
+    _Signature(_C.SPHERE, b"NIST_1A\n"),
+    _Signature(_C.TTA, b"TTA1", 6, lambda head: head[4:6] in (b"\1\0", b"\2\0", b"\3\0")),
+    _Signature(_C.VOC, b"Creative Voice File\x1a"),
+    _Signature(_C.VORBIS_PACKETS, b"\x01vorbis", is_weak=True),
+    _Signature(_C.W64, bytes.fromhex("726966662e91cf11a5d628db04c10000")),
+    _Signature(_C.WAVPACK, b"wvpk", 10, lambda head: head[9] == 4 and 2 <= head[8] <= 0x10),
+)
+_BY_FIRST_BYTE = {
+    first: tuple(each for each in _SIGNATURES if each.magic[0] == first)
+    for first in {each.magic[0] for each in _SIGNATURES}
+}
+_BOXES = {
+    b"ftyp": _Box(12, _is_ftyp),
+    b"styp": _Box(12, _is_ftyp),
+    b"moof": _Box(16, lambda head: head[12:16] == b"mfhd"),
+    b"moov": _Box(16, lambda head: head[12:16] in (b"mvhd", b"cmov", b"rmra")),
+    b"sidx": _Box(8, _is_sidx),
+    b"wide": _Box(8, lambda head: head[:4] == b"\0\0\0\x08"),
+    b"pnot": _Box(8, lambda head: head[:4] == b"\0\0\0\x14"),
+    b"mdat": _Box(10, _is_mdat, is_weak=True),
+    b"free": _Box(8, _is_small_box, is_weak=True),
+    b"skip": _Box(8, _is_small_box, is_weak=True),
 }
 
 
+def _adts_constants(header: bytes) -> bytes:
+    return bytes((header[1], header[2] & 0xFD))
+
+
+def _mpeg_constants(header: bytes) -> bytes:
+    return bytes((header[1] & 0xFE, header[2] & 0x0C))
+
+
+def _layer_i_ii_frame_size_bytes(header: bytes) -> int:
+    """Return the size of the MPEG audio frame of layer I or II that the four bytes head, 0 if they head none."""
+    if header[0] != 0xFF or header[1] & 0xE0 != 0xE0 or header[1] & 6 not in (4, 6) or header[1] >> 3 & 3 == 1:
+        return 0
+    if header[2] >> 4 in (0, 15) or header[2] >> 2 & 3 == 3:
+        return 0
+    version_bits, padding = header[1] >> 3 & 3, header[2] >> 1 & 1
+    version = 1 if version_bits == 3 else 2
+    rate_hz = _MPEG_1_RATES_HZ[header[2] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[version_bits]
+    is_layer_i = header[1] & 6 == 6
+    kbits = (_LAYER_I_KBITS if is_layer_i else _LAYER_II_KBITS)[version][(header[2] >> 4) - 1]
+    return 4 * (12000 * kbits // rate_hz + padding) if is_layer_i else 144000 * kbits // rate_hz + padding
+
+
+def _loas_frame_size_bytes(header: bytes) -> int:
+    """Return the size of the LOAS frame that the three bytes head, 0 if they head none."""
+    is_frame = header[0] == 0x56 and header[1] & 0xE0 == 0xE0
+    size = (header[1] & 0x1F) << 8 | header[2]
+    return size + 3 if is_frame and size > 6 else 0
+
+
+def _ac3_frame_size_bytes(header: bytes) -> int:
+    """Return the size of the AC-3 or E-AC-3 frame that the six bytes head, 0 if they head none."""
+    if header[:2] != b"\x0b\x77":
+        return 0
+    bitstream = header[5] >> 3
+    if 10 < bitstream <= 16:
+        return 2 * ((header[2] & 7) << 8 | header[3]) + 2
+    rate, kbits = header[4] >> 6, (header[4] & 0x3F) >> 1
+    if bitstream > 10 or rate == 3 or kbits >= len(_AC3_KBITS):
+        return 0
+    return 2 * (96000 * _AC3_KBITS[kbits] // _AC3_RATES_HZ[rate] + (header[4] & 1 if rate == 1 else 0))
+
+
+def _dts_frame_size_bytes(header: bytes) -> int:
+    """Return the size of the DTS frame that the eight bytes head, 0 if they head none."""
+    if header[:4] != b"\x7f\xfe\x80\x01":
+        return 0
+    size = ((header[5] & 3) << 12 | header[6] << 4 | header[7] >> 4) + 1
+    return size if size >= 96 else 0
+
+
+class _Frames(NamedTuple):
+    """Frames that follow each other without a container: the size of a header, and what all of them have in common."""
+
+    container: Container
+    header_bytes: int
+    size_bytes: Callable[[bytes], int]
+    constants: Callable[[bytes], bytes]
+
+
+_MPEG_AUDIO = _Frames(_C.MPEG_AUDIO, 4, mpeg_frame_size_bytes, _mpeg_constants)
+_ADTS = _Frames(_C.ADTS, 6, adts_frame_size_bytes, _adts_constants)
+_FRAMES = {
+    0xFF: (_MPEG_AUDIO, _ADTS, _Frames(_C.LAYER_I_II, 4, _layer_i_ii_frame_size_bytes, _mpeg_constants)),
+    0x56: (_Frames(_C.LOAS, 3, _loas_frame_size_bytes, lambda header: b""),),
+    0x0B: (_Frames(_C.AC3, 6, _ac3_frame_size_bytes, lambda header: header[4:5]),),
+    0x7F: (_Frames(_C.DTS, 8, _dts_frame_size_bytes, lambda header: b""),),
+}
+_FIRST_BYTES = frozenset({*_BY_FIRST_BYTE, *_FRAMES, 0x47})
+
+
+def _follow(kind: _Frames, head: bytes, at: int = 0, is_all: bool = False) -> bool | None:
+    """Return whether frames of the kind follow each other from `at`; None if the bytes end before that is known.
+
+    With `is_all` nothing follows: two frames, or one that ends where the bytes end, are enough.
+    """
+    first, count = b"", 0
+    while at + kind.header_bytes <= len(head):
+        header = head[at : at + kind.header_bytes]
+        size = kind.size_bytes(header)
+        if not size or (count and kind.constants(header) != first):
+            return False
+        first, count, at = kind.constants(header), count + 1, at + size
+        if count == _CONSECUTIVE_HEADERS:
+            return True
+    return (count > 1 or (count == 1 and at == len(head))) if is_all else None
+
+
+def _is_transport_stream(head: bytes) -> bool | None:
+    """Return whether packets of an MPEG transport stream follow each other; None if the bytes are too few."""
+    packets = [head[at : at + _TS_PACKET_BYTES] for at in range(0, min(len(head), 1 << 14), _TS_PACKET_BYTES)]
+    if any(packet[0] != 0x47 or (len(packet) > 3 and not packet[3] & 0x30) for packet in packets):
+        return False
+    whole = [packet for packet in packets if len(packet) == _TS_PACKET_BYTES]
+    if len(whole) < _CONSECUTIVE_HEADERS:
+        return None
+    return any(_begins_unit(packet) for packet in whole)
+
+
+def _begins_unit(packet: bytes) -> bool:
+    """Whether the payload of a transport packet begins with a table's section or with a PES packet."""
+    if packet[1] & 0xC0 != 0x40:
+        return False
+    payload = packet[5 + packet[4] :] if packet[3] & 0x20 else packet[4:]
+    is_section = payload[:2] in (b"\0\0", b"\0\2", b"\0\x42") and payload[2:3] != b"" and payload[2] & 0xB0 == 0xB0
+    return payload[:3] == b"\0\0\1" or is_section
+
+
+def _heads_free_format(header: bytes) -> bool:
+    """Whether the four bytes head a frame of MPEG audio Layer III that has no bit rate."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2 or header[1] & 0x18 == 8:
+        return False
+    return header[2] >> 4 == 0 and header[2] >> 2 & 3 != 3
+
+
+def is_free_format(head: bytes) -> bool:
+    """Return whether frames of MPEG audio Layer III of free format begin at `head`: three, equally far apart."""
+    if not _heads_free_format(head[:4]):
+        return False
+    syncs = (sync.start() for sync in _SYNC.finditer(head, 48))
+    second = next((at for at in syncs if _heads_free_format(head[at : at + 4])), 0)
+    thirds = [2 * second + padding for padding in (-1, 0, 1)]
+    return second > 0 and any(_heads_free_format(head[at : at + 4]) for at in thirds)
+
+
+def _match(head: bytes, takes_weak: bool, is_all: bool) -> Container | None:
+    """Return the container that begins at `head`, UNKNOWN if none does, None while one may."""
+    may_be = False
+    for signature in _BY_FIRST_BYTE.get(head[0], ()):
+        if signature.is_weak and not takes_weak:
+            continue
+        if not head.startswith(signature.magic):
+            may_be = may_be or signature.magic.startswith(head)
+        elif len(head) < signature.size_bytes:
+            may_be = True
+        elif signature.is_structured(head):
+            return signature.container
+    for kind in _FRAMES.get(head[0], ()):
+        follow = _follow(kind, head, is_all=is_all)
+        if follow:
+            return kind.container
+        may_be = may_be or follow is None
+    if head[0] == 0x47:
+        follow = _is_transport_stream(head)
+        if follow:
+            return Container.MPEG_TS
+        may_be = may_be or follow is None
+    box = _match_box(head, takes_weak)
+    return None if box is Container.UNKNOWN and may_be else box
+
+
+def _match_box(head: bytes, takes_weak: bool) -> Container | None:
+    kind = head[4:8]
+    if len(kind) < 4:
+        return None if any(name.startswith(kind) for name in _BOXES) else Container.UNKNOWN
+    box = _BOXES.get(kind)
+    if box is None or (box.is_weak and not takes_weak):
+        return Container.UNKNOWN
+    if len(head) < box.size_bytes:
+        return None
+    return Container.MP4 if box.is_structured(head) else Container.UNKNOWN
+
+
 def sniff(head: bytes) -> Container:
-    """Takes the beginning of a message (or all of it; 8 KiB suffice) and returns the container that begins there."""
-    if known := _STRUCTURES.get(head[:4]):
-        container, is_structured = known
-        return container if is_structured(head) else Container.UNKNOWN
-    if head[:1] == b"\xff":
-        if _has_consecutive(head, mpeg_frame_size_bytes, _mpeg_constants):
-            return Container.MPEG_AUDIO
-        return Container.ADTS if _has_consecutive(head, adts_frame_size_bytes, _adts_constants) else Container.UNKNOWN
-    if head[4:8] in _MP4_BOXES:
-        return Container.MP4 if _is_mp4(head) else Container.UNKNOWN
-    return Container.ID3 if id3_size_bytes(head) else Container.UNKNOWN
+    """Return the container that begins at `head`: the beginning of a message, of which 8 KiB suffice, or all of it."""
+    return (_match(head, takes_weak=False, is_all=False) if head else None) or Container.UNKNOWN
+
+
+def identify(head: bytes, is_all: bool = False) -> Container | None:
+    """Return what a stream is that begins with `head`.
+
+    Args:
+        head: The first bytes of the stream, however few.
+        is_all: Whether nothing follows them.
+
+    Returns:
+        The container, UNKNOWN if it is none that is known (such as raw PCM), None if the bytes are too few to tell.
+    """
+    found = _match(head, takes_weak=True, is_all=is_all) if head else None
+    return found if found is not None or not is_all else Container.UNKNOWN
+
+
+def behind_tags(head: bytes) -> tuple[bytes, int]:
+    """Return what follows the ID3v2 tags at the beginning of `head`, and how many bytes of a tag are still to come."""
+    while size := id3_size_bytes(head):
+        if size > len(head):
+            return b"", size - len(head)
+        head = head[size:]
+    return head, 0
+
+
+def accepts(audio_format: str, container: Container) -> bool:
+    """Return whether a session of that format may hold the container; what is unknown contradicts nothing."""
+    return container is Container.UNKNOWN or container in _ACCEPTED[audio_format]
 
 
 def contradicts(audio_format: str, head: bytes) -> Container | None:
-    """Takes a session's format and the beginning of any message of it.
+    """Return the container that a message positively is when a stream of that format can't go on with it, else None.
 
-    Returns the container that the message positively is when a session of that format can't hold it, else None.
+    Args:
+        audio_format: The session's format.
+        head: The beginning of any message of it, or all of it.
     """
     # Asked of every message: most are ruled out by their first byte.
-    if head[:1] not in _FIRST_BYTES and head[4:8] not in _MP4_BOXES:
+    if head[:1] and head[0] not in _FIRST_BYTES and head[4:8] not in _BOXES:
         return None
     container = sniff(head)
-    return None if container is Container.UNKNOWN or container in _ACCEPTED[audio_format] else container
+    is_inside = container in _INSIDE.get(audio_format, ())
+    if container is Container.ID3 and (behind := sniff(behind_tags(head)[0])) is not Container.UNKNOWN:
+        container, is_inside = behind, False
+    return None if is_inside or accepts(audio_format, container) else container
+
+
+def finds_frames(audio_format: str, head: bytes, is_all: bool = False) -> bool | None:
+    """Return whether a stream of MP3 or ADTS begins with frames that follow each other.
+
+    A stream may be joined in its middle and begin with the rest of a frame; zeros before the first one don't count.
+
+    Args:
+        audio_format: `mp3` or `aac`.
+        head: The first bytes of the stream, behind its ID3 tags.
+        is_all: Whether nothing follows them.
+
+    Returns:
+        None if the bytes are too few to tell.
+    """
+    kind = _MPEG_AUDIO if audio_format == "mp3" else _ADTS
+    start = len(head) - len(head.lstrip(b"\0"))
+    may_be = len(head) < start + _JOINED_WITHIN_BYTES and not is_all
+    for sync in _SYNC.finditer(head, start, start + _JOINED_WITHIN_BYTES):
+        follow = _follow(kind, head, sync.start(), is_all)
+        if follow:
+            return True
+        may_be = may_be or follow is None
+    return None if may_be else False
 
 
 def lacks_header(audio_format: str, head: bytes) -> bool:
-    """Takes a session's format and the beginning of the first message of a stream in it.
+    """Return whether a stream that begins with `head` lacks the header without which the rest can't be read.
 
-    Returns whether that message can't be the beginning of such a stream, so that all others would be unreadable
-    (FLAC, WebM, Ogg, MP4). A stream may be cut anywhere: a proper prefix of the magic is a beginning.
+    That is so for FLAC, WebM, Ogg and MP4. A stream may be cut anywhere: a proper prefix of the magic is a beginning.
+
+    Args:
+        audio_format: The session's format.
+        head: The first bytes of the stream, however few.
     """
     if audio_format == "mp4":
-        return head[:1] != b"\x00" or not b"ftyp".startswith(head[4:8])
+        return head[:1] > b"\x0f" or not any(box.startswith(head[4:8]) for box in _MP4_BEGINNINGS)
     magic = _STREAM_MAGIC.get(audio_format, b"")
     return not magic.startswith(head[: len(magic)])
 

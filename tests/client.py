@@ -37,6 +37,11 @@ class Recorder:
         """Returns the next answers."""
         return [await self.answer() for _ in range(count)]
 
+    async def answered(self, payload: bytes) -> dict[str, Any]:
+        """Sends a binary message and returns its answer."""
+        await self.send(payload)
+        return await self.answer()
+
     async def store(self, *payloads: bytes) -> list[int]:
         """Sends binary messages and returns the counts in their acknowledgements."""
         await self.send(*payloads)

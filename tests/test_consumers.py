@@ -14,6 +14,7 @@ from websockets.typing import Origin
 
 from tests.client import Rest, recorder
 from tests.server import Server, eventually
+from tests.sound import cut, encoded, speech, wav_bytes
 
 LIMIT_BYTES = 65536
 
@@ -37,7 +38,8 @@ async def test_a_session_from_the_greeting_to_1000(server, rest):
         assert list(greeting)[:4] == ["message", "session_id", "chunk_count", "status"]
         assert greeting["message"] == "Audio session created"
         assert (greeting["chunk_count"], greeting["byte_count"], greeting["status"]) == (0, 0, "active")
-        assert (greeting["sample_rate"], greeting["channels"], greeting["format"]) == (16000, 1, "wav")
+        assert (greeting["sample_rate"], greeting["channels"], greeting["format"]) == (44100, 1, "wav")
+        assert greeting["undecided"] == ["format", "sample_rate", "channels"]
         assert greeting["max_message_size_bytes"] == LIMIT_BYTES
         assert greeting["connection_timeout_seconds"] == 300
         assert await client.store(b"\1\0" * 100) == [1]
@@ -281,12 +283,116 @@ async def _resumes(server, session_id):
 
 async def test_content_that_contradicts_the_format_is_refused_and_not_stored(server, rest):
     flac = b"fLaC\0\0\0\x22" + bytes(34)
-    async with recorder(server.ws_url) as client:
+    async with recorder(server.ws_url, format="wav") as client:
         await client.send(flac)
         answer = await client.answer()
         assert (answer["code"], answer["received"], answer["valid_values"]) == ("format_mismatch", "flac", ["wav"])
-        assert await client.store(b"ab") == [1]
-    assert rest.session(client.session_id)["byte_count"] == 2
+        assert "format=flac" in answer["error"]
+        await client.send(b"ab")
+        assert (await client.answer())["code"] == "format_mismatch"
+        assert await client.store(wav_bytes(speech(0.1), 16000)) == [1]
+    assert rest.session(client.session_id)["total_chunks"] == 1
+
+
+@pytest.mark.parametrize("is_pipelined", [False, True])
+async def test_nothing_of_a_stream_of_another_format_is_stored(server, rest, tmp_path, is_pipelined):
+    webm = cut(encoded(speech(2), 16000, tmp_path / "a.webm"), 1000)
+    async with recorder(server.ws_url, format="wav") as client:
+        if is_pipelined:
+            await client.send(*webm)
+            codes = [answer["code"] for answer in await client.answers(len(webm))]
+        else:
+            codes = [(await client.answered(piece))["code"] for piece in webm]
+        assert set(codes) == {"format_mismatch"}
+        await client.close_session()
+    assert rest.session(client.session_id)["total_chunks"] == 0
+
+
+@pytest.mark.parametrize("suffix", ["webm", "m4a", "ogg", "flac", "mp3", "aac", "wav"])
+async def test_a_session_that_names_nothing_is_what_its_first_bytes_are(server, rest, tmp_path, suffix):
+    data = encoded(speech(1, 24000), 24000, tmp_path / f"a.{suffix}", *(("-c:a", "libopus") if suffix == "ogg" else ()))
+    async with recorder(server.ws_url) as client:
+        assert await client.store(*cut(data, 1, 3, 700)) == list(range(1, 3 + -(-(len(data) - 4) // 700)))
+        decided = {"m4a": "mp4"}.get(suffix, suffix)
+        assert rest.session(client.session_id)["format"] == decided
+        async with recorder(server.ws_url, client.session_id, format="flac" if suffix != "flac" else "wav") as other:
+            assert (other.greeting["code"], other.greeting["valid_values"]) == ("parameter_conflict", [decided])
+        await client.close_session()
+
+
+async def test_raw_samples_of_a_session_that_names_nothing_are_wav(server, rest):
+    async with recorder(server.ws_url) as client:
+        await client.store(b"\1\0" * 1600)
+        async with recorder(server.ws_url, client.session_id, format="wav") as other:
+            assert other.greeting["message"] == "Audio session resumed"
+            assert "format" not in other.greeting["undecided"]
+        async with recorder(server.ws_url, client.session_id, format="webm") as other:
+            assert other.greeting["code"] == "parameter_conflict"
+
+
+async def test_first_bytes_over_two_connections_decide_together(server, rest, tmp_path):
+    data = encoded(speech(1, 48000), 48000, tmp_path / "a.webm")
+    async with recorder(server.ws_url, source="page") as first:
+        await first.store(data[:1])
+    async with recorder(server.ws_url, first.session_id, source="page") as second:
+        assert (second.greeting["source_chunk_count"], second.greeting["undecided"][0]) == (1, "format")
+        await second.store(data[1:4000], data[4000:])
+    assert rest.session(first.session_id)["format"] == "webm"
+
+
+async def test_of_two_that_begin_at_once_one_decides(server, rest, tmp_path):
+    webm, flac = (encoded(speech(1, 48000), 48000, tmp_path / name) for name in ("a.webm", "a.flac"))
+    async with recorder(server.ws_url) as first, recorder(server.ws_url, first.session_id) as second:
+        await asyncio.gather(first.send(webm[:4000]), second.send(flac[:4000]))
+        answers = [await first.answer(), await second.answer()]
+        assert sorted(answer.get("code", "stored") for answer in answers) == ["one_source_only", "stored"]
+        decided = "webm" if "code" not in answers[0] else "flac"
+    assert rest.session(first.session_id)["format"] == decided
+
+
+async def test_a_parameter_that_is_undecided_may_be_named_later(server, rest):
+    async with recorder(server.ws_url) as first:
+        async with recorder(server.ws_url, first.session_id, sample_rate=24000) as second:
+            assert (second.greeting["sample_rate"], second.greeting["undecided"]) == (24000, ["format", "channels"])
+        async with recorder(server.ws_url, first.session_id, sample_rate=48000) as third:
+            assert (third.greeting["code"], third.greeting["valid_values"]) == ("parameter_conflict", [24000])
+    assert rest.session(first.session_id)["sample_rate"] == 24000
+
+
+async def test_a_named_source_whose_content_was_refused_connects_again(server, rest):
+    async with recorder(server.ws_url, source="mic", format="wav") as client:
+        await client.store(b"1_")
+        await client.send(b"fLaC\0\0\0\x22" + bytes(34), wav_bytes(speech(0.1), 16000), b"2_")
+        assert {answer["code"] for answer in await client.answers(3)} == {"format_mismatch"}
+    async with recorder(server.ws_url, client.session_id, source="mic") as again:
+        assert again.greeting["source_chunk_count"] == 1
+        assert await again.store(b"2_") == [2]
+
+
+async def test_what_a_named_source_sends_behind_a_pause_is_a_prefix(server, rest):
+    async with (
+        recorder(server.ws_url, source="mic") as mic,
+        recorder(server.ws_url, mic.session_id, source="remote control") as control,
+    ):
+        await mic.store(b"1_")
+        await control.control("pause")
+        assert (await mic.answered(b"2_"))["code"] == "session_paused"
+        await control.control("resume")
+        assert (await mic.answered(b"3_"))["code"] == "session_paused"
+        assert (await mic.control("close_session"))["code"] == "session_paused"
+        await mic.control("resume")
+        assert await mic.store(b"2_", b"3_") == [2, 3]
+    async with recorder(server.ws_url, mic.session_id, source="mic") as mic:
+        assert mic.greeting["source_chunk_count"] == 3
+        assert (await mic.close_session())["chunk_count"] == 3
+
+
+async def test_a_named_source_that_paused_by_itself_may_close(server):
+    async with recorder(server.ws_url, source="mic") as mic:
+        await mic.control("pause")
+        await mic.send(b"1_")
+        assert (await mic.answer())["code"] == "session_paused"
+        assert (await mic.close_session())["status"] == "completed"
 
 
 async def test_a_stream_without_its_header_is_refused(server):

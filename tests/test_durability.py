@@ -36,7 +36,7 @@ def chunk(client: int, number: int) -> bytes:
 
 def samples(recording: bytes) -> bytes:
     with wave.open(BytesIO(recording)) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (44100, 1, 2)
         return file.readframes(file.getnframes())
 
 

@@ -37,7 +37,7 @@ class AudioSessionAdmin(SessionActions):
     fieldsets = [
         ("Recording", {"fields": ["recording_state", "recording_error", "listen", "waveform", "downloads"]}),
         ("Session", {"fields": ["id", "user_id", "state", "error", "start_time", "end_time"]}),
-        ("Audio", {"fields": ["sample_rate", "channels", "format", "encoding", "chunk_mode"]}),
+        ("Audio", {"fields": ["sample_rate", "channels", "format", "encoding", "chunk_mode", "undecided"]}),
         ("Chunks", {"fields": ["chunks", "size", "sources", "connections", "last_chunk_at", "dropped_at"]}),
         ("Background tasks", {"fields": ["tasks"]}),
     ]

@@ -30,6 +30,7 @@ from audio.wire.messages import Action
 from audio.wire.parameters import (
     CHANNELS,
     CHUNK_MODES,
+    DECIDED_BY_MEDIA,
     ENCODINGS,
     FORMATS,
     LABEL_MAX_LENGTH,
@@ -67,8 +68,22 @@ _ANSWERS = {
     messages.RESUMED_NOW: ("resumed", "The session goes on."),
     messages.CLOSED: ("closed", "The session takes no more, by whomever it was closed; close code 1000 follows."),
     messages.PONG: ("pong", "The answer to a ping."),
+    messages.PART_NOT_MADE: (
+        "part_not_made",
+        "Answers nothing: something that was sent, over whichever connection, can't be decoded. The rest of the "
+        "session is recorded.",
+    ),
 }
 _GREETINGS = (messages.CREATED, messages.RESUMED)
+_WARNING_EXAMPLE = {
+    "event": "error",
+    "code": "undecodable_chunk",
+    "detail": "A WAV file with format tag 17 can't be recorded.",
+    "first_sequence": 2,
+    "last_sequence": 2,
+    "start_seconds": 1.5,
+    "end_seconds": 1.5,
+}
 _STATUSES = {messages.PAUSED_NOW: SessionStatus.PAUSED, messages.CLOSED: SessionStatus.COMPLETED}
 _ON_THE_SOCKET = (RequestError, SessionError, ConnectionEnded, ServiceError)
 # A message that is too large gets close code 1009 alone, because nothing of it is read.
@@ -78,6 +93,7 @@ _DETAILS: Json = {
     "received": {"description": "What was received, shortened."},
     "valid_values": {"type": "array", "description": "What would have been right."},
     "limit": {"type": "number", "description": "The most that is allowed."},
+    "format": {"type": "string", "description": "Of a session that records what was received."},
 }
 CLOSE_CODES = {
     1000: "The session is closed.",
@@ -239,14 +255,38 @@ def _answer(text: str, summary: str) -> Json:
         properties |= greeting
         required += [name for name in greeting if not name.startswith("source")]
         more = _greeting_example()
+    elif text == messages.PART_NOT_MADE:
+        properties |= _warning()
+        required += ["event", "code", "detail"]
+        more = _WARNING_EXAMPLE
     status = _STATUSES.get(text, SessionStatus.ACTIVE)
     example = messages.answer(text, _SESSION_ID, 0 if text == messages.CREATED else 3, status, **more)
     return _message(summary, _object(properties, required), json.loads(example))
 
 
+def _warning() -> Json:
+    place = {"type": ["integer", "null"]}
+    seconds = {"type": ["number", "null"]}
+    return {
+        "event": {"const": "error"},
+        "code": {"type": "string", "description": "What is wrong, for programs."},
+        "detail": {"type": "string", "description": "A sentence for people; it may be reworded."},
+        "first_sequence": {**place, "description": "The first chunk of the part."},
+        "last_sequence": {**place, "description": "The last one."},
+        "start_seconds": {**seconds, "description": "Where the part would be in the recording."},
+        "end_seconds": seconds,
+    }
+
+
 def _greeting() -> Json:
     return {
         **_session_parameters(),
+        "undecided": {
+            "type": "array",
+            "items": {"type": "string", "enum": list(DECIDED_BY_MEDIA)},
+            "description": "The parameters that the client did not name and the media have not decided yet: until "
+            "then they are shown with the server's defaults.",
+        },
         "user_id": {"type": ["string", "null"]},
         "byte_count": {"type": "integer", "minimum": 0},
         "source": {"type": "string", "description": "Of a connection that named one."},
@@ -263,6 +303,7 @@ def _greeting() -> Json:
 def _greeting_example() -> Json:
     return {
         **default_parameters().as_dict(),
+        "undecided": list(DECIDED_BY_MEDIA),
         "user_id": None,
         "byte_count": 0,
         "source": "microphone",

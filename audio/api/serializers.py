@@ -28,6 +28,7 @@ from audio.wire.parameters import (
     SessionParameters,
     parse_label,
     parse_value,
+    undecided_among,
 )
 
 FETCHABLE_STATES = (RecordingState.LIVE, RecordingState.BUILDING, RecordingState.READY)
@@ -52,14 +53,24 @@ class LabelField(serializers.CharField):
 
 
 class NewSessionSerializer(serializers.Serializer[AudioSession]):
-    """What a new session is asked to be; what is absent has the server's defaults."""
+    """What a new session is asked to be. Where the format, the rate or the channels are absent, the audio's own header
+    decides them; audio without a header has the server's defaults."""
 
-    sample_rate = ParameterField(SAMPLE_RATES_HZ, initial=lambda: settings.DEFAULT_SAMPLE_RATE, help_text="Hz")
-    channels = ParameterField(CHANNELS, initial=lambda: settings.DEFAULT_CHANNELS)
+    sample_rate = ParameterField(
+        SAMPLE_RATES_HZ,
+        initial=lambda: settings.DEFAULT_SAMPLE_RATE,
+        help_text="Hz. If absent, that of the audio's header, else the server's default.",
+    )
+    channels = ParameterField(
+        CHANNELS,
+        initial=lambda: settings.DEFAULT_CHANNELS,
+        help_text="If absent, those of the audio's header, else the server's default.",
+    )
     format = ParameterField(
         FORMATS,
         initial=lambda: settings.DEFAULT_FORMAT,
-        help_text="What the client sends, and what the recording is. `aac` is ADTS.",
+        help_text="What the client sends, and what the recording is. `aac` is ADTS. If absent, what the first bytes "
+        "say; raw samples have the server's default.",
     )
     encoding = ParameterField(ENCODINGS, initial="s16le", help_text="Of headerless PCM under `wav`; `s16le` if absent.")
     chunks = ParameterField(
@@ -88,6 +99,10 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
         named = {name: value for name, value in self.validated_data.items() if name != "user_id"}
         return SessionParameters(**{**default_parameters().as_dict(), **named})
 
+    def undecided(self) -> list[str]:
+        """Return the names of the parameters that the media decide, because the request does not name them."""
+        return undecided_among(self.validated_data)
+
 
 class FailureSerializer(serializers.Serializer[Recording]):
     """Why there is no recording."""
@@ -99,6 +114,19 @@ class FailureSerializer(serializers.Serializer[Recording]):
     )
 
 
+class WarningSerializer(serializers.Serializer[Any]):
+    """Something that was sent and is not in the recording as it came."""
+
+    code = serializers.CharField(read_only=True, help_text="What is wrong, for programs.")
+    detail = serializers.CharField(read_only=True, help_text="A sentence for people; it may be reworded.")
+    first_sequence = serializers.IntegerField(read_only=True, allow_null=True, help_text="The first chunk of it.")
+    last_sequence = serializers.IntegerField(read_only=True, allow_null=True, help_text="The last chunk of it.")
+    start_seconds = serializers.FloatField(
+        read_only=True, allow_null=True, help_text="Where it would be in the recording, or is."
+    )
+    end_seconds = serializers.FloatField(read_only=True, allow_null=True)
+
+
 class RecordingSerializer(serializers.ModelSerializer[Recording]):
     """A session's recording: where it is fetched from, how far it is."""
 
@@ -107,12 +135,29 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
     sha256 = serializers.CharField(
         read_only=True, help_text="Of the recording's bytes, in hexadecimal; empty until just after `ready`."
     )
+    sample_rate = serializers.SerializerMethodField(help_text="Hz; null while it is not known.")
+    channels = serializers.SerializerMethodField(help_text="Null while they are not known.")
+    warnings = WarningSerializer(
+        many=True, read_only=True, help_text="What came and is not in the recording as it came. Bounded."
+    )
     progress = serializers.FloatField(read_only=True, help_text="From 0 to 1 while `state` is `building`.")
     error = serializers.SerializerMethodField(help_text="Why, if `state` is `failed`; else null.")
 
     class Meta:
         model = Recording
-        fields = ["state", "url", "format", "size_bytes", "duration_seconds", "sha256", "progress", "error"]
+        fields = [
+            "state",
+            "url",
+            "format",
+            "size_bytes",
+            "duration_seconds",
+            "sha256",
+            "progress",
+            "error",
+            "sample_rate",
+            "channels",
+            "warnings",
+        ]
         read_only_fields = fields
 
     @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
@@ -124,6 +169,14 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
     @extend_schema_field(serializers.ChoiceField(FORMATS))
     def get_format(self, recording: Recording) -> str:
         return recording.format or recording.session.format
+
+    @extend_schema_field({"type": "integer", "nullable": True})
+    def get_sample_rate(self, recording: Recording) -> int | None:
+        return recording.sample_rate or None
+
+    @extend_schema_field({"type": "integer", "nullable": True})
+    def get_channels(self, recording: Recording) -> int | None:
+        return recording.channels or None
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_error(self, recording: Recording) -> dict[str, Any] | None:

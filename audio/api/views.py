@@ -143,7 +143,8 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
     def post(self, request: Request) -> Response:
         asked = NewSessionSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        created = ingest.create_session(asked.parameters(), asked.validated_data.get("user_id"))
+        user_id = asked.validated_data.get("user_id")
+        created = ingest.create_session(asked.parameters(), user_id, asked.undecided())
         context = {"request": request, "websocket_url": websocket_url(request, created.pk)}
         shown = CreatedSessionSerializer(find_session(created.pk), context=context).data
         location = reverse("session-detail", [created.pk], request=request)

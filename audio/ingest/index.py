@@ -43,8 +43,9 @@ _LOST = (OperationalError, InterfaceError, IntegrityError, InternalError)
 class Producer:
     """A connection as the commit sees it: whose chunks they are, and whether it may still write.
 
-    `epoch` is that of its named source, None for the unnamed. `failed` is set with the first fatal refusal:
-    from then on nothing of this connection is stored, because a hole in a source could not be resumed.
+    `epoch` is that of its named source, None for the unnamed. `failed` is set with the first fatal refusal, and with
+    any refusal of a named source: from then on nothing of this connection is stored, because a hole in a source could
+    not be resumed. A pause that is over is forgotten when the connection itself says `resume`.
     """
 
     session_id: uuid.UUID
@@ -180,7 +181,7 @@ class _Transaction:
 
     @staticmethod
     def _note(producer: Producer, refusal: AudioError) -> AudioError:
-        if refusal.close_code is not None:
+        if refusal.close_code is not None or producer.epoch is not None:
             producer.failed = refusal
         return refusal
 

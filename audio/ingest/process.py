@@ -14,13 +14,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import Error as DatabaseFailure
 from django.db import close_old_connections, transaction
+from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audio import dispatch, events, metrics
@@ -42,6 +44,8 @@ _TICK_SECONDS = 1.0
 # The layer forgets a member of a group after a day.
 _REJOIN_SECONDS = 3600.0
 _DRAIN_SECONDS = 4.0
+# Longer than the answer to the commit of an opening can be on its way.
+_STRAY_SECONDS = 15.0
 
 
 class LiveConnection(Protocol):
@@ -59,11 +63,27 @@ class LiveConnection(Protocol):
     def session_closed(self) -> None:
         """The session was closed elsewhere."""
 
+    def session_deleted(self) -> None:
+        """The session was deleted elsewhere."""
+
     def superseded(self) -> None:
         """A newer connection has taken over the source."""
 
+    def warned(self, warning: dict[str, Any]) -> None:
+        """The session's recording has a new warning."""
+
     def go_away(self) -> None:
         """The server stops: answer what is in flight, then close."""
+
+
+class _Pulse(NamedTuple):
+    """What a heartbeat found: connections whose session is closed or deleted, those that are superseded, and rows of
+    connections that the process does not have."""
+
+    closed: list[int]
+    deleted: list[int]
+    superseded: list[int]
+    strays: set[int]
 
 
 class _Waiting:
@@ -85,7 +105,6 @@ class Ingest:
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, LiveConnection] = {}
         self._ended: set[int] = set()
-        self._strays: set[int] = set()
         self._waiting: dict[uuid.UUID, _Waiting] = {}
         self._room = asyncio.Event()
         self._room.set()
@@ -97,6 +116,7 @@ class Ingest:
         # Clients that come in crowds, or wait for a Redis that is away, must not make this process look dead.
         self._heart = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
         self._tasks: list[asyncio.Task[None]] = []
+        self._announcements: set[asyncio.Task[None]] = set()
         self._committer = Committer(
             root=settings.AUDIO_STORAGE_PATH,
             process_id=self.process_id,
@@ -130,15 +150,23 @@ class Ingest:
         run = contextvars.copy_context().run
         return await self._loop.run_in_executor(self._executor, run, _with_database, function, *arguments)
 
-    async def _say_alive(self, mine: dict[int, Producer]) -> tuple[list[int], list[int], set[int]]:
+    async def _say_alive(self, mine: dict[int, Producer]) -> _Pulse:
         return await self._loop.run_in_executor(self._heart, _with_database, _heartbeat, self.process_id, mine)
 
     def add(self, connection: LiveConnection) -> None:
-        """A connection may submit from now on."""
+        """Let a connection submit from now on, and tell older ones of its source, on any host, that they are over."""
         self._connections[connection.connection_id] = connection
         self._empty.clear()
+        if connection.producer.epoch is not None and connection.producer.epoch > 1:
+            self._announce(connection.producer.source_id, connection.producer.epoch)
         if self.draining:
             connection.go_away()
+
+    def _announce(self, source_id: int, epoch: int) -> None:
+        """Send the event in the background: a Redis that hangs must not hold up the connection."""
+        task = asyncio.create_task(events.source_superseded(source_id, epoch), name="announcement")
+        self._announcements.add(task)
+        task.add_done_callback(self._announcements.discard)
 
     async def remove(self, connection: LiveConnection) -> None:
         """A connection has ended; its row goes, with a later heartbeat if the database is away."""
@@ -193,7 +221,7 @@ class Ingest:
 
     async def _end_tasks(self) -> None:
         """Cancels the tasks beside the committer, until they have ended: a Redis client may swallow the first time."""
-        running = set(self._tasks)
+        running = {*self._tasks, *self._announcements}
         while running:
             for task in running:
                 task.cancel()
@@ -261,20 +289,21 @@ class Ingest:
             wait_seconds = settings.HEARTBEAT_SECONDS
             mine = {key: connection.producer for key, connection in self._connections.items()}
             try:
-                closed, superseded, unknown = await self._say_alive(mine)
+                pulse = await self._say_alive(mine)
             except AudioError as error:
                 logger.warning("heartbeat_failed", error=str(error))
                 # To be among the living again soon after the database is.
                 wait_seconds = min(wait_seconds, _TICK_SECONDS)
                 continue
-            for connection in self._present(closed):
+            for connection in self._present(pulse.closed):
                 connection.session_closed()
-            for connection in self._present(superseded):
+            for connection in self._present(pulse.deleted):
+                connection.session_deleted()
+            for connection in self._present(pulse.superseded):
                 connection.superseded()
-            # Twice unknown is not one that is just being opened, but one whose opening failed after its commit.
-            for connection_id in self._ended | (self._strays & unknown):
+            # One whose opening failed after its commit.
+            for connection_id in self._ended | pulse.strays - self._connections.keys():
                 await self._release(connection_id)
-            self._strays = unknown
 
     def _present(self, keys: Iterable[int]) -> list[LiveConnection]:
         return [connection for key in keys if (connection := self._connections.get(key)) is not None]
@@ -303,8 +332,11 @@ class Ingest:
     def _hear(self, event: dict[str, Any]) -> None:
         for connection in list(self._connections.values()):
             producer = connection.producer
-            if event["type"] == events.CLOSED and str(producer.session_id) == event["session_id"]:
-                connection.session_closed()
+            if event["type"] in (events.CLOSED, events.WARNED) and str(producer.session_id) == event["session_id"]:
+                if event["type"] == events.CLOSED:
+                    connection.session_closed()
+                else:
+                    connection.warned(event["warning"])
             elif (
                 event["type"] == events.SUPERSEDED
                 and producer.source_id == event["source_id"]
@@ -331,41 +363,57 @@ def _register(process_id: uuid.UUID) -> None:
     )
 
 
-def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> tuple[list[int], list[int], set[int]]:
-    """Says that the process lives; returns which of its connections have a closed session, which are superseded, and
-    which rows are of connections that it does not have."""
+def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> _Pulse:
+    """Say that the process lives, and look at the rows of its connections."""
     if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=database_time()):
-        _revive(process_id, mine)
-    rows = dict(AudioConnection.objects.filter(process_id=process_id).values_list("pk", "session__status"))
-    closed = [key for key in mine if key in rows and rows[key] not in OPEN_STATUSES]
-    return closed, [key for key in mine if key not in rows], rows.keys() - mine.keys()
+        _register(process_id)
+    rows = {
+        key: (status, connected_at)
+        for key, status, connected_at in AudioConnection.objects.filter(process_id=process_id).values_list(
+            "pk", "session__status", "connected_at"
+        )
+    }
+    missing = {key: producer for key, producer in mine.items() if key not in rows}
+    closed, deleted, superseded = _restore(process_id, missing) if missing else ([], [], [])
+    closed += [key for key in mine if key in rows and rows[key][0] not in OPEN_STATUSES]
+    # A younger one may just be on its way to the event loop.
+    young = timezone.now() - timedelta(seconds=_STRAY_SECONDS)
+    strays = {key for key, (_, connected_at) in rows.items() if key not in mine and connected_at < young}
+    return _Pulse(closed, deleted, superseded, strays)
 
 
-def _revive(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
-    """Others took this process for dead and removed its rows: put back those of connections that still hold.
+def _restore(process_id: uuid.UUID, missing: dict[int, Producer]) -> tuple[list[int], list[int], list[int]]:
+    """Judge connections without a row by their sources, and put back the rows of those that still hold.
 
-    Their sessions were never deserted, so no grace runs on for them.
+    A missing row alone says nothing: others may have taken this process for dead. The sessions of those that hold were
+    never deserted, so no grace runs on for them.
+
+    Returns:
+        The connections whose session is closed, those whose session was deleted, and those that are superseded.
     """
     with transaction.atomic():
-        sessions_first = AudioSession.objects.select_for_update().filter(pk__in={p.session_id for p in mine.values()})
-        list(sessions_first.order_by("pk").values_list("pk"))
-        _register(process_id)
-        _restore_connections(process_id, mine)
-        AudioSession.objects.open().filter(open_connections__process_id=process_id).update(dropped_at=None)
+        sessions = AudioSession.objects.select_for_update().filter(pk__in={p.session_id for p in missing.values()})
+        statuses = dict(sessions.order_by("pk").values_list("pk", "status"))
+        sources = AudioSource.objects.filter(pk__in={p.source_id for p in missing.values()})
+        epochs = dict(sources.values_list("pk", "epoch"))
+        deleted = [key for key, p in missing.items() if p.session_id not in statuses or p.source_id not in epochs]
+        present = {key: p for key, p in missing.items() if key not in deleted}
+        superseded = [key for key, p in present.items() if p.epoch not in (None, epochs[p.source_id])]
+        current = {key: p for key, p in present.items() if key not in superseded}
+        closed = [key for key, p in current.items() if statuses[p.session_id] not in OPEN_STATUSES]
+        held = {key: p for key, p in current.items() if key not in closed}
+        AudioConnection.objects.bulk_create(_row(process_id, key, producer) for key, producer in held.items())
+        AudioSession.objects.open().filter(pk__in={p.session_id for p in held.values()}).update(dropped_at=None)
+    return closed, deleted, superseded
 
 
-def _restore_connections(process_id: uuid.UUID, mine: dict[int, Producer]) -> None:
-    epochs = dict(AudioSource.objects.filter(pk__in={p.source_id for p in mine.values()}).values_list("pk", "epoch"))
-    AudioConnection.objects.bulk_create(
-        AudioConnection(
-            pk=key,
-            session_id=producer.session_id,
-            source_id=producer.source_id,
-            process_id=process_id,
-            epoch=producer.epoch or 0,
-        )
-        for key, producer in mine.items()
-        if producer.source_id in epochs and producer.epoch in (None, epochs[producer.source_id])
+def _row(process_id: uuid.UUID, connection_id: int, producer: Producer) -> AudioConnection:
+    return AudioConnection(
+        pk=connection_id,
+        session_id=producer.session_id,
+        source_id=producer.source_id,
+        process_id=process_id,
+        epoch=producer.epoch or 0,
     )
 
 

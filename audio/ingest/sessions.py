@@ -4,8 +4,9 @@ These functions are synchronous and run in threads of their own; each is one sho
 always taken in the order session, source, so that the commit of chunks never deadlocks with them.
 """
 
+import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from audio.errors import (
     Overloaded,
     SessionClosed,
     SessionNotFound,
+    Superseded,
     TooManyConnections,
     TooManySessions,
 )
@@ -62,13 +64,21 @@ def default_parameters() -> SessionParameters:
     )
 
 
-def create_session(parameters: SessionParameters, user_id: str | None = None) -> AudioSession:
-    """Creates a session to which nobody is connected yet; it counts as dropped when its ticket ends.
+def create_session(
+    parameters: SessionParameters, user_id: str | None = None, undecided: Collection[str] = ()
+) -> AudioSession:
+    """Create a session to which nobody is connected yet; it counts as dropped when its ticket ends.
 
-    Raises TooManySessions.
+    Args:
+        parameters: What its audio is, with defaults where the client named nothing.
+        user_id: The client's own label.
+        undecided: The names of parameters that the media decide.
+
+    Raises:
+        TooManySessions: As many sessions are open as may be.
     """
     with transaction.atomic():
-        session = _create(parameters, user_id, dropped_in=timedelta(seconds=TICKET_SECONDS))
+        session = _create(parameters, user_id, undecided, dropped_in=timedelta(seconds=TICKET_SECONDS))
     logger.info("session_created", session_id=str(session.pk))
     return session
 
@@ -90,7 +100,7 @@ def open_connection(
         spend_ticket(request.ticket, session_id)
     with transaction.atomic():
         if session_id is None:
-            session = _create(request.parameters(default_parameters()), request.user_id)
+            session = _create(request.parameters(default_parameters()), request.user_id, request.undecided)
         else:
             session = _continue(request, session_id)
         if is_gone():
@@ -98,6 +108,32 @@ def open_connection(
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
     return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)
+
+
+def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) -> AudioSession:
+    """Make durable what the first bytes of a connection say of its session's format, unless another was first.
+
+    Args:
+        session_id: A session whose format is undecided.
+        connection_id: The connection that the bytes came over.
+        audio_format: The format that they have.
+
+    Returns:
+        The session as it is then, with the format that was decided first.
+
+    Raises:
+        SessionNotFound: The session was deleted.
+        OneSourceOnly: Another connection has decided that the session is a continuous compressed stream.
+    """
+    with transaction.atomic():
+        moved = AudioSession.objects.filter(pk=session_id).decide(format=audio_format)
+        session = AudioSession.objects.filter(pk=session_id).first()
+        if session is None:
+            raise SessionNotFound("The session was deleted.")
+        others = session.open_connections.exclude(pk=connection_id)
+        if not moved and _takes_one_source(session) and others.exists():
+            raise OneSourceOnly
+    return session
 
 
 def release_connection(connection_id: int) -> None:
@@ -132,12 +168,23 @@ def release_process(process_id: uuid.UUID, silent_since: datetime | None = None)
     return True
 
 
-def close_session(session_id: uuid.UUID, by: str = "request") -> AudioSession:
-    """Closes a session, whatever its connections do, and asks for its recording; returns it as it is then.
+def close_session(session_id: uuid.UUID, by: str = "request", producer: Producer | None = None) -> AudioSession:
+    """Close a session, whatever its connections do, and ask for its recording. A closed one stays as it is.
 
-    `by` is who closes it, for the log. Closing a closed session changes nothing. Raises SessionNotFound.
+    Args:
+        session_id: The session's id.
+        by: Who closes it, for the log.
+        producer: The connection that asks for it, None if no connection does.
+
+    Returns:
+        The session as it is then.
+
+    Raises:
+        SessionNotFound: There is no such session.
+        Superseded: A newer connection has taken over the source of the one that asks.
     """
-    close_if(session_id, Q(), by)
+    with _as_current(session_id, producer):
+        close_if(session_id, Q(), by)
     return _existing(session_id)
 
 
@@ -152,16 +199,49 @@ def close_if(session_id: uuid.UUID, condition: Q, by: str = "sweep") -> bool:
     return True
 
 
-def pause_session(session_id: uuid.UUID) -> None:
-    """Pauses an open session; raises SessionClosed or SessionNotFound."""
-    if not AudioSession.objects.filter(pk=session_id).pause() and not _existing(session_id).is_open:
-        raise SessionClosed
+def pause_session(session_id: uuid.UUID, producer: Producer | None = None) -> None:
+    """Pause an open session, for a connection as `close_session` does.
+
+    Raises:
+        SessionClosed: The session is closed.
+        SessionNotFound: There is no such session.
+        Superseded: A newer connection has taken over the source of the one that asks.
+    """
+    with _as_current(session_id, producer):
+        if not AudioSession.objects.filter(pk=session_id).pause() and not _existing(session_id).is_open:
+            raise SessionClosed
 
 
-def resume_session(session_id: uuid.UUID) -> None:
-    """Lets a paused session go on; raises SessionClosed or SessionNotFound."""
-    if not AudioSession.objects.filter(pk=session_id).resume() and not _existing(session_id).is_open:
-        raise SessionClosed
+def resume_session(session_id: uuid.UUID, producer: Producer | None = None) -> None:
+    """Let a paused session go on, for a connection as `close_session` does.
+
+    Raises:
+        SessionClosed: The session is closed.
+        SessionNotFound: There is no such session.
+        Superseded: A newer connection has taken over the source of the one that asks.
+    """
+    with _as_current(session_id, producer):
+        if not AudioSession.objects.filter(pk=session_id).resume() and not _existing(session_id).is_open:
+            raise SessionClosed
+
+
+@contextlib.contextmanager
+def _as_current(session_id: uuid.UUID, producer: Producer | None) -> Iterator[None]:
+    """Run a block in a transaction in which the producer's source is still its own.
+
+    A process may have hung since it received what it acts on. Whoever takes over a source locks the session first, so
+    that nobody can do it while the block runs.
+
+    Raises:
+        Superseded: A newer connection has taken over the source.
+    """
+    with transaction.atomic():
+        if producer is not None and producer.epoch is not None:
+            AudioSession.objects.select_for_update().filter(pk=session_id).first()
+            sources = AudioSource.objects.filter(session=session_id)
+            if sources.filter(pk=producer.source_id).exclude(epoch=producer.epoch).exists():
+                raise Superseded
+        yield
 
 
 def _existing(session_id: uuid.UUID) -> AudioSession:
@@ -171,7 +251,12 @@ def _existing(session_id: uuid.UUID) -> AudioSession:
     return session
 
 
-def _create(parameters: SessionParameters, user_id: str | None, dropped_in: timedelta | None = None) -> AudioSession:
+def _create(
+    parameters: SessionParameters,
+    user_id: str | None,
+    undecided: Collection[str],
+    dropped_in: timedelta | None = None,
+) -> AudioSession:
     _one_at_a_time()
     if AudioSession.objects.open().count() >= settings.MAX_CONCURRENT_SESSIONS:
         raise TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS)
@@ -179,7 +264,11 @@ def _create(parameters: SessionParameters, user_id: str | None, dropped_in: time
     fields: dict[str, Any] = parameters.as_dict()
     fields["chunk_mode"] = fields.pop("chunks")
     session = AudioSession.objects.create(
-        **fields, user_id=user_id, start_time=now, dropped_at=now + dropped_in if dropped_in is not None else None
+        **fields,
+        undecided=list(undecided),
+        user_id=user_id,
+        start_time=now,
+        dropped_at=now + dropped_in if dropped_in is not None else None,
     )
     Recording.objects.create(session=session)
     return session
@@ -199,7 +288,10 @@ def _continue(request: ConnectionRequest, session_id: uuid.UUID) -> AudioSession
         raise SessionNotFound(received=str(session_id))
     if not session.is_open:
         raise SessionClosed(status=session.status)
-    request.check_continues(session.parameters, session.user_id)
+    decided = request.check_continues(session.parameters, session.user_id, session.undecided)
+    if decided:
+        AudioSession.objects.filter(pk=session_id).decide(**decided)
+        session.refresh_from_db()
     if request.source is not None:
         _supersede(session, request.source)
     _check_room(session)
@@ -216,8 +308,14 @@ def _check_room(session: AudioSession) -> None:
     others = session.open_connections.count()
     if others >= settings.MAX_CONNECTIONS_PER_SESSION:
         raise TooManyConnections(limit=settings.MAX_CONNECTIONS_PER_SESSION)
-    if others and session.format != "wav" and session.chunk_mode != "files":
+    if others and _takes_one_source(session):
         raise OneSourceOnly
+
+
+def _takes_one_source(session: AudioSession) -> bool:
+    """Whether the session is a continuous compressed stream."""
+    is_known = "format" not in session.undecided
+    return is_known and session.format != "wav" and session.chunk_mode != "files"
 
 
 def _open_source(session: AudioSession, name: str | None) -> AudioSource:
@@ -225,8 +323,6 @@ def _open_source(session: AudioSession, name: str | None) -> AudioSource:
     if name is not None:
         AudioSource.objects.filter(pk=source.pk).update(epoch=F("epoch") + 1)
         source.refresh_from_db()
-        if source.epoch > 1:
-            events.source_superseded(source.pk, source.epoch)
     return source
 
 
@@ -247,6 +343,7 @@ def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
         "user_id": session.user_id,
         "source": source_name,
         "start_time": session.start_time.isoformat(),
+        "undecided": session.undecided,
     }
 
 

@@ -13,6 +13,8 @@ what is to be sent is taken out with `outgoing`:
 5. An error with a close code ends the connection: its text is sent in its turn, then the close. Nothing that
    arrives afterwards is looked at, and nothing more is stored. What is already with the committer is still
    answered before the end is sent.
+6. Besides the answers there are notices, which answer nothing: `warn` says that a part of the recording could not be
+   made. A notice has the same four keys first, then `event`, and never a key `error`, which is that of a refusal.
 
     OPEN -- closed / fail / end --> ENDING -- the last answer has left --> ENDED
 """
@@ -143,6 +145,11 @@ class Connection:
         if self.state is State.OPEN:
             self._turn("completed", messages.CLOSED)
             self.end(NORMAL_CLOSURE)
+
+    def warn(self, warning: dict[str, Any]) -> None:
+        """Says that something that was sent can't be in the recording as it came: its code, its detail, its place."""
+        if self.state is State.OPEN:
+            self._answers.append(_Say(messages.PART_NOT_MADE, {"event": "error", **warning}))
 
     def end(self, code: int) -> None:
         """Ends the connection with this close code, after what is unsettled has been answered."""

@@ -17,6 +17,7 @@ CLOSED = "Session closed successfully"
 PAUSED_NOW = "Session paused"
 RESUMED_NOW = "Session resumed"
 PONG = "pong"
+PART_NOT_MADE = "A part of the recording could not be made"
 
 
 class Action(StrEnum):
@@ -29,27 +30,68 @@ class Action(StrEnum):
 
 
 _ACTIONS = [action.value for action in Action]
+_FORMS = [{"type": "control", "action": action} for action in _ACTIONS]
+# What clients of other services say for "begin" and "end".
+_COMMANDS = ("eos", "eof", "start", "stop", "end", "done")
+_SHORTEST_AUDIO = 64
 
 
 def parse_text(text: str) -> Action:
-    """Takes a text message; returns the action that it asks for.
+    """Return the action that a text message asks for.
 
-    `{"type": "control", "action": ...}` is the form; `{"type": "ping"}` is taken as well. Raises InvalidJson,
-    UnknownMessageType or UnknownAction.
+    `{"type": "control", "action": ...}` is the form; `{"type": "ping"}` is taken as well.
+
+    Raises:
+        InvalidJson: The text is not JSON.
+        UnknownMessageType: It is no control message.
+        UnknownAction: It is a control message that asks for something else.
     """
     try:
         message = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InvalidJson(valid_values=[{"type": "control", "action": action} for action in _ACTIONS]) from error
-    kind = message.get("type") if isinstance(message, dict) else None
+        sentence = _with_directions(InvalidJson.sentence) if _is_no_attempt(text) else None
+        raise InvalidJson(sentence, received=_short(text), valid_values=_FORMS) from error
+    if not isinstance(message, dict):
+        raise UnknownMessageType(
+            _with_directions(UnknownMessageType.sentence), received=_short(text), valid_values=["control"]
+        )
+    kind = message.get("type")
     if kind == Action.PING:
         return Action.PING
     if kind != "control":
-        raise UnknownMessageType(received=_short(kind), valid_values=["control"])
+        raise _unknown_type(message)
     action = message.get("action")
     if action not in _ACTIONS:
         raise UnknownAction(received=_short(action), valid_values=_ACTIONS)
     return Action(action)
+
+
+def _unknown_type(message: dict[str, Any]) -> UnknownMessageType:
+    """Make the error for an object that is no control message: clients of other services speak otherwise."""
+    names = [name for name in ("type", "event", "action") if message.get(name) is not None]
+    received = _short(message[names[0]]) if names else _short(json.dumps(message)) if message else None
+    if names == ["action"] and message["action"] in _ACTIONS:
+        right = json.dumps({"type": "control", "action": message["action"]})
+        sentence: str | None = f"{UnknownMessageType.sentence}. The message has no type: send {right}."
+    else:
+        is_bare = set(message) <= {"type"} and str(message.get("type", "")).islower()
+        sentence = None if is_bare or not message else _with_directions(UnknownMessageType.sentence)
+    return UnknownMessageType(sentence, received=received, valid_values=["control"])
+
+
+def _with_directions(sentence: str) -> str:
+    """Return an error's sentence with where audio belongs, for clients that put it into a text."""
+    return (
+        f"{sentence}. Audio is sent as binary messages, as it is: without base64 and without JSON around it. Text "
+        "messages are control messages alone. The protocol is in docs/protocol.md, and on this server's own page "
+        "/api/asyncapi."
+    )
+
+
+def _is_no_attempt(text: str) -> bool:
+    """Whether a text that is no JSON is not meant as JSON either, but is audio or another service's command."""
+    is_audio = len(text) >= _SHORTEST_AUDIO or not text.isprintable() or text.startswith(("data:", "[object"))
+    return (is_audio and not text.startswith("{")) or text.lower() in _COMMANDS
 
 
 def _refuse_constant(name: str) -> None:

@@ -4,19 +4,21 @@ The table in section 2 of the contract, as code: `parse_query` takes the query s
 (RFC 3986 section 3.4) and gives a `ConnectionRequest` or raises an error that names the valid values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 from audio.errors import InvalidParameter, ParameterConflict
 
-SAMPLE_RATES_HZ = (8000, 16000, 22050, 44100, 48000, 96000)
+SAMPLE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 CHANNELS = (1, 2)
 FORMATS = ("wav", "mp3", "flac", "aac", "webm", "ogg", "mp4")
 ENCODINGS = ("s16le", "s24le", "s32le", "f32le", "mulaw", "alaw")
 CHUNK_MODES = ("auto", "stream", "files")
 LABEL_MAX_LENGTH = 255
+# What the media decide where the client does not name it.
+DECIDED_BY_MEDIA = ("format", "sample_rate", "channels")
 
 _CHOICES: dict[str, tuple[str | int, ...]] = {
     "sample_rate": SAMPLE_RATES_HZ,
@@ -56,9 +58,29 @@ class ConnectionRequest:
         """Returns the parameters of a new session: what the query named, else `defaults`."""
         return SessionParameters(**{**defaults.as_dict(), **self.named})
 
-    def check_continues(self, existing: SessionParameters, user_id: str | None) -> None:
-        """Raises ParameterConflict if the query names a value that is not the existing session's."""
-        values = {**existing.as_dict(), "user_id": user_id}
+    @property
+    def undecided(self) -> list[str]:
+        """The parameters of a new session that the media decide, because the query does not name them."""
+        return undecided_among(self.named)
+
+    def check_continues(
+        self, existing: SessionParameters, user_id: str | None, undecided: Collection[str] = ()
+    ) -> dict[str, str | int]:
+        """Compare what the query names with the session that it continues.
+
+        Args:
+            existing: The parameters of the session.
+            user_id: The label of the session.
+            undecided: The names of parameters that the media have not decided yet: any value of them is right.
+
+        Returns:
+            The undecided ones that the query names, with their values.
+
+        Raises:
+            ParameterConflict: The query names a value that is not the session's.
+        """
+        decided = {name: value for name, value in self.named.items() if name in undecided}
+        values = {**existing.as_dict(), **decided, "user_id": user_id}
         named = self.named if self.user_id is None else {**self.named, "user_id": self.user_id}
         for name, value in named.items():
             if values[name] != value:
@@ -68,6 +90,12 @@ class ConnectionRequest:
                     received=value,
                     valid_values=[values[name]],
                 )
+        return decided
+
+
+def undecided_among(named: Collection[str]) -> list[str]:
+    """Return the parameters of a new session that the media decide, given those that its client names."""
+    return [name for name in DECIDED_BY_MEDIA if name not in named]
 
 
 def parse_value(name: str, text: str) -> str | int:

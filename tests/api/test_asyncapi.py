@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from audio import errors
 from audio.api import asyncapi
 from audio.wire import messages
+from audio.wire.connection import Connection
 from audio.wire.messages import Action, parse_text
 from audio.wire.parameters import _CHOICES, _LABELS
 from tests.client import recorder
@@ -23,7 +24,7 @@ from tests.services import REPOSITORY
 from tests.sound import speech, wav_bytes
 
 PATH = "/api/asyncapi"
-SPEAKERS = ("audio/consumers.py", "audio/sniff.py", "audio/wire/*.py", "audio/ingest/*.py")
+SPEAKERS = ("audio/consumers.py", "audio/admission.py", "audio/wire/*.py", "audio/ingest/*.py")
 
 
 @pytest.fixture
@@ -179,12 +180,23 @@ def test_what_a_running_server_says_is_as_the_document_says(run_server: RunServe
         assert set(message) <= set(schema["properties"]), message
     assert {message["message"] for message in heard if "message" in message} == {
         value for name, value in vars(messages).items() if name.isupper() and isinstance(value, str)
-    }
+    } - {messages.PART_NOT_MADE}  # said when a worker finds it, see test_a_warning_is_a_notice_as_the_document_says
     assert {message["code"] for message in heard if "code" in message} >= {
         *("invalid_parameter", "parameter_conflict", "invalid_session_id", "session_not_found", "not_allowed"),
         *("invalid_json", "unknown_message_type", "unknown_action", "format_mismatch", "missing_header"),
         *("session_paused", "session_closed", "too_many_connections", "superseded", "idle_timeout"),
     }
+
+
+def test_a_warning_is_a_notice_as_the_document_says(document):
+    connection = Connection("00000000-0000-4000-8000-000000000000", 3)
+    warning = {"code": "undecodable_chunk", "detail": "why", "first_sequence": 2, "last_sequence": 3}
+    connection.warn(warning | {"start_seconds": 0.5, "end_seconds": None})
+    (text,) = connection.outgoing()
+    notice = json.loads(text)
+    schema = said(document)[messages.PART_NOT_MADE]
+    Draft202012Validator(schema).validate(notice)
+    assert set(notice) == set(schema["properties"])
 
 
 async def conversations(ws_url):

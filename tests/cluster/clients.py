@@ -38,7 +38,7 @@ def chunk(client: int, number: int) -> bytes:
 def samples(recording: bytes) -> bytes:
     """The samples of a WAV recording of the default parameters."""
     with wave.open(BytesIO(recording)) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (44100, 1, 2)
         return file.readframes(file.getnframes())
 
 

@@ -40,7 +40,7 @@ async def test_the_services_record_derive_sweep_show_and_stop(tmp_path, postgres
 async def a_session_is_recorded_through_the_proxy(stack: Stack, rest: Rest) -> str:
     noise = np.random.default_rng(1).integers(-8000, 8000, SECONDS * RATE, dtype="<i2").tobytes()
     # Messages larger than what the proxy lets an HTTP request be.
-    async with recorder(stack.url.replace("http", "ws"), source="file") as client:
+    async with recorder(stack.url.replace("http", "ws"), source="file", sample_rate=RATE) as client:
         chunks = cut(noise, 4 * MEGABYTE)
         assert await client.store(*chunks) == list(range(1, len(chunks) + 1))
         await client.close_session()

@@ -122,6 +122,20 @@ def test_chunks_get_places_rows_and_counters(run, tmp_path):
     assert chunk.source.name == "mic"
 
 
+def test_a_refused_chunk_of_a_named_source_is_a_wall(run):
+    session = make_session()
+    committer, mic, unnamed = run(), make_producer(session, "mic"), make_producer(session)
+    assert committer.store(mic, b"1") == [Accepted(1, 1)]
+    AudioSession.objects.filter(pk=session.pk).pause()
+    assert [type(outcome) for outcome in committer.store(mic, b"2", b"3")] == [SessionPaused] * 2
+    assert [type(outcome) for outcome in committer.store(unnamed, b"x")] == [SessionPaused]
+    AudioSession.objects.filter(pk=session.pk).resume()
+    assert [type(outcome) for outcome in committer.store(mic, b"4")] == [SessionPaused]
+    assert committer.store(unnamed, b"y") == [Accepted(2, 0)]
+    mic.failed = None
+    assert committer.store(mic, b"2", b"3") == [Accepted(3, 2), Accepted(4, 3)]
+
+
 def test_an_outcome_leaves_only_after_sync_and_commit(run, tmp_path, monkeypatch):
     synced: dict[str, int] = {}
     real_sync = os.fdatasync

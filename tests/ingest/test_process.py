@@ -7,6 +7,7 @@ test goes through the door of a real server.
 import asyncio
 import os
 import signal
+import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,6 +69,12 @@ class Client:
 
     def superseded(self) -> None:
         self.told.append("superseded")
+
+    def session_deleted(self) -> None:
+        self.told.append("deleted")
+
+    def warned(self, warning: dict[str, Any]) -> None:
+        self.told.append(warning["code"])
 
     def go_away(self) -> None:
         self.told.append("away")
@@ -182,7 +189,8 @@ async def test_a_take_over_elsewhere_is_heard_at_once(ingest, connect, settings)
     old = await connect(source="mic")
     bystanders = [await connect(old.producer.session_id, source="desk"), await connect(old.producer.session_id)]
     await until(listeners)
-    await ingest.run(open_elsewhere, old.producer.session_id, "mic")
+    opened = await ingest.run(open_elsewhere, old.producer.session_id, "mic")
+    await events.source_superseded(opened.source.pk, opened.source.epoch)
     await until(lambda: old.told)
     assert (old.told, [each.told for each in bystanders]) == (["superseded"], [[], []])
 
@@ -294,8 +302,9 @@ async def test_an_ended_connection_leaves_no_row_and_a_dropped_session(ingest, c
 
 
 @with_rows
-async def test_a_connection_whose_opening_failed_after_its_commit_leaves_no_row(ingest, connect):
+async def test_a_connection_whose_opening_failed_after_its_commit_leaves_no_row(ingest, connect, monkeypatch):
     """Whoever waited for the outcome got an error, and no connection."""
+    monkeypatch.setattr(process, "_STRAY_SECONDS", 0.0)
     client = await connect()
     opened = await ingest.run(sessions.open_connection, ConnectionRequest({}), None, ingest.process_id)
     await after_heartbeats(ingest)
@@ -303,6 +312,61 @@ async def test_a_connection_whose_opening_failed_after_its_commit_leaves_no_row(
     lost = await ingest.run(lambda: AudioSession.objects.get(pk=opened.session.pk))
     assert lost.dropped_at is not None
     assert client.told == []
+
+
+@with_rows
+async def test_a_row_that_is_young_is_no_stray(ingest, connect):
+    """Its connection may be on its way to the event loop: the answer to its commit is late."""
+    await connect()
+    opened = await ingest.run(sessions.open_connection, ConnectionRequest({}), None, ingest.process_id)
+    await after_heartbeats(ingest)
+    assert opened.connection_id in {key for key, *_ in await ingest.run(_connections_of, ingest.process_id)}
+
+
+@with_rows
+async def test_a_connection_whose_row_is_missing_gets_it_back(ingest, connect):
+    named, unnamed = await connect(source="mic"), await connect()
+    closed, deleted = await connect(), await connect(source="mic")
+    await deafen()
+
+    def lose_rows() -> None:
+        AudioConnection.objects.all().delete()
+        sessions.close_session(closed.producer.session_id)
+        AudioSession.objects.filter(pk=deleted.producer.session_id).delete()
+
+    await ingest.run(lose_rows)
+    await until(lambda: closed.told and deleted.told)
+    await after_heartbeats(ingest)
+    assert [named.told, unnamed.told, set(closed.told), set(deleted.told)] == [[], [], {"closed"}, {"deleted"}]
+    rows = await ingest.run(_connections_of, ingest.process_id)
+    assert {key for key, *_ in rows} == {named.connection_id, unnamed.connection_id}
+
+
+@with_rows
+async def test_a_warning_is_heard_by_the_connections_of_its_session(ingest, connect):
+    first, bystander = await connect(source="one"), await connect()
+    second = await connect(first.producer.session_id, source="two")
+    await until(listeners)
+    warning = {"code": "undecodable_chunk", "detail": "why", "first_sequence": 1, "last_sequence": 1}
+    await ingest.run(events.recording_warned, first.producer.session_id, warning)
+    await until(lambda: first.told and second.told)
+    assert (first.told, second.told, bystander.told) == (["undecodable_chunk"], ["undecodable_chunk"], [])
+
+
+@with_rows
+async def test_a_redis_that_hangs_holds_up_no_opening(settings, ingest, connect, monkeypatch):
+    monkeypatch.setattr(events, "_SEND_SECONDS", DEADLINE_SECONDS)
+    first = await connect(source="mic")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [address]}}
+        settings.CHANNEL_LAYERS = {"default": layer}
+        second = await connect(first.producer.session_id, source="mic")
+        second.send(b"ab")
+        await until(lambda: second.outcomes)
+        assert second.outcomes == [Accepted(1, 1)]
+        await until(lambda: first.told)
+        await ingest.drain()
 
 
 @with_rows

@@ -20,6 +20,7 @@ from audio.errors import (
     ParameterConflict,
     SessionClosed,
     SessionNotFound,
+    Superseded,
     TooManyConnections,
     TooManySessions,
 )
@@ -118,7 +119,7 @@ def test_a_name_is_taken_over_by_its_newest_connection(connect, settings):
 
 def test_a_refused_connection_leaves_everything_as_it_was(connect, settings):
     settings.MAX_CONNECTIONS_PER_SESSION = 1
-    opened = connect(source="mic")
+    opened = connect(source="mic", sample_rate=8000)
     for request in ({"source": "other"}, {}, {"source": "mic", "sample_rate": 96000}):
         with pytest.raises((TooManyConnections, ParameterConflict)):
             connect(opened.session.pk, **request)
@@ -245,6 +246,79 @@ def test_a_dead_process_takes_only_its_own_connections(connect, process_id):
     assert AudioConnection.objects.get().pk == elsewhere.connection_id
     assert IngestProcess.objects.get() == other
     assert not sessions.release_process(process_id)
+
+
+@pytest.mark.parametrize("function", [sessions.close_session, sessions.pause_session, sessions.resume_session])
+def test_a_superseded_connection_changes_nothing(connect, function):
+    old = connect(source="mic")
+    if function is sessions.resume_session:
+        sessions.pause_session(old.session.pk, producer=old.producer)
+    before = stored(old.session.pk).status
+    new = connect(old.session.pk, source="mic")
+    with pytest.raises(Superseded):
+        function(old.session.pk, producer=old.producer)
+    assert stored(old.session.pk).status == before
+    assert requests_for(old.session.pk) == []
+    function(old.session.pk, producer=new.producer)
+    function(old.session.pk, producer=connect().producer)
+
+
+def test_what_the_media_decide_is_decided_once(connect):
+    opened = connect(channels=2)
+    assert opened.session.undecided == ["format", "sample_rate"]
+    assert opened.producer.description["undecided"] == ["format", "sample_rate"]
+    query = AudioSession.objects.filter(pk=opened.session.pk)
+    assert (query.decide(channels=1), query.decide(format="webm"), query.decide(format="mp4")) == (0, 1, 0)
+    assert (query.decide(sample_rate=37800), query.decide(sample_rate=8000)) == (1, 0)
+    session = stored(opened.session.pk)
+    assert (session.format, session.sample_rate, session.channels) == ("webm", 37800, 2)
+    assert session.undecided == []
+
+
+def test_each_session_of_a_query_is_decided_by_itself(connect):
+    one, two = connect(format="mp3"), connect()
+    assert AudioSession.objects.all().decide(format="flac") == 1
+    assert (stored(one.session.pk).format, stored(two.session.pk).format) == ("mp3", "flac")
+
+
+def test_of_two_that_decide_at_once_one_does_and_the_other_is_told(connect):
+    for _ in range(ROUNDS):
+        first = connect(chunks="files")
+        second = connect(first.session.pk)
+        results = at_once(
+            lambda: sessions.decide_format(first.session.pk, first.connection_id, "webm"),  # noqa: B023 - run here
+            lambda: sessions.decide_format(first.session.pk, second.connection_id, "mp4"),  # noqa: B023 - run here
+        )
+        assert {result.format for result in results} == {stored(first.session.pk).format}
+
+
+def test_a_second_source_of_what_has_become_one_stream_is_refused(connect):
+    first = connect()
+    second = connect(first.session.pk)
+    assert sessions.decide_format(first.session.pk, first.connection_id, "webm").format == "webm"
+    with pytest.raises(OneSourceOnly):
+        sessions.decide_format(first.session.pk, second.connection_id, "webm")
+    with pytest.raises(OneSourceOnly):
+        connect(first.session.pk)
+    sessions.release_connection(first.connection_id)
+    assert sessions.decide_format(first.session.pk, second.connection_id, "wav").format == "webm"
+
+
+def test_the_format_of_a_session_that_was_deleted_meanwhile(connect):
+    opened = connect()
+    AudioSession.objects.all().delete()
+    with pytest.raises(SessionNotFound):
+        sessions.decide_format(opened.session.pk, opened.connection_id, "webm")
+
+
+def test_naming_what_is_undecided_decides_it(connect):
+    first = connect(chunks="files")
+    second = connect(first.session.pk, sample_rate=24000, format="ogg", chunks="files")
+    assert (second.session.undecided, second.session.sample_rate) == (["channels"], 24000)
+    for wrong in ({"sample_rate": 8000}, {"format": "webm"}, {"chunks": "auto"}):
+        with pytest.raises(ParameterConflict):
+            connect(first.session.pk, **wrong)
+    assert stored(first.session.pk).format == "ogg"
 
 
 def test_closing_is_final_asks_once_for_the_recording_and_may_be_repeated(connect):

@@ -44,7 +44,7 @@ def record(server, data, **query):
     """Records the data as one session and closes it; returns its id."""
 
     async def send():
-        async with recorder(server.ws_url, **query) as connection:
+        async with recorder(server.ws_url, **{"sample_rate": RATE, **query}) as connection:
             await connection.store(*cut(data, 1 << 20))
             await connection.close_session()
         return connection.session_id
@@ -228,7 +228,7 @@ def test_the_waveform_as_numbers_and_as_a_picture(rest, session_id):
 
 def test_the_waveform_of_a_live_session(server, rest):
     async def live():
-        async with recorder(server.ws_url) as connection:
+        async with recorder(server.ws_url, sample_rate=RATE) as connection:
             await connection.store(speech(1).tobytes())
             path = f"/api/audio/sessions/{connection.session_id}"
             first = await asyncio.to_thread(

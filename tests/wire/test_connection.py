@@ -95,19 +95,19 @@ def test_answers_keep_the_order_of_the_messages():
 @pytest.mark.parametrize(
     ("text", "code", "received"),
     [
-        ("", "invalid_json", None),
-        ("{", "invalid_json", None),
-        ("[" * 100_000, "invalid_json", None),
-        ("[]", "unknown_message_type", None),
-        ('"close_session"', "unknown_message_type", None),
+        ("", "invalid_json", ""),
+        ("{", "invalid_json", "{"),
+        ("[" * 100_000, "invalid_json", "[" * 100),
+        ("[]", "unknown_message_type", "[]"),
+        ('"close_session"', "unknown_message_type", '"close_session"'),
         ("{}", "unknown_message_type", None),
         ('{"type": "audio"}', "unknown_message_type", "audio"),
         ('{"type": ["control"]}', "unknown_message_type", "['control']"),
         ('{"type": "control"}', "unknown_action", None),
         ('{"type": "control", "action": "stop"}', "unknown_action", "stop"),
         ('{"type": "control", "action": {"a": 1}}', "unknown_action", "{'a': 1}"),
-        ('{"type": NaN}', "invalid_json", None),
-        ('{"type": "control", "action": -Infinity}', "invalid_json", None),
+        ('{"type": NaN}', "invalid_json", '{"type": NaN}'),
+        ('{"type": "control", "action": -Infinity}', "invalid_json", '{"type": "control", "action": -Infinity}'),
         ('{"type": 1e999}', "unknown_message_type", "inf"),
         ('{"type": ' + "9" * 4000 + "}", "unknown_message_type", "9" * 100),
     ],
@@ -120,6 +120,60 @@ def test_text_that_is_not_understood_gets_an_error_and_the_connection_goes_on(te
     assert answer.get("received") == received
     assert answer["valid_values"]
     assert machine.receive_binary(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "received"),
+    [
+        ('{"event": "media", "media": {"payload": "//8="}}', "unknown_message_type", "media"),
+        ('{"event": "connected", "protocol": "Call"}', "unknown_message_type", "connected"),
+        (
+            '{"type": "input_audio_buffer.append", "audio": "AAAA"}',
+            "unknown_message_type",
+            "input_audio_buffer.append",
+        ),
+        ('{"type": "CloseStream"}', "unknown_message_type", "CloseStream"),
+        ('{"eof" : 1}', "unknown_message_type", '{"eof": 1}'),
+        ('{"config": {"sample_rate": 16000}}', "unknown_message_type", '{"config": {"sample_rate": 16000}}'),
+        ("[0.1, 0.2]", "unknown_message_type", "[0.1, 0.2]"),
+        ("UklGRiQ" * 40, "invalid_json", ("UklGRiQ" * 40)[:100]),
+        ("data:audio/webm;base64,GkXf", "invalid_json", "data:audio/webm;base64,GkXf"),
+        ("[object Blob]", "invalid_json", "[object Blob]"),
+        ("EOS", "invalid_json", "EOS"),
+        ("\x00\x7fRIFF", "invalid_json", "\x00\x7fRIFF"),
+    ],
+)
+def test_audio_in_a_text_is_told_where_audio_belongs(text, code, received):
+    machine = connection()
+    machine.receive_text(text)
+    (answer,) = said(machine)
+    assert (answer["code"], answer["received"]) == (code, received)
+    for words in ("Audio is sent as binary messages", "/api/asyncapi", "docs/protocol.md"):
+        assert words in answer["error"]
+    assert machine.receive_binary(1)
+
+
+def test_an_action_without_a_type_is_told_the_whole_message():
+    machine = connection()
+    machine.receive_text('{"action": "close_session"}')
+    (answer,) = said(machine)
+    assert (answer["code"], answer["received"]) == ("unknown_message_type", "close_session")
+    assert '{"type": "control", "action": "close_session"}' in answer["error"]
+
+
+def test_a_warning_answers_nothing_and_is_no_refusal():
+    machine = connection()
+    machine.receive_binary(10)
+    machine.warn({"code": "undecodable_chunk", "detail": "why", "first_sequence": 1, "last_sequence": 2})
+    assert said(machine) == []
+    machine.stored(4)
+    stored, notice = said(machine)
+    assert stored["chunk_count"] == 4
+    assert list(notice)[:5] == ["message", "session_id", "chunk_count", "status", "event"]
+    assert (notice["event"], notice["code"], "error" in notice) == ("error", "undecodable_chunk", False)
+    machine.closed()
+    machine.warn({"code": "undecodable_chunk", "detail": "why"})
+    assert len(said(machine)) == 2
 
 
 @pytest.mark.parametrize("action", list(Action))

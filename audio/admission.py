@@ -1,0 +1,175 @@
+"""PURE. Which messages of a connection may be stored, judged by what its audio begins with.
+
+1. The beginning of a connection's audio is judged whatever the boundaries of the messages are. While the first bytes
+   may still become one thing or another, their messages are stored, because each of them waits for its answer.
+2. What contradicts the session's format is refused, and so is everything behind it: the rest of a refused stream would
+   be stored as noise. A named source has to connect again, so that its count stays a prefix of what it sent. Without a
+   name, the connection goes on with the next message that begins with a header which fits.
+3. Where the client did not name the format, the first bytes decide it. What is no container that the server knows has
+   the server's default format, which is `wav` unless the operator has set another.
+4. Later messages are looked at one by one: under `files` each is a beginning of its own, under `auto` only a container
+   that positively is another one is refused, under `stream` nothing is.
+"""
+
+from audio import sniff
+from audio.errors import AudioError, FormatMismatch, MissingHeader
+from audio.sniff import Container
+
+# Three frames of ADTS behind the rest of one, at their largest.
+HEAD_BYTES = 1 << 15
+_NO_FRAMES = {
+    "mp3": "No MP3 frames follow each other at the beginning of the stream.",
+    "aac": "No ADTS frames follow each other at the beginning of the stream: raw AAC and LATM are not recorded.",
+}
+
+
+class Admission:
+    """What one connection may store. `audio_format` is the session's, or the default while that is undecided."""
+
+    def __init__(
+        self,
+        audio_format: str,
+        chunk_mode: str,
+        *,
+        is_undecided: bool = False,
+        has_begun: bool = False,
+        is_named: bool = False,
+    ) -> None:
+        self.audio_format = audio_format
+        self.is_undecided = is_undecided
+        # The format that the last message decides; the connection is to make it durable and to call `decide`.
+        self.found = ""
+        self._is_files = chunk_mode == "files"
+        self._is_stream = chunk_mode == "stream"
+        self._is_named = is_named
+        self._is_continuing = has_begun
+        self._is_judged = has_begun and self._is_stream
+        self._head = b""
+        self._has_tag = False
+        self._tag_bytes_left = 0
+        self._refused: AudioError | None = None
+
+    def recall(self, stored: bytes) -> None:
+        """Go on behind bytes that an earlier connection stored before they decided the session's format."""
+        self._extend(stored)
+        self._is_continuing = False
+
+    def refusal(self, payload: bytes) -> AudioError | None:
+        """Return why a message may not be stored, None if it may.
+
+        Afterwards `found` names the format that the bytes up to here decide, if they do.
+        """
+        if not payload:
+            return None
+        if self._refused is not None:
+            if self._is_named or not self._fits(payload):
+                return self._refused
+            self._begin_anew()
+        if self._is_judged and not self._is_files:
+            return None if self._is_stream else self._note(self._contradiction(payload))
+        if self._is_files:
+            self._begin_anew()
+        is_first = not self._head
+        self._extend(payload)
+        refusal = self._judge()
+        if refusal is None and not (is_first or self._is_stream) and (self.found or not self.is_undecided):
+            refusal = self._contradiction(payload)
+        return self._note(refusal)
+
+    def decide(self, audio_format: str) -> AudioError | None:
+        """Set the session's format, which may be another connection's decision.
+
+        Returns:
+            Why the message that was just looked at does not fit, None if it does.
+        """
+        self.audio_format, self.is_undecided, self.found = audio_format, False, ""
+        return self._note(self._judge())
+
+    def _note(self, refusal: AudioError | None) -> AudioError | None:
+        # Under `files` the next message is a file of its own; a named source must not leave a hole.
+        if refusal is not None and (self._is_named or not self._is_files):
+            self._refused = refusal
+        return refusal
+
+    def _begin_anew(self) -> None:
+        self._refused, self._is_judged, self._is_continuing = None, False, False
+        self._head, self._has_tag, self._tag_bytes_left = b"", False, 0
+
+    def _extend(self, payload: bytes) -> None:
+        """Add a message to what is known of the beginning, without ID3 tags."""
+        skipped = min(self._tag_bytes_left, len(payload))
+        self._tag_bytes_left -= skipped
+        head = self._head + payload[skipped:]
+        if not self._tag_bytes_left:
+            behind, self._tag_bytes_left = sniff.behind_tags(head)
+            self._has_tag = self._has_tag or len(behind) < len(head)
+            head = behind
+        self._head = head[:HEAD_BYTES]
+
+    def _judge(self) -> AudioError | None:
+        """Judge the beginning as far as it has come."""
+        container = sniff.identify(self._head, self._is_files)
+        if self._has_tag and container is Container.UNKNOWN:
+            container = Container.ID3
+        if not self.is_undecided:
+            return self._judge_as(self.audio_format, container)
+        if container is None:
+            return None
+        is_recorded = container in sniff.FORMATS or container is Container.UNKNOWN
+        audio_format = sniff.FORMATS.get(container, self.audio_format)
+        refusal = self._judge_as(audio_format, container) if is_recorded else self._mismatch(container)
+        if refusal is None:
+            self.found = audio_format
+        return refusal
+
+    def _judge_as(self, audio_format: str, container: Container | None) -> AudioError | None:
+        if container is not None and not sniff.accepts(audio_format, container):
+            return self._mismatch(container)
+        if self._is_continuing or audio_format == "wav":
+            self._is_judged = container is not None
+            return self._mismatch(Container.ID3) if self._has_tag and audio_format == "wav" else None
+        if audio_format in _NO_FRAMES:
+            return self._judge_frames(audio_format)
+        if sniff.lacks_header(audio_format, self._head):
+            return MissingHeader(valid_values=[audio_format])
+        self._is_judged = container is not None
+        return None
+
+    def _judge_frames(self, audio_format: str) -> AudioError | None:
+        """Judge a stream of frames, which has no header of its own."""
+        if audio_format == "mp3" and sniff.is_free_format(self._head):
+            return self._mismatch(Container.FREE_FORMAT)
+        found = sniff.finds_frames(audio_format, self._head, self._is_files)
+        if found is None and len(self._head) < HEAD_BYTES:
+            return None
+        self._is_judged = True
+        if found:
+            return None
+        return FormatMismatch(_NO_FRAMES[audio_format], received=str(Container.UNKNOWN), valid_values=[audio_format])
+
+    def _contradiction(self, payload: bytes) -> AudioError | None:
+        container = sniff.contradicts(self.found or self.audio_format, payload)
+        return None if container is None else self._mismatch(container)
+
+    def _fits(self, payload: bytes) -> bool:
+        """Whether a message begins with a header of the session's format, after another was refused."""
+        container = sniff.sniff(payload)
+        if container not in sniff.FORMATS or self.is_undecided:
+            return container in sniff.FORMATS
+        behind, _ = sniff.behind_tags(payload)
+        return sniff.accepts(self.audio_format, container) and not sniff.lacks_header(self.audio_format, behind)
+
+    def _mismatch(self, container: Container) -> FormatMismatch:
+        begins = f"The message begins as {sniff.NAMES[container]}"
+        details = {"received": str(container), "valid_values": [self.audio_format]}
+        if (right := sniff.FORMATS.get(container)) is not None:
+            sentence = (
+                f"{begins}, but the session's format is {self.audio_format}. Open the session with format={right}."
+            )
+            return FormatMismatch(sentence, **details, format=right)
+        if self.is_undecided:
+            details["valid_values"] = list(dict.fromkeys(sniff.FORMATS.values()))
+            return FormatMismatch(f"{begins}, which the server does not record.", **details)
+        return FormatMismatch(
+            f"{begins}, which the server does not record; the session's format is {self.audio_format}.", **details
+        )
