@@ -142,7 +142,6 @@ _BARE = {
 # What stands inside of a stream of the format too, so that a cut right before it says nothing.
 _INSIDE = {"wav": {Container.ID3}, "webm": {*_BARE, Container.FLAC}, "ogg": {*_BARE, Container.FLAC}, "mp4": _BARE}
 _CONSECUTIVE_HEADERS = 3
-_OGG_FIRST_PAGE = 0x02
 _LAYER_III_KBITS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -605,22 +604,3 @@ def lacks_header(audio_format: str, head: bytes) -> bool:
         return head[:1] > b"\x0f" or not any(box.startswith(head[4:8]) for box in _MP4_BEGINNINGS)
     magic = _STREAM_MAGIC.get(audio_format, b"")
     return not magic.startswith(head[: len(magic)])
-
-
-def starts_part(audio_format: str, chunk_mode: str, head: bytes) -> bool:
-    """Takes a session's format and chunk mode (`auto`, `stream`, `files`) and the beginning of a message.
-
-    Returns whether the message starts a new part of the session rather than continuing the one before. The first
-    message of a session starts one in any case. Under `auto` that is a message which begins with a file header;
-    ADTS and bare MPEG frames have none.
-    """
-    if chunk_mode != "auto":
-        return chunk_mode == "files"
-    if audio_format == "mp3" and is_info_frame(head):
-        return True
-    container = sniff(head)
-    if container not in _ACCEPTED[audio_format] or container in (Container.MPEG_AUDIO, Container.ADTS):
-        return False
-    if container is Container.OGG:
-        return bool(head[5] & _OGG_FIRST_PAGE)
-    return container is not Container.MP4 or head[4:8] == b"ftyp"

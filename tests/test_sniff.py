@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audio.sniff import Container, contradicts, id3_size_bytes, lacks_header, sniff, starts_part
+from audio.sniff import Container, contradicts, id3_size_bytes, lacks_header, sniff
 from tests.sound import encoded, encoded_live, speech, wav_bytes
 
 FORMATS = ("wav", "mp3", "flac", "aac", "webm", "ogg", "mp4")
@@ -72,19 +72,6 @@ def test_a_stream_has_to_begin_with_its_header(files, audio_format):
 @pytest.mark.parametrize("audio_format", ["wav", "mp3", "aac"])
 def test_these_need_no_header(audio_format):
     assert not lacks_header(audio_format, b"\xab\xcd")
-
-
-def test_what_starts_a_part_under_auto(files):
-    starting = {name for name in FORMATS if starts_part(name, "auto", files[name])}
-    assert starting == set(FORMATS) - {"aac"}
-    assert starts_part("mp3", "auto", files["info"])
-    assert not starts_part("mp3", "auto", files["bare"])
-    assert not starts_part("flac", "auto", files["flac"][50:])
-
-
-def test_the_chunk_mode_decides_first(files):
-    assert starts_part("wav", "files", b"\x01\x02")
-    assert not starts_part("wav", "stream", files["wav"])
 
 
 def test_the_size_of_an_id3_tag(files):

@@ -27,6 +27,7 @@ from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from audio import events
+from audio.admission import Admission
 from audio.build import chunks, finish, route, store, superseded, waveform
 from audio.build.chunks import Waiting
 from audio.build.files import FilesRoute
@@ -117,9 +118,7 @@ def _exists(session_id: uuid.UUID) -> bool:
 
 
 def _work(session_id: uuid.UUID) -> None:
-    session = AudioSession.objects.filter(pk=session_id).first()
-    if session is None:
-        raise ClaimLost
+    session = _decided(session_id)
     recording, _ = Recording.objects.get_or_create(session=session)
     if recording.state == RecordingState.READY and not recording.sha256:
         _conclude(recording)
@@ -139,6 +138,27 @@ def _work(session_id: uuid.UUID) -> None:
         raise
     finally:
         run.close()
+
+
+def _decided(session_id: uuid.UUID) -> AudioSession:
+    """Return the session. Its first bytes decide a format that nobody named, if its connection could not do that.
+
+    Raises:
+        ClaimLost: It was deleted.
+    """
+    session = AudioSession.objects.filter(pk=session_id).first()
+    if session is None:
+        raise ClaimLost
+    if "format" in session.undecided and session.total_chunks:
+        admission = Admission(session.format, session.chunk_mode, is_undecided=True)
+        for chunk in chunks.read(chunks.window_after(session_id, 0), lambda _: None):
+            admission.refusal(chunk.payload)
+            if admission.found:
+                break
+        if admission.found or not session.is_open:
+            AudioSession.objects.filter(pk=session_id).decide(format=admission.found or session.format)
+            session.refresh_from_db()
+    return session
 
 
 def _claimed(session: AudioSession) -> "_Run":
@@ -169,6 +189,8 @@ def _has_work(session_id: uuid.UUID) -> bool:
     if session is None or session.recording.state == RecordingState.FAILED:
         return False
     recording = session.recording
+    if "format" in session.undecided and session.is_open:
+        return False
     if recording.state == RecordingState.READY:
         return recording.rebuild_requested_at is not None
     looked_to = max(recording.chunks_done, recording.carry.get("looked_to", 0))

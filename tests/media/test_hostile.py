@@ -19,7 +19,7 @@ from audio.media.ffmpeg import Limits
 from audio.media.frames import FlacCounter, FrameCounter, PartDescription
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, WavReader
-from audio.sniff import Container, contradicts, id3_size_bytes, is_info_frame, lacks_header, sniff, starts_part
+from audio.sniff import Container, contradicts, id3_size_bytes, is_info_frame, lacks_header, sniff
 from tests import bait
 from tests.server import eventually
 from tests.sound import encoded, speech
@@ -129,7 +129,6 @@ def test_sniffing_answers_whatever_comes(head, audio_format, mode):
     assert contradicts(audio_format, head) in (None, found) or found is Container.ID3
     assert sniff(head + bytes(20_000)) == sniff((head + bytes(20_000))[:8192])
     assert isinstance(lacks_header(audio_format, head), bool)
-    assert isinstance(starts_part(audio_format, mode, head), bool)
     assert isinstance(is_info_frame(head), bool)
     assert 0 <= id3_size_bytes(head) < 1 << 29
 
