@@ -233,18 +233,18 @@ def _keep_peaks(recording: Recording) -> bool:
     rate_hz = store.master_format(session, recording).sample_rate
     if not waveform.complete(peaks, part, rate_hz, _master_frames(session, recording)):
         return False
-    _place(part, final)
+    size_bytes = _place(part, final)
     with transaction.atomic():
         # The session first, as a deletion locks it: in the other order the two would wait for one another.
         AudioSession.objects.select_for_update().filter(pk=recording.pk).first()
         # It was not made anew meanwhile.
         if Recording.objects.select_for_update().filter(pk=recording.pk, ready_at=recording.ready_at).exists():
-            _record_waveform(recording, final)
+            _record_waveform(recording, final, size_bytes)
     peaks.unlink(missing_ok=True)
     return True
 
 
-def _record_waveform(recording: Recording, final: Path) -> None:
+def _record_waveform(recording: Recording, final: Path, size_bytes: int) -> None:
     now = timezone.now()
     BackgroundTask.objects.get_or_create(
         session_id=recording.pk,
@@ -255,7 +255,7 @@ def _record_waveform(recording: Recording, final: Path) -> None:
             "progress": 1.0,
             "seconds_done": recording.duration_seconds or 0.0,
             "file_name": _derived_name(recording.pk, final),
-            "size_bytes": final.stat().st_size,
+            "size_bytes": size_bytes,
             "ended_at": now,
         },
     )
