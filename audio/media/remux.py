@@ -254,7 +254,7 @@ def copy(
 def duration_seconds(parts: Sequence[Measured]) -> float:
     """Return the length of the recording of these parts; what precedes zero in the first one is not heard."""
     priming = min(0.0, parts[0].start_seconds) if parts else 0.0
-    return sum(part.end_seconds - part.start_seconds for part in parts) + priming
+    return round(sum(part.end_seconds - part.start_seconds for part in parts) + priming, 6)
 
 
 def _measured(path: Path, spans: Sequence[Span], audio_format: str, folder: Path, track: int) -> Sequence[Measured]:
