@@ -227,6 +227,7 @@ class _File:
         end: Where its RIFF ends by its header, None if that does not say.
         long_size: The data size that ds64 told.
         first_sequence: The message that it began in.
+        last_sequence: The message that its last byte so far was in.
         is_whole: Whether all up to the end of its data came in one message that is a file by itself.
         is_live: Whether the data size was a placeholder, so that samples may follow behind it.
         fault: The code and the sentence if it can't be decoded: its samples are dropped.
@@ -238,6 +239,7 @@ class _File:
     end: int | None = None
     long_size: int | None = None
     first_sequence: int = 0
+    last_sequence: int = 0
     is_whole: bool = False
     is_live: bool = False
     fault: tuple[str, str] | None = None
@@ -356,6 +358,7 @@ class WavReader:
 
     def flush(self) -> list[Samples]:
         """Return what `finish` does, for a file that was read by `feed`."""
+        self._is_searching = False
         return self._strict(self.finish())
 
     @staticmethod
@@ -458,8 +461,10 @@ class WavReader:
             dropped[reason] = dropped.get(reason, 0) + size_bytes
 
     def _pass(self, size_bytes: int) -> None:
-        self._at += size_bytes
-        self._file.position += size_bytes
+        if size_bytes:
+            self._at += size_bytes
+            self._file.position += size_bytes
+            self._file.last_sequence = self._sequence if self._at > self._joint else self._held_sequence
 
     # Faults
 
@@ -474,7 +479,7 @@ class WavReader:
             kind = UnsupportedMedia if code == UnsupportedMedia.code else UndecodableChunk
             first = self._file.first_sequence
             error, is_new = kind(detail, sequence=first), not self._file.is_told
-            self._out.append(Fault(error, code, detail, first, self._sequence, is_new))
+            self._out.append(Fault(error, code, detail, first, self._file.last_sequence, is_new))
             self._file.is_told = True
 
     @property
@@ -727,11 +732,20 @@ class WavReader:
         return True
 
     def _data_pad_bytes(self) -> int | None:
+        """Return whether a pad byte follows the data; None if that can't be told yet."""
         partial = self.left or 0
-        if self._is_edge(self._at + partial) and (self._file.is_whole or self._file.room <= partial):
-            # The file ended with its message, without a pad byte.
+        at = self._at + partial
+        if not self._is_edge(at) or (self._file.room > partial and not self._file.is_whole):
+            return self._pad_bytes(at)
+        # The file may have ended with its message, and the byte may be the first of raw PCM.
+        if not self.is_padded or self._input[at : at + 1] not in (b"", b"\0"):
             return 0
-        return self._pad_bytes(self._at + partial)
+        if at == self._joint and self._available(at) == 1 and self._file.room > partial:
+            return 1
+        is_file, size = self._is_file_at(at + 1), self._chunk_at(at + 1)
+        if not self._is_final and (is_file is None or size is None):
+            return None
+        return int(bool(is_file) or (size is not None and size >= 0))
 
     def _leave_data(self, pad: int) -> None:
         """Nothing of the samples will follow: drop the part of a frame, and skip the pad byte."""
@@ -763,7 +777,7 @@ class WavReader:
         """Return the size of the sub-chunk that begins there, -1 if none does, None if that can't be told yet."""
         head = self._input[at : at + _CHUNK_HEAD_BYTES]
         name = head[:4]
-        if not _CHUNK_ID.fullmatch(name):
+        if name and not _CHUNK_ID.fullmatch(name):
             return -1
         most = self._most_chunk_bytes(name, at)
         if most < 0:
