@@ -648,9 +648,7 @@ class WavReader:
         limit = available if self.left is None else min(available, self.left)
         if self._file.fault is not None or pcm is None:
             return self._lost(limit)
-        if self._frames(pcm, limit):
-            return True
-        return self._has_ended(pcm.frame_bytes)
+        return self._frames(pcm, limit)
 
     def _has_ended(self, frame_bytes: int) -> bool:
         """Whether the data have come to their declared end; what is `left` then is part of a frame."""
@@ -663,18 +661,19 @@ class WavReader:
         return True
 
     def _lost(self, limit: int) -> bool:
-        """Drop samples that can't be decoded."""
+        """Drop up to `limit` bytes of samples that can't be decoded."""
+        end = self._at + limit
         found, cut = self._search(limit)
         dropped = cut - self._at
         self._drop(dropped, "undecodable")
         self.left = None if self.left is None else self.left - dropped
         if found:
             self._restart()
-            return True
-        return self._has_ended(1)
+        return found or (cut == end and self._has_ended(1))
 
     def _frames(self, pcm: PcmFormat, limit: int) -> bool:
-        """Give whole frames of up to `limit` bytes; return whether another file begins there."""
+        """Give whole frames of up to `limit` bytes, up to where another file begins, or may begin."""
+        end = self._at + limit
         found, cut = self._search(limit)
         whole = (cut - self._at) // pcm.frame_bytes * pcm.frame_bytes
         self._give(pcm, whole)
@@ -682,7 +681,7 @@ class WavReader:
         if found:
             self._drop(cut - self._at, "partial_frame")
             self._restart()
-        return found
+        return found or (cut == end and self._has_ended(pcm.frame_bytes))
 
     def _search(self, limit: int) -> tuple[bool, int]:
         """Look for the header of another file.
@@ -719,14 +718,14 @@ class WavReader:
                 self._leave_data(pad)
             return False
         is_file, size = self._is_file_at(at), self._chunk_at(at)
+        if not self._is_final and (is_file is None or (not is_file and size is None)):
+            return False
         if is_file:
             self._leave_data(pad)
             self._restart()
         elif size is not None and size >= 0:
             self._leave_data(pad)
             self._trailer(size)
-        elif not self._is_final and (is_file is None or size is None):
-            return False
         else:
             return self._beyond(at, pad)
         return True
@@ -743,7 +742,7 @@ class WavReader:
         if at == self._joint and self._available(at) == 1 and self._file.room > partial:
             return 1
         is_file, size = self._is_file_at(at + 1), self._chunk_at(at + 1)
-        if not self._is_final and (is_file is None or size is None):
+        if not self._is_final and (is_file is None or (not is_file and size is None)):
             return None
         return int(bool(is_file) or (size is not None and size >= 0))
 
@@ -777,7 +776,7 @@ class WavReader:
         """Return the size of the sub-chunk that begins there, -1 if none does, None if that can't be told yet."""
         head = self._input[at : at + _CHUNK_HEAD_BYTES]
         name = head[:4]
-        if name and not _CHUNK_ID.fullmatch(name):
+        if name in _MAGICS or (name and not _CHUNK_ID.fullmatch(name)):
             return -1
         most = self._most_chunk_bytes(name, at)
         if most < 0:

@@ -22,7 +22,7 @@ TAGS = {
 }
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 PRINTABLE = bytes(range(33, 127))
-FOREVER = settings(max_examples=30, deadline=None)
+FUZZ = settings(max_examples=100, deadline=None)
 
 
 def subchunk(name: bytes, body: bytes) -> bytes:
@@ -137,7 +137,7 @@ SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=6)
 MODES = st.sampled_from(("auto", "stream"))
 
 
-@FOREVER
+@FUZZ
 @given(st.lists(files(("true", "rf64", "no pad byte")), min_size=1, max_size=4), SIZES, MODES)
 def test_true_files_in_a_row_cut_anywhere(recorded, sizes, chunk_mode):
     samples, said = read(cut(b"".join(file.file for file in recorded), sizes), chunk_mode)
@@ -145,7 +145,7 @@ def test_true_files_in_a_row_cut_anywhere(recorded, sizes, chunk_mode):
     assert said == []
 
 
-@FOREVER
+@FUZZ
 @given(
     st.lists(
         st.one_of(
@@ -174,7 +174,7 @@ def test_whole_files_and_raw_pcm_message_by_message(messages, chunk_mode):
         assert said == []
 
 
-@FOREVER
+@FUZZ
 @given(
     st.lists(
         st.one_of(
@@ -198,7 +198,7 @@ def test_raw_pcm_between_true_files_cut_anywhere(messages, sizes):
     assert said == []
 
 
-@FOREVER
+@FUZZ
 @given(st.lists(files(("live", "live, as if empty")), min_size=1, max_size=4), SIZES, MODES)
 def test_live_recorders_one_after_the_other_cut_anywhere(recorded, sizes, chunk_mode):
     samples, said = read(cut(b"".join(file.file for file in recorded), sizes), chunk_mode)
@@ -209,7 +209,7 @@ def test_live_recorders_one_after_the_other_cut_anywhere(recorded, sizes, chunk_
 ALL = ("true", "rf64", "live", "live, as if empty", "no RIFF size", "no pad byte", "more declared", "less declared")
 
 
-@FOREVER
+@FUZZ
 @given(st.lists(files(ALL), min_size=1, max_size=4), SIZES, st.sampled_from(("auto", "stream", "files")))
 def test_whatever_the_sizes_say_all_samples_are_there_or_it_is_said(recorded, sizes, chunk_mode):
     if chunk_mode == "files":
@@ -222,7 +222,7 @@ def test_whatever_the_sizes_say_all_samples_are_there_or_it_is_said(recorded, si
         return
     # Behind a declared end that was too early a message of its own is raw PCM, and a zero byte is a pad byte.
     came, given_out = sum(len(file.data) for file in recorded), sum(len(data) for _, data in samples)
-    assert came - len(recorded) * 24 < given_out <= came, (samples, [f.file.hex() for f in recorded])
+    assert came - len(recorded) * 24 < given_out <= came
 
 
 @settings(max_examples=100, deadline=None)
@@ -250,7 +250,7 @@ BAD = st.sampled_from(
 )
 
 
-@FOREVER
+@FUZZ
 @given(
     st.lists(files(("true", "no pad byte")), min_size=1, max_size=2),
     BAD,
@@ -279,7 +279,7 @@ PIECES = st.sampled_from(
 ANYTHING = st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=12).map(b"".join)
 
 
-@FOREVER
+@FUZZ
 @given(ANYTHING, SIZES)
 @example(b"R", [1])
 def test_a_stream_is_read_alike_however_it_is_cut(data, sizes):
@@ -289,7 +289,7 @@ def test_a_stream_is_read_alike_however_it_is_cut(data, sizes):
     assert set(said) == set(others_said)
 
 
-@FOREVER
+@FUZZ
 @given(st.lists(ANYTHING, max_size=5), st.sampled_from(("auto", "stream", "files")))
 def test_whatever_comes_is_accounted_for_and_the_state_is_all_of_it(messages, chunk_mode):
     assert read(messages, chunk_mode, is_restored=True) == read(messages, chunk_mode, is_restored=False)
