@@ -5,11 +5,12 @@ import struct
 import numpy as np
 import pytest
 
-from audio.build import routes
+from audio.build import pcm
 from audio.build.chunks import window_after
 from audio.build.concatenate import concatenate
-from audio.build.routes import PcmRoute, Undecodable
-from audio.build.store import master_format_of
+from audio.build.losses import Losses
+from audio.build.pcm import PcmRoute
+from audio.build.store import master_format
 from audio.media import wav
 from audio.media.wav import PcmFormat
 from tests.sound import cut, encoded, speech, wav_bytes
@@ -31,7 +32,7 @@ def data_of(path) -> bytes:
 
 
 def entries(session) -> list[dict]:
-    return session.recording.carry["undecodable"]["entries"]
+    return session.recording.carry["losses"]["entries"]
 
 
 @pytest.mark.parametrize("chunk_mode", ["auto", "files"])
@@ -102,7 +103,7 @@ def test_a_session_of_bad_files_alone_fails_with_the_first(stored, tmp_path):
     recording = session.made()
     assert (recording.state, recording.error_code, recording.failed_sequence) == ("failed", "unsupported_media", 1)
     assert "IMA ADPCM" in recording.error_detail
-    assert "2 files" in recording.error_detail
+    assert "2 parts" in recording.error_detail
 
 
 def test_junk_behind_a_file_is_left_out_and_noted(stored):
@@ -136,10 +137,9 @@ def test_the_list_is_bounded_and_the_count_is_not(stored):
         session.add([sound(1).tobytes()])
         concatenate(session.session.pk)
     # Of each run of bad headers the next message is the end.
-    carried = Undecodable(**session.recording.carry["undecodable"])
-    assert carried.files == 150
+    carried = Losses(**session.recording.carry["losses"])
+    assert (carried.count, carried.lost) == (150, 150)
     assert len(carried.entries) == 100
-    assert carried.omitted == 50
     assert len(str(session.recording.carry)) < 40_000
 
 
@@ -181,7 +181,7 @@ def test_what_was_decided_stays_in_the_next_window(stored):
     recording = session.recording
     recording.master_encoding, recording.sample_rate, recording.channels = "s16le", 22050, 2
     session.add([samples.tobytes()])
-    route = PcmRoute(session.session, master_format_of(session.session, recording), 1, route.carry())
+    route = PcmRoute(session.session, master_format(session.session, recording), 1, route.carry())
     assert b"".join(route.take(window_after(session.session.pk, 1), True)) == samples.tobytes()
 
 
@@ -203,15 +203,15 @@ def test_samples_in_are_samples_out_whatever_is_converted(stored):
             session.add(cut(wav_bytes(speech(0.31, rate_hz, channels), rate_hz), 3001))
             session.add([wav_bytes(speech(0.31, rate_hz, channels)[:3], rate_hz)])
             concatenate(session.session.pk)
-    assert session.recording.carry["undecodable"]["entries"] == []
+    assert session.recording.carry["losses"]["entries"] == []
     recording = session.made()
     assert recording.state == "ready"
     assert recording.duration_seconds == pytest.approx(12 * 0.31, abs=0.01)
 
 
 def test_samples_that_are_lost_on_the_way_are_noted(stored, monkeypatch):
-    feed = routes.Converter.feed
-    monkeypatch.setattr(routes.Converter, "feed", lambda self, samples: (piece[:-2] for piece in feed(self, samples)))
+    feed = pcm.Converter.feed
+    monkeypatch.setattr(pcm.Converter, "feed", lambda self, samples: (piece[:-2] for piece in feed(self, samples)))
     session = stored(format="wav", sample_rate=RATE_HZ)
     session.add([sound(1).tobytes()])
     concatenate(session.session.pk)
