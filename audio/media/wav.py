@@ -227,6 +227,7 @@ class _File:
         end: Where its RIFF ends by its header, None if that does not say.
         long_size: The data size that ds64 told.
         first_sequence: The message that it began in.
+        last_sequence: The message that its last byte so far was in.
         is_whole: Whether all up to the end of its data came in one message that is a file by itself.
         is_live: Whether the data size was a placeholder, so that samples may follow behind it.
         fault: The code and the sentence if it can't be decoded: its samples are dropped.
@@ -238,6 +239,7 @@ class _File:
     end: int | None = None
     long_size: int | None = None
     first_sequence: int = 0
+    last_sequence: int = 0
     is_whole: bool = False
     is_live: bool = False
     fault: tuple[str, str] | None = None
@@ -356,6 +358,7 @@ class WavReader:
 
     def flush(self) -> list[Samples]:
         """Return what `finish` does, for a file that was read by `feed`."""
+        self._is_searching = False
         return self._strict(self.finish())
 
     @staticmethod
@@ -458,8 +461,10 @@ class WavReader:
             dropped[reason] = dropped.get(reason, 0) + size_bytes
 
     def _pass(self, size_bytes: int) -> None:
-        self._at += size_bytes
-        self._file.position += size_bytes
+        if size_bytes:
+            self._at += size_bytes
+            self._file.position += size_bytes
+            self._file.last_sequence = self._sequence if self._at > self._joint else self._held_sequence
 
     # Faults
 
@@ -474,7 +479,7 @@ class WavReader:
             kind = UnsupportedMedia if code == UnsupportedMedia.code else UndecodableChunk
             first = self._file.first_sequence
             error, is_new = kind(detail, sequence=first), not self._file.is_told
-            self._out.append(Fault(error, code, detail, first, self._sequence, is_new))
+            self._out.append(Fault(error, code, detail, first, self._file.last_sequence, is_new))
             self._file.is_told = True
 
     @property
@@ -643,9 +648,7 @@ class WavReader:
         limit = available if self.left is None else min(available, self.left)
         if self._file.fault is not None or pcm is None:
             return self._lost(limit)
-        if self._frames(pcm, limit):
-            return True
-        return self._has_ended(pcm.frame_bytes)
+        return self._frames(pcm, limit)
 
     def _has_ended(self, frame_bytes: int) -> bool:
         """Whether the data have come to their declared end; what is `left` then is part of a frame."""
@@ -658,18 +661,19 @@ class WavReader:
         return True
 
     def _lost(self, limit: int) -> bool:
-        """Drop samples that can't be decoded."""
+        """Drop up to `limit` bytes of samples that can't be decoded."""
+        end = self._at + limit
         found, cut = self._search(limit)
         dropped = cut - self._at
         self._drop(dropped, "undecodable")
         self.left = None if self.left is None else self.left - dropped
         if found:
             self._restart()
-            return True
-        return self._has_ended(1)
+        return found or (cut == end and self._has_ended(1))
 
     def _frames(self, pcm: PcmFormat, limit: int) -> bool:
-        """Give whole frames of up to `limit` bytes; return whether another file begins there."""
+        """Give whole frames of up to `limit` bytes, up to where another file begins, or may begin."""
+        end = self._at + limit
         found, cut = self._search(limit)
         whole = (cut - self._at) // pcm.frame_bytes * pcm.frame_bytes
         self._give(pcm, whole)
@@ -677,7 +681,7 @@ class WavReader:
         if found:
             self._drop(cut - self._at, "partial_frame")
             self._restart()
-        return found
+        return found or (cut == end and self._has_ended(pcm.frame_bytes))
 
     def _search(self, limit: int) -> tuple[bool, int]:
         """Look for the header of another file.
@@ -714,24 +718,33 @@ class WavReader:
                 self._leave_data(pad)
             return False
         is_file, size = self._is_file_at(at), self._chunk_at(at)
+        if not self._is_final and (is_file is None or (not is_file and size is None)):
+            return False
         if is_file:
             self._leave_data(pad)
             self._restart()
         elif size is not None and size >= 0:
             self._leave_data(pad)
             self._trailer(size)
-        elif not self._is_final and (is_file is None or size is None):
-            return False
         else:
             return self._beyond(at, pad)
         return True
 
     def _data_pad_bytes(self) -> int | None:
+        """Return whether a pad byte follows the data; None if that can't be told yet."""
         partial = self.left or 0
-        if self._is_edge(self._at + partial) and (self._file.is_whole or self._file.room <= partial):
-            # The file ended with its message, without a pad byte.
+        at = self._at + partial
+        if not self._is_edge(at) or (self._file.room > partial and not self._file.is_whole):
+            return self._pad_bytes(at)
+        # The file may have ended with its message, and the byte may be the first of raw PCM.
+        if not self.is_padded or self._input[at : at + 1] not in (b"", b"\0"):
             return 0
-        return self._pad_bytes(self._at + partial)
+        if at == self._joint and self._available(at) == 1 and self._file.room > partial:
+            return 1
+        is_file, size = self._is_file_at(at + 1), self._chunk_at(at + 1)
+        if not self._is_final and (is_file is None or (not is_file and size is None)):
+            return None
+        return int(bool(is_file) or (size is not None and size >= 0))
 
     def _leave_data(self, pad: int) -> None:
         """Nothing of the samples will follow: drop the part of a frame, and skip the pad byte."""
@@ -763,7 +776,7 @@ class WavReader:
         """Return the size of the sub-chunk that begins there, -1 if none does, None if that can't be told yet."""
         head = self._input[at : at + _CHUNK_HEAD_BYTES]
         name = head[:4]
-        if not _CHUNK_ID.fullmatch(name):
+        if name in _MAGICS or (name and not _CHUNK_ID.fullmatch(name)):
             return -1
         most = self._most_chunk_bytes(name, at)
         if most < 0:

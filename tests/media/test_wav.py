@@ -165,3 +165,78 @@ def test_beyond_four_gibibytes_it_is_rf64():
     assert (head[:4], len(head), head[12:16]) == (b"RF64", 80, b"ds64")
     assert joined(read([head + SAMPLES])) == [(RAW, SAMPLES)]
     assert struct.unpack_from("<QQQ", head, 20) == ((5 << 30) + 72, 5 << 30, (5 << 30) // 2)
+
+
+@pytest.mark.parametrize(
+    ("tag", "channels", "bits", "frame_bytes", "encoding"),
+    [
+        (1, 1, 16, 4, "s16le"), (1, 1, 16, 1, "s16le"), (1, 2, 16, 2, "s16le"), (1, 1, 16, 0, "s16le"),
+        (1, 2, 16, 3, "s16le"), (1, 1, 8, 2, "u8"), (1, 1, 32, 2, "s32le"), (1, 1, 32, 8, "s32le"),
+        (1, 1, 24, 6, "s24le"), (1, 1, 24, 2, "s24le"), (1, 1, 20, 3, "s24le"), (1, 1, 12, 2, "s16le"),
+        (1, 1, 20, 4, "s32le"), (1, 1, 0, 2, "s16le"), (1, 1, 4, 1, "u8"), (3, 1, 32, 8, "f32le"),
+        (3, 2, 64, 8, "f64le"), (6, 1, 16, 2, "alaw"), (7, 1, 0, 0, "mulaw"),
+        (1, 1, 24, 4, UndecodableChunk), (1, 1, 12, 4, UndecodableChunk), (1, 1, 64, 8, UnsupportedMedia),
+        (3, 1, 16, 2, UnsupportedMedia), (1, 1, 0, 0, UnsupportedMedia), (1, 1, 40, 5, UnsupportedMedia),
+    ],
+)  # fmt: skip
+def test_bits_and_frame_size_that_contradict_each_other(tag, channels, bits, frame_bytes, encoding):
+    body = struct.pack("<HHIIHH", tag, channels, 16000, 16000 * frame_bytes, frame_bytes, bits)
+    if isinstance(encoding, str):
+        assert parse_format(body) == PcmFormat(encoding, 16000, channels)
+    else:
+        with pytest.raises(encoding):
+            parse_format(body)
+
+
+@pytest.mark.parametrize(("bits", "valid", "encoding"), [(32, 24, "s32le"), (24, 20, "s24le"), (16, 0, "s16le")])
+def test_valid_bits_stand_in_their_container(bits, valid, encoding):
+    body = struct.pack("<HHIIHHHHIH", 0xFFFE, 1, 16000, 2000 * bits, bits // 8, bits, 22, valid, 0, 1)
+    assert parse_format(body + bytes.fromhex("000000001000800000aa00389b71")) == PcmFormat(encoding, 16000, 1)
+
+
+def entries_of(messages, chunk_mode="auto"):
+    reader = WavReader(RAW, chunk_mode)
+    entries = [entry for number, message in enumerate(messages, 1) for entry in reader.read(message, number)]
+    return reader, entries + reader.finish()
+
+
+def test_a_file_whose_last_sizes_overlap_the_next_header():
+    # It declares a byte more than came.
+    short = riff((b"fmt ", FMT), size=36 + 7) + b"data\x07\0\0\0" + b"abcdef"
+    _, entries = entries_of(cut(short + riff((b"fmt ", FMT), (b"data", SAMPLES)), 3), "stream")
+    assert joined(entries) == [(RAW, b"abcdef" + SAMPLES)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 11, 19])
+def test_a_second_recorder_whose_first_slice_is_tiny(size):
+    endless = riff((b"fmt ", FMT), size=0xFFFFFFF8) + b"data\xd4\xff\xff\xff" + SAMPLES
+    _, entries = entries_of([endless, endless[:size], endless[size:]])
+    assert joined(entries) == [(RAW, SAMPLES + SAMPLES)]
+    _, entries = entries_of([SAMPLES[:101], endless[:size], endless[size:]])
+    assert joined(entries) == [(RAW, SAMPLES[:100] + SAMPLES)]
+
+
+def test_two_recorders_in_one_message():
+    endless = riff((b"fmt ", FMT), size=0) + b"data\0\0\0\0" + SAMPLES
+    _, entries = entries_of([endless[:500], endless[500:] + endless[:900], endless[900:]])
+    assert joined(entries) == [(RAW, SAMPLES + SAMPLES)]
+
+
+def test_two_data_chunks_are_one_after_the_other():
+    file = riff((b"fmt ", FMT), (b"data", SAMPLES[:1000]), (b"LIST", b"odd"), (b"data", SAMPLES[1000:]))
+    assert joined(entries_of(cut(file, 77))[1]) == [(RAW, SAMPLES)]
+
+
+def test_a_big_endian_file_is_refused():
+    reader, (fault, *again) = entries_of([b"RIFX" + struct.pack(">I", 1004) + b"WAVE" + bytes(1000)])
+    assert (fault.code, fault.first_sequence) == ("unsupported_media", 1)
+    assert not any(entry.is_new for entry in again)
+    assert reader.accounted.dropped_bytes == {"undecodable": 1000}
+
+
+def test_every_byte_is_accounted_for():
+    file = riff((b"fmt ", FMT), (b"data", SAMPLES), (b"LIST", b"x" * 10))
+    reader, _ = entries_of([file + b"\xff" * 30, SAMPLES + b"\x01"])
+    assert reader.accounted.sample_bytes == 2 * len(SAMPLES)
+    assert reader.accounted.structure_bytes == 44 + 18
+    assert reader.accounted.dropped_bytes == {"behind_the_end": 30, "partial_frame": 1}
