@@ -10,6 +10,8 @@ from audio.journal.files import Extent, JournalReader
 from audio.media import plan
 from audio.models import AudioChunk
 
+OnDamage = Callable[[ChunkDamaged, int], bytes]
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -47,13 +49,13 @@ def window_after(session_id: uuid.UUID, sequence: int) -> list[Waiting]:
     return waiting[: plan.bounded([chunk.extent.size_bytes for chunk in waiting])]
 
 
-def read(waiting: Sequence[Waiting], on_damage: Callable[[ChunkDamaged], None] | None = None) -> Iterator[Chunk]:
+def read(waiting: Sequence[Waiting], on_damage: OnDamage | None = None) -> Iterator[Chunk]:
     """Give the chunks of one window with their payloads.
 
     Args:
         waiting: The chunks.
-        on_damage: Called with the error of each chunk that is not as it was stored, which is left out. Without it the
-            error is raised.
+        on_damage: Called with the error of each chunk that is not as it was stored, and its size in bytes; what it
+            returns is given in the chunk's place, if that is anything. Without it the error is raised.
 
     Raises:
         ChunkDamaged, ChunksReleased: With the `sequence` of the chunk.
@@ -66,9 +68,9 @@ def read(waiting: Sequence[Waiting], on_damage: Callable[[ChunkDamaged], None] |
             except ChunkDamaged as error:
                 if on_damage is None:
                     raise
-                on_damage(error)
-                continue
-            yield Chunk(chunk.sequence, chunk.source_id, payload)
+                payload = on_damage(error, chunk.extent.size_bytes)
+            if payload:
+                yield Chunk(chunk.sequence, chunk.source_id, payload)
 
 
 def payload(session_id: uuid.UUID, sequence: int) -> bytes:
@@ -110,9 +112,7 @@ def are_released(session_id: uuid.UUID) -> bool:
     return AudioChunk.objects.filter(session_id=session_id, journal__removed_at__isnull=False).exists()
 
 
-def read_range(
-    session_id: uuid.UUID, first: int, last: int, on_damage: Callable[[ChunkDamaged], None] | None = None
-) -> Iterator[Chunk]:
+def read_range(session_id: uuid.UUID, first: int, last: int, on_damage: OnDamage | None = None) -> Iterator[Chunk]:
     """Give the chunks `first` to `last` of a session, window by window; `on_damage` as `read` has it."""
     while first <= last:
         window = [chunk for chunk in window_after(session_id, first - 1) if chunk.sequence <= last]

@@ -151,7 +151,7 @@ def _decided(session_id: uuid.UUID) -> AudioSession:
         raise ClaimLost
     if "format" in session.undecided and session.total_chunks:
         admission = Admission(session.format, session.chunk_mode, is_undecided=True)
-        for chunk in chunks.read(chunks.window_after(session_id, 0), lambda _: None):
+        for chunk in chunks.read(chunks.window_after(session_id, 0), lambda *_: b""):
             admission.refusal(chunk.payload)
             if admission.found:
                 break

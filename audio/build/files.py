@@ -167,11 +167,12 @@ class FilesRoute:
         self._window += chunk.payload
         return [] if self._is_file_each else self._finder.feed(chunk.payload)
 
-    def _note_damage(self, error: ChunkDamaged) -> None:
+    def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
         sequence = error.details["sequence"]
         if self._open_at == self._looked_at_bytes:
             self.done_to = sequence
         self.losses.lose(error, Place(sequence, sequence, self._seconds, self._seconds))
+        return b""
 
     def _closed(self, end: int, work: Path) -> Iterator[Part]:
         """End the open file before the byte at `end`, and give it, if it holds anything."""
@@ -195,7 +196,7 @@ class FilesRoute:
 
     def _reread(self, first: int, last: int, skip: int, left: int) -> Iterator[bytes]:
         """Give `left` bytes of the chunks `first` to `last`, without the first `skip`."""
-        for chunk in read_range(self._session_id, first, last, lambda _: None):
+        for chunk in read_range(self._session_id, first, last, lambda *_: b""):
             piece = chunk.payload[skip : skip + left]
             skip, left = 0, left - len(piece)
             yield piece

@@ -20,6 +20,7 @@ logger = structlog.stdlib.get_logger(__name__)
 _MOST_CHANNELS = 2
 # By so many frames the resampler's output may be longer or shorter than its input, whatever its length.
 _RESAMPLER_FRAMES = 2
+_SILENCE = {"u8": b"\x80", "mulaw": b"\xff", "alaw": b"\xd5"}
 _UNACCOUNTED = "audio_unaccounted"
 
 
@@ -223,8 +224,12 @@ class PcmRoute:
     def _place(self, first_sequence: int, last_sequence: int) -> Place:
         return Place(first_sequence, last_sequence, self.output.seconds, self.output.seconds)
 
-    def _note_damage(self, error: ChunkDamaged) -> None:
-        self.losses.lose(error, self._place(error.details["sequence"], error.details["sequence"]))
+    def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
+        """Note a damaged chunk; return as much silence, so that what follows stays at its moment, and whole."""
+        sequence, start = error.details["sequence"], self.output.seconds
+        seconds = size_bytes / self._raw.frame_bytes / self._raw.sample_rate
+        self.losses.lose(error, Place(sequence, sequence, start, start + seconds))
+        return size_bytes * _SILENCE.get(self._raw.encoding, b"\0")
 
     def _warn_unaccounted(self, sentence: str) -> None:
         logger.error("audio_unaccounted", detail=sentence, sequence=self.done_to)

@@ -141,9 +141,10 @@ class StreamRoute:
             raise PartsDifferError
         self._starts.append([start, self._offsets.at(start)[0]])
 
-    def _note_damage(self, error: ChunkDamaged) -> None:
+    def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
         sequence = error.details["sequence"]
         self.losses.lose(error, Place(sequence, sequence, self._seconds, self._seconds))
+        return b""
 
     @property
     def _seconds(self) -> float:
