@@ -17,6 +17,7 @@ from audio.sniff import Container
 
 # Three frames of ADTS behind the rest of one, at their largest.
 HEAD_BYTES = 1 << 15
+_TAGGED_WAV = "An ID3 tag stands at the beginning, where a WAV header belongs: send the audio without the tag."
 _NO_FRAMES = {
     "mp3": "No MP3 frames follow each other at the beginning of the stream.",
     "aac": "No ADTS frames follow each other at the beginning of the stream: raw AAC and LATM are not recorded.",
@@ -123,11 +124,14 @@ class Admission:
         return refusal
 
     def _judge_as(self, audio_format: str, container: Container | None) -> AudioError | None:
+        """Judge the beginning as one of a stream of that format."""
         if container is not None and not sniff.accepts(audio_format, container):
             return self._mismatch(container)
+        if self._has_tag and audio_format == "wav":
+            return FormatMismatch(_TAGGED_WAV, received=str(Container.ID3), valid_values=[audio_format])
         if self._is_continuing or audio_format == "wav":
             self._is_judged = container is not None
-            return self._mismatch(Container.ID3) if self._has_tag and audio_format == "wav" else None
+            return None
         if audio_format in _NO_FRAMES:
             return self._judge_frames(audio_format)
         if sniff.lacks_header(audio_format, self._head):

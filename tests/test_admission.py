@@ -274,6 +274,13 @@ def test_aac_without_adts_headers_is_refused(files, foreign):
     assert set(take(Admission("aac", "auto"), slices(foreign["loas"], 1000))) == {"format_mismatch"}
 
 
+def test_a_tag_before_a_wav_file_is_told_to_go(files):
+    for admission in (Admission("wav", "auto"), Admission("wav", "files"), default_session()):
+        refusal = admission.refusal(TAG + files["wav"])
+        assert (refusal.code, refusal.details["received"]) == ("format_mismatch", "id3")
+        assert "without the tag" in refusal.detail
+
+
 def test_mp3_of_free_format_is_refused(files):
     constant = bytearray(encoded_live(speech(1, RATE_HZ), RATE_HZ, "mp3", "-b:a", "128k", "-write_xing", "0"))
     constant = constant[constant.index(b"\xff\xfb") :]

@@ -8,10 +8,14 @@ import sys
 import uuid
 
 import pytest
+import redis
+from channels.layers import get_channel_layer
+from django.conf import settings as django_settings
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
+from audio import events
 from tests.client import Rest, recorder
 from tests.server import Server, eventually
 from tests.sound import cut, encoded, speech, wav_bytes
@@ -393,6 +397,23 @@ async def test_a_named_source_that_paused_by_itself_may_close(server):
         await mic.send(b"1_")
         assert (await mic.answer())["code"] == "session_paused"
         assert (await mic.close_session())["status"] == "completed"
+
+
+async def test_what_can_not_be_decoded_is_said_to_the_connections_of_its_session(tmp_path):
+    with Server(tmp_path / "data", REDIS_URL=django_settings.REDIS_URL) as server:
+        async with recorder(server.ws_url) as client, recorder(server.ws_url) as bystander:
+            await client.store(b"ab")
+            warning = {"code": "undecodable_chunk", "detail": "why", "first_sequence": 1, "last_sequence": 1}
+            event = {"type": events.WARNED, "session_id": client.session_id, "warning": warning}
+            with redis.Redis.from_url(django_settings.REDIS_URL) as layer:
+                await asyncio.to_thread(eventually, lambda: layer.zcard(f"sercuescribe:group:{events.GROUP}"))
+            await get_channel_layer().group_send(events.GROUP, event)
+            notice = await client.answer()
+            assert list(notice)[:4] == ["message", "session_id", "chunk_count", "status"]
+            assert notice | warning | {"event": "error"} == notice
+            assert "error" not in notice
+            assert await client.store(b"cd") == [2]
+            assert (await bystander.close_session())["status"] == "completed"
 
 
 async def test_a_stream_without_its_header_is_refused(server):

@@ -22,6 +22,7 @@ from tests.sound import decoded, encoded, speech, wav_bytes
 
 KINDS = {
     "8 bits": (16000, 1, "pcm_u8"),
+    "24 kHz": (24000, 1, "pcm_s16le"),
     "16 bits": (8000, 2, "pcm_s16le"),
     "24 bits": (44100, 2, "pcm_s24le"),
     "32 bits": (96000, 1, "pcm_s32le"),
@@ -156,8 +157,8 @@ def test_what_cannot_be_recorded_is_refused_in_one_sentence(tmp_path):
     assert refused(tmp_path / "none.wav") == f"{tmp_path / 'none.wav'} can't be read: No such file or directory."
     assert refused(tmp_path) == f"{tmp_path} can't be read: Is a directory."
     assert refused(short) == f"{short} ends before it says what its samples are."
-    odd_rate = wav(tmp_path, 11025)
-    assert refused(odd_rate).startswith(f"{odd_rate} has a sample rate of 11025; sessions have 8000, 16000, ")
+    odd_rate = wav(tmp_path, 37800)
+    assert refused(odd_rate).startswith(f"{odd_rate} has a sample rate of 37800; sessions have 8000, 11025, ")
     many = wav(tmp_path, 8000, 3)
     assert refused(many) == f"{many} has a number of channels of 3; sessions have 1, 2."
     assert "64-bit samples" in refused(wav(tmp_path, codec="pcm_f64le"))

@@ -289,6 +289,8 @@ async def _count_to_the_close(socket: ClientConnection) -> int:
     """Reads acknowledgements, each of which counts one more, until the session is closed; returns its count."""
     count = 0
     while (answer := _checked(await socket.recv()))["status"] != "completed":
+        if "event" in answer:
+            raise CommandError(f"The server could not decode a part: {answer['detail']} ({answer['code']})")
         count += 1
         if answer["chunk_count"] != count:
             raise CommandError(f"Chunk {count} was acknowledged as {answer['chunk_count']}.")
