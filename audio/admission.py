@@ -86,6 +86,13 @@ class Admission:
         self.audio_format, self.is_undecided, self.found = audio_format, False, ""
         return self._note(self._judge())
 
+    def conclude(self) -> str:
+        """Return the format of a stream that has ended before its bytes were enough to decide it."""
+        container = sniff.identify(self._head, is_all=True)
+        if self._has_tag and container is Container.UNKNOWN:
+            container = Container.ID3
+        return sniff.FORMATS.get(container, self.audio_format) if container is not None else self.audio_format
+
     def _note(self, refusal: AudioError | None) -> AudioError | None:
         # Under `files` the next message is a file of its own; a named source must not leave a hole.
         if refusal is not None and (self._is_named or not self._is_files):

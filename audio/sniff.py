@@ -422,7 +422,9 @@ _FRAMES = {
     0x0B: (_Frames(_C.AC3, 6, _ac3_frame_size_bytes, lambda header: header[4:5]),),
     0x7F: (_Frames(_C.DTS, 8, _dts_frame_size_bytes, lambda header: b""),),
 }
-_FIRST_BYTES = frozenset({*_BY_FIRST_BYTE, *_FRAMES, 0x47})
+_TS_SYNC = 0x47
+# What a message may begin with that `sniff` recognises.
+_FIRST_BYTES = frozenset({*(each.magic[0] for each in _SIGNATURES if not each.is_weak), *_FRAMES, _TS_SYNC})
 
 
 def _follow(kind: _Frames, head: bytes, at: int = 0, is_all: bool = False) -> bool | None:
@@ -445,7 +447,7 @@ def _follow(kind: _Frames, head: bytes, at: int = 0, is_all: bool = False) -> bo
 def _is_transport_stream(head: bytes) -> bool | None:
     """Return whether packets of an MPEG transport stream follow each other; None if the bytes are too few."""
     packets = [head[at : at + _TS_PACKET_BYTES] for at in range(0, min(len(head), 1 << 14), _TS_PACKET_BYTES)]
-    if any(packet[0] != 0x47 or (len(packet) > 3 and not packet[3] & 0x30) for packet in packets):
+    if any(packet[0] != _TS_SYNC or (len(packet) > 3 and not packet[3] & 0x30) for packet in packets):
         return False
     whole = [packet for packet in packets if len(packet) == _TS_PACKET_BYTES]
     if len(whole) < _CONSECUTIVE_HEADERS:
@@ -496,7 +498,7 @@ def _match(head: bytes, takes_weak: bool, is_all: bool) -> Container | None:
         if follow:
             return kind.container
         may_be = may_be or follow is None
-    if head[0] == 0x47:
+    if head[0] == _TS_SYNC:
         follow = _is_transport_stream(head)
         if follow:
             return Container.MPEG_TS

@@ -180,6 +180,21 @@ def test_a_stream_of_two_frames_is_taken(files, kind):
         assert session.is_undecided or session.audio_format == KINDS[kind]
 
 
+@pytest.mark.parametrize(("kind", "size"), [("bare mp3", 2), ("aac", 2), ("webm", 5), ("wav", 3)])
+def test_a_stream_that_ends_too_early_is_what_its_bytes_say(files, kind, size):
+    """Frames, or bytes: those that are too few to be one thing or another are raw samples."""
+    if kind in ("bare mp3", "aac"):
+        for _ in range(size):
+            size = files[kind].index(files[kind][:2], size + 10)
+    admission = default_session()
+    assert take(admission, [files[kind][:size]]) == [None]
+    assert admission.is_undecided
+    assert admission.conclude() == (KINDS[kind] if size > 5 else "wav")
+    tagged = default_session()
+    assert take(tagged, [TAG]) == [None]
+    assert tagged.conclude() == "mp3"
+
+
 def raw_samples() -> Iterator[bytes]:
     sound = speech(1, 16000)
     generator = np.random.default_rng(7)

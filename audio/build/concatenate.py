@@ -156,7 +156,7 @@ def _decided(session_id: uuid.UUID) -> AudioSession:
             if admission.found:
                 break
         if admission.found or not session.is_open:
-            AudioSession.objects.filter(pk=session_id).decide(format=admission.found or session.format)
+            AudioSession.objects.filter(pk=session_id).decide(format=admission.found or admission.conclude())
             session.refresh_from_db()
     return session
 

@@ -52,6 +52,7 @@ def test_a_new_session_has_the_defaults_and_an_address_for_its_audio(client, set
         "encoding": "s16le",
         "chunks": "auto",
     }
+    assert session.undecided == ["format", "sample_rate", "channels"]
     assert shown["status"] == "active"
     assert shown["recording"]["state"] == "empty"
     assert shown["recording"]["url"] is None
