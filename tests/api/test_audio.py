@@ -87,7 +87,7 @@ def test_the_headers_alone(storage):
 def test_a_live_recording_is_a_whole_wav_file_of_what_is_committed(storage):
     session = make_live(storage)
     answer = fetch(session)
-    pcm = store.master_format(session, "s16le")
+    pcm = store.master_format(session, session.recording)
     assert answer.status_code == 200
     assert answer.body == wav.header(pcm, len(SAMPLES)) + SAMPLES
     session.recording.master_bytes -= 2
