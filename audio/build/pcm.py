@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -177,6 +177,9 @@ class PcmRoute:
         if known is not None:
             self._decide(known)
         self.losses = Losses(**carry.get("losses", {}))
+        # Damaged chunks that are not noted yet, and how much silence takes their place.
+        self._damaged: list[Fault] = []
+        self._silent_seconds: dict[int, float] = {}
         self.output = PcmOutput(session, known, carry)
         for source, state in carry.get("readers", {}).items():
             self._readers[int(source)] = WavReader.restore(self._raw, self._chunk_mode, state)
@@ -217,7 +220,8 @@ class PcmRoute:
             if not fault.is_new:
                 self.losses.extend(fault.code, fault.first_sequence, fault.last_sequence)
             elif fault.error is not None:
-                self.losses.lose(fault.error, place)
+                silent_seconds = self._silent_seconds.pop(fault.first_sequence, 0.0)
+                self.losses.lose(fault.error, replace(place, end_seconds=place.start_seconds + silent_seconds))
             else:
                 self.losses.warn(fault.code, fault.detail, place)
 
@@ -226,9 +230,9 @@ class PcmRoute:
 
     def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
         """Note a damaged chunk; return as much silence, so that what follows stays at its moment, and whole."""
-        sequence, start = error.details["sequence"], self.output.seconds
-        seconds = size_bytes / self._raw.frame_bytes / self._raw.sample_rate
-        self.losses.lose(error, Place(sequence, sequence, start, start + seconds))
+        sequence = error.details["sequence"]
+        self._damaged.append(Fault(error, error.code, error.detail, sequence, sequence))
+        self._silent_seconds[sequence] = size_bytes / self._raw.frame_bytes / self._raw.sample_rate
         return size_bytes * _SILENCE.get(self._raw.encoding, b"\0")
 
     def _warn_unaccounted(self, sentence: str) -> None:
@@ -240,6 +244,8 @@ class PcmRoute:
             reader = self._readers.get(chunk.source_id)
             if reader is None:
                 reader = self._readers[chunk.source_id] = WavReader(self._raw, self._chunk_mode)
+            damaged, self._damaged = self._damaged, []
+            yield from self._given(chunk.source_id, damaged)
             yield from self._given(chunk.source_id, self._read(reader, chunk))
         if is_last:
             for source_id, reader in self._readers.items():

@@ -28,14 +28,14 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
 
 from audio import dispatch
 from audio.build import store
 from audio.errors import ObjectDamaged, StorageUnavailable
-from audio.journal.files import held, scan, sync_folder
+from audio.journal.files import ScannedRecord, held, resumes_at, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
-from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
+from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
+from audio.upkeep.erasures import is_deleted
 from audio.upkeep.moving import move
 from audio.upkeep.rounds import Did, Round
 
@@ -187,7 +187,9 @@ def _is_complete(session: AudioSession, recording: Recording) -> bool:
 
 
 def _is_old(recording: Recording, kept_since: datetime) -> bool:
-    return bool(recording.sha256) and recording.ready_at is not None and recording.ready_at <= kept_since
+    if not recording.sha256 or recording.ready_at is None:
+        return False
+    return max(recording.session.age_counts_from or recording.ready_at, recording.ready_at) <= kept_since
 
 
 def _ask_for_digest(recording: Recording, round_: Round) -> None:
@@ -238,13 +240,13 @@ def _unknown_content(journal: JournalFile) -> str:
     """Returns why the file holds more than the database knows of, or can't be read to its end; empty if neither.
 
     A committed chunk is known if its row names this file, or if a row of its session has it elsewhere (it was moved);
-    those of deleted sessions are erased.
+    those of deleted sessions are erased, or will be.
     """
     rows = AudioChunk.objects.filter(journal=journal).order_by("offset").values_list("offset", flat=True)
     offsets = rows.iterator()
     expected = next(offsets, None)
     rowless: dict[int, Header] = {}
-    for record in scan(store.root() / journal.name):
+    for record in _records(store.root() / journal.name):
         if record.header.type is RecordType.CHUNK and record.offset == expected:
             expected = next(offsets, None)
         elif record.header.type is RecordType.CHUNK and not record.header.erased:
@@ -254,9 +256,21 @@ def _unknown_content(journal: JournalFile) -> str:
     return f"no chunk can be read at {expected}" if expected is not None else ""
 
 
+def _records(path: Path) -> Iterator[ScannedRecord]:
+    """Gives the records of a file, those behind damage too: it may be the only copy of what they hold."""
+    start: int | None = 0
+    while start is not None:
+        end = start
+        for record in scan(path, start):
+            yield record
+            end = record.end
+        start = resumes_at(path, end)
+
+
 def _are_known(entries: Iterable[Committed], rowless: dict[int, Header]) -> bool:
     return all(
-        AudioChunk.objects.filter(
+        is_deleted(header.session_id)
+        or AudioChunk.objects.filter(
             session_id=header.session_id, sequence=entry.sequence, crc32=header.payload_crc32
         ).exists()
         for entry in entries
@@ -277,7 +291,7 @@ def _mark_removed(journal: JournalFile, kept: _Kept) -> bool:
         for keys in _batches(kept.needed):
             if AudioChunk.objects.filter(journal=journal, session__in=keys).exists():
                 return False
-        JournalFile.objects.filter(pk=journal.pk).update(removed_at=timezone.now())
+        JournalFile.objects.filter(pk=journal.pk).update(removed_at=DatabaseNow())
     _unlink(journal)
     return True
 

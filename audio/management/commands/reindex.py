@@ -6,9 +6,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
-from audio import upkeep
+from audio import ingest, upkeep
 from audio.management.arguments import Progress, counted, json_line
 from audio.models import IngestProcess
 from audio.reindex import Reindexed, reindex
@@ -17,7 +16,7 @@ from audio.reindex import Reindexed, reindex
 class Command(BaseCommand):
     """Reads every journal, inserts what the database does not have, and asks for the recordings."""
 
-    help = "Brings back the rows of sessions from the journals, after the database was lost. Rows are only added."
+    help = "Brings back sessions and chunks from the journals, after the database was lost or put back."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How to do it and tell it."""
@@ -48,12 +47,16 @@ class Command(BaseCommand):
         if done.uncertain_sessions:
             sessions, chunks = counted(done.uncertain_sessions, "session"), counted(done.in_flight_chunks, "chunk")
             self.stdout.write(f"{sessions} of them uncertain, by {chunks} that no commit record names.")
+        if done.extended_sessions:
+            self.stdout.write(f"{counted(done.extended_sessions, 'session')} of the database got chunks.")
+        if done.deleted_sessions:
+            self.stdout.write(f"{counted(done.deleted_sessions, 'session')} were deleted, and stay so.")
         if done.known_sessions:
             self.stdout.write(f"{counted(done.known_sessions, 'session')} left as they are.")
 
 
 def _require_no_server() -> None:
     """Raises CommandError if a web process has given a sign of life: what it has in flight looks lost."""
-    since = timezone.now() - timedelta(seconds=upkeep.DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
+    since = ingest.database_time() - timedelta(seconds=upkeep.DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
     if IngestProcess.objects.filter(heartbeat_at__gte=since).exists():
         raise CommandError("A server runs, or did until a moment ago. Stop it and try again, or use --dry-run.")
