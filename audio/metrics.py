@@ -9,6 +9,7 @@ and whichever is asked answers for all of them. The library looks for its name i
 loaded; `sercuescribe.server` puts it there. A process without it answers for itself.
 """
 
+import errno
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
@@ -106,8 +107,16 @@ def instruments(folder: Path) -> Collector:
 
 
 def begin_anew(folder: Path) -> None:
-    """Makes the folder, and removes what processes before now have left in it; none may be running."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the folder, and remove what processes before now have left in it; none may be running.
+
+    A disk without room for the folder costs the numbers and nothing else: each web process keeps its own.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return
     for path in folder.glob("*.db"):
         path.unlink()
 

@@ -45,6 +45,9 @@ POLL_SECONDS = 0.02
 # How long the last answers may wait in our memory for a client that takes them slowly.
 LAST_BYTES_SECONDS = 30.0
 MAX_FRAMES = 16384
+# As Prometheus' client names them; several times what our instruments take.
+METRICS_FILES = ("counter", "histogram", "gauge_livesum")
+METRICS_FILE_BYTES = 256 * 1024
 
 
 class Protocol(WebSocketsSansIOProtocol):
@@ -248,10 +251,26 @@ def _listener(options: argparse.Namespace) -> socket.socket:
         sys.exit(f"Can't listen on {host} port {port}: {error.strerror or error}. Set HOST or PORT to a free one.")
 
 
-def _share_numbers() -> None:
-    """Names the folder of `audio.metrics` to Prometheus' client, which looks for it when it is loaded."""
-    settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+def _share_numbers() -> OSError | None:
+    """Name the folder of `audio.metrics` to Prometheus' client, which looks for it when it is loaded.
+
+    The client maps sparse files into memory, and a write to one that the disk has no room for kills the process
+    (SIGBUS). So the files are filled first.
+
+    Returns:
+        Why that can't be done: the process then keeps its numbers to itself.
+    """
+    paths = [settings.METRICS_DIR / f"{kind}_{os.getpid()}.db" for kind in METRICS_FILES]
+    try:
+        settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            path.write_bytes(bytes(METRICS_FILE_BYTES))
+    except OSError as error:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return error
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -259,9 +278,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
     workers = settings.WEB_PROCESSES if options.workers is None else options.workers
-    if workers == 1:
-        _share_numbers()
+    unshared = _share_numbers() if workers == 1 else None
     django.setup()
+    if unshared is not None:
+        logger.warning("metrics_not_shared", error=str(unshared))
     if workers == 1:
         _serve(_listener(options), options.ready_fd)
     else:

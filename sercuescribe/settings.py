@@ -259,7 +259,8 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CONCURRENCY = WORKER_CONCURRENCY
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A worker waits for its broker for as long as it takes.
+# A worker waits for its broker for as long as it takes, also for one that refuses to write.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 # Longer than FFmpeg may take for a day of audio; the soft one lets a task say that it was too much.
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 3600
