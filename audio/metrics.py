@@ -79,6 +79,12 @@ connections_refused = Counter(
     ["code"],
     registry=registry,
 )
+handshakes_refused = Counter(
+    "sercuescribe_handshakes_refused",
+    "WebSocket handshakes that were refused, because of their host or of their origin.",
+    ["reason"],
+    registry=registry,
+)
 connections_closed = Counter(
     "sercuescribe_connections_closed", "WebSockets that have ended, by close code.", ["code"], registry=registry
 )
@@ -88,6 +94,11 @@ without_redis = Gauge(
     multiprocess_mode="livesum",
     registry=registry,
 )
+
+
+# An alert can't see what is not there.
+for _reason in ("host", "origin"):
+    handshakes_refused.labels(_reason)
 
 
 def count_closed(code: int) -> None:
