@@ -406,6 +406,9 @@ LOGGING = {
         # A line for every task that comes and goes; what a task has done it says itself.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        # That a worker works `process_ready` says.
+        "celery.apps.worker": {"level": "WARNING"},
+        "celery.worker.consumer.connection": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
     },
 }

@@ -3,11 +3,13 @@ as the rest of the product does.
 """
 
 import os
+import warnings
 from typing import Any
 
 import click
 import structlog
 from celery import Celery, bootsteps, signals
+from celery.platforms import SecurityWarning
 from django.conf import settings
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -28,6 +30,11 @@ class ReportReady(bootsteps.StartStopStep):
         if descriptor is not None:
             os.write(descriptor, b"ready\n")
             os.close(descriptor)
+
+
+def allow_root(**_: Any) -> None:
+    """Keep Celery from advising against root in each worker: in a container there may be nobody else."""
+    warnings.filterwarnings("ignore", category=SecurityWarning)
 
 
 def die_with_worker(**_: Any) -> None:
@@ -62,6 +69,7 @@ def install(app: Celery) -> None:
     """Adds the above to the workers of `app`."""
     app.user_options["worker"].add(click.Option(["--ready-fd"], type=int, help="Report readiness to this descriptor."))
     app.steps["consumer"].add(ReportReady)
+    signals.celeryd_init.connect(allow_root)
     signals.worker_process_init.connect(die_with_worker)
     signals.setup_logging.connect(configure_logging)
     signals.task_prerun.connect(name_task)
