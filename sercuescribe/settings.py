@@ -261,6 +261,7 @@ CELERY_WORKER_CONCURRENCY = WORKER_CONCURRENCY
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A worker waits for its broker for as long as it takes, also for one that refuses to write.
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+CELERY_WORKER_CONSUMER = "sercuescribe.worker:Consumer"
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 # Longer than FFmpeg may take for a day of audio; the soft one lets a task say that it was too much.
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 3600

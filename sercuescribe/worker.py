@@ -2,6 +2,7 @@
 as the rest of the product does.
 """
 
+import functools
 import os
 import warnings
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import click
 import structlog
 from celery import Celery, bootsteps, signals
-from celery.platforms import SecurityWarning
+from celery.exceptions import SecurityWarning
+from celery.worker.consumer import Consumer as StockConsumer
 from django.conf import settings
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -17,6 +19,22 @@ from audio.management.lifeline import die_with_parent
 from sercuescribe import logs
 
 logger = structlog.stdlib.get_logger(__name__)
+
+RECONNECT_SECONDS = 2
+
+
+class Consumer(StockConsumer):
+    """Celery's consumer, which after a longer absence of its broker is back within seconds.
+
+    The stock one waits two seconds longer each time, up to half a minute.
+    """
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect to the broker, trying again every RECONNECT_SECONDS for as long as it takes."""
+        conn.ensure_connection = functools.partial(
+            conn.ensure_connection, interval_start=RECONNECT_SECONDS, interval_step=0, interval_max=RECONNECT_SECONDS
+        )
+        return super().ensure_connected(conn)
 
 
 class ReportReady(bootsteps.StartStopStep):
