@@ -134,7 +134,7 @@ def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) 
             raise SessionNotFound("The session was deleted.")
         others = session.open_connections.exclude(pk=connection_id)
         if not moved and _takes_one_source(session) and others.exists():
-            raise OneSourceOnly
+            raise OneSourceOnly(retry_after_seconds=RETRY_AFTER_SECONDS)
     return session
 
 
