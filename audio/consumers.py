@@ -23,7 +23,16 @@ from structlog.contextvars import bind_contextvars
 from audio import ingest, metrics
 from audio.admission import Admission
 from audio.build import chunks
-from audio.errors import AudioError, IdleTimeout, MediaError, Overloaded, SessionNotFound, SessionPaused, Superseded
+from audio.errors import (
+    AudioError,
+    IdleTimeout,
+    MediaError,
+    Overloaded,
+    ServiceError,
+    SessionNotFound,
+    SessionPaused,
+    Superseded,
+)
 from audio.ingest.index import Accepted, Outcome, Producer
 from audio.wire import messages
 from audio.wire.connection import SERVICE_RESTART, Close, Connection, State
@@ -40,8 +49,15 @@ ABNORMAL_CLOSURE = 1006
 
 
 async def start() -> None:
-    """Makes this process ready to take chunks; the web server calls it before it listens."""
-    await ingest.current()
+    """Make this process ready to take chunks; the web server calls it before it listens.
+
+    A database that is away or full keeps nobody from listing, fetching and deleting what is there. Each connection
+    that comes tries again.
+    """
+    try:
+        await ingest.current()
+    except ServiceError as error:
+        logger.error("ingest_not_started", error=str(error))
 
 
 async def drain() -> None:

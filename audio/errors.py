@@ -196,6 +196,7 @@ class OneSourceOnly(SessionError):
     """A second producer tried to write under one continuous compressed stream."""
 
     code = "one_source_only"
+    retryable = True
     sentence = "A continuous compressed stream takes one source at a time."
 
 
@@ -204,6 +205,7 @@ class TooManyConnections(SessionError):
 
     code = "too_many_connections"
     http_status = 429
+    retryable = True
     sentence = "The session has as many connections as it may have."
 
 

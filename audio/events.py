@@ -9,9 +9,11 @@ import asyncio
 import uuid
 from typing import Any
 
+import redis
 import structlog
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
+from django.conf import settings
 from django.db import transaction
 from redis.exceptions import RedisError
 
@@ -42,6 +44,20 @@ def recording_warned(session_id: uuid.UUID, warning: dict[str, Any]) -> None:
         warning: The entry as the API shows it, with `code` and `detail`.
     """
     transaction.on_commit(lambda: _send({"type": WARNED, "session_id": str(session_id), "warning": warning}))
+
+
+def try_redis(seconds: float) -> None:
+    """Write something to Redis, which may answer and still refuse to write.
+
+    Args:
+        seconds: How long it may take to connect, and to answer.
+
+    Raises:
+        RedisError: Redis is away or refuses.
+    """
+    url = settings.CACHES["default"]["LOCATION"]
+    with redis.Redis.from_url(url, socket_connect_timeout=seconds, socket_timeout=seconds) as client:
+        client.set("sercuescribe:health", "", ex=1)
 
 
 def _send(event: dict[str, Any]) -> None:

@@ -19,10 +19,12 @@ from django.db.models import BigIntegerField, Count, F, Min, OuterRef, QuerySet,
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, Greatest
 from django.utils import timezone
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
 
+from audio import events, versions
 from audio.journal.files import FOLDER
 from audio.models import (
     OPEN_STATUSES,
@@ -40,6 +42,7 @@ from audio.models import (
 
 _KEPT_SECONDS = 5.0
 _KEPT_TIMES = 100
+_REDIS_SECONDS = 1.0
 _UNFINISHED = (RecordingState.EMPTY, RecordingState.LIVE, RecordingState.BUILDING)
 
 
@@ -56,7 +59,7 @@ class Reading(Collector):
         with self._lock:
             started = time.monotonic()
             if started >= self._good_until:
-                self._families = [*_database(), *_storage()]
+                self._families = [*_database(), *_redis(), *_storage(), _info()]
                 ended = time.monotonic()
                 self._good_until = ended + max(_KEPT_SECONDS, _KEPT_TIMES * (ended - started))
             return self._families
@@ -72,6 +75,19 @@ def _database() -> list[Metric]:
     except DatabaseError:
         return [_gauge("database_up", "Whether the database answers.", 0)]
     return [_gauge("database_up", "Whether the database answers.", 1), *families]
+
+
+def _redis() -> Iterator[Metric]:
+    try:
+        events.try_redis(_REDIS_SECONDS)
+        is_up = 1
+    except RedisError:
+        is_up = 0
+    yield _gauge("redis_up", "Whether Redis takes writes.", is_up)
+
+
+def _info() -> Metric:
+    return InfoMetricFamily("sercuescribe", "What runs here, and in which version.", value=versions.known())
 
 
 def _counts() -> Iterator[Metric]:

@@ -1,12 +1,17 @@
-"""What this server needs to do its work, and whether it is there: the database, Redis, the storage, FFmpeg."""
+"""What this server needs, and whether it is there.
+
+Without the database or the storage nothing is recorded (`NEEDED`). Without Redis or FFmpeg everything is recorded, and
+recordings come later (`LATE`).
+"""
 
 import tempfile
 from collections.abc import Callable
 
 from django.conf import settings
 from django.db import DatabaseError, connection
-from redis import Redis, RedisError
+from redis import RedisError, ResponseError
 
+from audio import database, events
 from audio.errors import FfmpegMissing
 from audio.media import ffmpeg
 
@@ -18,27 +23,32 @@ class Down(Exception):
 
 
 def check_database() -> None:
-    """Raises Down unless the database answers a query."""
+    """Raise Down unless the database answers a query and takes writes."""
+    is_read_only = "SELECT current_setting('transaction_read_only') = 'on'"
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            cursor.execute(is_read_only if connection.vendor == "postgresql" else "SELECT 0")
+            (refuses,) = cursor.fetchone()
     except DatabaseError as error:
         raise Down("The database does not answer.") from error
+    if refuses:
+        raise Down("The database is read-only.")
 
 
 def check_redis() -> None:
-    """Raises Down unless Redis answers within ANSWER_SECONDS."""
-    url = settings.CACHES["default"]["LOCATION"]
+    """Raise Down unless Redis takes a write within ANSWER_SECONDS."""
     try:
-        with Redis.from_url(url, socket_connect_timeout=ANSWER_SECONDS, socket_timeout=ANSWER_SECONDS) as client:
-            client.ping()
+        events.try_redis(ANSWER_SECONDS)
+    except ResponseError as error:
+        raise Down(f"Redis refuses writes: {error}") from error
     except RedisError as error:
         raise Down("Redis does not answer.") from error
 
 
 def check_storage() -> None:
-    """Raises Down unless a file can be written under AUDIO_STORAGE_PATH."""
+    """Raise Down unless a file can be written under AUDIO_STORAGE_PATH, and the database has its reserve."""
     try:
+        database.hold_reserve()
         settings.AUDIO_STORAGE_PATH.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=settings.AUDIO_STORAGE_PATH) as file:
             file.write(b"\0")
@@ -48,13 +58,15 @@ def check_storage() -> None:
 
 
 def check_ffmpeg() -> None:
-    """Raises Down unless there is a program to run."""
+    """Raise Down unless there is a program that runs."""
     try:
-        ffmpeg.find()
+        ffmpeg.version(ffmpeg.find())
     except FfmpegMissing as error:
         raise Down(error.detail) from error
 
 
+NEEDED = ("database", "storage")
+LATE = ("redis", "ffmpeg")
 CHECKS: dict[str, Callable[[], None]] = {
     "database": check_database,
     "redis": check_redis,
@@ -64,7 +76,7 @@ CHECKS: dict[str, Callable[[], None]] = {
 
 
 def failures() -> dict[str, str]:
-    """Returns what is down, by name, each with a sentence; nothing if all is well."""
+    """Return what is down, by name, each with a sentence; nothing if all is well."""
     found = {}
     for name, check in CHECKS.items():
         try:

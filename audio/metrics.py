@@ -9,6 +9,7 @@ and whichever is asked answers for all of them. The library looks for its name i
 loaded; `sercuescribe.server` puts it there. A process without it answers for itself.
 """
 
+import errno
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
@@ -78,6 +79,12 @@ connections_refused = Counter(
     ["code"],
     registry=registry,
 )
+handshakes_refused = Counter(
+    "sercuescribe_handshakes_refused",
+    "WebSocket handshakes that were refused, because of their host or of their origin.",
+    ["reason"],
+    registry=registry,
+)
 connections_closed = Counter(
     "sercuescribe_connections_closed", "WebSockets that have ended, by close code.", ["code"], registry=registry
 )
@@ -87,6 +94,11 @@ without_redis = Gauge(
     multiprocess_mode="livesum",
     registry=registry,
 )
+
+
+# An alert can't see what is not there.
+for _reason in ("host", "origin"):
+    handshakes_refused.labels(_reason)
 
 
 def count_closed(code: int) -> None:
@@ -106,8 +118,16 @@ def instruments(folder: Path) -> Collector:
 
 
 def begin_anew(folder: Path) -> None:
-    """Makes the folder, and removes what processes before now have left in it; none may be running."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the folder, and remove what processes before now have left in it; none may be running.
+
+    A disk without room for the folder costs the numbers and nothing else: each web process keeps its own.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return
     for path in folder.glob("*.db"):
         path.unlink()
 

@@ -2,8 +2,9 @@
 
 import os
 from typing import Any
-from urllib.parse import ParseResult
+from urllib.parse import urlparse
 
+import structlog
 from channels.routing import ProtocolTypeRouter
 from channels.security.websocket import OriginValidator, WebsocketDenier
 from django.conf import settings
@@ -13,33 +14,55 @@ from django.http.request import split_domain_port, validate_host
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
 _http = get_asgi_application()
 
+from audio import metrics  # noqa: E402 - as below
 from audio.routing import application as _websocket  # noqa: E402 - models load only after Django is set up
 
+logger = structlog.stdlib.get_logger("sercuescribe.asgi")
 
-class BrowserOriginValidator(OriginValidator):  # type: ignore[misc]  # Channels is not typed
-    """Refuses pages of other origins. A client that sends no Origin (RFC 6454) is no browser and is let through."""
-
-    def valid_origin(self, parsed_origin: ParseResult | None) -> bool:
-        """Whether a connection with this Origin may be opened."""
-        return parsed_origin is None or bool(super().valid_origin(parsed_origin))
+_SHOWN_CHARACTERS = 200
+_MAX_REFUSED = 100
 
 
-class HostValidator:
-    """Refuses handshakes for hosts that ALLOWED_HOSTS does not name, as Django refuses requests."""
+class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is not typed
+    """Refuses handshakes for hosts that ALLOWED_HOSTS does not name, and pages whose origin ALLOWED_ORIGINS does not.
 
-    def __init__(self, application: Any) -> None:
-        self._application = application
+    A client that sends no Origin (RFC 6454) is no browser and is let through. What is refused is logged once for each
+    value, and counted: a page whose operator forgot a setting tries again for ever.
+    """
+
+    def __init__(self, application: Any, allowed_origins: list[str]) -> None:
+        super().__init__(application, allowed_origins)
         self._denier = WebsocketDenier.as_asgi()
+        self._refused: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        is_known = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
-        await (self._application if is_known else self._denier)(scope, receive, send)
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
+            self._note("host", host, "Add its name to ALLOWED_HOSTS if clients reach this server by it.")
+        elif origin is not None and not self._allows(origin):
+            self._note("origin", origin, "Add it to ALLOWED_ORIGINS if its pages may record.")
+        else:
+            await self.application(scope, receive, send)
+            return
+        await self._denier(scope, receive, send)
+
+    def _allows(self, origin: str) -> bool:
+        """Tell whether pages of an origin may connect; what is no URL, or has no valid port, is nobody's origin."""
+        try:
+            parsed = urlparse(origin)
+            return parsed.port != 0 and bool(self.valid_origin(parsed))
+        except ValueError:
+            return False
+
+    def _note(self, reason: str, value: str, advice: str) -> None:
+        metrics.handshakes_refused.labels(reason).inc()
+        shown = value[:_SHOWN_CHARACTERS]
+        if shown not in self._refused and len(self._refused) < _MAX_REFUSED:
+            self._refused.add(shown)
+            logger.warning("handshake_refused", reason=reason, received=shown, advice=advice)
 
 
 application = ProtocolTypeRouter(
-    {
-        "http": _http,
-        "websocket": HostValidator(BrowserOriginValidator(_websocket, settings.ALLOWED_ORIGINS)),
-    },
+    {"http": _http, "websocket": HandshakeValidator(_websocket, settings.ALLOWED_ORIGINS)},
 )

@@ -11,17 +11,24 @@ the stock shutdown.
 
 import argparse
 import asyncio
+import fcntl
+import functools
 import gc
 import os
+import resource
 import socket
+import struct
 import sys
+import termios
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import django
 import structlog
 import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, SystemCheckError
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
@@ -40,25 +47,39 @@ DRAIN_SECONDS = 6.0
 # acknowledgements, which TCP throws away when data that nobody read is still coming in.
 CLOSING_HANDSHAKE_SECONDS = 2.0
 REQUEST_SECONDS = 2
-PING_INTERVAL_SECONDS = 20.0
+# A client that says nothing for so long is pinged, and is taken for gone if it leaves that unanswered for so long.
+PING_INTERVAL_SECONDS = 10.0
+PONG_SECONDS = 10.0
+# From a connection, or from the end of the last request on it, to the end of the next one.
+REQUEST_RECEIPT_SECONDS = 20.0
+# Requests that are not whole yet may be so many, and take that part of the files that the process may open.
+MAX_UNFINISHED_REQUESTS = 1024
+UNFINISHED_SHARE = 0.25
 POLL_SECONDS = 0.02
 # How long the last answers may wait in our memory for a client that takes them slowly.
 LAST_BYTES_SECONDS = 30.0
 MAX_FRAMES = 16384
+# As Prometheus' client names them; several times what our instruments take.
+METRICS_FILES = ("counter", "histogram", "gauge_livesum")
+METRICS_FILE_BYTES = 256 * 1024
 
 
 class Protocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, with bounds where the stock one has none.
 
     They are on the answers to pings, on the frames of one message, and on the time that a connection has to take
-    its last bytes once the application is done with it. And a handshake that can't be read is answered.
+    its last bytes once the application is done with it. A handshake that can't be read is answered. And the network
+    may lose a client without a word: one that neither sends nor answers a ping is given up.
     """
 
     _late_pong = b""
     _last_bytes: asyncio.TimerHandle | None = None
+    _heard_at = 0.0
+    _unsent_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Takes what came; of a handshake that can't be read, the refusal (414, 431) waits to be sent."""
+        """Take what came; of a handshake that can't be read, the refusal (414, 431) waits to be sent."""
+        self._heard_at = self.loop.time()
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()))
@@ -71,6 +92,38 @@ class Protocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         elif not self.disconnected:
             self._last_bytes = self.loop.call_later(LAST_BYTES_SECONDS, self.transport.abort)
+
+    def send_keepalive_ping(self) -> None:
+        """Ping a client that has said nothing for PING_INTERVAL_SECONDS; one that sends needs no ping."""
+        due = self._heard_at + PING_INTERVAL_SECONDS
+        if self.loop.time() < due:
+            self.ping_timer = self.loop.call_at(due, self.send_keepalive_ping)
+        else:
+            super().send_keepalive_ping()
+            self._unsent_bytes = self._count_unsent()
+
+    def keepalive_timeout(self) -> None:
+        """Give up a client that has not answered, unless it can't have or shows in another way that it lives.
+
+        Its answer waits behind what we do not read for now. And it comes behind what a slow reader has not taken yet,
+        which gets less.
+        """
+        was_heard = self._heard_at > self.ping_sent_at
+        if was_heard or self.read_paused or self._count_unsent() < self._unsent_bytes:
+            self.pong_timer = None
+            self.pending_ping_payload = None
+            self.schedule_ping()
+        elif not (self.close_sent or self.transport.is_closing()):
+            super().keepalive_timeout()
+            self.disconnected = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE})
+            self._last_bytes = self.loop.call_later(LAST_BYTES_SECONDS, self.transport.abort)
+
+    def _count_unsent(self) -> int:
+        """Return how many bytes the client has not taken yet, here and in the kernel."""
+        handle = self.transport.get_extra_info("socket").fileno()
+        (in_kernel,) = struct.unpack("i", fcntl.ioctl(handle, termios.TIOCOUTQ, bytes(4)))
+        return self.transport.get_write_buffer_size() + int(in_kernel)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
@@ -105,6 +158,85 @@ class Protocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
+
+
+class UnfinishedRequests:
+    """The connections of a process whose next request is not whole yet, those that wait for longest first.
+
+    Without a bound, clients that say nothing, or never finish, would take every descriptor and shut out all others.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._connections: dict[HttpProtocol, None] = {}
+
+    def add(self, connection: "HttpProtocol") -> None:
+        """Count a connection; close the one that has waited longest if there are too many."""
+        self._connections[connection] = None
+        if len(self._connections) > self._limit:
+            next(iter(self._connections)).give_up()
+
+    def discard(self, connection: "HttpProtocol") -> None:
+        """Count a connection no more."""
+        self._connections.pop(connection, None)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP, with a bound on the time that a request takes to arrive, and on how many are on their way."""
+
+    def __init__(self, unfinished: UnfinishedRequests, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._unfinished = unfinished
+        self._receipt: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        """A client has connected."""
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        """Take some of a request. While one is answered the next one is not waited for yet."""
+        if self.cycle is None or self.cycle.response_complete:
+            self._expect_request()
+        super().data_received(data)
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request has come."""
+        self._forget_request()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The socket gets another protocol, with bounds of its own."""
+        self._forget_request()
+        super().handle_websocket_upgrade()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self._forget_request()
+        super().connection_lost(exc)
+
+    def give_up(self) -> None:
+        """Close the socket of a client that does not finish its request."""
+        self._forget_request()
+        self.transport.abort()
+
+    def _expect_request(self) -> None:
+        if self._receipt is None:
+            self._receipt = self.loop.call_later(REQUEST_RECEIPT_SECONDS, self.give_up)
+            self._unfinished.add(self)
+
+    def _forget_request(self) -> None:
+        if self._receipt is not None:
+            self._receipt.cancel()
+            self._receipt = None
+            self._unfinished.discard(self)
+
+
+def http_protocol() -> Any:
+    """Return what makes the protocol of a connection, with the bound that the process's open files allow."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = min(MAX_UNFINISHED_REQUESTS, int(UNFINISHED_SHARE * descriptors))
+    return functools.partial(HttpProtocol, UnfinishedRequests(limit))
 
 
 class Server(uvicorn.Server):
@@ -161,14 +293,12 @@ def config() -> uvicorn.Config:
     return uvicorn.Config(
         "sercuescribe.asgi:application",
         loop="uvloop",
-        http="httptools",
+        http=http_protocol(),
         ws=Protocol,
         ws_max_size=settings.MAX_MESSAGE_SIZE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_SECONDS,
-        # A late pong is no sign of death: a client that reads nothing for a while sends none, and while we read
-        # nothing from it we see none. Idle connections are closed by the consumer.
-        ws_ping_timeout=None,
+        ws_ping_timeout=PONG_SECONDS,
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -248,10 +378,26 @@ def _listener(options: argparse.Namespace) -> socket.socket:
         sys.exit(f"Can't listen on {host} port {port}: {error.strerror or error}. Set HOST or PORT to a free one.")
 
 
-def _share_numbers() -> None:
-    """Names the folder of `audio.metrics` to Prometheus' client, which looks for it when it is loaded."""
-    settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+def _share_numbers() -> OSError | None:
+    """Name the folder of `audio.metrics` to Prometheus' client, which looks for it when it is loaded.
+
+    The client maps sparse files into memory, and a write to one that the disk has no room for kills the process
+    (SIGBUS). So the files are filled first.
+
+    Returns:
+        Why that can't be done: the process then keeps its numbers to itself.
+    """
+    paths = [settings.METRICS_DIR / f"{kind}_{os.getpid()}.db" for kind in METRICS_FILES]
+    try:
+        settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            path.write_bytes(bytes(METRICS_FILE_BYTES))
+    except OSError as error:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return error
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -259,9 +405,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
     workers = settings.WEB_PROCESSES if options.workers is None else options.workers
-    if workers == 1:
-        _share_numbers()
+    unshared = _share_numbers() if workers == 1 else None
     django.setup()
+    if unshared is not None:
+        logger.warning("metrics_not_shared", error=str(unshared))
     if workers == 1:
         _serve(_listener(options), options.ready_fd)
     else:

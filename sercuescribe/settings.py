@@ -259,7 +259,9 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CONCURRENCY = WORKER_CONCURRENCY
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A worker waits for its broker for as long as it takes.
+# A worker waits for its broker for as long as it takes, also for one that refuses to write.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+CELERY_WORKER_CONSUMER = "sercuescribe.worker:Consumer"
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 # Longer than FFmpeg may take for a day of audio; the soft one lets a task say that it was too much.
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 3600
@@ -403,6 +405,9 @@ LOGGING = {
         # A line for every task that comes and goes; what a task has done it says itself.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        # That a worker works `process_ready` says.
+        "celery.apps.worker": {"level": "WARNING"},
+        "celery.worker.consumer.connection": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
     },
 }

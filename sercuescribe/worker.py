@@ -2,12 +2,16 @@
 as the rest of the product does.
 """
 
+import functools
 import os
+import warnings
 from typing import Any
 
 import click
 import structlog
 from celery import Celery, bootsteps, signals
+from celery.exceptions import SecurityWarning
+from celery.worker.consumer import Consumer as StockConsumer
 from django.conf import settings
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -15,6 +19,22 @@ from audio.management.lifeline import die_with_parent
 from sercuescribe import logs
 
 logger = structlog.stdlib.get_logger(__name__)
+
+RECONNECT_SECONDS = 2
+
+
+class Consumer(StockConsumer):
+    """Celery's consumer, which after a longer absence of its broker is back within seconds.
+
+    The stock one waits two seconds longer each time, up to half a minute.
+    """
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect to the broker, trying again every RECONNECT_SECONDS for as long as it takes."""
+        conn.ensure_connection = functools.partial(
+            conn.ensure_connection, interval_start=RECONNECT_SECONDS, interval_step=0, interval_max=RECONNECT_SECONDS
+        )
+        return super().ensure_connected(conn)
 
 
 class ReportReady(bootsteps.StartStopStep):
@@ -28,6 +48,11 @@ class ReportReady(bootsteps.StartStopStep):
         if descriptor is not None:
             os.write(descriptor, b"ready\n")
             os.close(descriptor)
+
+
+def allow_root(**_: Any) -> None:
+    """Keep Celery from advising against root in each worker: in a container there may be nobody else."""
+    warnings.filterwarnings("ignore", category=SecurityWarning)
 
 
 def die_with_worker(**_: Any) -> None:
@@ -62,6 +87,7 @@ def install(app: Celery) -> None:
     """Adds the above to the workers of `app`."""
     app.user_options["worker"].add(click.Option(["--ready-fd"], type=int, help="Report readiness to this descriptor."))
     app.steps["consumer"].add(ReportReady)
+    signals.celeryd_init.connect(allow_root)
     signals.worker_process_init.connect(die_with_worker)
     signals.setup_logging.connect(configure_logging)
     signals.task_prerun.connect(name_task)

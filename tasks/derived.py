@@ -10,6 +10,7 @@ from typing import Any
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
+from audio import database
 from audio.build import derive
 from audio.dispatch import BACKGROUND
 from audio.errors import MediaLimitExceeded
@@ -20,6 +21,7 @@ _OPTIONS: dict[str, Any] = {"bind": True, "base": Repeatable}
 
 def _run(task: Repeatable) -> dict[str, Any]:
     task_id = uuid.UUID(task.request.id)
+    database.hold_reserve()
     try:
         derive.run(task_id)
     except SoftTimeLimitExceeded:

@@ -6,6 +6,7 @@ import structlog
 from celery import shared_task
 from django.db import Error as DatabaseError
 
+from audio import database
 from audio.build.concatenate import with_chunks_waiting
 from audio.build.derive import make_recording
 from audio.build.upload import upload
@@ -21,6 +22,7 @@ def concatenate_live(session_ids: list[str]) -> None:
     """Takes the next windows of open sessions; one that fails is asked for again by its next window or its close."""
     for session_id in with_chunks_waiting([uuid.UUID(session_id) for session_id in session_ids]):
         try:
+            database.hold_reserve()
             make_recording(session_id)
         except (DatabaseError, OSError, AudioError) as error:
             logger.warning("window_failed", session_id=str(session_id), error=str(error))
@@ -28,7 +30,8 @@ def concatenate_live(session_ids: list[str]) -> None:
 
 @shared_task(name=CONCATENATE, base=Repeatable, ignore_result=True)
 def concatenate_session(session_id: str) -> None:
-    """Brings the recording of a session as far as its chunks allow."""
+    """Bring the recording of a session as far as its chunks allow."""
+    database.hold_reserve()
     make_recording(uuid.UUID(session_id))
 
 

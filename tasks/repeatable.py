@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from celery import Task
-from django.db import InterfaceError, OperationalError
 
+from audio.database import AWAY
 from audio.errors import AudioError
 
 
@@ -18,7 +18,7 @@ def _retryable(kind: type[AudioError]) -> Iterator[type[AudioError]]:
         yield from _retryable(below)
 
 
-WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, OSError, *_retryable(AudioError))
+WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (*AWAY, OSError, *_retryable(AudioError))
 
 
 class Repeatable(Task[Any, Any]):

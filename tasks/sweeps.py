@@ -4,9 +4,9 @@ import dataclasses
 
 import structlog
 from celery import shared_task
-from django.db import InterfaceError, OperationalError
 
 from audio import upkeep
+from audio.database import AWAY
 from audio.dispatch import SWEEP
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -14,10 +14,10 @@ logger = structlog.stdlib.get_logger(__name__)
 
 @shared_task(name=SWEEP, ignore_result=True)
 def sweep() -> None:
-    """One round of upkeep; a database that is away is met again in the next one."""
+    """Take one round of upkeep; a database or a storage that is away is met again in the next one."""
     try:
         done = dataclasses.asdict(upkeep.sweep())
-    except (OperationalError, InterfaceError) as error:
+    except (*AWAY, OSError) as error:
         logger.warning("sweep_put_off", error=str(error))
         return
     if any(done.values()):

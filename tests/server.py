@@ -33,7 +33,7 @@ ROLES = {
     "web": "sercuescribe.server",
     "worker": "--queues celery",
     "deriver": "--queues derived",
-    "redis": "redis-server",
+    "redis": "unixsocket",
 }
 
 T = TypeVar("T")
@@ -76,6 +76,8 @@ class Server:
         inherited = {name: value for name, value in os.environ.items() if name not in foreign}
         self.environment = inherited | {"DATA_DIR": str(folder), "PORT": "0"} | environment
         self.url = ""
+        # What runs a command where the server's folder can be seen.
+        self.enter: list[str] = []
         self._seen: list[psutil.Process] = []
 
     def __enter__(self) -> "Server":
@@ -92,7 +94,16 @@ class Server:
 
     def launch(self, *arguments: str) -> subprocess.Popen:
         """Starts `manage.py serve`, as the leader of a process group, without waiting for it."""
-        command = [sys.executable, "-c", TIED, str(os.getpid()), str(REPOSITORY / "manage.py"), "serve", *arguments]
+        command = [
+            *self.enter,
+            sys.executable,
+            "-c",
+            TIED,
+            str(os.getpid()),
+            str(REPOSITORY / "manage.py"),
+            "serve",
+            *arguments,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

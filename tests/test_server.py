@@ -1,9 +1,12 @@
 """The web server's process: its limits, and that a stop settles every connection before it closes it."""
 
+import asyncio
+import contextlib
 import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -20,11 +23,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
-from sercuescribe.server import MAX_FRAMES
+from sercuescribe.server import MAX_FRAMES, PING_INTERVAL_SECONDS, PONG_SECONDS
+from tests.client import recorder
 from tests.server import DEADLINE_SECONDS, Server, eventually, is_running, migrated
 from tests.services import REPOSITORY
 
 CHUNK = bytes(3200)
+FLAC = b"fLaC" + bytes(60)
 
 
 def rest_of(websocket) -> tuple[list[dict], int]:
@@ -298,3 +303,77 @@ def test_serve_runs_as_many_web_processes_as_it_is_told(run_server):
         server.process.send_signal(signal.SIGTERM)
         assert rest_of(websocket) == ([], 1012)
     assert server.wait() == 0
+
+
+# Clients that say nothing
+
+
+async def test_a_client_that_the_network_lost_gives_its_place_to_the_next(server):
+    """Its kernel takes what is sent and answers nothing; the stream that comes back can't name a source."""
+    async with recorder(server.ws_url, format="flac") as lost:
+        await lost.store(FLAC)
+        lost.socket.transport.pause_reading()
+        async with recorder(server.ws_url, lost.session_id) as early:
+            assert early.greeting["code"] == "one_source_only"
+            assert early.greeting["retryable"] is True
+            assert early.greeting["retry_after_seconds"] > 0
+        await asyncio.sleep(early.greeting["retry_after_seconds"])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await is_greeted(server, lost.session_id):  # noqa: ASYNC110 - nobody tells when it is forgotten
+                await asyncio.sleep(1)
+        lost.socket.transport.abort()
+
+
+async def is_greeted(server, session_id: str) -> bool:
+    async with recorder(server.ws_url, session_id) as again:
+        return "error" not in again.greeting
+
+
+async def test_a_client_that_reads_slowly_is_not_given_up(server):
+    """Its pongs come behind answers that it has not read yet, for longer than a silent client gets."""
+    async with recorder(server.ws_url) as client:
+        client.socket.transport.pause_reading()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PING_INTERVAL_SECONDS + 2 * PONG_SECONDS
+        sent = 0
+        while loop.time() < until:
+            await client.send(b"ab")
+            sent += 1
+            await asyncio.sleep(1)
+        client.socket.transport.resume_reading()
+        assert [answer["chunk_count"] for answer in await client.answers(sent)] == list(range(1, sent + 1))
+
+
+SILENT = [b"", b"GET /health HTTP/1.1\r\nHost: 127", b"POST /api/audio/sessions HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
+
+
+def test_a_request_that_does_not_arrive_is_given_up(server):
+    address = urlsplit(server.url)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((address.hostname, address.port))) for _ in SILENT]
+        for client, said in zip(clients, SILENT, strict=True):
+            client.sendall(said)
+        for client in clients:
+            client.settimeout(DEADLINE_SECONDS)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+
+
+def test_silent_clients_shut_out_nobody(make_server):
+    """As many as there are descriptors, and they stay; what is not whole may take a part of them only."""
+    server = make_server()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limit[1]))
+    try:
+        server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    address = urlsplit(server.url)
+    with contextlib.ExitStack() as stack:
+        for number in range(300):
+            client = stack.enter_context(socket.create_connection((address.hostname, address.port)))
+            with contextlib.suppress(OSError):
+                client.sendall(SILENT[number % len(SILENT)])
+        assert httpx.get(f"{server.url}/api/audio/sessions", timeout=DEADLINE_SECONDS).status_code == 200
+        with connect(f"{server.ws_url}/api/ws/audio") as websocket:
+            assert "error" not in json.loads(websocket.recv())

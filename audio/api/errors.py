@@ -7,7 +7,6 @@ what never reaches a view. Below API_FOLDERS they answer JSON, elsewhere Django'
 from typing import Any
 
 import structlog
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.views import defaults
@@ -15,7 +14,8 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from audio.errors import AudioError, DatabaseUnavailable, RangeNotSatisfiable
+from audio.database import AWAY, is_full, refusal
+from audio.errors import AudioError, RangeNotSatisfiable, StorageFull
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -29,9 +29,11 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
     A retryable error carries Retry-After in seconds (RFC 9110 section 10.2.3): its detail
     `retry_after_seconds` where it has one.
     """
-    if isinstance(exc, (OperationalError, InterfaceError)):
+    if isinstance(exc, AWAY):
         logger.error("database_failed", error=str(exc))
-        exc = DatabaseUnavailable()
+        exc = refusal(exc)
+    elif isinstance(exc, OSError) and is_full(exc):
+        exc = StorageFull()
     if isinstance(exc, AudioError):
         return Response(body(exc), status=exc.http_status, headers=_headers(exc))
     response = exception_handler(exc, context)

@@ -9,7 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from audio.health import CHECKS, failures
+from audio import versions
+from audio.health import CHECKS, LATE, NEEDED, failures
 
 SERVICE = "SercueScribe"
 
@@ -22,14 +23,27 @@ class _HealthView(APIView):
 
 
 class Health(_HealthView):
-    """Alive: the process answers. It says nothing of what it depends on."""
+    """Alive: the process answers. It asks nothing of what it depends on."""
 
     @extend_schema(
         summary="Whether the server is alive",
-        responses=inline_serializer("Health", {"status": serializers.CharField(), "service": serializers.CharField()}),
+        responses=inline_serializer(
+            "Health",
+            {
+                "status": serializers.CharField(),
+                "service": serializers.CharField(),
+                "version": serializers.CharField(),
+                "versions": serializers.DictField(
+                    child=serializers.CharField(), help_text="Of `python`, `django`, `ffmpeg` and the `database`."
+                ),
+            },
+        ),
     )
     def get(self, request: Request) -> Response:
-        return Response({"status": "healthy", "service": SERVICE})
+        known = versions.known()
+        return Response(
+            {"status": "healthy", "service": SERVICE, "version": known.pop("sercuescribe"), "versions": known}
+        )
 
 
 _ready = inline_serializer(
@@ -37,7 +51,10 @@ _ready = inline_serializer(
     {
         "status": serializers.CharField(),
         "service": serializers.CharField(),
-        "checks": serializers.DictField(child=serializers.CharField(), help_text="`ok` each."),
+        "late": serializers.ListField(
+            child=serializers.CharField(), help_text="What is down and keeps nothing from being recorded."
+        ),
+        "checks": serializers.DictField(child=serializers.CharField(), help_text="`ok`, or what is wrong."),
     },
 )
 _not_ready = inline_serializer(
@@ -47,27 +64,33 @@ _not_ready = inline_serializer(
         "code": serializers.CharField(),
         "status": serializers.CharField(),
         "service": serializers.CharField(),
-        "down": serializers.ListField(child=serializers.CharField()),
+        "down": serializers.ListField(
+            child=serializers.CharField(), help_text="Without which nothing can be recorded."
+        ),
+        "late": serializers.ListField(child=serializers.CharField()),
         "checks": serializers.DictField(child=serializers.CharField(), help_text="`ok`, or what is wrong."),
     },
 )
 
 
 class Ready(_HealthView):
-    """Ready: the database, Redis, the storage and FFmpeg are there."""
+    """Ready: the database and the storage are there, so that the server records."""
 
     @extend_schema(
-        summary="Whether the server can do its work",
+        summary="Whether the server can record",
         responses={200: _ready, 503: OpenApiResponse(_not_ready, description="`down` names what is down.")},
     )
     def get(self, request: Request) -> Response:
-        down = failures()
+        failed = failures()
+        down = [name for name in NEEDED if name in failed]
+        late = [name for name in LATE if name in failed]
         answer: dict[str, Any] = {
-            "status": "unavailable" if down else "ready",
+            "status": "unavailable" if down else "degraded" if late else "ready",
             "service": SERVICE,
-            "checks": {name: down.get(name, "ok") for name in CHECKS},
+            "late": late,
+            "checks": {name: failed.get(name, "ok") for name in CHECKS},
         }
         if not down:
             return Response(answer)
         sentence = f"Down: {', '.join(down)}."
-        return Response({"detail": sentence, "code": "not_ready", "down": list(down), **answer}, status=503)
+        return Response({"detail": sentence, "code": "not_ready", "down": down, **answer}, status=503)

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 from django.db import connection
 
-from audio import metrics
+from audio import database, metrics
 from audio.errors import AudioError, JournalFailed, StorageFull
 from audio.ingest.index import Accepted, ChunkIndex, Outcome, Placed, Producer
 from audio.journal.files import Extent, JournalWriter, erase
@@ -99,11 +99,12 @@ class Committer:
                 self._changed.notify()
 
     def stop(self) -> None:
-        """Commits what is pending, closes the journal and ends the thread."""
+        """Commit what is pending, close the journal and end the thread, if it was started."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         ended_well = False
@@ -160,6 +161,7 @@ class Committer:
     def _store(self, batch: list[Append]) -> Sequence[Outcome]:
         metrics.batch_chunks.observe(len(batch))
         try:
+            database.hold_reserve()
             journal = self._open_journal()
             placed = self._write(journal, batch)
             with metrics.commit.time():

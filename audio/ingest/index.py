@@ -13,18 +13,11 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
-from django.db import (
-    DEFAULT_DB_ALIAS,
-    IntegrityError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-    connections,
-    transaction,
-)
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
 from django.db import Error as DatabaseFailure
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
+from audio.database import AWAY, is_full, refusal
 from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
 from audio.ingest.clock import database_time
 from audio.ingest.statements import Statements, statements_for
@@ -35,9 +28,8 @@ logger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 _RETRY_SECONDS = 10.0
-# Internal: so psycopg calls a transaction that the server gave up because we were silent, and a server that has
-# become a standby.
-_LOST = (OperationalError, InterfaceError, IntegrityError, InternalError)
+# Integrity: so PostgreSQL may call a row that an attempt whose commit was not confirmed has in fact inserted.
+_LOST = (*AWAY, IntegrityError)
 
 
 @dataclass(slots=True)
@@ -102,7 +94,7 @@ class ChunkIndex:
     """Commits batches. Belongs to one thread, whose Django connection it owns and replaces when it breaks."""
 
     def create_journal(self, name: str, process_id: uuid.UUID) -> int:
-        """Takes a new journal's name; returns the key of its row. Raises DatabaseUnavailable."""
+        """Takes a new journal's name; returns the key of its row. Raises DatabaseUnavailable or StorageFull."""
 
         def create() -> int:
             defaults = {"process_id": process_id, "created_at": database_time()}
@@ -113,7 +105,8 @@ class ChunkIndex:
     def commit(self, journal_id: int, batch: Sequence[Placed]) -> list[Outcome]:
         """Takes chunks of one journal, in the order of their offsets; returns their outcomes in that order.
 
-        When it returns, what it accepted is durable. Raises DatabaseUnavailable: the outcome is then not known.
+        When it returns, what it accepted is durable. Raises StorageFull, or DatabaseUnavailable: the outcome is then
+        not known.
         """
         attempts = 0
 
@@ -131,16 +124,17 @@ class ChunkIndex:
         """Runs the function until it succeeds, on a new connection after each failure."""
         try:
             return function()
-        except _LOST as error:
-            logger.warning("commit_retried", error=str(error))
         except DatabaseFailure as error:
-            raise DatabaseUnavailable from error
+            # A disk that is full stays so for longer than a chunk can wait.
+            if not isinstance(error, _LOST) or is_full(error):
+                raise refusal(error) from error
+            logger.warning("commit_retried", error=str(error))
         connections[DEFAULT_DB_ALIAS].close()
         try:
             return _retrying()(function)
         except DatabaseFailure as error:
             logger.error("commit_failed", error=str(error))
-            raise DatabaseUnavailable from error
+            raise refusal(error) from error
 
 
 def _retrying() -> Retrying:

@@ -26,7 +26,8 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audio import dispatch, events, metrics
-from audio.errors import AudioError, DatabaseUnavailable
+from audio.database import refusal
+from audio.errors import AudioError, ServiceError
 from audio.ingest import sessions
 from audio.ingest.clock import ClockWatch, database_time
 from audio.ingest.committer import Append, Committer, Settled
@@ -132,7 +133,11 @@ class Ingest:
         return self._loop is asyncio.get_running_loop()
 
     async def started(self) -> None:
-        """Starts on the first call; returns once the process is registered. Raises DatabaseUnavailable."""
+        """Start on the first call, and return once the process is registered.
+
+        Raises:
+            ServiceError: The database is away or full.
+        """
         async with self._starting:
             if not self._tasks:
                 await self._start()
@@ -149,7 +154,11 @@ class Ingest:
         ]
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Runs a function that uses the database in a thread of the executor; raises DatabaseUnavailable."""
+        """Run a function that uses the database in a thread of the executor.
+
+        Raises:
+            ServiceError: The database is away or full.
+        """
         # The context goes along: it says in the log for whom.
         run = contextvars.copy_context().run
         return await self._loop.run_in_executor(self._executor, run, _with_database, function, *arguments)
@@ -184,7 +193,7 @@ class Ingest:
     async def _release(self, connection_id: int) -> None:
         try:
             await self.run(sessions.release_connection, connection_id)
-        except DatabaseUnavailable as error:
+        except ServiceError as error:
             logger.warning("connection_release_put_off", connection_id=connection_id, error=str(error))
             self._ended.add(connection_id)
         else:
@@ -220,7 +229,7 @@ class Ingest:
         await asyncio.to_thread(self._committer.stop)
         try:
             await self.run(sessions.release_process, self.process_id)
-        except DatabaseUnavailable as error:
+        except ServiceError as error:
             logger.warning("process_release_put_off", error=str(error))
         self._executor.shutdown()
         self._heart.shutdown()
@@ -365,7 +374,7 @@ def _with_database(function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     except DatabaseFailure as error:
         logger.error("database_failed", error=str(error))
-        raise DatabaseUnavailable from error
+        raise refusal(error) from error
 
 
 def _register(process_id: uuid.UUID) -> None:

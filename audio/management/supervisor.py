@@ -185,13 +185,16 @@ class Supervisor:
     # One child
 
     def _spawn(self, child: Child) -> None:
-        program = child.program
         try:
-            program.prepare()
-        except NotYet as reason:
-            logger.warning("process_waits", process=program.name, reason=str(reason))
+            child.program.prepare()
+            self._launch(child)
+        except (NotYet, OSError) as reason:  # OSError: no memory, no process or no descriptor is left
+            logger.warning("process_waits", process=child.program.name, reason=str(reason))
+            self._close_pipe(child)
             self._schedule(child)
-            return
+
+    def _launch(self, child: Child) -> None:
+        program = child.program
         arguments, descriptors = list(program.arguments), list(program.descriptors)
         writer = None
         if program.reports:

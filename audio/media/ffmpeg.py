@@ -7,6 +7,7 @@ a working folder with nothing else in it, no standard input, and may open files 
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import resource
@@ -41,6 +42,7 @@ _OF_ANOTHER_TRACK = re.compile(
 )
 # FFmpeg's exit code when somebody asked it to stop.
 _STOPPED = 255
+_VERSION_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,23 @@ def _bundled() -> str | None:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         return None
+
+
+@functools.cache
+def version(program: Path) -> str:
+    """Return the version of an FFmpeg program, which is run for that once in the life of the process.
+
+    Raises:
+        FfmpegMissing: The program does not run, or is none of FFmpeg's.
+    """
+    try:
+        run = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_VERSION_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FfmpegMissing("The FFmpeg program can't be run; set FFMPEG_BINARY to another one.") from error
+    told = re.match(r"ffmpeg version (\S+)", run.stdout)
+    if run.returncode or told is None:
+        raise FfmpegMissing("The FFmpeg program can't be run; set FFMPEG_BINARY to another one.")
+    return told[1]
 
 
 @contextlib.contextmanager

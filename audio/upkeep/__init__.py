@@ -6,7 +6,7 @@ step is a conditional update or can be repeated. What it does every time costs a
 """
 
 from audio.upkeep import chores, processes, removal, sessions, work
-from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS, expect_dead_runs, forget_dead_processes
+from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS, expect_dead_runs, expect_empty_queue, forget_dead_processes
 from audio.upkeep.removal import delete_session, request_deletion
 from audio.upkeep.rounds import Round, Swept
 
@@ -16,6 +16,7 @@ __all__ = [
     "Swept",
     "delete_session",
     "expect_dead_runs",
+    "expect_empty_queue",
     "forget_dead_processes",
     "request_deletion",
     "run_chore",

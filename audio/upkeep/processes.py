@@ -6,9 +6,9 @@ from django.conf import settings
 from django.db.models import Q
 
 from audio import ingest
-from audio.models import BackgroundTask, IngestProcess, TaskState
+from audio.models import OPEN_STATUSES, AudioSession, BackgroundTask, IngestProcess, Recording, TaskState
 from audio.upkeep.rounds import Did, Round
-from audio.upkeep.work import REPEAT_TASK_AFTER
+from audio.upkeep.work import REPEAT_TASK_AFTER, REPEAT_UPLOAD_AFTER
 
 DEAD_AFTER_HEARTBEATS = 4
 
@@ -41,3 +41,17 @@ def expect_dead_runs() -> None:
     """
     long_ago = ingest.database_time() - 2 * REPEAT_TASK_AFTER
     BackgroundTask.objects.filter(state=TaskState.RUNNING).update(updated_at=long_ago)
+
+
+def expect_empty_queue() -> None:
+    """Let the next sweep ask again for all work that waits, because the queue that held the requests is empty.
+
+    What a worker has begun is asked for too, and is not done twice.
+    """
+    lately = timezone.now() - REPEAT_UPLOAD_AFTER
+    long_ago = lately - REPEAT_UPLOAD_AFTER
+    if settings.RECORDINGS_STORAGE:
+        Recording.objects.here().filter(ready_at__isnull=False, updated_at__gte=lately).update(updated_at=long_ago)
+    Recording.objects.unfinished().exclude(session__status__in=OPEN_STATUSES).update(updated_at=long_ago)
+    BackgroundTask.objects.open().update(updated_at=long_ago)
+    AudioSession.objects.filter(delete_requested_at__isnull=False).update(delete_requested_at=long_ago)

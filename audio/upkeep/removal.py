@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import F, Q
 
-from audio import dispatch, ingest
+from audio import database, dispatch, ingest
 from audio.build import store
 from audio.errors import SessionNotFound, StorageUnavailable
 from audio.journal.files import Extent, erase
@@ -53,10 +53,20 @@ def delete_session(session_id: uuid.UUID) -> None:
 
     Closes it first, so that nothing can be added meanwhile. In a journal that another process appends to, that one
     erases (`audio.ingest.erasures`); records that no row leads to are looked for afterwards (`audio.upkeep.erasures`).
-    Rows go a thousand at a time, because a long
-    transaction on SQLite would delay every acknowledgement. Raises SessionNotFound, or StorageUnavailable before
-    anything was deleted.
+    Rows go a thousand at a time, because a long transaction on SQLite would delay every acknowledgement. On a full disk
+    it takes the room of the database's reserve. Raises SessionNotFound, or StorageUnavailable before anything was
+    deleted.
     """
+    try:
+        _delete(session_id)
+    except OperationalError as error:
+        if not (database.is_full(error) and database.release_reserve()):
+            raise
+        logger.warning("reserve_released", session_id=str(session_id))
+        _delete(session_id)
+
+
+def _delete(session_id: uuid.UUID) -> None:
     ingest.close_session(session_id, by="deletion")
     store.delete_files(session_id)
     chunks = AudioChunk.objects.filter(session_id=session_id)

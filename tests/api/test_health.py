@@ -1,7 +1,10 @@
 """Health and readiness, with real things that are really down."""
 
+import re
+
 import pytest
-from django.db import connections
+import redis
+from django.db import connection, connections
 
 from audio import health
 
@@ -12,7 +15,10 @@ def test_healthy(client):
     for path in ("/health", "/health/"):
         answer = client.get(path)
         assert answer.status_code == 200
-        assert answer.json() == {"status": "healthy", "service": "SercueScribe"}
+        told = answer.json()
+        assert (told["status"], told["service"]) == ("healthy", "SercueScribe")
+        assert set(told["versions"]) == {"python", "django", "ffmpeg", "database"}
+        assert all(re.search(r"\d\.\d", version) for version in (told["version"], *told["versions"].values()))
 
 
 def test_health_needs_no_database(client, django_assert_num_queries):
@@ -27,6 +33,7 @@ def test_ready(client):
     assert answer.json() == {
         "status": "ready",
         "service": "SercueScribe",
+        "late": [],
         "checks": {"database": "ok", "redis": "ok", "storage": "ok", "ffmpeg": "ok"},
     }
 
@@ -34,11 +41,40 @@ def test_ready(client):
 def test_redis_is_away(client, settings):
     settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}}
     answer = client.get("/health/ready")
-    assert answer.status_code == 503
-    assert answer.json()["down"] == ["redis"]
-    assert answer.json()["code"] == "not_ready"
-    assert answer.json()["status"] == "unavailable"
+    assert answer.status_code == 200
+    assert answer.json()["late"] == ["redis"]
+    assert answer.json()["status"] == "degraded"
+    assert answer.json()["checks"]["redis"] == "Redis does not answer."
     assert answer.json()["checks"]["database"] == "ok"
+
+
+def test_redis_refuses_to_write(client, settings):
+    url = settings.CACHES["default"]["LOCATION"]
+    with redis.Redis.from_url(url) as broker:
+        broker.config_set("maxmemory", 1)
+        try:
+            answer = client.get("/health/ready")
+        finally:
+            broker.config_set("maxmemory", 0)
+    assert answer.status_code == 200
+    assert answer.json()["late"] == ["redis"]
+    assert answer.json()["checks"]["redis"].startswith("Redis refuses writes: ")
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+def test_the_database_is_read_only(client):
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    try:
+        answer = client.get("/health/ready")
+    finally:
+        connection.close()
+    assert answer.status_code == 503
+    assert answer.json()["down"] == ["database"]
+    assert answer.json()["checks"]["database"] == "The database is read-only."
 
 
 def test_the_storage_is_no_folder(client, settings, tmp_path):
@@ -47,6 +83,8 @@ def test_the_storage_is_no_folder(client, settings, tmp_path):
     answer = client.get("/health/ready")
     assert answer.status_code == 503
     assert answer.json()["down"] == ["storage"]
+    assert answer.json()["code"] == "not_ready"
+    assert answer.json()["status"] == "unavailable"
     assert str(tmp_path) not in answer.content.decode()
 
 
@@ -69,6 +107,17 @@ def test_the_database_is_away(client, monkeypatch):
 def test_ffmpeg_is_missing(client, settings, tmp_path):
     settings.FFMPEG_BINARY = str(tmp_path / "ffmpeg")
     answer = client.get("/health/ready")
-    assert answer.status_code == 503
-    assert answer.json()["down"] == ["ffmpeg"]
+    assert answer.status_code == 200
+    assert answer.json()["late"] == ["ffmpeg"]
     assert str(tmp_path) not in answer.content.decode()
+    assert client.get("/health").json()["versions"]["ffmpeg"] == "unknown"
+
+
+def test_ffmpeg_does_not_run(client, settings, tmp_path):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    settings.FFMPEG_BINARY = str(program)
+    answer = client.get("/health/ready")
+    assert answer.json()["late"] == ["ffmpeg"]
+    assert "can't be run" in answer.json()["checks"]["ffmpeg"]

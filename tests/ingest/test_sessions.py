@@ -114,7 +114,7 @@ def test_a_name_is_taken_over_by_its_newest_connection(connect, settings):
         assert set(rows.values_list("pk", "epoch")) == {(other.connection_id, 1), (again.connection_id, epoch)}
     with pytest.raises(TooManyConnections) as caught:
         connect(first.session.pk, source="third")
-    assert caught.value.details == {"limit": 2}
+    assert caught.value.details == {"limit": 2, "retry_after_seconds": 5}
 
 
 def test_a_refused_connection_leaves_everything_as_it_was(connect, settings):
@@ -182,7 +182,7 @@ def test_the_limit_of_sessions_counts_open_ones_and_lets_them_go_on(connect, set
     for refused in (connect, lambda: sessions.create_session(sessions.default_parameters())):
         with pytest.raises(TooManySessions) as caught:
             refused()
-        assert caught.value.details == {"limit": 2}
+        assert caught.value.details == {"limit": 2, "retry_after_seconds": 5}
     assert connect(second.pk).resumed
     sessions.close_session(first.session.pk)
     assert not connect().resumed

@@ -1,4 +1,4 @@
-"""The Redis of `manage.py serve`: unfinished work is queued again, and damaged files don't stop it."""
+"""The Redis of `manage.py serve`: unfinished work is queued again, also after Redis was away or refused."""
 
 import os
 from typing import Any
@@ -52,12 +52,17 @@ def test_a_redis_that_is_away_is_waited_for(tmp_path):
     app.close()
 
 
-def test_files_that_can_not_be_read_are_kept_aside(tmp_path):
-    (tmp_path / "appendonly.aof").write_text("damaged")
-    (tmp_path / "redis.sock").touch()
-    bundled_redis.set_aside(tmp_path)
-    assert not (tmp_path / "appendonly.aof").exists()
-    assert [path.read_text() for path in tmp_path.glob("unreadable-*/appendonly.aof")] == ["damaged"]
-    assert (tmp_path / "redis.sock").exists()
-    bundled_redis.set_aside(tmp_path)
-    assert len(list(tmp_path.glob("unreadable-*"))) == 1
+def test_a_redis_that_refuses_to_write_is_waited_for(broker_url):
+    app = Celery("test", broker=broker_url, set_as_current=False)
+    app.send_task("work")
+    take_and_die(app)
+    with redis.Redis.from_url(broker_url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(NotYet):
+                bundled_redis.restore_unacknowledged(app)
+        finally:
+            client.config_set("maxmemory", 0)
+        bundled_redis.restore_unacknowledged(app)
+        assert client.llen("celery") == 1
+    app.close()

@@ -70,6 +70,22 @@ def test_a_child_is_started_once_what_it_needs_is_there(environment):
         assert supervisor.children[0].is_ready
 
 
+def test_a_program_that_can_not_be_run_at_first_is_tried_again(environment, tmp_path):
+    program = tmp_path / "program"
+    attempts = []
+
+    def prepare():
+        attempts.append(1)
+        if len(attempts) > 1:
+            program.symlink_to(sys.executable)
+
+    with Supervisor(environment) as supervisor:
+        command = [str(program), *script(WORKS)[1:]]
+        supervisor.start(Program("child", command, TERM, prepare=prepare), within_seconds=60)
+        assert supervisor.children[0].is_ready
+    assert len(attempts) == 2
+
+
 def test_a_dead_child_is_restarted_with_growing_delays(environment):
     starts: list[float] = []
     dies = script("os.write(fd, b'ready\\n')")

@@ -7,8 +7,8 @@ import signal
 import socket
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from django.conf import settings
 from django.core.checks import Tags
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import Error as DatabaseFailure
+from django.db import OperationalError, close_old_connections, connection
 
-from audio import metrics, upkeep
+from audio import database, metrics, upkeep
 from audio.management import bundled_redis, web
-from audio.management.supervisor import NotYet, Program, StartFailed, Supervisor, listen
+from audio.management.supervisor import Program, StartFailed, Supervisor, listen
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -76,11 +77,22 @@ class Command(BaseCommand):
 
     def _migrate(self) -> None:
         try:
-            call_command("migrate", interactive=False, verbosity=0)
+            _migrate()
         except OperationalError as error:
             reason = str(error).strip().splitlines()[0]
             raise CommandError(f"The database can't be used: {reason}. Check DATABASE_URL.") from None
         self.check(tags=[Tags.database], databases=["default"])
+
+
+def _migrate() -> None:
+    """Bring the database up to date. On a full disk SQLite needs its reserve even to be read."""
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+    except OperationalError as error:
+        if not (database.is_full(error) and database.release_reserve()):
+            raise
+        logger.warning("reserve_released")
+        call_command("migrate", interactive=False, verbosity=0)
 
 
 def _claim(folder: Path, resources: ExitStack) -> None:
@@ -134,7 +146,7 @@ def _redis() -> list[Program]:
             raise CommandError("The Redis at REDIS_URL does not answer. Start it, or unset REDIS_URL.")
         return []
     try:
-        return [bundled_redis.program(settings.DATA_DIR / "redis", settings.REDIS_SOCKET)]
+        return [bundled_redis.program(settings.DATA_DIR / "redis", settings.REDIS_SOCKET, _before_redis)]
     except bundled_redis.Unusable as error:
         raise CommandError(str(error)) from None
 
@@ -159,6 +171,12 @@ def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]
     )
 
 
+def _before_redis() -> None:
+    """Have everything that waits asked for again: the queue of a Redis that starts is empty."""
+    with _put_off("queue_not_refilled"):
+        upkeep.expect_empty_queue()
+
+
 def _before_worker() -> None:
     if not settings.REDIS_URL:
         bundled_redis.restore_unacknowledged(current_app)
@@ -167,11 +185,9 @@ def _before_worker() -> None:
 def _before_deriver() -> None:
     """What the one before it had taken would otherwise wait for a while. Old results of Celery's, which nobody needs,
     are removed by its beat in production."""
-    try:
+    with _put_off("dead_runs_not_expected"):
         upkeep.expect_dead_runs()
         current_app.backend.cleanup()
-    except OperationalError as error:
-        raise NotYet(f"the database is busy ({error})") from None
 
 
 def _before_web(supervisor: Supervisor) -> None:
@@ -180,16 +196,25 @@ def _before_web(supervisor: Supervisor) -> None:
     others_run = any(child.process is not None for child in supervisor.children if child.program.name == web.NAME)
     if others_run or settings.REDIS_URL or connection.vendor != "sqlite":
         return
-    try:
+    with _put_off("dead_processes_not_forgotten"):
         upkeep.forget_dead_processes()
-    except OperationalError as error:
-        raise NotYet(f"the database is busy ({error})") from None
 
 
 def _sweep() -> None:
-    """One round of upkeep; a database that is away is met again in the next one."""
+    """Take one round of upkeep."""
+    with _put_off("sweep_put_off"):
+        upkeep.sweep()
+
+
+@contextmanager
+def _put_off(event: str) -> Iterator[None]:
+    """Log the event instead of an error of the database or the storage.
+
+    Nothing that `serve` does itself is worth the end of the rest: it is done in a later round, or by the sweep once
+    what others left behind is old enough.
+    """
     close_old_connections()
     try:
-        upkeep.sweep()
-    except (OperationalError, InterfaceError) as error:
-        logger.warning("sweep_put_off", error=str(error))
+        yield
+    except (DatabaseFailure, OSError) as error:
+        logger.warning(event, error=str(error))

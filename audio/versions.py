@@ -1,0 +1,41 @@
+"""What runs here, and in which version: for those who look after many servers."""
+
+import platform
+import sqlite3
+
+import django
+from django.conf import settings
+from django.db import connection
+
+from audio.errors import FfmpegMissing
+from audio.media import ffmpeg
+
+UNKNOWN = "unknown"
+
+
+def known() -> dict[str, str]:
+    """Return versions by name; what would have to be asked for and does not answer is `unknown`."""
+    return {
+        "sercuescribe": str(settings.SPECTACULAR_SETTINGS["VERSION"]),
+        "python": platform.python_version(),
+        "django": django.__version__,
+        "ffmpeg": _ffmpeg(),
+        "database": _database(),
+    }
+
+
+def _ffmpeg() -> str:
+    try:
+        return ffmpeg.version(ffmpeg.find())
+    except FfmpegMissing:
+        return UNKNOWN
+
+
+def _database() -> str:
+    """Return the database's name and version. A PostgreSQL is not connected to for that."""
+    if connection.vendor == "sqlite":
+        return f"SQLite {sqlite3.sqlite_version}"
+    if connection.connection is None:
+        return f"PostgreSQL {UNKNOWN}"
+    major, minor = divmod(connection.connection.info.server_version, 10_000)
+    return f"PostgreSQL {major}.{minor}"
