@@ -18,13 +18,12 @@ from django.db import DatabaseError
 from django.db.models import BigIntegerField, Count, F, Min, OuterRef, QuerySet, Subquery
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, Greatest
-from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
-from audio import events, versions
+from audio import events, ingest, versions
 from audio.journal.files import FOLDER
 from audio.models import (
     OPEN_STATUSES,
@@ -71,7 +70,7 @@ reading = Reading()
 def _database() -> list[Metric]:
     """A database that is away is a fact to be told, not an error: all that is left of it is that."""
     try:
-        families = [*_counts(), *_ages(timezone.now())]
+        families = [*_counts(), *_ages(ingest.database_time())]
     except DatabaseError:
         return [_gauge("database_up", "Whether the database answers.", 0)]
     return [_gauge("database_up", "Whether the database answers.", 1), *families]

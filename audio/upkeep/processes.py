@@ -48,7 +48,7 @@ def expect_empty_queue() -> None:
 
     What a worker has begun is asked for too, and is not done twice.
     """
-    lately = timezone.now() - REPEAT_UPLOAD_AFTER
+    lately = ingest.database_time() - REPEAT_UPLOAD_AFTER
     long_ago = lately - REPEAT_UPLOAD_AFTER
     if settings.RECORDINGS_STORAGE:
         Recording.objects.here().filter(ready_at__isnull=False, updated_at__gte=lately).update(updated_at=long_ago)
