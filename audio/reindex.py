@@ -1,15 +1,20 @@
-"""The database's rows again from the journals alone, for the day on which the database is lost.
+"""The database's rows again from the journals alone, for the day on which the database is lost, or put back.
 
 Session records say what the sessions were, commit records which place each chunk had. A chunk that neither a commit
-nor a void names was in flight when its process ended, and only the database knew whether it was taken. Where a later
-connection of its source began to count tells; all others are kept, behind those of its file whose places are
-known, and the session says that its order is `uncertain`.
+nor a void names was in flight when its process ended, and only the database knew whether it was taken. The counts of
+its source tell: that of a later chunk of its connection, and where the next connection began to count. All others are
+kept, behind those of its file whose places are known, and the session says that its order is `uncertain`.
 
-Rows that are there are never touched. A session is inserted as `pending`, and only when all journals are read it gets
-its number of chunks and its recording is asked for, in one transaction: a run that died is begun anew. Memory holds a
-few numbers for each session and source, and the chunks that were in flight.
+Rows of chunks that are there are never changed. A session that the database knows gets the chunks that it lacks, as an
+older backup makes it lack some, with its counters in the same transaction. A session that it does not know is inserted
+as `pending`, and only when all journals are read it gets its number of chunks and its recording is asked for, in one
+transaction: a run that died is begun anew. A session that was deleted does not come back: the database says so, or
+chunks that were committed and erased. Memory holds a few numbers for each session and source, and the chunks that were
+in flight.
 """
 
+import contextlib
+import itertools
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +27,22 @@ from django.db import transaction
 from django.db.models import Count, Max, Sum
 
 from audio import dispatch
-from audio.build import store, superseded
+from audio.build import concatenate, store, superseded
 from audio.build.verify import Problem, Problems
+from audio.errors import ChunksReleased
 from audio.journal.files import ScannedRecord, resumes_at, scan
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
-from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording, Recovery, SessionStatus
+from audio.models import (
+    AudioChunk,
+    AudioSession,
+    AudioSource,
+    DeletedSession,
+    JournalFile,
+    Recording,
+    RecordingState,
+    Recovery,
+    SessionStatus,
+)
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_STATEMENT = 1000
@@ -36,12 +52,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 @dataclass(slots=True)
 class Reindexed:
     """What was brought back. `in_flight_chunks` are those of `chunks` that no commit record names, `refused_chunks`
-    those that were in flight and certainly not taken; `known_sessions` have rows and were left alone."""
+    those that were in flight and certainly not taken. `known_sessions` have rows and were left alone,
+    `extended_sessions` have rows and got chunks; `deleted_sessions` do not come back."""
 
     journals: int = 0
     sessions: int = 0
     uncertain_sessions: int = 0
     known_sessions: int = 0
+    extended_sessions: int = 0
+    deleted_sessions: int = 0
     chunks: int = 0
     in_flight_chunks: int = 0
     refused_chunks: int = 0
@@ -55,7 +74,7 @@ class Reindexed:
 
 
 def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) -> Reindexed:
-    """Brings back every session that the journals know and the database does not; returns the counts.
+    """Brings back every session and chunk that the journals know and the database does not; returns the counts.
 
     No server may take chunks meanwhile. A dry run writes nothing. `on_progress` is called with numbers from 0 to 1.
     """
@@ -70,11 +89,23 @@ def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) 
 
 @dataclass(slots=True)
 class _Connection:
-    """What the chunks of one epoch of a source tell: the number of the first one, and the source's count with the last
-    one that a commit names."""
+    """What the chunks of one epoch of a source tell: the number of the first one, how many commits name, and of the
+    last of those its number and the source's count with it."""
 
     first_number: int
+    committed: int = 0
+    last_number: int = 0
     last_count: int = 0
+
+    def take(self, number: int, count: int) -> None:
+        """A commit names a chunk: its number, and the source's count with it."""
+        self.committed += 1
+        if number > self.last_number:
+            self.last_number, self.last_count = number, count
+
+    def taken_before(self) -> int:
+        """How many chunks before the last one that a commit names were taken, and no commit names them."""
+        return self.last_count - (self.first_number - 1) - self.committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +120,15 @@ class _InFlight:
 
 @dataclass(slots=True)
 class _Session:
-    """What is known of a session. `is_ours`: it is being brought back."""
+    """What is known of a session.
+
+    `is_ours`: it is being brought back. `is_known`: the database has it; chunks that it lacks are added.
+    """
 
     key: uuid.UUID
     is_ours: bool = False
+    is_known: bool = False
+    is_deleted: bool = False
     is_uncertain: bool = False
     chunks: int = 0
     descriptions: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -100,6 +136,16 @@ class _Session:
     connections: dict[int, dict[int, _Connection]] = field(default_factory=dict)
     in_flight: list[_InFlight] = field(default_factory=list)
     has_begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A chunk that a commit names."""
+
+    session: _Session
+    offset: int
+    sequence: int
+    header: Header
 
 
 class _Run:
@@ -139,15 +185,18 @@ class _Run:
         if not session.has_begun:
             session.has_begun = True
             session.is_ours = self._begin(session)
-        if session.is_ours and source_id not in session.source_ids:
-            session.source_ids[source_id] = self._begin_source(session, source_id)
-        return session.is_ours
+        if session.is_ours:
+            self.source(session, source_id)
+        return session.is_ours or session.is_known
 
     def _begin(self, session: _Session) -> bool:
+        session.is_deleted |= DeletedSession.objects.filter(pk=session.key).exists()
         row = AudioSession.objects.filter(pk=session.key).first()
         if row is not None:
-            self.done.known_sessions += row.recovered != Recovery.PENDING
+            session.is_known = row.recovered != Recovery.PENDING and not session.is_deleted
             return row.recovered == Recovery.PENDING
+        if session.is_deleted:
+            return False
         description = next(iter(session.descriptions.values()), None)
         try:
             row = _row_of(session.key, description or {})
@@ -159,6 +208,12 @@ class _Run:
             row.save(force_insert=True)
         return True
 
+    def source(self, session: _Session, source_id: int) -> int:
+        """Returns the key of a source; inserts its row if it is new."""
+        if source_id not in session.source_ids:
+            session.source_ids[source_id] = self._begin_source(session, source_id)
+        return session.source_ids[source_id]
+
     def _begin_source(self, session: _Session, source_id: int) -> int:
         name = session.descriptions.get(source_id, {}).get("source", f"source {source_id}")
         if self.is_dry_run:
@@ -168,8 +223,54 @@ class _Run:
     def finish(self) -> None:
         """All journals are read: gives the chunks that were in flight their places, and completes the sessions."""
         for session in self._sessions.values():
-            if session.is_ours:
+            if session.is_deleted:
+                self._forget(session)
+            elif session.is_ours:
                 self._finish(session)
+            elif session.is_known and session.chunks:
+                self._extend(session)
+            else:
+                self.done.known_sessions += session.is_known
+
+    def _forget(self, session: _Session) -> None:
+        """A session that was deleted: what came back of it before that was seen goes again."""
+        self.done.deleted_sessions += 1
+        if session.is_ours and not self.is_dry_run:
+            AudioChunk.objects.filter(session_id=session.key).delete()
+            AudioSession.objects.filter(pk=session.key, recovered=Recovery.PENDING).delete()
+            DeletedSession.objects.get_or_create(pk=session.key)
+
+    def _extend(self, session: _Session) -> None:
+        """Gives a session that the database knows, and that has got chunks, those that were in flight behind them."""
+        taken = _taken(session)
+        self.done.refused_chunks += len(session.in_flight) - len(taken)
+        session.is_uncertain |= bool(taken)
+        if not self.is_dry_run:
+            for chunk in taken:
+                self.source(session, chunk.header.source_id)
+            taken = _without_those_there(session, taken)
+            _insert_counted(session, _placed(session, taken))
+            self._conclude(session)
+        self.done.in_flight_chunks += len(taken)
+        self.done.chunks += session.chunks + len(taken)
+        self.done.extended_sessions += 1
+        self.done.uncertain_sessions += session.is_uncertain
+
+    def _conclude(self, session: _Session) -> None:
+        totals = AudioChunk.objects.filter(session_id=session.key).aggregate(count=Count("pk"), last=Max("sequence"))
+        self._tell_lost(session, totals["last"] - totals["count"], totals["last"])
+        if session.is_uncertain:
+            AudioSession.objects.filter(pk=session.key).update(recovered=Recovery.UNCERTAIN)
+        if Recording.objects.filter(pk=session.key, state__in=[RecordingState.READY, RecordingState.FAILED]).exists():
+            with contextlib.suppress(ChunksReleased):  # the recording stays, and the session says what it lacks
+                concatenate.rebuild(session.key)
+        dispatch.concatenate(session.key)
+
+    def _tell_lost(self, session: _Session, lost: int, total: int) -> None:
+        if lost:
+            session.is_uncertain = True
+            sentence = f"{lost} of {total} chunks are in no journal."
+            self.add_problem("chunks_lost", sentence, session_id=str(session.key))
 
     def _finish(self, session: _Session) -> None:
         taken = _taken(session)
@@ -188,10 +289,8 @@ class _Run:
         totals = AudioChunk.objects.filter(session_id=session.key).aggregate(
             count=Count("pk"), size_bytes=Sum("size_bytes"), last=Max("sequence"), at=Max("received_at")
         )
+        self._tell_lost(session, totals["last"] - totals["count"], totals["last"])
         if totals["last"] != totals["count"]:
-            session.is_uncertain = True
-            sentence = f"{totals['last'] - totals['count']} of {totals['last']} chunks are in no journal."
-            self.add_problem("chunks_lost", sentence, session_id=str(session.key))
             # They may be in the recording that was made before, which can't be made again.
             superseded.set_aside(session.key)
         store.forget_derived(session.key)
@@ -228,7 +327,7 @@ class _Journal:
         self._id = 0
         self._unsettled: dict[int, ScannedRecord] = {}
         self._last: dict[uuid.UUID, int] = {}
-        self._rows: list[AudioChunk] = []
+        self._places: list[_Place] = []
 
     def take(self, record: ScannedRecord) -> None:
         """Takes the next record. One that was erased is not brought back."""
@@ -248,9 +347,8 @@ class _Journal:
 
     def _take_chunk(self, record: ScannedRecord) -> None:
         header = record.header
-        if header.erased:
-            return
         self._unsettled[record.offset] = ScannedRecord(record.offset, header, b"", record.intact)
+        # Also of one that was refused: its connection has counted it.
         if header.epoch:
             source = self._run.session(header.session_id).connections.setdefault(header.source_id, {})
             connection = source.setdefault(header.epoch, _Connection(header.number))
@@ -262,23 +360,25 @@ class _Journal:
             return
         header = record.header
         session = self._run.session(header.session_id)
+        if header.erased:
+            # It was taken: its session was deleted, unless the chunk is elsewhere.
+            session.is_deleted |= not header.moved
+            return
         if not self._run.begun(session, header.source_id):
             return
-        session.chunks += 1
-        session.is_uncertain |= self.is_behind_damage
         self._last[session.key] = entry.sequence
         if header.epoch:
-            connection = session.connections[header.source_id][header.epoch]
-            connection.last_count = max(connection.last_count, entry.source_count)
+            session.connections[header.source_id][header.epoch].take(header.number, entry.source_count)
+        if session.is_ours:
+            session.chunks += 1
+            session.is_uncertain |= self.is_behind_damage
         if not record.intact:
             where = {"session_id": str(session.key), "file_name": self.name, **entry._asdict()}
             where.pop("source_count")
             self._run.add_problem("chunk_damaged", "A chunk fails its CRC-32.", **where)
-        if not self._run.is_dry_run:
-            place = _InFlight(self._journal_id(), entry.offset, header, after=0)
-            self._rows.append(_chunk(session, place, entry.sequence))
-            if len(self._rows) >= _ROWS_PER_STATEMENT:
-                self._flush()
+        self._places.append(_Place(session, entry.offset, entry.sequence, header))
+        if len(self._places) >= _ROWS_PER_STATEMENT:
+            self._flush()
 
     def _journal_id(self) -> int:
         if not self._id:
@@ -288,18 +388,101 @@ class _Journal:
         return self._id
 
     def _flush(self) -> None:
-        rows, self._rows = self._rows, []
-        _insert(rows)
+        """Inserts the rows that are not there; says so where another chunk has the place."""
+        places, self._places = self._without_rows(self._places), []
+        if not self._run.is_dry_run and (ours := [place for place in places if place.session.is_ours]):
+            _insert([self._row(place) for place in ours])
+            self._tell_taken(self._without_rows(ours))
+        others = sorted((place for place in places if place.session.is_known), key=_session_key)
+        for _, group in itertools.groupby(others, key=_session_key):
+            self._extend(list(group))
+
+    def _without_rows(self, places: Sequence["_Place"]) -> list["_Place"]:
+        rows = AudioChunk.objects.filter(journal__name=self.name, offset__in=[place.offset for place in places])
+        there = set(rows.values_list("offset", flat=True))
+        return [place for place in places if place.offset not in there]
+
+    def _row(self, place: "_Place") -> AudioChunk:
+        self._run.source(place.session, place.header.source_id)
+        return _chunk(place.session, _InFlight(self._journal_id(), place.offset, place.header, 0), place.sequence)
+
+    def _extend(self, places: Sequence["_Place"]) -> None:
+        """Adds chunks to a session that the database knows."""
+        session = places[0].session
+        there = _there(session, places)
+        new = {place.sequence: place for place in reversed(places) if place.sequence not in there}
+        self._tell_taken([place for place in places if new.get(place.sequence) is not place])
+        session.chunks += len(new)
+        session.is_uncertain |= bool(new) and self.is_behind_damage
+        if new and not self._run.is_dry_run:
+            _insert_counted(session, [self._row(place) for place in new.values()])
+
+    def _tell_taken(self, places: Sequence["_Place"]) -> None:
+        """Says which of these chunks have a place that another one has; one that was moved has its own."""
+        for place in places:
+            other = _there(place.session, [place]).get(place.sequence)
+            if other is not None and other != _identity(place.header):
+                place.session.is_uncertain = True
+                sentence = f"Another chunk has place {place.sequence} of the session."
+                where = {"session_id": str(place.session.key), "sequence": place.sequence, "offset": place.offset}
+                self._run.add_problem("place_taken", sentence, file_name=self.name, **where)
 
     def end(self) -> None:
         """The file has ended: what is not settled was in flight. A torn one was not even synced."""
         self._flush()
         for offset, record in self._unsettled.items():
             session = self._run.session(record.header.session_id)
-            if record.intact and self._run.begun(session, record.header.source_id):
+            is_whole = record.intact and not record.header.erased
+            if is_whole and self._run.begun(session, record.header.source_id) and not self._is_there(session, offset):
                 journal_id = 0 if self._run.is_dry_run else self._journal_id()
                 after = self._last.get(session.key, 0)
                 session.in_flight.append(_InFlight(journal_id, offset, record.header, after))
+
+    def _is_there(self, session: _Session, offset: int) -> bool:
+        """Whether the row of a chunk that no commit names is there, of a session that the database knows."""
+        return session.is_known and AudioChunk.objects.filter(journal__name=self.name, offset=offset).exists()
+
+
+def _session_key(place: _Place) -> uuid.UUID:
+    return place.session.key
+
+
+def _identity(header: Header) -> tuple[datetime, int, int]:
+    """What tells one chunk from another, wherever it is."""
+    return _received_at(header), header.length_bytes, header.payload_crc32
+
+
+def _there(session: _Session, places: Sequence[_Place]) -> dict[int, tuple[datetime, int, int]]:
+    """Returns which chunks of the session have these places."""
+    rows = AudioChunk.objects.filter(session_id=session.key, sequence__in=[place.sequence for place in places])
+    return {row[0]: row[1:] for row in rows.values_list("sequence", "received_at", "size_bytes", "crc32")}
+
+
+def _insert_counted(session: _Session, rows: Sequence[AudioChunk]) -> None:
+    """Inserts chunks of a session that the database knows, and counts them, in one transaction."""
+    if not rows:
+        return
+    with transaction.atomic():
+        mine = AudioSession.objects.filter(pk=session.key)
+        row = mine.select_for_update().get()
+        AudioChunk.objects.bulk_create(rows, batch_size=_ROWS_PER_STATEMENT)
+        at = max(chunk.received_at for chunk in rows)
+        mine.update(
+            total_chunks=max(row.total_chunks, *(chunk.sequence for chunk in rows)),
+            byte_count=row.byte_count + sum(chunk.size_bytes for chunk in rows),
+            last_chunk_at=max(at, row.last_chunk_at or at),
+            recovered=row.recovered or Recovery.EXACT,
+        )
+        for source_id, connections in session.connections.items():
+            if connections and source_id in session.source_ids:
+                _count_in_source(session.source_ids[source_id], connections, rows)
+
+
+def _count_in_source(key: int, connections: dict[int, _Connection], rows: Sequence[AudioChunk]) -> None:
+    source = AudioSource.objects.select_for_update().get(pk=key)
+    added = sum(chunk.source_id == key for chunk in rows)
+    epoch = max(source.epoch, *connections)
+    AudioSource.objects.filter(pk=key).update(epoch=epoch, chunk_count=source.chunk_count + added)
 
 
 def _process_id(path: Path) -> uuid.UUID:
@@ -350,19 +533,30 @@ def _insert(rows: Sequence[AudioChunk]) -> None:
 
 def _taken(session: _Session) -> list[_InFlight]:
     """The chunks in flight that were taken, or may have been, in the order in which they arrived."""
-    kept: dict[tuple[int, int], int] = {}
+    kept: dict[tuple[int, int, bool], int] = {}
     taken = []
     for chunk in sorted(session.in_flight, key=lambda chunk: chunk.header.number):
-        source_id, epoch = chunk.header.source_id, chunk.header.epoch
-        count = kept[source_id, epoch] = kept.get((source_id, epoch), 0) + 1
-        most = _most_taken(session.connections[source_id], epoch) if epoch else None
-        if most is None or count <= most:
+        most, key = _most_taken(session, chunk.header)
+        kept[key] = kept.get(key, 0) + 1
+        if most is None or kept[key] <= most:
             taken.append(chunk)
     return _by_arrival(taken)
 
 
-def _most_taken(connections: dict[int, _Connection], epoch: int) -> int | None:
-    """How many chunks of a connection were taken that no commit names; None if nothing tells.
+def _most_taken(session: _Session, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
+    """Returns how many chunks that no commit names were taken of those among which a chunk is, None if nothing tells;
+    and which those are: of its connection, those before or those behind the last one that a commit names."""
+    if not header.epoch:
+        return None, (header.source_id, 0, False)
+    connections = session.connections[header.source_id]
+    connection = connections[header.epoch]
+    is_before = header.number < connection.last_number
+    most = connection.taken_before() if is_before else _taken_behind(connections, header.epoch)
+    return most, (header.source_id, header.epoch, is_before)
+
+
+def _taken_behind(connections: dict[int, _Connection], epoch: int) -> int | None:
+    """How many chunks of a connection were taken behind the last one that a commit names; None if nothing tells.
 
     The next connection of a named source counts on from what was taken: its first number tells how many that are.
     """

@@ -61,6 +61,25 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
             store.delete_files(session.pk)
 
 
+def compare_header(session: AudioSession, recording: Recording, path: Path) -> None:
+    """Compare what of a recording can be compared without its chunks: the header of samples.
+
+    Raises:
+        Differs: It is not the one that the recording was given.
+    """
+    if plan.route(session.format, session.chunk_mode) is plan.Route.PCM:
+        with path.open("rb") as file:
+            if file.read(wav.HEADER_BYTES) != wav.header(
+                _master_pcm(session, recording), max(0, recording.master_bytes - wav.HEADER_BYTES)
+            ):
+                raise Differs("The header of the recording is not the one that it was given.")
+
+
+def _master_pcm(session: AudioSession, recording: Recording) -> PcmFormat:
+    pcm = store.master_format(session, recording)
+    return pcm if pcm.encoding else replace(pcm, encoding=convert.master_encoding(session.encoding))
+
+
 class _Replay:
     """One concatenation from the first chunk on, by the route that the recording went in the end."""
 
@@ -90,7 +109,7 @@ class _Replay:
             case FilesRoute():
                 self._compare_samples(store.root() / self._recording.master_name)
             case _:
-                self._compare_header()
+                compare_header(self._session, self._recording, self._path)
                 self._compare_samples(self._path)
 
     def _windows(self) -> Iterator[Iterator[bytes]]:
@@ -117,15 +136,9 @@ class _Replay:
                 if file.read(len(expected)) != expected:
                     raise Differs("The header of the recording does not tell its length.")
 
-    def _compare_header(self) -> None:
-        with self._path.open("rb") as file:
-            if file.read(wav.HEADER_BYTES) != wav.header(self._pcm, self._data_bytes):
-                raise Differs("The header of the recording is not the one that it was given.")
-
     @property
     def _pcm(self) -> PcmFormat:
-        pcm = store.master_format(self._session, self._recording)
-        return pcm if pcm.encoding else replace(pcm, encoding=convert.master_encoding(self._session.encoding))
+        return _master_pcm(self._session, self._recording)
 
     @property
     def _data_bytes(self) -> int:

@@ -1,8 +1,8 @@
 """Whether a session is what it should be: its rows, its chunks in the journals, and the recording made of them.
 
 A look at one session reads its chunks and its recording once, in bounded memory, and changes nothing. Of one whose
-chunks were released, all that can be looked at is whether the recording is as it was made. A session
-that is recorded meanwhile is looked at as far as it was when the look began.
+chunks were released, the rows are compared with each other, and the recording with what was noted when it was made. A
+session that is recorded meanwhile is looked at as far as it was when the look began.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audio.build import local, replay, store
+from audio.build import local, replay, store, superseded
 from audio.errors import ChunkDamaged, ObjectDamaged, SessionBusy, SessionNotFound
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
@@ -59,13 +59,17 @@ class Problems:
 
 @dataclass(slots=True)
 class Verified:
-    """What was found of one session. `recording` is its state, or `compared` if it was compared with the chunks."""
+    """What was found of one session. `recording` is its state, or `compared` if it was compared with the chunks.
+
+    `warnings` are those of the recording: what came and is not in it as it came. They are no fault of the storage.
+    """
 
     session_id: uuid.UUID
     chunks: int = 0
     size_bytes: int = 0
     recording: str = RecordingState.EMPTY.value
     problems: Problems = field(default_factory=Problems)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it as JSON has it."""
@@ -74,6 +78,7 @@ class Verified:
             "chunks": self.chunks,
             "bytes": self.size_bytes,
             "recording": self.recording,
+            "warnings": self.warnings,
             "problem_count": self.problems.count,
             "problems": [problem.as_dict() for problem in self.problems.first],
         }
@@ -178,7 +183,7 @@ class _Session:
         self._found.chunks += 1
         self._found.size_bytes += row.size_bytes
         if names.get(row.journal_id) == _RELEASED:
-            self._is_released = True
+            self._release(row)
             return
         if names.get(row.journal_id) in self._missing_journals:
             return
@@ -189,13 +194,19 @@ class _Session:
             row, names = now, _journal_names([now])
             header, wrong = self._record_of(reader, row, names)
         if wrong and _journal_names([row]).get(row.journal_id) == _RELEASED:
-            self._is_released = True
+            self._release(row)
             return
         for code, detail in wrong:
             where = {"sequence": row.sequence, "file_name": names.get(row.journal_id), "offset": row.offset}
             self._add(code, detail, **where)
         if header is not None and not header.erased:
             self._look_at_order(row, header)
+
+    def _release(self, row: _Row) -> None:
+        """The chunk's row is all that is left of it."""
+        self._is_released = True
+        if row.source_id in self._sources:
+            self._sources[row.source_id].seen += 1
 
     def _row_now(self, row: _Row) -> _Row:
         rows = AudioChunk.objects.filter(session_id=self._found.session_id, sequence=row.sequence)
@@ -253,7 +264,7 @@ class _Session:
         source.last = place
 
     def _look_at_counters(self) -> None:
-        if self._found.problems.count or self._is_released:
+        if self._found.problems.count:
             # What is missing is told already; what it adds up to says nothing more.
             return
         if self._found.size_bytes != self._byte_count:
@@ -271,12 +282,26 @@ class _Session:
         if not hasattr(row, "recording"):
             self._add("recording_row_missing", "The row of the session's recording is missing.")
             return
-        self._found.recording = row.recording.state
-        if row.recording.state == RecordingState.READY:
-            self._look_at_file(row, row.recording)
-        elif row.recording.master_name:
-            self._look_at_master(row.recording)
+        recording = row.recording
+        self._found.recording, self._found.warnings = recording.state, recording.warnings
+        if recording.state == RecordingState.READY:
+            self._look_at_file(row, recording)
+            self._look_beside(recording)
+        elif recording.state == RecordingState.FAILED:
+            sentence = f"The recording could not be made ({recording.error_code}): {recording.error_detail}"
+            self._add("recording_failed", sentence, sequence=recording.failed_sequence)
+        elif recording.master_name:
+            self._look_at_master(recording)
         self._on_progress(1.0)
+
+    def _look_beside(self, recording: Recording) -> None:
+        """A recording that could not be made anew, and what was put aside when it was."""
+        if recording.rebuild_error_code:
+            sentence = f"The recording could not be made anew ({recording.rebuild_error_code}): "
+            self._add("rebuild_failed", sentence + recording.rebuild_error_detail, file_name=recording.file_name)
+        for path in superseded.files_aside(recording.pk):
+            sentence = "An earlier recording, which this one does not hold, was put aside."
+            self._add("recording_aside", sentence, file_name=str(path.relative_to(store.root())))
 
     def _look_at_master(self, recording: Recording) -> None:
         path = store.root() / recording.master_name
@@ -303,9 +328,15 @@ class _Session:
         elif recording.sha256 and _digest(path) != recording.sha256:
             sentence = "The SHA-256 of the recording is not the one in its row."
             self._blame(recording, "recording_damaged", sentence, name)
-        if self._found.problems.count or self._is_released:
+        elif recording.chunks_done != session.total_chunks:
+            sentence = f"The recording was made of {recording.chunks_done} chunks, there are {session.total_chunks}."
+            self._blame(recording, "recording_incomplete", sentence, name)
+        if self._found.problems.count:
             return
         try:
+            if self._is_released:
+                replay.compare_header(session, recording, path)
+                return
             replay.compare(session, recording, path, self._tell_replay)
         except replay.Differs as error:
             self._blame(recording, "recording_differs", str(error), name)

@@ -5,7 +5,8 @@ A record is a 64-byte header and a payload. All numbers are little-endian:
     offset  size  field
          0     4  magic, b"SSJ1"
          4     1  type: 1 chunk, 2 void, 3 commit, 4 session
-         5     1  flags: bit 0 says that the payload was erased: its session was deleted, or it was refused
+         5     1  flags: bit 0 says that the payload was erased: its session was deleted, or it was refused; bit 1 that
+                  it was erased because the chunk was moved to another file
          6     2  reserved, zero
          8    16  session id (UUID, RFC 9562), zero in a commit record
         24     8  source id, the database's number of the producer
@@ -38,6 +39,7 @@ from typing import Any, NamedTuple
 MAGIC = b"SSJ1"
 HEADER_BYTES = 64
 ERASED = 1
+MOVED = 2
 _FIELDS = struct.Struct("<4sBBH16sQQQIII")
 _CRC = struct.Struct("<I")
 _OFFSET = struct.Struct("<Q")
@@ -67,6 +69,7 @@ class Header:
     received_at_us: int
     epoch: int
     erased: bool = False
+    moved: bool = False
 
 
 class Committed(NamedTuple):
@@ -119,6 +122,7 @@ def parse_header(data: bytes) -> Header | None:
         received_at_us=received_at_us,
         epoch=epoch,
         erased=bool(flags & ERASED),
+        moved=bool(flags & MOVED),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from audio.build import replay, store, survey, verify
@@ -123,6 +124,7 @@ def test_an_open_session_is_looked_at_as_far_as_it_is(recorded: Recorded):
         "chunks": 5,
         "bytes": 16000,
         "recording": "empty",
+        "warnings": [],
         "problem_count": 0,
         "problems": [],
     }
@@ -305,13 +307,70 @@ def test_a_session_that_is_deleted_meanwhile_leaves_nothing(recorded: Recorded, 
     assert not list(Path(recorded.root).glob(f"sessions/*/{session_id}"))
 
 
-def test_a_failed_recording_is_told_and_no_problem(recorded: Recorded):
+def test_a_failed_recording_is_a_problem(recorded: Recorded, capsys):
     producer = recorded.open(format="flac")
     recorded.store(producer, b"fLaC and nothing else")
     sessions.close_session(producer.session_id)
     concatenate(producer.session_id)
     found = verify.session(producer.session_id)
-    assert (found.recording, found.problems.count) == ("failed", 0)
+    assert (found.recording, found.problems.count) == ("failed", 1)
+    (problem,) = found.problems.first
+    assert (problem.code, problem.sequence) == (
+        "recording_failed",
+        recorded.recording(producer.session_id).failed_sequence,
+    )
+    assert "undecodable_chunk" in problem.detail
+    with pytest.raises(CommandError):
+        call_command("verify", "--all")
+    assert "recording_failed" in capsys.readouterr().out
+
+
+def test_warnings_are_told_and_no_problem(recorded: Recorded, capsys):
+    key = recorded.session(*pcm())
+    warning = {"code": "file_undecodable", "detail": "Chunk 2 can't be decoded."}
+    Recording.objects.filter(pk=key).update(warnings=[warning])
+    found = verify.session(key)
+    assert (found.problems.count, found.as_dict()["warnings"]) == (0, [warning])
+    call_command("verify", str(key))
+    assert "warning: file_undecodable: Chunk 2 can't be decoded." in capsys.readouterr().out
+
+
+def test_a_recording_that_could_not_be_made_anew_is_told(recorded: Recorded):
+    key = recorded.session(*pcm())
+    row = AudioChunk.objects.select_related("journal").get(session=key, sequence=2)
+    corrupt(recorded.root / row.journal.name, row.offset + HEADER_BYTES)
+    rebuild(key)
+    concatenate(key)
+    assert codes(key) == ["chunk_damaged", "rebuild_failed"]
+
+
+def test_what_was_put_aside_is_told(recorded: Recorded):
+    key = recorded.session(*pcm())
+    corrupt(recorded.path(key), 1000)
+    rebuild(key)
+    concatenate(key)
+    assert codes(key) == ["recording_aside"]
+
+
+def test_the_rows_of_released_chunks_are_compared_with_each_other(recorded: Recorded):
+    key = recorded.session(*pcm(), source="a")
+    recorded.stop()
+    JournalFile.objects.update(removed_at=timezone.now())
+    for change, undo, told in (
+        ({"byte_count": 1}, {"byte_count": AudioSession.objects.get(pk=key).byte_count}, ["byte_count_wrong"]),
+        ({"total_chunks": 6}, {"total_chunks": 5}, ["row_missing", "recording_incomplete"]),
+    ):
+        AudioSession.objects.filter(pk=key).update(**change)
+        assert codes(key) == told
+        AudioSession.objects.filter(pk=key).update(**undo)
+    AudioSource.objects.update(chunk_count=4)
+    assert codes(key) == ["source_count_wrong"]
+    AudioSource.objects.update(chunk_count=5)
+    Recording.objects.update(chunks_done=4)
+    assert codes(key) == ["recording_incomplete"]
+    Recording.objects.update(chunks_done=5, sha256="")
+    corrupt(recorded.path(key), 30)
+    assert codes(key) == ["recording_differs"]
 
 
 def test_a_recording_in_s3_is_compared_with_its_chunks_too(bucket, recorded: Recorded, tmp_path):

@@ -34,6 +34,7 @@ def test_all_is_well(recorded: Recorded, capsys):
         "chunks": 5,
         "bytes": 1600,
         "recording": "compared",
+        "warnings": [],
         "problem_count": 0,
         "problems": [],
     }

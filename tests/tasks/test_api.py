@@ -139,6 +139,7 @@ def test_a_session_is_verified_as_often_as_one_asks(server, rest):
         "chunks": 1,
         "bytes": 32000,
         "recording": "compared",
+        "warnings": [],
         "problem_count": 0,
         "problems": [],
     }

@@ -17,7 +17,7 @@ from audio.reindex import Reindexed, reindex
 class Command(BaseCommand):
     """Reads every journal, inserts what the database does not have, and asks for the recordings."""
 
-    help = "Brings back the rows of sessions from the journals, after the database was lost. Rows are only added."
+    help = "Brings back sessions and chunks from the journals, after the database was lost or put back."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How to do it and tell it."""
@@ -48,6 +48,10 @@ class Command(BaseCommand):
         if done.uncertain_sessions:
             sessions, chunks = counted(done.uncertain_sessions, "session"), counted(done.in_flight_chunks, "chunk")
             self.stdout.write(f"{sessions} of them uncertain, by {chunks} that no commit record names.")
+        if done.extended_sessions:
+            self.stdout.write(f"{counted(done.extended_sessions, 'session')} of the database got chunks.")
+        if done.deleted_sessions:
+            self.stdout.write(f"{counted(done.deleted_sessions, 'session')} were deleted, and stay so.")
         if done.known_sessions:
             self.stdout.write(f"{counted(done.known_sessions, 'session')} left as they are.")
 

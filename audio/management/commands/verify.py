@@ -71,6 +71,9 @@ class Command(BaseCommand):
             found = verify.Verified(session_id)
             found.problems.add(Problem(error.code, f"It could not be compared: {error.detail}", label))
         self._tell("session", label, found)
+        if not self._is_json:
+            for warning in found.warnings:
+                self.stdout.write(f"session {label}: warning: {warning.get('code')}: {warning.get('detail')}")
 
     def _tell(self, kind: str, name: str, found: Found) -> None:
         self._progress.clear()
