@@ -1,5 +1,7 @@
 """The rows again from the journals alone: what was acknowledged is back in its place, and what is there stays."""
 
+import errno
+import os
 import random
 import uuid
 
@@ -11,9 +13,10 @@ from audio.build import survey, verify
 from audio.build.concatenate import concatenate
 from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailable
+from audio.ingest import sessions
 from audio.journal.files import scan
 from audio.journal.records import HEADER_BYTES, RecordType
-from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording
+from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Recording
 from audio.reindex import reindex
 from tests.broker import requests_for
 from tests.recorded import Recorded, corrupt
@@ -96,7 +99,8 @@ def test_what_was_acknowledged_last_is_kept_when_its_process_was_killed(recorded
     recorded.processes.pop().kill()
     lost()
     assert reindex(is_dry_run=True).as_dict() | {"problems": None} == {
-        "journals": 1, "sessions": 1, "uncertain_sessions": 1, "known_sessions": 0, "chunks": 4, "in_flight_chunks": 1,
+        "journals": 1, "sessions": 1, "uncertain_sessions": 1, "known_sessions": 0, "extended_sessions": 0,
+        "deleted_sessions": 0, "chunks": 4, "in_flight_chunks": 1,
         "refused_chunks": 0, "problem_count": 0, "problems": None,
     }  # fmt: skip
     assert AudioSession.objects.count() == AudioChunk.objects.count() == JournalFile.objects.count() == 0
@@ -257,3 +261,200 @@ def test_a_recording_row_and_counters_are_there(recorded, lost):
         "somebody",
     )
     assert Recording.objects.get(pk=producer.session_id).state == "empty"
+
+
+# What the counts of a source tell
+
+
+def test_what_was_acknowledged_before_a_failed_flush_of_others_comes_back(recorded, lost, monkeypatch):
+    """Its commit record was to be written with the next batch, which failed; its connection went on elsewhere."""
+    mine, other = recorded.open("one"), recorded.open("other")
+    recorded.store(mine, b"one")
+    recorded.store(mine, b"two, acknowledged")
+    real = os.writev
+
+    def fail_once(handle, buffers):
+        monkeypatch.setattr(os, "writev", real)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", fail_once)
+    recorded.processes[-1].store(other, b"refused: storage_full")
+    recorded.store(mine, b"three")
+    recorded.store(mine, b"four")
+    again = recorded.resume(mine, "one")
+    recorded.store(again, b"five")
+    before = recorded.payloads(mine.session_id)
+    assert len(before) == 5
+    lost()
+    done = reindex()
+    assert (done.problems.first, done.in_flight_chunks) == ([], 1)
+    assert brought_back(recorded, mine.session_id) == before
+
+
+def test_chunks_that_the_next_connection_was_refused_do_not_count(recorded, lost, monkeypatch):
+    producer = recorded.open("one")
+    recorded.store(producer, b"one")
+    recorded.store(producer, b"two")
+    monkeypatch.setattr(recorded.processes[-1].index, "commit", unavailable)
+    recorded.processes[-1].store(producer, b"three")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    again = recorded.resume(producer, "one")
+    sessions.pause_session(producer.session_id)
+    recorded.processes[-1].store(again, b"refused while paused")
+    sessions.resume_session(producer.session_id)
+    third = recorded.resume(producer, "one")
+    recorded.store(third, b"three")
+    recorded.store(third, b"four")
+    lost()
+    assert reindex().refused_chunks == 1
+    assert brought_back(recorded, producer.session_id) == [b"one", b"two", b"three", b"four"]
+    assert AudioSession.objects.get(pk=producer.session_id).recovered == "exact"
+
+
+# An older backup of the database
+
+
+@pytest.fixture
+def backup(recorded):
+    """Takes a backup of what the database knows of a session, to be put back."""
+
+    def take(session_id: uuid.UUID):
+        def rows(model, **which):
+            return list(model.objects.filter(**which).values())
+
+        models = {
+            AudioSession: {"pk": session_id}, AudioSource: {"session": session_id}, AudioChunk: {"session": session_id},
+            Recording: {"pk": session_id}, JournalFile: {},
+        }  # fmt: skip
+        saved = {model: rows(model, **which) for model, which in models.items()}
+
+        def put_back() -> None:
+            recorded.stop()
+            recorded.lose_the_database()
+            for model, values in saved.items():
+                model.objects.bulk_create(model(**value) for value in values)
+
+        return put_back
+
+    return take
+
+
+def test_a_session_that_an_older_backup_knows_gets_its_chunks(recorded, backup):
+    producer = recorded.open("one")
+    sent = chunks(1, 12)
+    for payload in sent[:6]:
+        recorded.store(producer, payload)
+    concatenate(producer.session_id)
+    put_back = backup(producer.session_id)
+    for payload in sent[6:]:
+        recorded.store(producer, payload)
+    key = recorded.close(producer)
+    made = recorded.path(key).read_bytes()
+    put_back()
+    dry = reindex(is_dry_run=True)
+    assert (dry.extended_sessions, dry.chunks, AudioChunk.objects.count()) == (1, 6, 6)
+    done = reindex()
+    assert (done.sessions, done.extended_sessions, done.chunks, done.problems.count) == (0, 1, 6, 0)
+    assert brought_back(recorded, key) == sent
+    session, source = AudioSession.objects.get(pk=key), AudioSource.objects.get(session=key)
+    assert (session.total_chunks, session.byte_count, session.recovered) == (12, 12 * 320, "exact")
+    assert (session.status, source.chunk_count) == ("active", 12)
+    assert requests_for(key)[-1] == CONCATENATE
+    sessions.close_session(key)
+    concatenate(key)
+    assert recorded.path(key).read_bytes() == made
+    assert verify.session(key).problems.first == []
+    again = reindex()
+    assert (again.extended_sessions, again.known_sessions, again.chunks) == (0, 1, 0)
+
+
+def test_what_was_in_flight_behind_an_older_backup_comes_back_too(recorded, backup):
+    producer = recorded.open("one")
+    recorded.store(producer, b"one")
+    put_back = backup(producer.session_id)
+    recorded.store(producer, b"two")
+    recorded.store(producer, b"three, and no commit record names it")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    put_back()
+    done = reindex()
+    assert (done.extended_sessions, done.chunks, done.in_flight_chunks) == (1, 2, 1)
+    assert [payload[:3] for payload in brought_back(recorded, producer.session_id)] == [b"one", b"two", b"thr"]
+    session = AudioSession.objects.get(pk=producer.session_id)
+    assert (session.total_chunks, session.recovered) == (3, "uncertain")
+
+
+def test_a_source_that_an_older_backup_does_not_know_comes_back(recorded, backup):
+    producer = recorded.open("one")
+    recorded.store(producer, b"one")
+    put_back = backup(producer.session_id)
+    other = recorded.resume(producer, "two")
+    recorded.store(other, b"two")
+    put_back()
+    assert reindex().extended_sessions == 1
+    assert brought_back(recorded, producer.session_id) == [b"one", b"two"]
+    assert dict(AudioSource.objects.values_list("name", "chunk_count")) == {"one": 1, "two": 1}
+
+
+def test_two_chunks_that_claim_one_place_are_told(recorded, lost, backup):
+    """An older backup was put in place, recording went on with it, and then the database was lost."""
+    producer = recorded.open("one")
+    recorded.store(producer, b"1", b"2")
+    put_back = backup(producer.session_id)
+    recorded.store(producer, b"3 of the first life")
+    put_back()
+    recorded.another_process()
+    again = recorded.resume(producer, "one")
+    recorded.store(again, b"3 of the second life")
+    recorded.store(again, b"4")
+    known = reindex(is_dry_run=True)
+    assert [(problem.code, problem.sequence) for problem in known.problems.first] == [("place_taken", 3)]
+    lost()
+    done = reindex()
+    assert [(problem.code, problem.sequence) for problem in done.problems.first] == [("place_taken", 3)]
+    assert AudioSession.objects.get(pk=producer.session_id).recovered == "uncertain"
+    assert len(brought_back(recorded, producer.session_id)) == 4
+
+
+def test_a_session_that_was_deleted_stays_so_whatever_is_left_of_it(recorded, lost):
+    """One of its journals was not erased: it was away, say, and is back."""
+    producer = recorded.open("one")
+    recorded.store(producer, *chunks(1, 3))
+    path = recorded.root / JournalFile.objects.get().name
+    recorded.another_process()
+    recorded.store(producer, *chunks(2, 3))
+    recorded.close(producer)
+    recorded.stop()
+    kept = path.read_bytes()
+    upkeep.delete_session(producer.session_id)
+    path.write_bytes(kept)
+    assert reindex().as_dict() | {"problems": None} == reindex(is_dry_run=True).as_dict() | {"problems": None}
+    assert (reindex().deleted_sessions, AudioSession.objects.count()) == (1, 0)
+    # The database too: the erased records say it.
+    lost()
+    DeletedSession.objects.all().delete()
+    done = reindex()
+    assert (done.sessions, done.deleted_sessions) == (0, 1)
+    assert (AudioSession.objects.count(), AudioChunk.objects.count()) == (0, 0)
+
+
+def test_a_recording_that_is_longer_than_the_journals_know_is_kept(recorded, lost):
+    producer = recorded.open("one")
+    first = chunks(1, 3)
+    recorded.store(producer, *first)
+    recorded.another_process()
+    recorded.store(producer, *chunks(2, 3))
+    key = recorded.close(producer)
+    made = recorded.path(key).read_bytes()
+    later = JournalFile.objects.order_by("pk").last().name
+    lost()
+    # Released, after its days.
+    (recorded.root / later).unlink()
+    reindex()
+    concatenate(key)
+    assert recorded.path(key).read_bytes()[-960:] == b"".join(first)
+    assert AudioSession.objects.get(pk=key).recovered == "uncertain"
+    folder = recorded.root / "sessions" / key.hex[:2] / str(key)
+    assert [path.read_bytes() for path in (folder / "aside").iterdir()] == [made]
+    assert [problem.code for problem in verify.session(key).problems.first] == ["recording_aside"]
