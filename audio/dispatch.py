@@ -41,19 +41,19 @@ def concatenate(session_id: uuid.UUID) -> None:
     transaction.on_commit(lambda: _send(CONCATENATE, [str(session_id)]))
 
 
-def concatenate_live(session_ids: Sequence[uuid.UUID], expires_seconds: float) -> None:
+def concatenate_live(session_ids: Sequence[uuid.UUID]) -> None:
     """Asks for the next windows of open sessions, in one task: a task a session would cost more than the chunks.
 
-    A request that waits for `expires_seconds` is dropped, because a newer one is behind it.
+    None expires, because the clocks of two hosts may differ: a request for which nothing is left to do costs a query.
     """
     keys = [str(session_id) for session_id in session_ids]
     shown = f"({len(keys)} sessions, {', '.join(keys[:_SHOWN_SESSIONS])}{', ...' if keys[_SHOWN_SESSIONS:] else ''})"
-    _send(CONCATENATE_LIVE, [keys], expires=expires_seconds, argsrepr=shown)
+    _send(CONCATENATE_LIVE, [keys], argsrepr=shown)
 
 
-def chore(name: str, expires_seconds: float) -> None:
-    """Asks for a chore of the upkeep. A request that waits for `expires_seconds` is dropped: another follows it."""
-    _send(CHORE, [name], expires=expires_seconds)
+def chore(name: str) -> None:
+    """Asks for a chore of the upkeep."""
+    _send(CHORE, [name])
 
 
 def upload(session_id: uuid.UUID) -> None:

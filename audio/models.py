@@ -3,6 +3,13 @@
 The database is the truth; the queue and the channel layer only carry hints. Every change of a session's
 state is a conditional UPDATE whose count is inspected (`SessionQuerySet`), so that two processes can't both
 win; `docs/architecture.md` draws the states with the function behind each edge.
+
+A transaction that locks rows of several tables takes them in this order, and several rows of one table in the order of
+their keys, so that no two wait for each other in a circle:
+
+    session, source, process, connection, recording, task, chunk, journal, erasure, deleted session
+
+An INSERT locks the rows that its foreign keys name: of a task, the session.
 """
 
 import uuid
@@ -11,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import models, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from audio.wire.parameters import (
@@ -35,6 +43,17 @@ class Literal(models.Value):
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[str | int, ...]]:
         """The word in quotes."""
         return f"'{self.value}'", ()
+
+
+class DatabaseNow(Now):
+    """The time on the database's clock, by which processes judge each other.
+
+    With SQLite that is the host's. Django would write it there with milliseconds, in a form that no parameter equals.
+    """
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, tuple[str | int, ...]]:
+        """The time as a parameter is written."""
+        return "%s", (connection.ops.adapt_datetimefield_value(timezone.now()),)
 
 
 def _literally(words: Iterable[str]) -> list[Literal]:
@@ -79,12 +98,12 @@ class SessionQuerySet(models.QuerySet["AudioSession"]):
 
     def close(self, at: datetime | None = None) -> int:
         """active or paused -> completed; the counters in the same row are final from here on."""
-        return self.open().update(status=SessionStatus.COMPLETED, end_time=at or timezone.now())
+        return self.open().update(status=SessionStatus.COMPLETED, end_time=at or DatabaseNow())
 
     def fail(self, code: str, detail: str) -> int:
         """active or paused -> error."""
         return self.open().update(
-            status=SessionStatus.ERROR, end_time=timezone.now(), error_code=code, error_detail=detail
+            status=SessionStatus.ERROR, end_time=DatabaseNow(), error_code=code, error_detail=detail
         )
 
     def decide(self, **parameters: str | int) -> int:
@@ -132,6 +151,8 @@ class AudioSession(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     recovered = models.CharField(max_length=9, choices=Recovery.choices, default=Recovery.NONE, blank=True)
+    # From when its age counts, if the clock was set since its start_time, or since its end_time once it is closed.
+    age_counts_from = models.DateTimeField(null=True, blank=True)
     # When its removal in the background was last asked for; null unless somebody did.
     delete_requested_at = models.DateTimeField(null=True, blank=True)
 
@@ -227,10 +248,15 @@ class AudioConnection(models.Model):
 
 
 class DeletedSession(models.Model):
-    """That a session was deleted: what still turns up in its folder afterwards may go too. It goes after some days."""
+    """That a session was deleted: what still turns up of it afterwards may go too. It goes after some days.
+
+    `is_listed`: each journal that may hold records of it, written between `started_at` and `deleted_at`, has a row.
+    """
 
     id = models.UUIDField(primary_key=True, editable=False)
+    started_at = models.DateTimeField(null=True)
     deleted_at = models.DateTimeField(default=timezone.now, db_index=True)
+    is_listed = models.BooleanField(default=False, db_default=False)
 
     def __str__(self) -> str:
         return str(self.id)
@@ -257,6 +283,24 @@ class JournalFile(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class JournalErasure(models.Model):
+    """That the records of a deleted session are to be erased from a journal.
+
+    `erased_at` is when the process that appends to it did so; the row stays until the file is finished and was looked
+    through once more.
+    """
+
+    journal = models.ForeignKey(JournalFile, models.CASCADE, related_name="erasures")
+    session_id = models.UUIDField()
+    erased_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["journal", "session_id"], name="erasure_journal_session")]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} in {self.journal_id}"
 
 
 class AudioChunk(models.Model):
@@ -433,30 +477,30 @@ class TaskQuerySet(models.QuerySet["BackgroundTask"]):
 
     def start(self) -> int:
         """pending or running -> running; a run that died left it running."""
-        return self.open().update(state=TaskState.RUNNING, progress=0.0, seconds_done=0.0, updated_at=timezone.now())
+        return self.open().update(state=TaskState.RUNNING, progress=0.0, seconds_done=0.0, updated_at=DatabaseNow())
 
     def tell(self, progress: float, seconds_done: float) -> int:
         """How far a running one is."""
-        now = timezone.now()
+        now = DatabaseNow()
         running = self.filter(state=TaskState.RUNNING)
         return running.update(progress=progress, seconds_done=seconds_done, updated_at=now)
 
     def complete(self, **values: Any) -> int:
         """running -> completed."""
-        now = timezone.now()
+        now = DatabaseNow()
         running = self.filter(state=TaskState.RUNNING)
         return running.update(state=TaskState.COMPLETED, progress=1.0, ended_at=now, updated_at=now, **values)
 
     def fail(self, code: str, detail: str) -> int:
         """running -> failed."""
-        now = timezone.now()
+        now = DatabaseNow()
         return self.filter(state=TaskState.RUNNING).update(
             state=TaskState.FAILED, ended_at=now, updated_at=now, error_code=code, error_detail=detail
         )
 
     def revoke(self) -> int:
         """pending or running -> revoked; what runs sees it when it next tells how far it is."""
-        now = timezone.now()
+        now = DatabaseNow()
         return self.open().update(state=TaskState.REVOKED, is_current=False, ended_at=now, updated_at=now)
 
 

@@ -290,14 +290,12 @@ CELERY_TASK_ROUTES = {
     },
     "sercuescribe.sweep": {"queue": "sweeps"},
 }
-# Of `celery beat`, which runs in production. A sweep that waits for longer has others behind it; the clocks of two
-# hosts may differ by less than that.
-_SWEEP_EXPIRES_SECONDS = max(30.0, 2 * SWEEP_INTERVAL_SECONDS)
+# Of `celery beat`, which runs in production. No request expires: Celery would compare the clocks of two hosts. A sweep
+# for which there is nothing to do costs a few queries.
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "sercuescribe.sweep",
         "schedule": SWEEP_INTERVAL_SECONDS,
-        "options": {"expires": _SWEEP_EXPIRES_SECONDS},
     }
 }
 # Read by Flower itself; here it is looked at (`audio.checks`).

@@ -6,6 +6,7 @@ import structlog
 from celery import shared_task
 from django.db import Error as DatabaseError
 
+from audio.build.concatenate import with_chunks_waiting
 from audio.build.derive import make_recording
 from audio.build.upload import upload
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
@@ -18,11 +19,11 @@ logger = structlog.stdlib.get_logger(__name__)
 @shared_task(name=CONCATENATE_LIVE, ignore_result=True)
 def concatenate_live(session_ids: list[str]) -> None:
     """Takes the next windows of open sessions; one that fails is asked for again by its next window or its close."""
-    for session_id in session_ids:
+    for session_id in with_chunks_waiting([uuid.UUID(session_id) for session_id in session_ids]):
         try:
-            make_recording(uuid.UUID(session_id))
+            make_recording(session_id)
         except (DatabaseError, OSError, AudioError) as error:
-            logger.warning("window_failed", session_id=session_id, error=str(error))
+            logger.warning("window_failed", session_id=str(session_id), error=str(error))
 
 
 @shared_task(name=CONCATENATE, base=Repeatable, ignore_result=True)

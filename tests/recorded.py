@@ -1,6 +1,8 @@
 """Sessions as a server leaves them: chunks that real committers stored, from named sources and others."""
 
+import os
 import shutil
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -20,7 +22,7 @@ class Process:
 
     def __init__(self, root: Path) -> None:
         self._settled: list[Settled] = []
-        self.id = IngestProcess.objects.create(host="host", pid=1).pk
+        self.id = IngestProcess.objects.create(host=socket.gethostname(), pid=os.getpid()).pk
         self._committer = Committer(root, self.id, self._settled.extend, 0.0, 1 << 24)
         self._committer.start()
 

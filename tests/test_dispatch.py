@@ -39,14 +39,14 @@ def test_a_request_leaves_with_the_commit():
 
 def test_windows_of_many_sessions_are_one_request():
     first, second = uuid.uuid4(), uuid.uuid4()
-    dispatch.concatenate_live([first, second], expires_seconds=60)
+    dispatch.concatenate_live([first, second])
     assert requests_for(first) == requests_for(second) == [dispatch.CONCATENATE_LIVE]
 
 
 def test_an_operator_sees_how_many_sessions_a_request_is_for_and_the_first_of_them():
     keys = [uuid.uuid4() for _ in range(3)]
-    dispatch.concatenate_live(keys, expires_seconds=60)
-    dispatch.concatenate_live(keys[:1], expires_seconds=60)
+    dispatch.concatenate_live(keys)
+    dispatch.concatenate_live(keys[:1])
     assert shown_for(keys[0]) == [f"(3 sessions, {keys[0]}, {keys[1]}, ...)", f"(1 sessions, {keys[0]})"]
 
 
@@ -67,7 +67,7 @@ def test_a_broker_that_is_away_is_asked_once_and_left_to_the_sweep(settings, tmp
         thread = threading.Thread(target=refuse)
         thread.start()
         with broker(f"redis+socket://{path}", settings):
-            dispatch.concatenate_live([uuid.uuid4()], expires_seconds=60)
+            dispatch.concatenate_live([uuid.uuid4()])
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
     assert "broker_away" in caplog.text

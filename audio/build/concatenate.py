@@ -17,13 +17,13 @@ import hashlib
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from django.db import transaction
-from django.db.models import QuerySet
-from django.utils import timezone
+from django.db.models import F, QuerySet
 from structlog.contextvars import bound_contextvars
 
 from audio import events
@@ -37,7 +37,7 @@ from audio.build.master import Master
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav
-from audio.models import AudioSession, Recording, RecordingState
+from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -70,7 +70,6 @@ def rebuild(session_id: uuid.UUID) -> None:
     Raises:
         ChunksReleased: The chunks are not all there any more.
     """
-    now = timezone.now()
     with transaction.atomic():
         # Locked, so that no sweep finds the recording ready and gives up its chunks in between.
         mine = Recording.objects.filter(pk=session_id)
@@ -78,9 +77,14 @@ def rebuild(session_id: uuid.UUID) -> None:
         if chunks.are_released(session_id):
             raise ChunksReleased
         if recording is not None and recording.state == RecordingState.READY:
-            mine.update(rebuild_requested_at=now, rebuild_error_code="", rebuild_error_detail="", updated_at=now)
+            mine.update(
+                rebuild_requested_at=DatabaseNow(),
+                rebuild_error_code="",
+                rebuild_error_detail="",
+                updated_at=DatabaseNow(),
+            )
             return
-        mine.update(**_NOTHING, state=RecordingState.EMPTY, updated_at=now)
+        mine.update(**_NOTHING, state=RecordingState.EMPTY, updated_at=DatabaseNow())
         store.forget_derived(session_id)
     store.delete_derived(session_id)
 
@@ -195,6 +199,13 @@ def _has_work(session_id: uuid.UUID) -> bool:
         return recording.rebuild_requested_at is not None
     looked_to = max(recording.chunks_done, recording.carry.get("looked_to", 0))
     return session.total_chunks > looked_to or (session.total_chunks > 0 and not session.is_open)
+
+
+def with_chunks_waiting(session_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Returns which of the sessions have chunks that are not in their recordings, in one query."""
+    waiting = Recording.objects.filter(session__total_chunks__gt=F("chunks_done"))
+    found = set(waiting.filter(pk__in=session_ids).values_list("pk", flat=True))
+    return [session_id for session_id in session_ids if session_id in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +369,7 @@ class _Run:
     def _commit(self, **values: Any) -> None:
         """Writes to the row while the token in it is ours, else raises ClaimLost."""
         self._is_certain = False
-        if not self._mine().update(updated_at=timezone.now(), **values):
+        if not self._mine().update(updated_at=DatabaseNow(), **values):
             raise ClaimLost
         self._is_certain = True
 
@@ -389,7 +400,7 @@ class _Run:
             self.fail(failure, made)
             return
         position = self._position(self._opened()) | {"carry": {}}
-        ready: dict[str, Any] = {"state": RecordingState.READY, "progress": 1.0, "ready_at": timezone.now()}
+        ready: dict[str, Any] = {"state": RecordingState.READY, "progress": 1.0, "ready_at": DatabaseNow()}
         self._publish(token=None, **ready, **position, **_file(made))
         logger.info("recording_ready", chunks=self._route.done_to, **_described(made))
         _conclude(Recording.objects.get(pk=self._session.id))
@@ -428,7 +439,7 @@ class _Rebuild(_Run):
 
     def _commit(self, **values: Any) -> None:
         self._values |= values
-        if not self._mine().update(updated_at=timezone.now()):
+        if not self._mine().update(updated_at=DatabaseNow()):
             raise ClaimLost
 
     def _publish(self, **values: Any) -> None:
@@ -436,7 +447,7 @@ class _Rebuild(_Run):
         with transaction.atomic():
             # The session's row first, as whoever inserts a task does.
             AudioSession.objects.select_for_update().filter(pk=self._session.id).first()
-            if not self._mine().update(**_NOTHING | self._values | values, updated_at=timezone.now()):
+            if not self._mine().update(**_NOTHING | self._values | values, updated_at=DatabaseNow()):
                 raise ClaimLost
             store.forget_derived(self._session.id)
         store.delete_derived(self._session.id)

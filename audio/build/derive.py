@@ -21,7 +21,6 @@ from typing import Any
 import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
@@ -46,6 +45,7 @@ from audio.media.wav import Samples
 from audio.models import (
     AudioSession,
     BackgroundTask,
+    DatabaseNow,
     Recording,
     RecordingState,
     TaskKind,
@@ -97,7 +97,10 @@ def _new(session: AudioSession, kind: TaskKind, audio_format: str) -> Background
     """Inserts a row and asks for its task; None if another request was first, or the session is gone."""
     try:
         with transaction.atomic():
-            task = BackgroundTask.objects.create(session=session, kind=kind, format=audio_format)
+            task = BackgroundTask.objects.create(
+                session=session, kind=kind, format=audio_format, created_at=DatabaseNow(), updated_at=DatabaseNow()
+            )
+            task.refresh_from_db(fields=["created_at", "updated_at"])
     except IntegrityError:
         return None
     request(task)
@@ -245,7 +248,7 @@ def _keep_peaks(recording: Recording) -> bool:
 
 
 def _record_waveform(recording: Recording, final: Path, size_bytes: int) -> None:
-    now = timezone.now()
+    now = DatabaseNow()
     BackgroundTask.objects.get_or_create(
         session_id=recording.pk,
         kind=TaskKind.WAVEFORM,
@@ -256,6 +259,8 @@ def _record_waveform(recording: Recording, final: Path, size_bytes: int) -> None
             "seconds_done": recording.duration_seconds or 0.0,
             "file_name": _derived_name(recording.pk, final),
             "size_bytes": size_bytes,
+            "created_at": now,
+            "updated_at": now,
             "ended_at": now,
         },
     )

@@ -68,10 +68,9 @@ def compare_header(session: AudioSession, recording: Recording, path: Path) -> N
         Differs: It is not the one that the recording was given.
     """
     if plan.route(session.format, session.chunk_mode) is plan.Route.PCM:
+        expected = wav.header(_master_pcm(session, recording), max(0, recording.master_bytes - wav.HEADER_BYTES))
         with path.open("rb") as file:
-            if file.read(wav.HEADER_BYTES) != wav.header(
-                _master_pcm(session, recording), max(0, recording.master_bytes - wav.HEADER_BYTES)
-            ):
+            if file.read(wav.HEADER_BYTES) != expected:
                 raise Differs("The header of the recording is not the one that it was given.")
 
 

@@ -19,7 +19,16 @@ from audio.build.verify import Problem, Problems
 from audio.journal.files import JournalReader, ScannedRecord, resumes_at, scan
 from audio.journal.records import RecordType, parse_commit, parse_void
 from audio.media.ffmpeg import WORK_PREFIX
-from audio.models import AudioChunk, AudioSession, BackgroundTask, JournalFile, Recording, RecordingState, TaskState
+from audio.models import (
+    AudioChunk,
+    AudioSession,
+    BackgroundTask,
+    DeletedSession,
+    JournalFile,
+    Recording,
+    RecordingState,
+    TaskState,
+)
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000
@@ -162,9 +171,9 @@ class _Journal:
         if chunk is None or chunk.record.header.erased:
             return
         there = chunk.sequence or self._sequence_now(chunk.record, sequence)
-        if not there:
+        if not there and not DeletedSession.objects.filter(pk=chunk.record.header.session_id).exists():
             self._blame(chunk.record, "row_missing", f"The row of chunk {sequence} is lost.", sequence)
-        elif there != sequence:
+        elif there and there != sequence:
             sentence = f"The journal says that this is chunk {sequence}, its row says {there}."
             self._blame(chunk.record, "record_contradicts", sentence, sequence)
 

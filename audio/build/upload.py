@@ -12,14 +12,13 @@ import uuid
 
 import structlog
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from audio import dispatch
 from audio.build import concatenate, store
 from audio.build.lock import session_lock
 from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
-from audio.models import AudioSession, Recording, RecordingState
+from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -52,7 +51,7 @@ def _to_move(session_id: uuid.UUID) -> QuerySet[Recording]:
 
 def _move(session_id: uuid.UUID) -> None:
     # The sweep asks again once a row was not touched for a while.
-    _to_move(session_id).update(updated_at=timezone.now())
+    _to_move(session_id).update(updated_at=DatabaseNow())
     recording = _to_move(session_id).first()
     if recording is None:
         return
@@ -72,8 +71,10 @@ def _upload(recording: Recording) -> None:
     except ObjectDamaged:
         logger.error("upload_damaged", session_id=str(recording.pk))
         raise
-    now = recording.remote_at = timezone.now()
-    _as_read(recording).filter(remote_at=None).update(remote_at=now, verified_at=now, updated_at=now)
+    _as_read(recording).filter(remote_at=None).update(
+        remote_at=DatabaseNow(), verified_at=DatabaseNow(), updated_at=DatabaseNow()
+    )
+    recording.refresh_from_db(fields=["remote_at"])
 
 
 def _forget_others(recording: Recording) -> None:
@@ -97,7 +98,7 @@ def _remove(recording: Recording) -> None:
         path = store.root() / recording.file_name
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
-        remote.update(is_local=False, updated_at=timezone.now())
+        remote.update(is_local=False, updated_at=DatabaseNow())
 
 
 def _as_read(recording: Recording) -> QuerySet[Recording]:

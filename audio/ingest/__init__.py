@@ -1,6 +1,7 @@
 """Taking chunks: sessions are opened and closed here, chunks are made durable, connections are kept count of."""
 
 from audio.ingest.clock import database_time
+from audio.ingest.erasures import own_names
 from audio.ingest.process import Ingest, LiveConnection, current, drain
 from audio.ingest.sessions import (
     Opened,
@@ -35,6 +36,7 @@ __all__ = [
     "drop_if_deserted",
     "make_ticket",
     "open_connection",
+    "own_names",
     "parse_session_id",
     "pause_session",
     "release_process",

@@ -234,7 +234,7 @@ class Committer:
         """Takes refused chunks out of the file: no row would lead the removal of their session to them."""
         refused, self._refused = self._refused, []
         try:
-            erase(self._root, refused)
+            erase(self._root, refused, own={extent.journal_name for extent in refused})
         except OSError as error:
             logger.warning("refused_chunks_not_erased", error=str(error))
 

@@ -26,6 +26,7 @@ from django.db import Error as DatabaseFailure
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
+from audio.ingest.clock import database_time
 from audio.ingest.statements import Statements, statements_for
 from audio.models import AudioChunk, JournalFile, SessionStatus
 
@@ -104,7 +105,8 @@ class ChunkIndex:
         """Takes a new journal's name; returns the key of its row. Raises DatabaseUnavailable."""
 
         def create() -> int:
-            return JournalFile.objects.get_or_create(name=name, defaults={"process_id": process_id})[0].pk
+            defaults = {"process_id": process_id, "created_at": database_time()}
+            return JournalFile.objects.get_or_create(name=name, defaults=defaults)[0].pk
 
         return self._persist(create)
 

@@ -28,8 +28,9 @@ from redis.exceptions import RedisError
 from audio import dispatch, events, metrics
 from audio.errors import AudioError, DatabaseUnavailable
 from audio.ingest import sessions
-from audio.ingest.clock import database_time
+from audio.ingest.clock import ClockWatch, database_time
 from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.erasures import erase_own
 from audio.ingest.index import Accepted, Outcome, Producer
 from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSource, IngestProcess
 
@@ -115,6 +116,7 @@ class Ingest:
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sessions")
         # Clients that come in crowds, or wait for a Redis that is away, must not make this process look dead.
         self._heart = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
+        self._clock = ClockWatch()
         self._tasks: list[asyncio.Task[None]] = []
         self._announcements: set[asyncio.Task[None]] = set()
         self._committer = Committer(
@@ -136,12 +138,14 @@ class Ingest:
                 await self._start()
 
     async def _start(self) -> None:
+        await self.run(self._clock.read)
         await self.run(_register, self.process_id)
         self._committer.start()
         self._tasks = [
             asyncio.create_task(self._beat(), name="heartbeat"),
             asyncio.create_task(self._ask_for_windows(), name="windows"),
             asyncio.create_task(self._listen(), name="events"),
+            asyncio.create_task(self._erase_deleted(), name="erasures"),
         ]
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -151,7 +155,9 @@ class Ingest:
         return await self._loop.run_in_executor(self._executor, run, _with_database, function, *arguments)
 
     async def _say_alive(self, mine: dict[int, Producer]) -> _Pulse:
-        return await self._loop.run_in_executor(self._heart, _with_database, _heartbeat, self.process_id, mine)
+        return await self._loop.run_in_executor(
+            self._heart, _with_database, _heartbeat, self.process_id, mine, self._clock
+        )
 
     def add(self, connection: LiveConnection) -> None:
         """Let a connection submit from now on, and tell older ones of its source, on any host, that they are over."""
@@ -278,9 +284,7 @@ class Ingest:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             if due := self._due():
-                await self._loop.run_in_executor(
-                    self._executor, dispatch.concatenate_live, due, 4 * settings.WINDOW_SECONDS
-                )
+                await self._loop.run_in_executor(self._executor, dispatch.concatenate_live, due)
 
     async def _beat(self) -> None:
         wait_seconds = settings.HEARTBEAT_SECONDS
@@ -304,6 +308,15 @@ class Ingest:
             # One whose opening failed after its commit.
             for connection_id in self._ended | pulse.strays - self._connections.keys():
                 await self._release(connection_id)
+
+    async def _erase_deleted(self) -> None:
+        """Erases what was deleted from the journals of this process, into which nobody else may write."""
+        while True:
+            await asyncio.sleep(settings.HEARTBEAT_SECONDS)
+            try:
+                await self.run(erase_own, settings.AUDIO_STORAGE_PATH, self.process_id)
+            except (AudioError, OSError) as error:
+                logger.warning("erasures_put_off", error=str(error))
 
     def _present(self, keys: Iterable[int]) -> list[LiveConnection]:
         return [connection for key in keys if (connection := self._connections.get(key)) is not None]
@@ -363,9 +376,13 @@ def _register(process_id: uuid.UUID) -> None:
     )
 
 
-def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer]) -> _Pulse:
+def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer], clock: ClockWatch) -> _Pulse:
     """Say that the process lives, and look at the rows of its connections."""
-    if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=database_time()):
+    now, clock_set = clock.read()
+    if clock_set is not None:
+        # Before the sign of life by the new time, which lets others judge the sessions.
+        sessions.restart_ages(clock_set, process_id, {producer.session_id for producer in mine.values()})
+    if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=now):
         _register(process_id)
     rows = {
         key: (status, connected_at)

@@ -27,7 +27,7 @@ from audio.errors import (
     TooManyConnections,
     TooManySessions,
 )
-from audio.ingest.clock import database_time
+from audio.ingest.clock import ClockSet, database_time
 from audio.ingest.index import Producer
 from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
@@ -345,6 +345,18 @@ def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
         "start_time": session.start_time.isoformat(),
         "undecided": session.undecided,
     }
+
+
+def restart_ages(clock_set: ClockSet, process_id: uuid.UUID, session_ids: Collection[uuid.UUID]) -> None:
+    """The clock was set: let ages count from now, of the sessions that this process holds open and of those that ended
+    while the clock said something else; and let the grace of dropped ones begin anew."""
+    ended_meanwhile = Q(end_time__gte=clock_set.since, end_time__lte=clock_set.until)
+    affected = AudioSession.objects.filter(Q(pk__in=session_ids) | ended_meanwhile)
+    with transaction.atomic():
+        keys = list(affected.select_for_update().order_by("pk").values_list("pk", flat=True))
+        AudioSession.objects.filter(pk__in=keys).update(age_counts_from=clock_set.now)
+        IngestProcess.objects.filter(pk=process_id).update(ready_at=clock_set.now)
+    logger.warning("clock_was_set", said=clock_set.until.isoformat(), says=clock_set.now.isoformat())
 
 
 def drop_if_deserted(session_id: uuid.UUID) -> bool:

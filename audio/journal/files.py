@@ -16,7 +16,7 @@ import itertools
 import os
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,30 +253,76 @@ def _next_header(file: IO[bytes], at: int) -> int | None:
     return None
 
 
-def erase(root: Path, extents: Sequence[Extent]) -> None:
-    """Overwrites the payloads at `extents` with zeros, marks their headers erased, and syncs each file once.
+def erase(root: Path, extents: Sequence[Extent], own: Collection[str] = (), *, flags: int = ERASED) -> set[str]:
+    """Overwrite payloads with zeros, mark their headers erased, and sync each file once.
 
     The records keep their length, so that the rest of the file can still be scanned. Files that are gone, and
-    places that don't hold the chunk any more, are passed over.
+    places that don't hold the chunk any more, are passed over. A file that another process appends to is not touched:
+    on a network file system a host writes whole pages, as it last saw them.
+
+    Args:
+        root: The storage root.
+        extents: The chunks.
+        own: Names of files that the caller may write to: it appends to them itself, or holds them.
+        flags: What the headers get.
+
+    Returns:
+        The names of the files that were left alone.
     """
+    busy = set()
     for name, group in itertools.groupby(sorted(extents, key=lambda e: (e.journal_name, e.offset)), _name):
-        try:
-            handle = os.open(root / name, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
+        with contextlib.suppress(FileNotFoundError), _writable(root / name, name in own) as handle:
+            if handle is None:
+                busy.add(name)
+                continue
             for extent in group:
-                _erase_one(handle, extent)
+                _erase_one(handle, extent, flags)
             os.fdatasync(handle)
-        finally:
-            os.close(handle)
+    return busy
+
+
+def erase_sessions(path: Path, session_ids: Collection[uuid.UUID]) -> None:
+    """Erase every chunk record of these sessions from a file, which the caller holds or appends to itself.
+
+    Behind damage nothing is erased: what looks like a record there may be a client's payload.
+    """
+    with _writable(path, is_own=True) as handle:
+        if handle is None:
+            return
+        size_bytes, offset, is_changed = os.fstat(handle).st_size, 0, False
+        while (header := parse_header(os.pread(handle, HEADER_BYTES, offset))) is not None:
+            end = offset + HEADER_BYTES + header.length_bytes
+            if end > size_bytes:
+                break
+            if header.type is RecordType.CHUNK and header.session_id in session_ids and not header.erased:
+                _erase_one(handle, Extent("", offset, header.length_bytes, header.payload_crc32), ERASED)
+                is_changed = True
+            offset = end
+        if is_changed:
+            os.fdatasync(handle)
+
+
+@contextlib.contextmanager
+def _writable(path: Path, is_own: bool) -> Iterator[int | None]:
+    """Gives a descriptor to write with; None if another process appends to the file."""
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if not is_own:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _name(extent: Extent) -> str:
     return extent.journal_name
 
 
-def _erase_one(handle: int, extent: Extent) -> None:
+def _erase_one(handle: int, extent: Extent, flags: int) -> None:
     header = parse_header(os.pread(handle, HEADER_BYTES, extent.offset))
     if header is None or header.type is not RecordType.CHUNK or header.length_bytes != extent.size_bytes:
         return
@@ -289,6 +335,6 @@ def _erase_one(handle: int, extent: Extent) -> None:
         header.number,
         header.received_at_us,
         header.epoch,
-        flags=ERASED,
+        flags=flags,
     )
     os.pwrite(handle, erased + bytes(extent.size_bytes), extent.offset)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from audio import dispatch
 from audio.models import Chore
-from audio.upkeep import journals, leftovers, removal, sessions
+from audio.upkeep import erasures, journals, leftovers, removal, sessions, work
 from audio.upkeep.rounds import Round
 
 _LASTS_SECONDS = 60.0
@@ -26,9 +26,15 @@ class _Chore:
     whole: Callable[[Round], None]
 
 
+def _look_at_rows(round_: Round) -> None:
+    sessions.drop_deserted(round_)
+    work.take_back_future(round_)
+
+
 _CHORES = {
-    "connections": _Chore(timedelta(minutes=1), sessions.drop_deserted, sessions.drop_deserted),
+    "connections": _Chore(timedelta(minutes=1), _look_at_rows, _look_at_rows),
     "retention": _Chore(timedelta(minutes=10), removal.delete_expired, removal.delete_expired),
+    erasures.NAME: _Chore(timedelta(minutes=1), erasures.erase_deleted, erasures.erase_deleted),
     "journals": _Chore(timedelta(hours=1), journals.release, journals.release_all),
     leftovers.NAME: _Chore(timedelta(minutes=5), leftovers.tidy_next, leftovers.tidy_all),
 }
@@ -39,8 +45,10 @@ def ask_for_due(now: datetime) -> None:
     waiting."""
     due = dict(Chore.objects.values_list("name", "due_at"))
     for name, chore in _CHORES.items():
-        if due.get(name, now) <= now and _claim(name, due.get(name), now + chore.interval):
-            dispatch.chore(name, expires_seconds=chore.interval.total_seconds())
+        # One that is due in more than its interval has seen the clock put back.
+        is_due = not now < due.get(name, now) <= now + chore.interval
+        if is_due and _claim(name, due.get(name), now + chore.interval):
+            dispatch.chore(name)
             return
 
 

@@ -28,14 +28,14 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
 
 from audio import dispatch
 from audio.build import store
 from audio.errors import ObjectDamaged, StorageUnavailable
 from audio.journal.files import held, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
-from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
+from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
+from audio.upkeep.erasures import is_deleted
 from audio.upkeep.moving import move
 from audio.upkeep.rounds import Did, Round
 
@@ -187,7 +187,9 @@ def _is_complete(session: AudioSession, recording: Recording) -> bool:
 
 
 def _is_old(recording: Recording, kept_since: datetime) -> bool:
-    return bool(recording.sha256) and recording.ready_at is not None and recording.ready_at <= kept_since
+    if not recording.sha256 or recording.ready_at is None:
+        return False
+    return max(recording.session.age_counts_from or recording.ready_at, recording.ready_at) <= kept_since
 
 
 def _ask_for_digest(recording: Recording, round_: Round) -> None:
@@ -238,7 +240,7 @@ def _unknown_content(journal: JournalFile) -> str:
     """Returns why the file holds more than the database knows of, or can't be read to its end; empty if neither.
 
     A committed chunk is known if its row names this file, or if a row of its session has it elsewhere (it was moved);
-    those of deleted sessions are erased.
+    those of deleted sessions are erased, or will be.
     """
     rows = AudioChunk.objects.filter(journal=journal).order_by("offset").values_list("offset", flat=True)
     offsets = rows.iterator()
@@ -256,7 +258,8 @@ def _unknown_content(journal: JournalFile) -> str:
 
 def _are_known(entries: Iterable[Committed], rowless: dict[int, Header]) -> bool:
     return all(
-        AudioChunk.objects.filter(
+        is_deleted(header.session_id)
+        or AudioChunk.objects.filter(
             session_id=header.session_id, sequence=entry.sequence, crc32=header.payload_crc32
         ).exists()
         for entry in entries
@@ -277,7 +280,7 @@ def _mark_removed(journal: JournalFile, kept: _Kept) -> bool:
         for keys in _batches(kept.needed):
             if AudioChunk.objects.filter(journal=journal, session__in=keys).exists():
                 return False
-        JournalFile.objects.filter(pk=journal.pk).update(removed_at=timezone.now())
+        JournalFile.objects.filter(pk=journal.pk).update(removed_at=DatabaseNow())
     _unlink(journal)
     return True
 

@@ -2,8 +2,8 @@
 
 The records are copied as they are, header and payload, after their CRCs were checked; a batch is synced before its
 rows are pointed to it, in one transaction. A reader finds the chunk through its row, before or after: a row that was
-read just before the old file goes is read again (`audio.build.chunks`). A move that was cut short leaves rows that
-name the old file, which the next one moves to another new file.
+read just before the old record is erased is read again (`audio.build.chunks`). A move that was cut short leaves rows
+that name the old file, which the next one moves to another new file.
 """
 
 import uuid
@@ -16,8 +16,8 @@ from django.db import transaction
 from audio import ingest
 from audio.build import store
 from audio.errors import ChunkDamaged
-from audio.journal.files import SUFFIX, Extent, JournalReader, JournalWriter
-from audio.journal.records import Committed, commit_record, session_record
+from audio.journal.files import SUFFIX, Extent, JournalReader, JournalWriter, erase
+from audio.journal.records import ERASED, MOVED, Committed, commit_record, session_record
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -35,7 +35,7 @@ def move(session_id: uuid.UUID, journal: JournalFile) -> bool:
     if session is not None:
         name = f"{store.folder_name(session_id)}/{uuid.uuid4().hex}{SUFFIX}"
         # The row comes first: a file that no row names is one that the database lost.
-        target = JournalFile.objects.create(name=name, process_id=journal.process_id)
+        target = JournalFile.objects.create(name=name, process_id=journal.process_id, created_at=ingest.database_time())
         writer = JournalWriter.at(store.root(), name)
         try:
             _Move(session, journal, target, writer).run()
@@ -79,12 +79,14 @@ class _Move:
         buffers: list[bytes] = []
         committed: list[Committed] = []
         moved: list[AudioChunk] = []
+        left: list[Extent] = []
         end = self._writer.end
         for row, record in self._records(rows):
             description = self._description(row)
             buffers += [description, record]
             end += len(description)
             committed.append(Committed(end, row.sequence, self._counted(row)))
+            left.append(Extent(self._journal_name, row.offset, row.size_bytes, row.crc32))
             row.journal, row.offset = self._target, end
             end += len(record)
             moved.append(row)
@@ -92,6 +94,8 @@ class _Move:
             self._writer.append([*buffers, commit_record(committed)])
             with transaction.atomic():
                 self._rows.bulk_update(moved, ["journal", "offset"])
+            # A copy to which no row leads would outlive the deletion of its session.
+            erase(store.root(), left, own=[self._journal_name], flags=ERASED | MOVED)
 
     def _records(self, rows: Sequence[AudioChunk]) -> list[tuple[AudioChunk, bytes]]:
         """Returns the rows with their records, without those that are not as they were stored."""

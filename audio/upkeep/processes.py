@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.utils import timezone
+from django.db.models import Q
 
 from audio import ingest
 from audio.models import BackgroundTask, IngestProcess, TaskState
@@ -15,9 +15,14 @@ DEAD_AFTER_HEARTBEATS = 4
 
 def forget_silent(round_: Round) -> None:
     """Forgets the processes whose heartbeat has been missing for too long."""
-    before = round_.now - timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
-    for process in IngestProcess.objects.filter(heartbeat_at__lt=before):
-        if not round_.acts or ingest.release_process(process.pk, silent_since=before):
+    silence = timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
+    before = round_.now - silence
+    future = Q(heartbeat_at__gt=round_.now + silence)
+    for process in IngestProcess.objects.filter(Q(heartbeat_at__lt=before) | future):
+        if process.heartbeat_at > round_.now:
+            # The clock was put back: its silence, if it is silent, begins now.
+            IngestProcess.objects.filter(future, pk=process.pk).update(heartbeat_at=round_.now)
+        elif not round_.acts or ingest.release_process(process.pk, silent_since=before):
             round_.note(Did.DEAD_PROCESSES, process)
 
 
@@ -34,5 +39,5 @@ def expect_dead_runs() -> None:
 
     One that does run is not done twice, and tells within a second that it lives.
     """
-    long_ago = timezone.now() - 2 * REPEAT_TASK_AFTER
+    long_ago = ingest.database_time() - 2 * REPEAT_TASK_AFTER
     BackgroundTask.objects.filter(state=TaskState.RUNNING).update(updated_at=long_ago)

@@ -3,18 +3,19 @@
 import contextlib
 import itertools
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from audio import dispatch, ingest
 from audio.build import store
 from audio.errors import SessionNotFound, StorageUnavailable
 from audio.journal.files import Extent, erase
 from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
+from audio.upkeep import erasures
 from audio.upkeep.rounds import Did, Round
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -50,7 +51,9 @@ def request_deletions(round_: Round) -> None:
 def delete_session(session_id: uuid.UUID) -> None:
     """Removes a session and every byte of it: files, rows, and its payloads in the journals.
 
-    Closes it first, so that nothing can be added meanwhile. Rows go a thousand at a time, because a long
+    Closes it first, so that nothing can be added meanwhile. In a journal that another process appends to, that one
+    erases (`audio.ingest.erasures`); records that no row leads to are looked for afterwards (`audio.upkeep.erasures`).
+    Rows go a thousand at a time, because a long
     transaction on SQLite would delay every acknowledgement. Raises SessionNotFound, or StorageUnavailable before
     anything was deleted.
     """
@@ -63,9 +66,12 @@ def delete_session(session_id: uuid.UUID) -> None:
     with transaction.atomic():
         # Its row before those of its sources, as the commit of chunks locks them.
         session = AudioSession.objects.select_for_update().filter(pk=session_id)
-        was_there = session.first() is not None and AudioSession.objects.filter(pk=session_id).delete()[0]
+        row = session.first()
+        started_at = row.start_time if row is not None else None
+        was_there = row is not None and AudioSession.objects.filter(pk=session_id).delete()[0]
         if was_there:
-            DeletedSession.objects.get_or_create(pk=session_id)
+            times = {"started_at": started_at, "deleted_at": ingest.database_time()}
+            DeletedSession.objects.get_or_create(pk=session_id, defaults=times)
     # Once more: a worker may have gone on as long as there was a row.
     store.delete_files(session_id)
     JournalFile.objects.filter(name__in=journals).delete()
@@ -78,20 +84,32 @@ def _erase(session_id: uuid.UUID) -> set[str]:
     """Overwrites the session's chunks; returns the journal files that were the session's own."""
     own: set[str] = set()
     chunks = AudioChunk.objects.filter(session_id=session_id).order_by("sequence")
+    journals = dict(chunks.order_by("journal").values_list("journal", "journal__name").distinct())
+    # Before the rows go, which lead there.
+    erasures.remember(session_id, {key for key, name in journals.items() if name is not None})
+    ours = ingest.own_names(list(journals.values()))
     rows = chunks.values_list("journal__name", "offset", "size_bytes", "crc32").iterator(chunk_size=ROWS_PER_STATEMENT)
     while batch := [Extent(*row) for row in itertools.islice(rows, ROWS_PER_STATEMENT)]:
-        erase(settings.AUDIO_STORAGE_PATH, batch)
+        erase(settings.AUDIO_STORAGE_PATH, batch, own=ours)
         own |= {e.journal_name for e in batch if e.journal_name.startswith(f"{store.folder_name(session_id)}/")}
     return own
 
 
+def _expired(before: datetime) -> list[uuid.UUID]:
+    is_sound = Q(age_counts_from=None, end_time__gte=F("start_time"))
+    old = AudioSession.objects.filter(is_sound | Q(age_counts_from__lte=before), end_time__lte=before)
+    return list(old.order_by("end_time").values_list("pk", flat=True)[:SESSIONS_PER_ROUND])
+
+
 def delete_expired(round_: Round) -> None:
-    """Deletes the sessions that ended more than RETENTION_DAYS ago, the oldest first; none if that is 0."""
+    """Deletes the sessions that ended more than RETENTION_DAYS ago, the oldest first; none if that is 0.
+
+    One whose times contradict each other stays: a clock was wrong.
+    """
     if not settings.RETENTION_DAYS:
         return
     before = round_.now - timedelta(days=settings.RETENTION_DAYS)
-    expired = AudioSession.objects.filter(end_time__lte=before).order_by("end_time").values_list("pk", flat=True)
-    for key in list(expired[:SESSIONS_PER_ROUND]):
+    for key in _expired(before):
         if round_.is_over:
             return
         if round_.acts:

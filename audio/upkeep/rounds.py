@@ -20,6 +20,7 @@ class Did(StrEnum):
     REQUESTED_DELETIONS = "requested_deletions"
     DROPPED_SESSIONS = "dropped_sessions"
     DELETED_SESSIONS = "deleted_sessions"
+    ERASED_JOURNALS = "erased_journals"
     REMOVED_JOURNALS = "removed_journals"
     MOVED_SESSIONS = "moved_sessions"
     REMOVED_LEFTOVERS = "removed_leftovers"
@@ -38,6 +39,7 @@ class Swept:
     requested_deletions: int = 0
     dropped_sessions: int = 0
     deleted_sessions: int = 0
+    erased_journals: int = 0
     removed_journals: int = 0
     moved_sessions: int = 0
     removed_leftovers: int = 0

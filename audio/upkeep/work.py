@@ -20,6 +20,17 @@ REPEAT_UPLOAD_AFTER = timedelta(minutes=10)
 REQUESTS_PER_SWEEP = 500
 
 
+def take_back_future(round_: Round) -> None:
+    """Lets work that seems to be touched in the future, because the clock was put back since, wait from now."""
+    future = round_.now + REPEAT_AFTER
+    recordings = Recording.objects
+    waiting = [recordings.unfinished(), recordings.undigested(), recordings.to_rebuild(), BackgroundTask.objects.open()]
+    for rows in waiting if round_.acts else []:
+        # One by one, so that no two rows are locked at a time.
+        for key in list(rows.filter(updated_at__gt=future).values_list("pk", flat=True)[:REQUESTS_PER_SWEEP]):
+            rows.filter(pk=key).update(updated_at=round_.now)
+
+
 def request_recordings(round_: Round) -> None:
     """Asks again for recordings of closed sessions that nobody has touched for a while."""
     unfinished = Recording.objects.unfinished().filter(

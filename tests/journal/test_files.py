@@ -120,7 +120,8 @@ def test_a_record_that_is_cut_short_is_the_end_whatever_it_holds(tmp_path, write
 
 def test_erasing_leaves_no_payload_and_a_file_that_can_be_scanned(tmp_path, writer):
     first, second, third = store(writer, b"secret-one", b"keep", b"secret-two")
-    erase(tmp_path, [third, first, Extent("journals/gone.journal", 0, 1, 0)])
+    gone = Extent("journals/gone.journal", 0, 1, 0)
+    assert erase(tmp_path, [third, first, gone], own={writer.name}) == set()
     assert b"secret" not in (tmp_path / writer.name).read_bytes()
     records = list(scan(tmp_path / writer.name))
     assert [record.header.erased for record in records] == [True, False, True]

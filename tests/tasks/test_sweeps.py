@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,11 @@ BEAT = ("beat",)
 WORKER = ("worker", "--queues", "sweeps", "--concurrency", "1", "--without-gossip", "--without-mingle")
 AN_OLD_SESSION = """
 from datetime import timedelta; from django.utils import timezone; from audio.models import AudioSession, Recording
-session = AudioSession(sample_rate=16000, channels=1, format="wav", start_time=timezone.now() - timedelta(days=2))
+session = AudioSession(sample_rate=16000, channels=1, format="wav", status="completed")
 session.save(); Recording(session=session).save()
+Recording.objects.update(updated_at=timezone.now() - timedelta(days=2))
 """
-ITS_STATUS = "from audio.models import AudioSession; print(AudioSession.objects.get().status)"
+IS_VOID = "from audio.models import Recording; print(Recording.objects.get().is_void)"
 
 
 @pytest.fixture
@@ -54,16 +54,15 @@ def requests() -> list[dict]:
         return [json.loads(message)["headers"] for message in client.lrange("sweeps", 0, -1)]
 
 
-def test_beat_asks_for_sweeps_that_expire_and_a_worker_does_them(environment):
+def test_beat_asks_for_sweeps_and_a_worker_does_them(environment):
     manage(environment, "shell", "-v", "0", "-c", AN_OLD_SESSION)
     with celery(environment, *BEAT):
         eventually(lambda: len(requests()) >= 3)
         waiting = requests()
         assert {each["task"] for each in waiting} == {"sercuescribe.sweep"}
-        for each in waiting:
-            left = datetime.fromisoformat(each["expires"]) - datetime.now(UTC)
-            assert 0 < left.total_seconds() <= 30
+        # Celery would compare the clocks of two hosts.
+        assert {each["expires"] for each in waiting} == {None}
         with celery(environment, *WORKER):
-            eventually(lambda: manage(environment, "shell", "-v", "0", "-c", ITS_STATUS) == "completed")
+            eventually(lambda: manage(environment, "shell", "-v", "0", "-c", IS_VOID) == "True")
             eventually(lambda: requests() == [])
     assert list(Path(environment["DATA_DIR"]).glob("beat-schedule*"))

@@ -1,6 +1,7 @@
 """Sessions as an ingest process leaves them: several in one journal, with their rows."""
 
-import uuid
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ class Recorded:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.settled: list[Settled] = []
-        self.committer = Committer(root, uuid.uuid4(), self.settled.extend, 0.0, 1 << 24)
+        self.process_id = IngestProcess.objects.create(host=socket.gethostname(), pid=os.getpid()).pk
+        self.committer = Committer(root, self.process_id, self.settled.extend, 0.0, 1 << 24)
         self.committer.start()
-        self.process_id = IngestProcess.objects.create(host="host", pid=1).pk
 
     def open(self) -> Producer:
         return sessions.open_connection(ConnectionRequest({}), None, self.process_id).producer

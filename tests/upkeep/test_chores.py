@@ -13,15 +13,15 @@ from audio.upkeep import Swept
 from audio.wire.parameters import ConnectionRequest
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
-NAMES = ["connections", "retention", "journals", "leftovers"]
-QUERIES = 10
+NAMES = ["connections", "retention", "erasures", "journals", "leftovers"]
+QUERIES = 11
 
 
 @pytest.fixture
 def asked(monkeypatch) -> list[str]:
     """The chores that were asked for."""
     names: list[str] = []
-    monkeypatch.setattr(dispatch, "chore", lambda name, expires_seconds: names.append(name))
+    monkeypatch.setattr(dispatch, "chore", lambda name: names.append(name))
     return names
 
 

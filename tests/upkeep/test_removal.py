@@ -11,15 +11,27 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from audio import upkeep
-from audio.build import store
+from audio.build import store, survey
 from audio.build.concatenate import concatenate
 from audio.build.store import folder
-from audio.errors import SessionClosed, SessionNotFound
+from audio.errors import DatabaseUnavailable, SessionClosed, SessionNotFound
 from audio.ingest import sessions
 from audio.ingest.committer import Append
+from audio.ingest.erasures import erase_own
 from audio.ingest.index import Accepted
-from audio.journal.files import Extent, JournalReader, scan
-from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, Recording
+from audio.journal.files import Extent, JournalReader, held, scan
+from audio.models import (
+    AudioChunk,
+    AudioConnection,
+    AudioSession,
+    AudioSource,
+    IngestProcess,
+    JournalErasure,
+    JournalFile,
+    Recording,
+)
+from audio.reindex import reindex
+from audio.upkeep.moving import move
 from audio.wire.parameters import ConnectionRequest
 from tests.build.conftest import stored
 from tests.client import Rest, recorder
@@ -198,3 +210,109 @@ async def test_a_session_that_is_deleted_while_it_streams(run_server: RunServer,
     assert rest.http.get(url).status_code == 404
     assert not list(root.glob(f"**/{doomed.session_id}/*"))
     assert rest.session(kept.session_id)["total_chunks"] == 21
+
+
+# Records that the removal can't reach, or does not know
+
+
+@pytest.fixture
+def elsewhere(recorded):
+    """The journal is that of a process on another host."""
+    IngestProcess.objects.filter(pk=recorded.process_id).update(host="another")
+    return recorded
+
+
+def erase_what_waits() -> None:
+    upkeep.run_chore("erasures")
+
+
+@with_rows
+def test_a_journal_that_another_process_appends_to_is_left_to_it(elsewhere):
+    doomed, kept = elsewhere.open(), elsewhere.open()
+    secret, other = chunks(1), chunks(2)
+    elsewhere.store(doomed, *secret)
+    elsewhere.store(kept, *other)
+    before = elsewhere.journal.read_bytes()
+    upkeep.delete_session(doomed.session_id)
+    erase_what_waits()
+    assert elsewhere.journal.read_bytes() == before
+    assert rows_of(doomed.session_id) == 0
+    # Nobody takes what is still there for lost.
+    name = str(elsewhere.journal.relative_to(elsewhere.root))
+    elsewhere.store(kept, b"one more, so that the commit record is written")
+    assert survey.journal(name).problems.first == []
+    assert reindex(is_dry_run=True).deleted_sessions == 1
+    erase_own(elsewhere.root, elsewhere.process_id)
+    assert found_on_disk(elsewhere.root, secret) == set()
+    assert payloads_of(kept.session_id, elsewhere.root)[: len(other)] == other
+    # Until the file is finished: a chunk may have been on its way into it.
+    assert JournalErasure.objects.count() > 0
+    elsewhere.committer.stop()
+    erase_what_waits()
+    assert JournalErasure.objects.count() == 0
+    assert payloads_of(kept.session_id, elsewhere.root)[: len(other)] == other
+
+
+@with_rows
+def test_when_the_other_process_has_died_whoever_comes_erases(elsewhere):
+    doomed, secret = elsewhere.open(), chunks(1)
+    elsewhere.store(doomed, *secret)
+    upkeep.delete_session(doomed.session_id)
+    assert found_on_disk(elsewhere.root, secret) == {elsewhere.journal}
+    elsewhere.committer.stop()
+    erase_what_waits()
+    assert found_on_disk(elsewhere.root, secret) == set()
+
+
+@with_rows
+def test_a_chunk_whose_commit_failed_goes_with_its_session(recorded, monkeypatch):
+    doomed, kept = recorded.open(), recorded.open()
+    secret, other = chunks(1, 2), chunks(2, 2)
+    recorded.store(kept, *other)
+
+    def unavailable(*_):
+        raise DatabaseUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded.committer._index, "commit", unavailable)
+        recorded.store(doomed, *secret)
+    assert found_on_disk(recorded.root, secret) == {recorded.journal}
+    upkeep.delete_session(doomed.session_id)
+    erase_what_waits()
+    assert found_on_disk(recorded.root, secret) == set()
+    assert payloads_of(kept.session_id, recorded.root) == other
+    assert (JournalErasure.objects.count(), reindex().sessions) == (0, 0)
+
+
+@with_rows
+def test_a_place_that_a_chunk_was_moved_from_holds_it_no_more(recorded):
+    doomed, kept = recorded.open(), recorded.open()
+    secret = chunks(1)
+    recorded.store(doomed, *secret)
+    recorded.store(kept, *chunks(2))
+    recorded.committer.stop()
+    shared = recorded.journal
+    journal = JournalFile.objects.get()
+    with held(shared) as is_ours:
+        assert is_ours
+        assert move(doomed.session_id, journal)
+    assert shared not in found_on_disk(recorded.root, secret)
+    assert payloads_of(doomed.session_id, recorded.root) == secret
+    # What the old file holds says neither that they are lost nor that they were deleted.
+    assert survey.journal(journal.name).problems.first == []
+    assert reindex(is_dry_run=True).deleted_sessions == 0
+    upkeep.delete_session(doomed.session_id)
+    assert found_on_disk(recorded.root, secret) == set()
+
+
+@with_rows
+def test_a_move_that_was_cut_short_leaves_no_copy_behind_a_deletion(recorded, monkeypatch):
+    doomed, secret = recorded.open(), chunks(1)
+    recorded.store(doomed, *secret)
+    recorded.committer.stop()
+    monkeypatch.setattr("audio.upkeep.moving.erase", lambda *_, **__: set())
+    with held(recorded.journal):
+        assert move(doomed.session_id, JournalFile.objects.get())
+    upkeep.delete_session(doomed.session_id)
+    erase_what_waits()
+    assert found_on_disk(recorded.root, secret) == set()

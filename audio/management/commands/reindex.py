@@ -6,9 +6,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
-from audio import upkeep
+from audio import ingest, upkeep
 from audio.management.arguments import Progress, counted, json_line
 from audio.models import IngestProcess
 from audio.reindex import Reindexed, reindex
@@ -58,6 +57,6 @@ class Command(BaseCommand):
 
 def _require_no_server() -> None:
     """Raises CommandError if a web process has given a sign of life: what it has in flight looks lost."""
-    since = timezone.now() - timedelta(seconds=upkeep.DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
+    since = ingest.database_time() - timedelta(seconds=upkeep.DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
     if IngestProcess.objects.filter(heartbeat_at__gte=since).exists():
         raise CommandError("A server runs, or did until a moment ago. Stop it and try again, or use --dry-run.")

@@ -1,0 +1,84 @@
+"""The rest of deletions: records of deleted sessions in journals, those too that no row leads to.
+
+A record may have no row: its commit failed, its process was killed in between, or the chunk was moved elsewhere. So
+each journal that was written to while a deleted session lived is looked through once, when nobody appends to it any
+more.
+"""
+
+import contextlib
+import uuid
+from datetime import timedelta
+
+from audio.build import store
+from audio.journal.files import erase_sessions, held
+from audio.models import DeletedSession, JournalErasure, JournalFile
+from audio.upkeep.rounds import Did, Round
+
+NAME = "erasures"
+_SESSIONS_PER_ROUND = 1000
+# Clocks of hosts and of the storage may differ by less.
+_MARGIN = timedelta(hours=1)
+
+
+def erase_deleted(round_: Round) -> None:
+    """Lists the journals that may hold records of deleted sessions, and erases them in those that are finished."""
+    if round_.acts:
+        _list_journals()
+    names = JournalErasure.objects.order_by("journal").values_list("journal__name", flat=True).distinct()
+    for name in list(names):
+        if round_.is_over:
+            return
+        _erase(name, round_)
+
+
+def _list_journals() -> None:
+    """Writes a row for each journal and each deleted session that was open while the journal was written to."""
+    unlisted = list(DeletedSession.objects.filter(is_listed=False).order_by("deleted_at")[:_SESSIONS_PER_ROUND])
+    if not unlisted:
+        return
+    latest = max(session.deleted_at for session in unlisted) + _MARGIN
+    rows = []
+    for journal in JournalFile.objects.filter(removed_at=None, created_at__lte=latest):
+        with contextlib.suppress(FileNotFoundError):
+            written_at = (store.root() / journal.name).stat().st_mtime
+            rows += [
+                JournalErasure(journal=journal, session_id=session.pk)
+                for session in unlisted
+                if _may_hold(journal, written_at, session)
+            ]
+    JournalErasure.objects.bulk_create(rows, batch_size=500, ignore_conflicts=True)
+    DeletedSession.objects.filter(pk__in=[session.pk for session in unlisted]).update(is_listed=True)
+
+
+def _may_hold(journal: JournalFile, written_at: float, session: DeletedSession) -> bool:
+    is_later = journal.created_at > session.deleted_at + _MARGIN
+    is_earlier = session.started_at is not None and written_at < (session.started_at - _MARGIN).timestamp()
+    return not is_later and not is_earlier
+
+
+def _erase(name: str, round_: Round) -> None:
+    waiting = JournalErasure.objects.filter(journal__name=name)
+    listed = dict(waiting.values_list("pk", "session_id"))
+    path = store.root() / name
+    try:
+        with held(path) as is_ours:
+            if not is_ours:
+                return
+            if round_.acts:
+                erase_sessions(path, set(listed.values()))
+            round_.note(Did.ERASED_JOURNALS, name)
+    except FileNotFoundError:
+        pass
+    if round_.acts:
+        waiting.filter(pk__in=listed).delete()
+
+
+def remember(session_id: uuid.UUID, journal_ids: set[int]) -> None:
+    """Notes that a session's records are to be erased from these journals, for whoever may write to them."""
+    rows = [JournalErasure(journal_id=key, session_id=session_id) for key in sorted(journal_ids)]
+    JournalErasure.objects.bulk_create(rows, batch_size=500, ignore_conflicts=True)
+
+
+def is_deleted(session_id: uuid.UUID) -> bool:
+    """Whether a session was deleted, and what is left of it is only to be erased."""
+    return DeletedSession.objects.filter(pk=session_id).exists()
