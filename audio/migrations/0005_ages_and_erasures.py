@@ -5,37 +5,43 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('audio', '0003_rebuild_beside'),
+        ("audio", "0004_session_parameters"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='audiosession',
-            name='age_counts_from',
+            model_name="audiosession",
+            name="age_counts_from",
             field=models.DateTimeField(blank=True, null=True),
         ),
         migrations.AddField(
-            model_name='deletedsession',
-            name='is_listed',
+            model_name="deletedsession",
+            name="is_listed",
             field=models.BooleanField(db_default=False, default=False),
         ),
         migrations.AddField(
-            model_name='deletedsession',
-            name='started_at',
+            model_name="deletedsession",
+            name="started_at",
             field=models.DateTimeField(null=True),
         ),
         migrations.CreateModel(
-            name='JournalErasure',
+            name="JournalErasure",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('session_id', models.UUIDField()),
-                ('erased_at', models.DateTimeField(blank=True, null=True)),
-                ('journal', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='erasures', to='audio.journalfile')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("session_id", models.UUIDField()),
+                ("erased_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "journal",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="erasures", to="audio.journalfile"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('journal', 'session_id'), name='erasure_journal_session')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("journal", "session_id"), name="erasure_journal_session")
+                ],
             },
         ),
     ]

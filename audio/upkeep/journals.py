@@ -32,7 +32,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from audio import dispatch
 from audio.build import store
 from audio.errors import ObjectDamaged, StorageUnavailable
-from audio.journal.files import held, scan, sync_folder
+from audio.journal.files import ScannedRecord, held, resumes_at, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
 from audio.upkeep.erasures import is_deleted
@@ -246,7 +246,7 @@ def _unknown_content(journal: JournalFile) -> str:
     offsets = rows.iterator()
     expected = next(offsets, None)
     rowless: dict[int, Header] = {}
-    for record in scan(store.root() / journal.name):
+    for record in _records(store.root() / journal.name):
         if record.header.type is RecordType.CHUNK and record.offset == expected:
             expected = next(offsets, None)
         elif record.header.type is RecordType.CHUNK and not record.header.erased:
@@ -254,6 +254,17 @@ def _unknown_content(journal: JournalFile) -> str:
         elif record.header.type is RecordType.COMMIT and not _are_known(parse_commit(record.payload), rowless):
             return "it holds chunks that the database does not know"
     return f"no chunk can be read at {expected}" if expected is not None else ""
+
+
+def _records(path: Path) -> Iterator[ScannedRecord]:
+    """Gives the records of a file, those behind damage too: it may be the only copy of what they hold."""
+    start: int | None = 0
+    while start is not None:
+        end = start
+        for record in scan(path, start):
+            yield record
+            end = record.end
+        start = resumes_at(path, end)
 
 
 def _are_known(entries: Iterable[Committed], rowless: dict[int, Header]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from audio.build import store
+from audio.build import store, superseded
 from audio.build.lock import LOCK_NAME, file_lock
 from audio.journal.files import FOLDER as JOURNALS
 from audio.journal.files import SUFFIX, held
@@ -117,9 +117,21 @@ def _tidy_known(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
     for path in paths:
         if path.name.startswith("work-"):
             _remove_dead_run(path, folder / LOCK_NAME, round_)
+    audio = [path for path in paths if path.name.startswith(("master", "recording"))]
+    if len(audio) > 1 and any(_is_old(path, round_) for path in audio):
+        _tidy_recording(session_id, folder, round_)
     if folder / store.DERIVED_FOLDER in paths:
         _tidy_derived(session_id, folder / store.DERIVED_FOLDER, round_)
     _tidy_journals([path for path in paths if path.suffix == SUFFIX], round_)
+
+
+def _tidy_recording(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
+    """Files of runs that died, and of earlier recordings, beside one that is ready."""
+    if not round_.acts:
+        return
+    with file_lock(folder / LOCK_NAME) as is_ours:
+        if is_ours:
+            superseded.tidy(session_id)
 
 
 def _tidy_derived(session_id: uuid.UUID, folder: Path, round_: Round) -> None:

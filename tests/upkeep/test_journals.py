@@ -497,3 +497,38 @@ def test_whoever_dies_loses_no_chunk_and_the_next_goes_on(session_ids, monkeypat
     assert files() == sorted(own_files(failed) + own_files(still_open))
     present = JournalFile.objects.filter(removed_at=None).values_list("name", flat=True)
     assert sorted(present) == [str(path.relative_to(store.root())) for path in files()]
+
+
+def test_unknown_chunks_behind_damage_keep_their_journal(recorded):
+    kept, lost = recorded.open(), recorded.open()
+    recorded.store(kept, *PAYLOADS[:5])
+    recorded.store(lost, *PAYLOADS[5:])
+    recorded.committer.stop()
+    make_ready(kept.session_id)
+    AudioChunk.objects.filter(session=lost.session_id).delete()
+    AudioSession.objects.filter(pk=lost.session_id).delete()
+    path = recorded.journal
+    known = [record for record in scan(path) if record.header.session_id == kept.session_id]
+    behind = next(record for record in scan(path) if record.offset >= known[-1].end)
+    with path.open("r+b") as file:
+        file.seek(behind.offset + 8)
+        file.write(b"damaged")
+    pass_time()
+    assert tidy().removed_journals == 0
+    assert path.exists()
+
+
+def test_a_recording_that_was_just_made_anew_keeps_its_chunks_for_its_days(session_ids, monkeypatch):
+    (key,) = session_ids(1)
+    make_ready(key)
+    pass_time()
+    mark_removed = journals._mark_removed
+
+    def made_anew_meanwhile(journal, kept):
+        concatenate.rebuild(key)
+        concatenate.concatenate(key)
+        return mark_removed(journal, kept)
+
+    monkeypatch.setattr(journals, "_mark_removed", made_anew_meanwhile)
+    assert tidy() == Swept()
+    assert len(read(key)) == len(PAYLOADS)

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from audio import ingest, upkeep
-from audio.build import store
+from audio.build import store, superseded
 from audio.build.lock import LOCK_NAME, file_lock
 from audio.journal.files import JournalWriter
 from audio.models import AudioSession, BackgroundTask, DeletedSession, JournalFile, Recording
 from audio.upkeep import Swept, leftovers
 from audio.upkeep.rounds import Did, Round
+from tests.build.conftest import stored
+
+__all__ = ["stored"]
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 DAY_SECONDS = 86400
@@ -208,3 +211,21 @@ def test_deleted_sessions_are_forgotten_after_a_while():
     DeletedSession.objects.create(pk=uuid.uuid4())
     tidy()
     assert DeletedSession.objects.count() == 1
+
+
+def test_what_a_dead_run_has_left_beside_a_ready_recording_goes_after_a_day(stored):
+    session = stored(format="wav")
+    session.add([bytes(3200)])
+    session.made()
+    left = session.path.with_name(f"master-{uuid.uuid4()}.wav")
+    left.write_bytes(session.path.read_bytes()[:1000])
+    other = session.path.with_name("recording.wav")
+    other.write_bytes(b"\1" * 1000)
+    tidy()
+    assert left.exists()
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    tidy()
+    assert not left.exists()
+    assert [path.read_bytes() for path in superseded.files_aside(session.session.pk)] == [b"\1" * 1000]
+    assert session.path.exists()
