@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import uuid
+from typing import Any
 
 import pytest
 
@@ -323,7 +324,7 @@ def backup(recorded):
         def rows(model, **which):
             return list(model.objects.filter(**which).values())
 
-        models = {
+        models: dict[Any, dict[str, Any]] = {
             AudioSession: {"pk": session_id}, AudioSource: {"session": session_id}, AudioChunk: {"session": session_id},
             Recording: {"pk": session_id}, JournalFile: {},
         }  # fmt: skip

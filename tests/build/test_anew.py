@@ -11,6 +11,7 @@ from audio.build import concatenate as module
 from audio.build import superseded
 from audio.build.concatenate import concatenate, rebuild
 from audio.build.lock import LOCK_NAME
+from audio.build.master import Master
 from audio.build.store import folder
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
@@ -143,7 +144,7 @@ def test_a_full_disk_does_not_cost_a_live_recording_another_copy(stored, monkeyp
     concatenate(session.session.pk)
     name = session.recording.master_name
     session.add(cut(SAMPLES[16000:], 3200))
-    pwrite = module.Master._write
+    pwrite = Master._write
 
     def full(self, data):
         pwrite(self, data[:100])
@@ -151,7 +152,7 @@ def test_a_full_disk_does_not_cost_a_live_recording_another_copy(stored, monkeyp
 
     for _ in range(2):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr(module.Master, "_write", full)
+            patch.setattr(Master, "_write", full)
             concatenate(session.session.pk)
         assert recording_files(session) == [name.rpartition("/")[2]]
     recording = session.made()
@@ -175,8 +176,8 @@ def test_windows_go_on_with_one_file(stored):
 def lose_the_lock(monkeypatch):
     """Lets a run stand still at a method's door, while the lock is lost and another run does all there is to do."""
 
-    def lose(session: Stored, method: str, occurrence: int) -> None:
-        real, calls = getattr(module._Run, method), []
+    def lose(session: Stored, method: str, occurrence: int) -> list[tuple[bytes, Recording]]:
+        real, calls, seen = getattr(module._Run, method), [], []
         windows = plan.bounded.__defaults__
         monkeypatch.setattr("audio.media.plan.bounded.__defaults__", (6000,))
 
@@ -187,10 +188,11 @@ def lose_the_lock(monkeypatch):
                 with monkeypatch.context() as patch:
                     patch.setattr("audio.media.plan.bounded.__defaults__", windows)
                     concatenate(session.session.pk)
-                session.seen = session.path.read_bytes(), session.recording
+                seen.append((session.path.read_bytes(), session.recording))
             return real(self, *arguments, **values)
 
         monkeypatch.setattr(module._Run, method, interrupted)
+        return seen
 
     return lose
 
@@ -207,9 +209,9 @@ def test_a_run_that_hung_and_lost_its_claim_touches_nothing(stored, lose_the_loc
         concatenate(session.session.pk)
     session.add(cut(SAMPLES[16000:], 3200))
     session.close()
-    lose_the_lock(session, method, occurrence)
+    seen = lose_the_lock(session, method, occurrence)
     concatenate(session.session.pk)
-    content, recording = session.seen
+    ((content, recording),) = seen
     assert (session.path.read_bytes(), session.recording.updated_at) == (content, recording.updated_at)
     assert content[-len(SAMPLES) :] == SAMPLES
 
