@@ -228,7 +228,8 @@ class Ingest:
         await self._end_tasks()
         await asyncio.to_thread(self._committer.stop)
         try:
-            await self.run(sessions.release_process, self.process_id)
+            # In the heartbeat's thread: a sign of life that is under way must not come behind.
+            await self._loop.run_in_executor(self._heart, _with_database, sessions.release_process, self.process_id)
         except ServiceError as error:
             logger.warning("process_release_put_off", error=str(error))
         self._executor.shutdown()

@@ -241,6 +241,7 @@ def test_damage_is_found_and_named(recorded: Recorded, damage):
 def test_an_erased_chunk_of_a_session_that_is_there(recorded: Recorded):
     session_id = recorded.session(*pcm())
     row = chunk(session_id, 2)
+    recorded.stop()
     erase(recorded.root, [Extent(row.journal.name, row.offset, row.size_bytes, row.crc32)])
     assert codes(session_id) == ["chunk_erased", "chunk_damaged"]
 
