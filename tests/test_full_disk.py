@@ -96,6 +96,7 @@ async def test_what_is_recorded_is_refused_and_goes_on_when_there_is_room(disk: 
     server.child("web").kill()
     eventually(lambda: answers(server))
     assert "SIGBUS" not in server.read_log()
+    disk.fill()
     assert rest.delete(f"/api/audio/sessions/{done}").status_code == 204
     assert rest.get(f"/api/audio/sessions/{done}").status_code == 404
     assert {role: server.child(role) for role in ROLES if role != "web"} == {
