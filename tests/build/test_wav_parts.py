@@ -5,13 +5,13 @@ import struct
 import numpy as np
 import pytest
 
-from audio.build import pcm
 from audio.build.chunks import window_after
 from audio.build.concatenate import concatenate
 from audio.build.losses import Losses
 from audio.build.pcm import PcmRoute
 from audio.build.store import master_format
 from audio.media import wav
+from audio.media.convert import Converter
 from audio.media.wav import PcmFormat
 from tests.sound import cut, encoded, speech, wav_bytes
 
@@ -210,8 +210,8 @@ def test_samples_in_are_samples_out_whatever_is_converted(stored):
 
 
 def test_samples_that_are_lost_on_the_way_are_noted(stored, monkeypatch):
-    feed = pcm.Converter.feed
-    monkeypatch.setattr(pcm.Converter, "feed", lambda self, samples: (piece[:-2] for piece in feed(self, samples)))
+    feed = Converter.feed
+    monkeypatch.setattr(Converter, "feed", lambda self, samples: (piece[:-2] for piece in feed(self, samples)))
     session = stored(format="wav", sample_rate=RATE_HZ)
     session.add([sound(1).tobytes()])
     concatenate(session.session.pk)
