@@ -2,9 +2,35 @@
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from audio.build import store
+from audio.media.wav import PcmFormat
+from audio.models import AudioSession
 
 
 @pytest.mark.database
 @pytest.mark.django_db
 def test_no_migration_is_missing():
     call_command("makemigrations", check=True, dry_run=True)
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+def test_sessions_of_the_version_before_keep_their_parameters():
+    executor = MigrationExecutor(connection)
+    latest = executor.loader.graph.leaf_nodes("audio")
+    executor.migrate([("audio", "0001_initial")])
+    try:
+        models = executor.loader.project_state([("audio", "0001_initial")]).apps
+        old = models.get_model("audio", "AudioSession").objects.create(sample_rate=16000, channels=2, format="webm")
+        models.get_model("audio", "Recording").objects.create(session=old, state="live", master_encoding="s16le")
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(latest)
+    session = AudioSession.objects.select_related("recording").get(pk=old.pk)
+    assert (session.sample_rate, session.channels, session.format, session.undecided) == (16000, 2, "webm", [])
+    assert session.recording.warnings == []
+    assert store.master_format(session, session.recording) == PcmFormat("s16le", 16000, 2)
+    session.delete()
