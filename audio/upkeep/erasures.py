@@ -73,6 +73,17 @@ def _erase(name: str, round_: Round) -> None:
         waiting.filter(pk__in=listed).delete()
 
 
+def erase_finished(session_id: uuid.UUID) -> None:
+    """Erase a session's records, those too that no row leads to, from the journals that it is noted for and that
+    nobody appends to any more."""
+    noted = JournalErasure.objects.filter(session_id=session_id)
+    for key, name in list(noted.values_list("pk", "journal__name")):
+        with contextlib.suppress(FileNotFoundError), held(store.root() / name) as is_ours:
+            if is_ours:
+                erase_sessions(store.root() / name, {session_id})
+                noted.filter(pk=key).delete()
+
+
 def remember(session_id: uuid.UUID, journal_ids: set[int]) -> None:
     """Notes that a session's records are to be erased from these journals, for whoever may write to them."""
     rows = [JournalErasure(journal_id=key, session_id=session_id) for key in sorted(journal_ids)]

@@ -84,6 +84,7 @@ def _delete(session_id: uuid.UUID) -> None:
             DeletedSession.objects.get_or_create(pk=session_id, defaults=times)
     # Once more: a worker may have gone on as long as there was a row.
     store.delete_files(session_id)
+    erasures.erase_finished(session_id)
     JournalFile.objects.filter(name__in=journals).delete()
     if not was_there:
         raise SessionNotFound

@@ -285,6 +285,23 @@ def test_a_chunk_whose_commit_failed_goes_with_its_session(recorded, monkeypatch
 
 
 @with_rows
+def test_a_chunk_without_a_row_goes_at_once_from_a_journal_that_is_finished(recorded, monkeypatch):
+    doomed = recorded.open()
+    recorded.store(doomed, *chunks(1, 2))
+    secret = chunks(2, 2)
+
+    def unavailable(*_):
+        raise DatabaseUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded.committer._index, "commit", unavailable)
+        recorded.store(doomed, *secret)
+    assert found_on_disk(recorded.root, secret) == {recorded.journal}
+    upkeep.delete_session(doomed.session_id)
+    assert found_on_disk(recorded.root, secret) == set()
+
+
+@with_rows
 def test_a_place_that_a_chunk_was_moved_from_holds_it_no_more(recorded):
     doomed, kept = recorded.open(), recorded.open()
     secret = chunks(1)
