@@ -27,12 +27,13 @@ import django
 import structlog
 import uvicorn
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, SystemCheckError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from audio.management import web
+from audio.management import installation, web
 from audio.management.supervisor import StartFailed, Supervisor, listen
 
 logger = structlog.stdlib.get_logger("sercuescribe.server")
@@ -404,6 +405,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT."""
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
+    try:
+        installation.keep_secret_key()
+    except ImproperlyConfigured as error:
+        sys.exit(f"SercueScribe can't start: {error}")
     workers = settings.WEB_PROCESSES if options.workers is None else options.workers
     unshared = _share_numbers() if workers == 1 else None
     django.setup()
