@@ -8,7 +8,7 @@ from urllib.request import urlopen
 from sercuescribe import settings
 
 ANSWER_SECONDS = 4.0
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on, not what we bind
 
 
 def url() -> str:

@@ -73,6 +73,8 @@ def fault(url: str) -> str:
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             client.ping()
+    except redis.AuthenticationError as error:
+        return f"authentication failed ({str(error).partition(',')[0].rstrip('.')})"
     except (redis.RedisError, OSError) as error:  # also BusyLoadingError: it reads its file still
         return str(error).strip().rstrip(".") or type(error).__name__
     return ""
