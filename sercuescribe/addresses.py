@@ -5,7 +5,7 @@ A fault is an ImproperlyConfigured whose sentence names the variable and the par
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import psycopg
 import redis
@@ -18,6 +18,23 @@ _PORT_MAXIMUM = 65535
 _ESCAPES = "Write a / in a user or password as %2F, and likewise : as %3A, @ as %40, % as %25."
 _REDIS_ESCAPES = "Write a # in a user or password as %23, and likewise / as %2F, ? as %3F, : as %3A, @ as %40."
 _CERTIFICATE_CHECKS = ("required", "optional", "none")
+
+
+# PUBLIC_URL
+
+
+def public_url(url: str) -> SplitResult | None:
+    """Return the parts of PUBLIC_URL, its path without a slash at the end; None if it is empty."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.scheme not in ("http", "https") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ImproperlyConfigured(f"PUBLIC_URL must be like https://host or https://host:8443/path, not {url!r}.")
+    return parts._replace(path=parts.path.rstrip("/"))
 
 
 # DATABASE_URL

@@ -305,7 +305,7 @@ def config() -> uvicorn.Config:
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=REQUEST_SECONDS,
-        forwarded_allow_ips=settings.FORWARDED_ALLOW_IPS,
+        proxy_headers=False,  # `sercuescribe.proxies` looks at them, under every server
     )
 
 

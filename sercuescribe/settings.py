@@ -94,7 +94,11 @@ def _is_loopback(host: str) -> bool:
 
 
 _LOOPBACK = _is_loopback(HOST)
+PUBLIC_URL = addresses.public_url(_text("PUBLIC_URL", ""))
+PUBLIC_PATH = PUBLIC_URL.path if PUBLIC_URL else ""
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
+if PUBLIC_URL:
+    ALLOWED_HOSTS.append(str(PUBLIC_URL.hostname))
 ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
 FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS", "127.0.0.1")
 WEB_PROCESSES = _number("WEB_PROCESSES", 1, 1)
@@ -345,9 +349,10 @@ MIDDLEWARE = [
     "sercuescribe.logs.RequestContext",
     "django.middleware.security.SecurityMiddleware",
     "audio.console.security.content_security_policy",
+    "audio.console.security.secure_cookies",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "sercuescribe.proxies.PublicHost",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -369,7 +374,10 @@ TEMPLATES = [
         },
     }
 ]
-STATIC_URL = "/static/"
+FORCE_SCRIPT_NAME = PUBLIC_PATH or None
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PUBLIC_PATH or "/"
+CSRF_TRUSTED_ORIGINS = [f"{PUBLIC_URL.scheme}://{PUBLIC_URL.netloc}"] if PUBLIC_URL else []
+STATIC_URL = f"{PUBLIC_PATH}/static/"
 # Static files come straight from the packages that ship them, so that no collectstatic stands between a
 # clone and a running server.
 WHITENOISE_USE_FINDERS = True
@@ -390,6 +398,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Records live audio: durable chunks in, one exact recording out.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVERS": [{"url": PUBLIC_PATH}] if PUBLIC_PATH else [],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

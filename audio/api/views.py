@@ -15,6 +15,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
+from django.urls import get_script_prefix
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics, status
@@ -154,7 +155,7 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
 def websocket_url(request: Request, session_id: UUID) -> str:
     """Returns the address at which a client sends a session's audio, with a ticket for it."""
     query = urlencode({"ticket": ingest.make_ticket(session_id)})
-    url = request.build_absolute_uri(f"/api/ws/audio/{session_id}?{query}")
+    url = request.build_absolute_uri(f"{get_script_prefix()}api/ws/audio/{session_id}?{query}")
     return f"ws{url.removeprefix('http')}"
 
 

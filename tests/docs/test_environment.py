@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.docs.text import README, table, unquoted
 from tests.services import REPOSITORY
 
-READERS = {"_text", "_number", "_seconds", "_choice", "_flag", "_list"}
+READERS = {"_text", "_path", "_number", "_seconds", "_choice", "_flag", "_list"}
 # What the defaults are made of, where nothing is set.
 CLEAN = {"DATA_DIR": Path("var"), "_LOOPBACK": True, "str": str}
 
