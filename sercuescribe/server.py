@@ -33,7 +33,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from audio.management import installation, web
+from audio.management import installation, readiness, web
 from audio.management.supervisor import StartFailed, Supervisor, listen
 
 logger = structlog.stdlib.get_logger("sercuescribe.server")
@@ -326,7 +326,10 @@ def _count(text: str) -> int:
 
 
 def _report_ready(descriptor: int | None) -> None:
-    if descriptor is not None:
+    """Tell whoever started this process: a supervisor by its descriptor, else systemd if it was that."""
+    if descriptor is None:
+        readiness.tell()
+    else:
         os.write(descriptor, b"ready\n")
         os.close(descriptor)
 

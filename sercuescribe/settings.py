@@ -102,6 +102,7 @@ if PUBLIC_URL:
 ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
 FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS", "127.0.0.1")
 WEB_PROCESSES = _number("WEB_PROCESSES", 1, 1)
+NOTIFY_SOCKET = _text("NOTIFY_SOCKET", "")
 LOG_FORMAT = _choice("LOG_FORMAT", "plain", ("plain", "json"))
 LOG_LEVEL = _choice("LOG_LEVEL", "INFO", ("debug", "info", "warning", "error", "INFO")).upper()
 

@@ -46,7 +46,7 @@ class ParameterField(serializers.ChoiceField):
 
 
 class LabelField(serializers.CharField):
-    """A client's own label. Raises InvalidParameter if it is empty, too long or not printable."""
+    """A client's own label. Raises InvalidParameter if it is empty, too long or no text."""
 
     def to_internal_value(self, data: Any) -> str:
         return parse_label(str(self.field_name), str(super().to_internal_value(data)))

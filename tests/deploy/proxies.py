@@ -72,7 +72,9 @@ def nginx(file: str, folder: Path, port: int, upstream_port: int) -> tuple[list[
     text = (DEPLOY / "nginx" / file).read_text()
     text = re.sub(r"listen (\[::\]:)?80;", f"listen 127.0.0.1:{free_port()};", text, count=1)
     text = re.sub(r"\n *listen \[::\]:.*;", "", text)
-    text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl").replace("127.0.0.1:8000", f"127.0.0.1:{upstream_port}")
+    text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl").replace(
+        "127.0.0.1:8000", f"127.0.0.1:{upstream_port}"
+    )
     text = re.sub(r"/etc/ssl/certs/.*\.pem", str(folder / "cert.pem"), text)
     text = re.sub(r"/etc/ssl/private/.*\.key", str(folder / "key.pem"), text)
     (folder / "site.conf").write_text(re.sub(r"(scribe\.)?example\.org", "localhost", text))
@@ -101,7 +103,9 @@ def haproxy(folder: Path, port: int, upstream_port: int) -> tuple[list[str], dic
 
 def caddy(file: Path, folder: Path, port: int, upstream_port: int) -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment of a Caddy with a file of ours, and a certificate that is made here."""
-    text = file.read_text().replace("{$SITE_ADDRESS} {", f"{{$SITE_ADDRESS}} {{\n\ttls {folder}/cert.pem {folder}/key.pem")
+    text = file.read_text().replace(
+        "{$SITE_ADDRESS} {", f"{{$SITE_ADDRESS}} {{\n\ttls {folder}/cert.pem {folder}/key.pem"
+    )
     if "admin off" not in text:
         text = f"{{\n\tadmin off\n\tauto_https disable_redirects\n}}\n{text}"
     else:

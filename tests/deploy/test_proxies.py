@@ -1,5 +1,6 @@
 """What clients, browsers and operators get through each proxy that we have a file for."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -26,24 +27,27 @@ def proxy(request, run_server, tmp_path):
         yield proxy, server
 
 
-async def test_everything_is_where_clients_see_it(proxy):
+def test_everything_is_where_clients_see_it(proxy):
     through, server = proxy
     with httpx.Client(base_url=through.url, verify=through.trust) as http:
-        await a_session_is_recorded(http, through)
+        a_session_is_recorded(http, through)
         pages_lead_nowhere_else(http, through)
         an_operator_logs_in(http, server)
         some_things_stay_outside(http)
     who_carries_no_name_is_answered_at_the_server(server)
 
 
-async def a_session_is_recorded(http: httpx.Client, through: Proxy) -> None:
-    created = http.post("/api/audio/sessions", json={}).json()
-    url = created["websocket_url"]
-    assert url.startswith(f"{through.url.replace('https', 'wss')}/api/ws/audio/")
-    chunk = b"\1\2" * 700_000  # more than the proxy lets an HTTP request be
+async def record(through: Proxy, created: dict[str, str], chunk: bytes) -> None:
+    assert created["websocket_url"].startswith(f"{through.url.replace('https', 'wss')}/api/ws/audio/")
     async with recorder(through.url.replace("https", "wss"), created["session_id"], ssl=through.trust) as client:
         await client.store(chunk)
         await client.close_session()
+
+
+def a_session_is_recorded(http: httpx.Client, through: Proxy) -> None:
+    created = http.post("/api/audio/sessions", json={}).json()
+    chunk = b"\1\2" * 700_000  # more than the proxy lets an HTTP request be
+    asyncio.run(record(through, created, chunk))
     path = f"/api/audio/sessions/{created['session_id']}"
     session = eventually(lambda: (shown := http.get(path).json())["recording"]["state"] == "ready" and shown)
     assert session["recording"]["url"] == f"{through.url}{path}/audio"
@@ -80,7 +84,7 @@ def an_operator_logs_in(http: httpx.Client, server: Server) -> None:
     entered = http.post(page.url, data=fields, headers={"Origin": origin, "Referer": str(page.url)})
     assert (entered.status_code, http.get("/admin/").status_code) == (302, 200)
     cookies = entered.headers.get_list("set-cookie")
-    path = urlsplit(str(http.base_url)).path
+    path = urlsplit(str(http.base_url)).path.rstrip("/") or "/"
     assert len(cookies) == 2
     assert all("; Secure" in cookie and f"; Path={path}" in cookie for cookie in cookies)
 
@@ -94,3 +98,10 @@ def who_carries_no_name_is_answered_at_the_server(server: Server) -> None:
     for path in ("/metrics", "/health", "/health/ready", "/health/"):
         assert httpx.get(server.url + path, headers={"Host": "172.18.0.6:8000"}).status_code == 200
     assert httpx.get(f"{server.url}/api/audio/sessions", headers={"Host": "172.18.0.6:8000"}).status_code == 400
+
+
+@pytest.mark.parametrize("told", ["https", "https, http", "https,https"])
+def test_the_first_of_several_proxies_knows_whether_clients_use_tls(server, told):
+    """A server behind two proxies, of which the second one appends what it has seen."""
+    created = httpx.post(f"{server.url}/api/audio/sessions", json={}, headers={"X-Forwarded-Proto": told}).json()
+    assert created["websocket_url"].startswith("wss://")

@@ -42,7 +42,9 @@ def test_promtool_has_no_complaint():
     promtool = program("promtool")
     folder = REPOSITORY / "docker" / "prometheus"
     for words in (["config", str(folder / "prometheus.yml")], ["rules", str(folder / "alerts.yml")]):
-        done = subprocess.run([promtool.path, "check", *words], env=promtool.environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [promtool.path, "check", *words], env=promtool.environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "FAILED" not in done.stdout + done.stderr
 
@@ -64,7 +66,11 @@ def test_every_variable_of_the_settings_can_stand_in_env(service):
 def test_without_more_in_env_the_services_find_each_other():
     environment = services(example() | {"POSTGRES_PASSWORD": "word", "DOMAIN": "example.org"})["web"].environment
     assert environment["DATABASE_URL"] == "postgresql://scribe:word@database:5432/scribe"
-    assert (environment["ALLOWED_HOSTS"], environment["HOST"], environment["PORT"]) == ("example.org", "0.0.0.0", "8000")
+    assert (environment["ALLOWED_HOSTS"], environment["HOST"], environment["PORT"]) == (
+        "example.org",
+        "0.0.0.0",
+        "8000",
+    )
 
 
 def test_monitoring_is_a_profile_with_what_it_reads():

@@ -10,7 +10,7 @@ from audio.management import installation
 class Command(Migrate):
     """Brings the database up to date; an SQLite database is made if it is not there."""
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        """Make the secret key and the database's file, then migrate."""
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Make the secret key and the database's file before the checks look at the database, then migrate."""
         installation.prepare()
-        super().handle(*args, **options)
+        return super().execute(*args, **options)

@@ -22,7 +22,7 @@ from django.db import Error as DatabaseFailure
 from django.db import OperationalError, close_old_connections, connection
 
 from audio import database, metrics, upkeep
-from audio.management import bundled_redis, installation, web
+from audio.management import bundled_redis, installation, readiness, web
 from audio.management.supervisor import Program, StartFailed, Supervisor, listen
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -71,6 +71,7 @@ class Command(BaseCommand):
         if not supervisor.stopping:
             self.stdout.write(f"SercueScribe is ready: {_url(listener)}")
             self.stdout.flush()
+            readiness.tell()
             supervisor.run(settings.SWEEP_INTERVAL_SECONDS, _sweep)
         # Nobody accepts any more: new clients are told so at once instead of waiting in the queue.
         listener.close()
