@@ -101,8 +101,10 @@ class AudioSessionAdmin(SessionActions):
         return queryset.filter(pk__in=_matching(term)), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Also the status, whose filter is one of ours."""
-        return lookup == "status__exact" or super().lookup_allowed(lookup, value, request)
+        """Also what the filters of ours ask for."""
+        return lookup in ("status__exact", RecordingFilter.parameter_name) or super().lookup_allowed(
+            lookup, value, request
+        )
 
     # The page.
 

@@ -92,7 +92,7 @@ def test_each_rate_can_be_named(rate):
     "label",
     [
         "山田\u3000太郎",
-        "می\u200cخواهم",
+        "می\u200cخواهم",  # noqa: RUF001
         "ශ්\u200dරී",
         "\U0001f469\u200d\U0001f469\u200d\U0001f467",
         "Jean\u00a0Paul",
