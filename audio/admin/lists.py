@@ -39,9 +39,6 @@ class BoundedPaginator(_Paginator):
 class ReadOnlyAdmin(_ModelAdmin):
     """Rows to read, a page at a time."""
 
-    class Media:
-        css = {"all": ["admin/sercuescribe.css"]}
-
     paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from audio.media import ffmpeg
 from tests.client import Rest
 from tests.e2e.install import axe
 from tests.server import Server
@@ -90,20 +91,21 @@ def test_axe_finds_nothing_serious(make_page, session_id, path, scheme):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_follows_the_dark_theme(make_page, session_id, path):
+def test_a_page_follows_the_dark_theme(make_page, session_id, tmp_path, path):
     shades = {}
     for scheme in ("light", "dark"):
         page = make_page(path != "/admin/login/", color_scheme=scheme)
         page.goto(path.format(session_id))
         page.wait_for_selector(PAGES[path], state="attached")
-        shades[scheme] = page.evaluate("""() => {
-            const opaque = [...document.querySelectorAll('body, html')]
-                .map((each) => getComputedStyle(each).backgroundColor).find((color) => !color.endsWith(', 0)'));
-            return (opaque || (matchMedia('(prefers-color-scheme: dark)').matches
-                && getComputedStyle(document.documentElement).colorScheme.includes('dark') ? 'rgb(0, 0, 0)'
-                : 'rgb(255, 255, 255)')).match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b)
-        }""")
-    assert shades["dark"] < 200 < 600 < shades["light"]
+        page.screenshot(path=tmp_path / "shot.png")
+        shades[scheme] = brightness(tmp_path / "shot.png")
+    assert shades["dark"] < 100 < 160 < shades["light"]
+
+
+def brightness(picture: Path) -> int:
+    """The mean of a picture, from 0 to 255."""
+    command = [ffmpeg.find(), "-v", "error", "-i", picture, "-vf", "scale=1:1:flags=area", "-pix_fmt", "gray"]
+    return subprocess.run([*command, "-f", "rawvideo", "-"], capture_output=True, check=True).stdout[0]
 
 
 def test_the_player_has_a_width_on_every_screen(make_page, session_id):
