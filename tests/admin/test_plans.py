@@ -101,7 +101,7 @@ def test_the_lists_of_the_admin(admin_client, many):
             asked(admin_client, f"{path}?{query}", is_filtered=True)
 
 
-@pytest.mark.parametrize("query", ["q=Ana", "q=na", "q={beginning}", "recording=failed"])
+@pytest.mark.parametrize("query", ["q=Ana", "q={beginning}", "recording=failed"])
 def test_sessions_that_are_looked_for_first_are_so_many_and_no_more(admin_client, many, query):
     """They are found along an index, as many as are shown or paged through, and these are sorted."""
     with captured() as queries:
