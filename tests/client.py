@@ -74,7 +74,7 @@ async def recorder(
     """Open a connection, with the greeting read; the socket is closed at the end."""
     path = "/api/ws/audio" + (f"/{session_id}" if session_id else "")
     url = ws_url + path + (f"?{urlencode(query)}" if query else "")
-    options = {"ssl": ssl} if ssl else {}
+    options: dict[str, Any] = {"ssl": ssl} if ssl else {}
     async with connect(url, max_size=None, compression=None, ping_interval=None, open_timeout=30, **options) as socket:
         yield Recorder(socket, json.loads(await socket.recv()))
 

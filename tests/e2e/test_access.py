@@ -104,7 +104,7 @@ def test_a_page_follows_the_dark_theme(make_page, session_id, tmp_path, path):
 
 def brightness(picture: Path) -> int:
     """The mean of a picture, from 0 to 255."""
-    command = [ffmpeg.find(), "-v", "error", "-i", picture, "-vf", "scale=1:1:flags=area", "-pix_fmt", "gray"]
+    command = [str(ffmpeg.find()), "-v", "error", "-i", str(picture), "-vf", "scale=1:1:flags=area", "-pix_fmt", "gray"]
     return subprocess.run([*command, "-f", "rawvideo", "-"], capture_output=True, check=True).stdout[0]
 
 
