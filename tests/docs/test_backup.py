@@ -100,13 +100,13 @@ async def check_recipe(server: Server, operator: Operator, blocks: list[str], em
 
 
 async def test_sqlite(make_server, tmp_path):
-    server = make_server("var", DISCONNECT_GRACE_SECONDS="1", PORT="0")
+    server = make_server("var", DISCONNECT_GRACE_SECONDS="1", HEARTBEAT_SECONDS="0.2")
     operator = Operator(tmp_path, server)
     await check_recipe(server, operator, recipes(tmp_path, "SQLite"), lambda: None)
 
 
 async def test_postgresql(make_server, tmp_path, postgres_url):
-    server = make_server("var", DISCONNECT_GRACE_SECONDS="1", DATABASE_URL=postgres_url)
+    server = make_server("var", DISCONNECT_GRACE_SECONDS="1", HEARTBEAT_SECONDS="0.2", DATABASE_URL=postgres_url)
     name = urlsplit(postgres_url).path.strip("/")
 
     def empty_database() -> None:
