@@ -6,6 +6,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import Error
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
@@ -13,3 +14,7 @@ if __name__ == "__main__":
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"SercueScribe can't start: {error}")
+    except Error as error:
+        from audio.management import installation  # needs the settings
+
+        sys.exit(installation.sentence(error))

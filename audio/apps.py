@@ -1,14 +1,37 @@
-"""Django's entry to the product: the name of the app and its system checks."""
+"""Django's entry to the product: the name of the app, its system checks, and what each database connection is told."""
+
+from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 
 class AudioConfig(AppConfig):
-    """Registers the checks of `audio.checks`."""
+    """Registers the checks of `audio.checks`, and sets up database connections."""
 
     name = "audio"
     verbose_name = "Recordings"
 
     def ready(self) -> None:
-        """Imports the checks, whose decorators register them."""
+        """Import the checks, whose decorators register them."""
         from audio import checks  # noqa: F401
+
+        connection_created.connect(set_session)
+
+
+def set_session(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Set POSTGRESQL_SESSION on a new connection, except for what the operator's `options` set.
+
+    It is not part of the connection's start, because a pooler such as PgBouncer refuses parameters there.
+    """
+    if connection.vendor != "postgresql":
+        return
+    chosen = str(connection.settings_dict["OPTIONS"].get("options", ""))
+    wanted = {name: value for name, value in settings.POSTGRESQL_SESSION.items() if name not in chosen}
+    if not wanted:
+        return
+    with connection.cursor() as cursor:
+        calls = ", ".join(["set_config(%s, %s, false)"] * len(wanted))
+        cursor.execute(f"SELECT {calls}", [part for pair in wanted.items() for part in pair])

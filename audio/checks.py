@@ -7,6 +7,7 @@
 import sqlite3
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
@@ -42,15 +43,21 @@ def check_ffmpeg(**_: Any) -> list[CheckMessage]:
 
 @register
 def check_storage(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.E002: journals and recordings need a folder that can be written."""
+    """sercuescribe.E002: journals and recordings need a folder that can be written, or made. It is not made here."""
     folder = settings.AUDIO_STORAGE_PATH
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=_nearest(folder)).close()
     except OSError as error:
         message = f"The folder {folder} can't be written: {error.strerror}."
         return [Error(message, hint="Set AUDIO_STORAGE_PATH, or the folder's owner.", id="sercuescribe.E002")]
     return []
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one above it in which it would be made."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 @register

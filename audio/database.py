@@ -87,5 +87,5 @@ def release_reserve() -> bool:
 
 def _reserve_path() -> Path | None:
     """Return where the reserve is; None if the database is not a file of ours."""
-    database = settings.DATABASES["default"]
-    return Path(database["NAME"]).with_name("reserve") if database["ENGINE"].endswith("sqlite3") else None
+    path: Path | None = settings.SQLITE_FILE
+    return path.with_name("reserve") if path is not None else None

@@ -13,11 +13,12 @@ import errno
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -101,6 +102,16 @@ for _reason in ("host", "origin"):
     handshakes_refused.labels(_reason)
 
 
+class _FolderCollector(MultiProcessCollector):
+    """The library's, in a folder of any name: its own `collect` takes brackets in the path for a pattern."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums of what the processes have written."""
+        files = [str(path) for path in Path(self._path).glob("*.db")]
+        merged: Iterable[Metric] = self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return merged
+
+
 def count_closed(code: int) -> None:
     """Counts the end of a connection; close codes that nobody uses here are counted together."""
     connections_closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
@@ -110,7 +121,7 @@ def instruments(folder: Path) -> Collector:
     """Returns what gives the instruments of all web processes that share the folder; those of this process alone
     where it shares none."""
     try:
-        shared: Collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call]  # the library's
+        shared: Collector = _FolderCollector(None)  # type: ignore[no-untyped-call]  # the library's
     except ValueError:
         return registry
     _forget_the_dead(folder)

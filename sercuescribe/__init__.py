@@ -1,4 +1,16 @@
-"""Wiring: settings, the ASGI application, URLs, Celery and the web server's process. No product logic."""
+"""Wiring: settings, Celery, ASGI, URLs and the web server's process.
+
+A setting that can't be used ends every program of the product here with a sentence, whoever imports it.
+"""
+
+import sys
+
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    from sercuescribe import settings as settings
+except ImproperlyConfigured as error:
+    sys.exit(f"SercueScribe can't start: {error}")
 
 from sercuescribe.celery import app as celery_app
 

@@ -16,6 +16,7 @@ _http = get_asgi_application()
 
 from audio import metrics  # noqa: E402 - as below
 from audio.routing import application as _websocket  # noqa: E402 - models load only after Django is set up
+from sercuescribe.proxies import BelowPath, TrustedProxies  # noqa: E402
 
 logger = structlog.stdlib.get_logger("sercuescribe.asgi")
 
@@ -63,6 +64,7 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
             logger.warning("handshake_refused", reason=reason, received=shown, advice=advice)
 
 
-application = ProtocolTypeRouter(
+_routed = ProtocolTypeRouter(
     {"http": _http, "websocket": HandshakeValidator(_websocket, settings.ALLOWED_ORIGINS)},
 )
+application = TrustedProxies(BelowPath(_routed, settings.PUBLIC_PATH), settings.FORWARDED_ALLOW_IPS)

@@ -27,12 +27,13 @@ import django
 import structlog
 import uvicorn
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, SystemCheckError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from audio.management import web
+from audio.management import installation, readiness, web
 from audio.management.supervisor import StartFailed, Supervisor, listen
 
 logger = structlog.stdlib.get_logger("sercuescribe.server")
@@ -304,7 +305,7 @@ def config() -> uvicorn.Config:
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=REQUEST_SECONDS,
-        forwarded_allow_ips=settings.FORWARDED_ALLOW_IPS,
+        proxy_headers=False,  # `sercuescribe.proxies` looks at them, under every server
     )
 
 
@@ -325,7 +326,10 @@ def _count(text: str) -> int:
 
 
 def _report_ready(descriptor: int | None) -> None:
-    if descriptor is not None:
+    """Tell whoever started this process: a supervisor by its descriptor, else systemd if it was that."""
+    if descriptor is None:
+        readiness.tell()
+    else:
         os.write(descriptor, b"ready\n")
         os.close(descriptor)
 
@@ -404,6 +408,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT."""
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
+    try:
+        installation.keep_secret_key()
+    except ImproperlyConfigured as error:
+        sys.exit(f"SercueScribe can't start: {error}")
     workers = settings.WEB_PROCESSES if options.workers is None else options.workers
     unshared = _share_numbers() if workers == 1 else None
     django.setup()

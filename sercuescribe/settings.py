@@ -5,6 +5,7 @@ and what would be right.
 """
 
 import hashlib
+import ipaddress
 import math
 import os
 import re
@@ -13,21 +14,30 @@ import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
-import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 from kombu import Exchange, Queue
 
 from audio.wire.parameters import CHANNELS, FORMATS, SAMPLE_RATES_HZ
+from sercuescribe import addresses
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-_env = environ.Env()
 T = TypeVar("T", int, str)
 
 
 def _text(name: str, default: str) -> str:
-    value: str = _env.str(name, default=default)
-    return value.strip()
+    """Return the variable without the blanks around it; a variable that is empty counts as unset."""
+    return os.environ.get(name, "").strip() or default
+
+
+def _path(name: str, default: str) -> Path:
+    """Return the absolute path that a variable names; blanks are part of it."""
+    path = Path(os.environ.get(name, "") if _text(name, "") else default).resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ImproperlyConfigured(f"{name} must be in UTF-8, and {os.fsencode(path)!r} is not.") from None
+    return path
 
 
 def _number(name: str, default: int, minimum: int, maximum: int | None = None) -> int:
@@ -70,40 +80,52 @@ def _list(name: str, default: str) -> list[str]:
 
 
 # Server
-HOST = _text("HOST", "127.0.0.1")
+HOST = _text("HOST", "127.0.0.1").strip("[]")
 PORT = _number("PORT", 8000, 0, 65535)
-DATA_DIR = Path(_text("DATA_DIR", "var")).resolve()
+DATA_DIR = _path("DATA_DIR", "var")
 DEBUG = _flag("DEBUG", False)
-_LOOPBACK = HOST in ("127.0.0.1", "::1", "localhost")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_LOOPBACK = _is_loopback(HOST)
+PUBLIC_URL = addresses.public_url(_text("PUBLIC_URL", ""))
+PUBLIC_PATH = PUBLIC_URL.path if PUBLIC_URL else ""
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
+if PUBLIC_URL:
+    ALLOWED_HOSTS.append(str(PUBLIC_URL.hostname))
 ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
 FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS", "127.0.0.1")
 WEB_PROCESSES = _number("WEB_PROCESSES", 1, 1)
+NOTIFY_SOCKET = _text("NOTIFY_SOCKET", "")
 LOG_FORMAT = _choice("LOG_FORMAT", "plain", ("plain", "json"))
 LOG_LEVEL = _choice("LOG_LEVEL", "INFO", ("debug", "info", "warning", "error", "INFO")).upper()
 
 
-def _secret_key() -> str:
-    """The operator's SECRET_KEY, else one made at the first start and kept in DATA_DIR, readable by its owner."""
-    if given := _text("SECRET_KEY", ""):
-        return given
-    path = DATA_DIR / "secret_key"
+_GIVEN_SECRET_KEY = _text("SECRET_KEY", "")
+# Where a first start keeps the key that it makes; none with a SECRET_KEY of the operator's.
+SECRET_KEY_FILE = None if _GIVEN_SECRET_KEY else DATA_DIR / "secret_key"
+
+
+def _kept_secret_key(path: Path) -> str:
+    """Return the key in the file, or a new one, which `audio.management.installation` keeps when a server starts."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
         return path.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return get_random_secret_key()
     except OSError as error:
-        raise ImproperlyConfigured(f"The folder {DATA_DIR} can't be written: {error.strerror}. Set DATA_DIR.") from None
-    with os.fdopen(handle, "w") as file:
-        file.write(get_random_secret_key())
-    return path.read_text()
+        raise ImproperlyConfigured(f"The file {path} can't be read: {error.strerror}. Set DATA_DIR.") from None
 
 
-SECRET_KEY = _secret_key()
+SECRET_KEY = _kept_secret_key(SECRET_KEY_FILE) if SECRET_KEY_FILE else _GIVEN_SECRET_KEY
 
 # Recording
-AUDIO_STORAGE_PATH = Path(_text("AUDIO_STORAGE_PATH", str(DATA_DIR / "audio"))).resolve()
+AUDIO_STORAGE_PATH = _path("AUDIO_STORAGE_PATH", str(DATA_DIR / "audio"))
 DEFAULT_SAMPLE_RATE = _choice("DEFAULT_SAMPLE_RATE", 44100, SAMPLE_RATES_HZ)
 DEFAULT_CHANNELS = _choice("DEFAULT_CHANNELS", 1, CHANNELS)
 DEFAULT_FORMAT = _choice("DEFAULT_FORMAT", "wav", FORMATS)
@@ -125,7 +147,7 @@ WINDOW_SECONDS = _seconds("WINDOW_SECONDS", 5, 0.1)
 SWEEP_INTERVAL_SECONDS = _seconds("SWEEP_INTERVAL_SECONDS", 2, 0.1)
 HEARTBEAT_SECONDS = _seconds("HEARTBEAT_SECONDS", 5, 0.1)
 WORKER_CONCURRENCY = _number("WORKER_CONCURRENCY", 2, 1)
-METRICS_DIR = Path(_text("METRICS_DIR", str(DATA_DIR / "metrics"))).resolve()
+METRICS_DIR = _path("METRICS_DIR", str(DATA_DIR / "metrics"))
 
 # Finished recordings
 RECORDINGS_STORAGE = _text("RECORDINGS_STORAGE", "")
@@ -178,38 +200,37 @@ _SQLITE_OPTIONS: dict[str, Any] = {
 }
 
 
-def _postgres_options() -> dict[str, Any]:
-    """How soon each side takes the other for gone when it says nothing: a host that hangs or is cut off in the middle
-    of a transaction holds the locks of its sessions, and the others wait for them."""
-    patience_seconds = max(5.0, 2 * HEARTBEAT_SECONDS)
-    probe_seconds = math.ceil(patience_seconds / 4)
-    keepalive = {"idle": probe_seconds, "interval": probe_seconds, "count": 3}
-    patience_ms = round(1000 * patience_seconds)
-    server = {f"tcp_keepalives_{name}": value for name, value in keepalive.items()}
-    server |= {"tcp_user_timeout": patience_ms, "idle_in_transaction_session_timeout": patience_ms}
-    return {
-        "connect_timeout": math.ceil(patience_seconds),
-        **{f"keepalives_{name}": value for name, value in keepalive.items()},
-        "tcp_user_timeout": patience_ms,
-        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
-    }
+# How soon each side takes the other for gone when it says nothing: a host that hangs or is cut off in the middle of a
+# transaction holds the locks of its sessions, and the others wait for them.
+_PATIENCE_SECONDS = max(5.0, 2 * HEARTBEAT_SECONDS)
+_PATIENCE_MS = round(1000 * _PATIENCE_SECONDS)
+_PROBE_SECONDS = math.ceil(_PATIENCE_SECONDS / 4)
+_POSTGRESQL_KEEPALIVE = {"idle": _PROBE_SECONDS, "interval": _PROBE_SECONDS, "count": 3}
+_POSTGRESQL_OPTIONS: dict[str, Any] = {
+    "connect_timeout": math.ceil(_PATIENCE_SECONDS),
+    **{f"keepalives_{name}": value for name, value in _POSTGRESQL_KEEPALIVE.items()},
+    "tcp_user_timeout": _PATIENCE_MS,
+}
+# What `audio.apps` sets on each new connection. A pooler refuses the same as a parameter of the start.
+POSTGRESQL_SESSION = {
+    **{f"tcp_keepalives_{name}": str(value) for name, value in _POSTGRESQL_KEEPALIVE.items()},
+    "tcp_user_timeout": str(_PATIENCE_MS),
+    "idle_in_transaction_session_timeout": str(_PATIENCE_MS),
+}
+
+
+_DATABASE_URL = _text("DATABASE_URL", "")
+# The file of the database; none with a PostgreSQL.
+SQLITE_FILE = addresses.sqlite_file(_DATABASE_URL) if _DATABASE_URL else DATA_DIR / "db.sqlite3"
 
 
 def _database() -> dict[str, Any]:
-    url = _text("DATABASE_URL", "") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
-    config: dict[str, Any] = _env.db_url_config(url)
-    engine = str(config.get("ENGINE", ""))
-    if engine.endswith("sqlite3"):
-        config["OPTIONS"] = _SQLITE_OPTIONS
-        config["TEST"] = {"NAME": f"{config['NAME']}.test"}
-    elif engine.endswith("postgresql"):
-        config["CONN_HEALTH_CHECKS"] = True
-        # What the URL says goes first.
-        config["OPTIONS"] = _postgres_options() | config.get("OPTIONS", {})
-    else:
-        raise ImproperlyConfigured("DATABASE_URL must begin with postgresql:// or sqlite:///.")
-    config["CONN_MAX_AGE"] = None if engine.endswith("sqlite3") else 60
-    return config
+    if SQLITE_FILE is not None:
+        return addresses.sqlite(SQLITE_FILE) | {"OPTIONS": _SQLITE_OPTIONS, "CONN_MAX_AGE": None}
+    config = addresses.postgresql(_DATABASE_URL)
+    # What the URL says goes first.
+    options = _POSTGRESQL_OPTIONS | config["OPTIONS"]
+    return config | {"OPTIONS": options, "CONN_HEALTH_CHECKS": True, "CONN_MAX_AGE": 60}
 
 
 DATABASES = {"default": _database()}
@@ -236,9 +257,7 @@ def _redis_socket() -> Path:
 
 REDIS_URL = _text("REDIS_URL", "")
 REDIS_SOCKET = Path() if REDIS_URL else _redis_socket()
-if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
-    raise ImproperlyConfigured("REDIS_URL must begin with redis://, rediss:// or unix://.")
-_REDIS = REDIS_URL or f"unix://{REDIS_SOCKET}"
+_REDIS = addresses.redis_url(REDIS_URL) if REDIS_URL else addresses.redis_socket_url(REDIS_SOCKET)
 
 CHANNEL_LAYERS = {
     "default": {
@@ -250,7 +269,7 @@ CHANNEL_LAYERS = {
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": _REDIS}}
 
 # Celery
-CELERY_BROKER_URL = f"redis+socket://{_REDIS.removeprefix('unix://')}" if _REDIS.startswith("unix://") else _REDIS
+CELERY_BROKER_URL = addresses.broker_url(_REDIS)
 CELERY_RESULT_BACKEND = "django-db"
 CELERY_RESULT_EXTENDED = True
 CELERY_TASK_TRACK_STARTED = True
@@ -331,9 +350,10 @@ MIDDLEWARE = [
     "sercuescribe.logs.RequestContext",
     "django.middleware.security.SecurityMiddleware",
     "audio.console.security.content_security_policy",
+    "audio.console.security.secure_cookies",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "sercuescribe.proxies.PublicHost",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -355,7 +375,10 @@ TEMPLATES = [
         },
     }
 ]
-STATIC_URL = "/static/"
+FORCE_SCRIPT_NAME = PUBLIC_PATH or None
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PUBLIC_PATH or "/"
+CSRF_TRUSTED_ORIGINS = [f"{PUBLIC_URL.scheme}://{PUBLIC_URL.netloc}"] if PUBLIC_URL else []
+STATIC_URL = f"{PUBLIC_PATH}/static/"
 # Static files come straight from the packages that ship them, so that no collectstatic stands between a
 # clone and a running server.
 WHITENOISE_USE_FINDERS = True
@@ -365,6 +388,7 @@ LANGUAGE_CODE = "en-us"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer", "audio.api.pages.PageRenderer"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
@@ -376,7 +400,10 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Records live audio: durable chunks in, one exact recording out.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVERS": [{"url": PUBLIC_PATH}] if PUBLIC_PATH else [],
     "SWAGGER_UI_DIST": "SIDECAR",
+    # Links within the buttons of operations would be out of reach for those who use a keyboard.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": False},
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "POSTPROCESSING_HOOKS": [

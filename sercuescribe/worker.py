@@ -15,6 +15,7 @@ from celery.worker.consumer import Consumer as StockConsumer
 from django.conf import settings
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from audio.management import readiness
 from audio.management.lifeline import die_with_parent
 from sercuescribe import logs
 
@@ -38,14 +39,16 @@ class Consumer(StockConsumer):
 
 
 class ReportReady(bootsteps.StartStopStep):
-    """Writes one line to the descriptor `--ready-fd`, if given, as soon as the worker takes tasks."""
+    """Tells `--ready-fd`, if given, else systemd, as soon as the worker takes tasks."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
         """Called when the consumer of `parent` has connected, and again after each reconnection."""
         descriptor = parent.controller.options.pop("ready_fd", None)
-        if descriptor is not None:
+        if descriptor is None:
+            readiness.tell()
+        else:
             os.write(descriptor, b"ready\n")
             os.close(descriptor)
 

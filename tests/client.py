@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlencode
 
@@ -67,11 +68,14 @@ class Recorder:
 
 
 @contextlib.asynccontextmanager
-async def recorder(ws_url: str, session_id: str | None = None, **query: str | int) -> AsyncIterator[Recorder]:
-    """Opens a connection, with the greeting read; the socket is closed at the end."""
+async def recorder(
+    ws_url: str, session_id: str | None = None, ssl: SSLContext | None = None, **query: str | int
+) -> AsyncIterator[Recorder]:
+    """Open a connection, with the greeting read; the socket is closed at the end."""
     path = "/api/ws/audio" + (f"/{session_id}" if session_id else "")
     url = ws_url + path + (f"?{urlencode(query)}" if query else "")
-    async with connect(url, max_size=None, compression=None, ping_interval=None, open_timeout=30) as socket:
+    options: dict[str, Any] = {"ssl": ssl} if ssl else {}
+    async with connect(url, max_size=None, compression=None, ping_interval=None, open_timeout=30, **options) as socket:
         yield Recorder(socket, json.loads(await socket.recv()))
 
 

@@ -70,6 +70,11 @@ def s3_client(port: int) -> Iterator[Any]:
         yield client
 
 
+NOT_IMPLEMENTED = (
+    b"<?xml version='1.0'?><Error><Code>NotImplemented</Code><Message>There is no such thing here.</Message></Error>"
+)
+
+
 class Proxy:
     """An S3 endpoint that passes everything on to the server, through `on_request` and `on_answer`.
 
@@ -82,6 +87,7 @@ class Proxy:
         self.on_answer: Change = unchanged
         self.cut_after: int | None = None
         self.is_away = False
+        self.refuses: Callable[[str, str], bool] = lambda command, path: False
         self.requests: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -113,6 +119,12 @@ class Proxy:
         self.requests.append((request.command, request.path))
         if self.is_away:
             request.close_connection = True
+            return
+        if self.refuses(request.command, request.path):
+            request.send_response(501)
+            request.send_header("Content-Length", str(len(NOT_IMPLEMENTED)))
+            request.end_headers()
+            request.wfile.write(NOT_IMPLEMENTED)
             return
         body = self.on_request(request.command, request.path, body)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_HEADERS}

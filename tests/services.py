@@ -38,7 +38,7 @@ PORT_ATTEMPTS = 3
 REDIS_DATABASES = 64
 PR_SET_PDEATHSIG = 1
 REPOSITORY = Path(__file__).resolve().parent.parent
-SETTING = re.compile(r'_(?:text|number|seconds|choice|flag|list)\(\s*"([A-Z0-9_]+)"')
+SETTING = re.compile(r'_(?:text|path|number|seconds|choice|flag|list)\(\s*"([A-Z0-9_]+)"')
 
 
 def product_variables() -> set[str]:

@@ -24,7 +24,7 @@ from audio.admin.lists import StoredStateAdmin
 from audio.build import concatenate, derive
 from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
 from audio.media.plan import TARGETS
-from audio.models import AudioSession, TaskKind
+from audio.models import AudioSession, RecordingState, TaskKind
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -72,6 +72,19 @@ def delete(session: AudioSession) -> None:
     """Asks for the removal of a session and every byte of it. Raises SessionBusy where that was asked for before."""
     if not upkeep.request_deletion(session.pk):
         raise SessionBusy("The session is being deleted already.")
+
+
+def actions_for(session: AudioSession) -> set[str]:
+    """Return the names of the actions that make sense for a session; its deletion has a button of Django's own."""
+    if session.delete_requested_at:
+        return set()
+    if session.is_open:
+        return {"close_selected"}
+    if not session.total_chunks:
+        return set()
+    recording = session.recording if hasattr(session, "recording") else None
+    is_ready = recording is not None and recording.state == RecordingState.READY
+    return {"rebuild_selected", "verify_selected"} | ({"transcode_selected"} if is_ready else set())
 
 
 class SessionActions(StoredStateAdmin):

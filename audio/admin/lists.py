@@ -23,6 +23,7 @@ else:
     _ModelAdmin = admin.ModelAdmin
 
 COUNT_LIMIT = 10_000
+_DIGITS = 32
 _LOOKUPS = ("exact", "gte", "lt")
 
 
@@ -64,22 +65,35 @@ class StoredStateAdmin(ReadOnlyAdmin):
 
     # The search itself is in get_search_results; the admin shows its box only where fields are named.
     search_fields = ["pk"]
-    search_help_text = "The id of a session"
+    search_help_text = "The id of a session, or its beginning"
     session_field = "session"
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Finds the rows of a session by its id, through an index."""
+        """Find the rows of the sessions whose ids begin so, through an index."""
         if not search_term.strip():
             return queryset, False
-        session_id = searched_session(search_term)
-        return (queryset.filter(**{self.session_field: session_id}) if session_id else queryset.none()), False
+        span = searched_span(search_term)
+        if span is None:
+            return queryset.none(), False
+        first, last = span
+        if first == last:
+            return queryset.filter(**{self.session_field: first}), False
+        return queryset.filter(**{f"{self.session_field}__gte": first, f"{self.session_field}__lte": last}), False
 
     @admin.display(description="session")
     def session_link(self, row: Any) -> str:
         """The session's id, leading to its page."""
         return session_link(row.session_id)
+
+
+def searched_span(search_term: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """Return the first and the last id that begin with what was searched for; None if no id does."""
+    digits = search_term.strip().replace("-", "").lower()
+    if len(digits) > _DIGITS or not set(digits) <= set("0123456789abcdef"):
+        return None
+    return uuid.UUID(digits.ljust(_DIGITS, "0")), uuid.UUID(digits.ljust(_DIGITS, "f"))
 
 
 def searched_session(search_term: str) -> uuid.UUID | None:
@@ -91,5 +105,11 @@ def searched_session(search_term: str) -> uuid.UUID | None:
 
 
 def session_link(session_id: uuid.UUID) -> str:
-    """Returns a link to the page of a session."""
-    return format_html('<a href="{}">{}</a>', reverse("admin:audio_audiosession_change", args=[session_id]), session_id)
+    """Return a link to the page of a session, by the beginning of its id."""
+    url = reverse("admin:audio_audiosession_change", args=[session_id])
+    return format_html('<a href="{}" title="{}">{}</a>', url, session_id, short_id(session_id))
+
+
+def short_id(session_id: uuid.UUID) -> str:
+    """Return the beginning of an id, by which the search finds it."""
+    return str(session_id)[:13]

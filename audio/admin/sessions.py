@@ -1,8 +1,9 @@
 """The list and the page of sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
@@ -13,13 +14,57 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
-from audio.admin.actions import SessionActions
-from audio.admin.lists import searched_session
+from audio.admin.actions import SessionActions, actions_for
+from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span, short_id
+from audio.build import store
 from audio.media.plan import TARGETS
-from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, TaskKind, TaskState
+from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, SessionStatus, TaskKind, TaskState
 
 _SHOWN_TASKS = 10
 NOTHING = "-"
+SEARCH_LIMIT = 100_000
+MATCH_LIMIT = 500
+
+
+class StatusFilter(admin.ChoicesFieldListFilter):
+    """By status, without the one that no session takes."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Give the choices; a session never ends with an error, only its recording does."""
+        return (each for each in super().choices(changelist) if each["display"] != SessionStatus.ERROR.label)
+
+
+class RecordingFilter(admin.SimpleListFilter):
+    """By the state of the recording: the newest sessions in that state, as many as the list counts."""
+
+    title = "recording"
+    parameter_name = "recording"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Give the states."""
+        return [(str(state.value), str(state.label)) for state in RecordingState]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> QuerySet[AudioSession]:
+        """Look the recordings up first, by their own index."""
+        if self.value() is None:
+            return queryset
+        found = Recording.objects.filter(state=self.value()).order_by("-updated_at", "-session_id")
+        return queryset.filter(pk__in=found.values("pk")[:COUNT_LIMIT])
+
+
+def _matching(term: str) -> set[UUID]:
+    """The newest sessions whose id begins so, or whose user_id is so, or has it as a part.
+
+    A part is looked for among the newest SEARCH_LIMIT sessions: no index finds it.
+    """
+    sessions = AudioSession.objects.order_by("-start_time", "-id")
+    newest = sessions.values_list("pk", flat=True)
+    span = searched_span(term)
+    searches = [newest.filter(pk__range=span)] if span else []
+    beginning = sessions.values_list("start_time", flat=True)[SEARCH_LIMIT : SEARCH_LIMIT + 1].first()
+    among = newest.filter(start_time__gt=beginning) if beginning else newest
+    searches += [newest.filter(user_id=term), among.filter(user_id__icontains=term)]
+    return {found for search in searches for found in search[:MATCH_LIMIT]}
 
 
 @admin.register(AudioSession)
@@ -27,9 +72,9 @@ class AudioSessionAdmin(SessionActions):
     """Sessions, newest first."""
 
     session_field = "pk"
-    search_help_text = "The id of a session, or a user_id in full"
-    list_display = ["id", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"]
-    list_filter = ["status", "format", "recovered", "start_time"]
+    search_help_text = "The id of a session or its beginning, or a part of a user_id"
+    list_display = ["short_id", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"]
+    list_filter = [("status", StatusFilter), RecordingFilter, "format", "recovered", "start_time"]
     list_select_related = ["recording"]
     ordering = ["-start_time", "-id"]
     sortable_by = ()
@@ -46,17 +91,20 @@ class AudioSessionAdmin(SessionActions):
         *("state", "error", "chunks", "size", "sources", "connections", "tasks"),
     ]
 
-    class Media:
-        css = {"all": ["admin/sessions.css"]}
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Finds a session by its id, else those of a user; both through an index."""
+        """Find sessions by the beginning of their id, or by a part of their user_id."""
         term = search_term.strip()
         if not term or searched_session(term):
             return super().get_search_results(request, queryset, term)
-        return queryset.filter(user_id=term), False
+        return queryset.filter(pk__in=_matching(term)), False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Also what the filters of ours ask for."""
+        return lookup in ("status__exact", RecordingFilter.parameter_name) or super().lookup_allowed(
+            lookup, value, request
+        )
 
     # The page.
 
@@ -69,8 +117,10 @@ class AudioSessionAdmin(SessionActions):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The page, with a button for each action that the user may take; deletion has Django's own."""
+        session = self.get_object(request, unquote(object_id))
+        sensible = actions_for(session) if session else set()
         actions: Any = self.get_actions(request).values()
-        buttons = {name: text for _, name, text in actions if name != "delete_selected"}
+        buttons = {name: text for _, name, text in actions if name in sensible}
         context = {"session_actions": buttons, "formats": list(TARGETS), **(extra_context or {})}
         return super().change_view(request, object_id, form_url, context)
 
@@ -100,6 +150,11 @@ class AudioSessionAdmin(SessionActions):
         return self.get_queryset(request).filter(pk=session.pk)
 
     # What the list and the page show.
+
+    @admin.display(description="id")
+    def short_id(self, session: AudioSession) -> str:
+        """The beginning of the id, by which the search finds it."""
+        return format_html('<span title="{}">{}</span>', session.pk, short_id(session.pk))
 
     @admin.display(description="status")
     def state(self, session: AudioSession) -> str:
@@ -158,6 +213,10 @@ class AudioSessionAdmin(SessionActions):
     def downloads(self, session: AudioSession) -> str:
         """The files that are there: the recording, and what it was transcoded to."""
         recording = _recording(session)
+        if store.has_part(recording):
+            url = f"{_path(session, 'audio')}?{urlencode({'partial': 'true'})}"
+            size = filesizeformat(recording.size_bytes or recording.master_bytes)
+            return format_html('<a class="file" href="{}" download>incomplete <small>{}</small></a>', url, size)
         if recording.state != RecordingState.READY:
             return NOTHING
         made = BackgroundTask.objects.filter(

@@ -111,15 +111,15 @@ CLOSE_CODES = {
 }
 
 
-def document(scheme: str, host: str) -> Json:
-    """Takes `ws` or `wss` and the host that clients know this server by; returns the document."""
+def document(scheme: str, host: str, path: str = "") -> Json:
+    """Return the document of a server that clients know by `ws` or `wss`, a host, and a path in front of all others."""
     heard = {name: _ref("messages", name) for name in _heard()}
     said = {name: _ref("messages", name) for name in [*_answers(), *_errors()]}
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "SercueScribe", "version": "0.1.0", "description": _DESCRIPTION},
         "defaultContentType": "application/json",
-        "servers": {"here": {"host": host, "protocol": scheme}},
+        "servers": {"here": {"host": host, "protocol": scheme} | ({"pathname": path} if path else {})},
         "channels": {
             "newSession": _channel(_PATH, "Opens a new session.", heard | said),
             "session": {

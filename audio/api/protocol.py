@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from django.urls import get_script_prefix
 from django.utils.html import format_html_join
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.utils import extend_schema
@@ -53,7 +54,8 @@ class Protocol(APIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request, format: str | None = None) -> Response:
-        document = asyncapi.document("wss" if request.is_secure() else "ws", request.get_host())
+        scheme, path = "wss" if request.is_secure() else "ws", get_script_prefix().rstrip("/")
+        document = asyncapi.document(scheme, request.get_host(), path)
         if isinstance(request.accepted_renderer, TemplateHTMLRenderer):
             return Response(_shown(document), template_name=_PAGE)
         return Response(document)
@@ -68,7 +70,8 @@ def _shown(document: dict[str, Any]) -> dict[str, Any]:
     errors = [name for name in names if name.startswith(asyncapi.ERROR_PREFIX)]
     return {
         "description": _prose(document["info"]["description"]),
-        "server": f"{document['servers']['here']['protocol']}://{document['servers']['here']['host']}",
+        "server": f"{document['servers']['here']['protocol']}://{document['servers']['here']['host']}"
+        f"{document['servers']['here'].get('pathname', '')}",
         "channels": list(document["channels"].values()),
         "query": {
             name: {**schema, "description": _prose(schema.get("description", ""))} for name, schema in query.items()

@@ -46,7 +46,7 @@ class ParameterField(serializers.ChoiceField):
 
 
 class LabelField(serializers.CharField):
-    """A client's own label. Raises InvalidParameter if it is empty, too long or not printable."""
+    """A client's own label. Raises InvalidParameter if it is empty, too long or no text."""
 
     def to_internal_value(self, data: Any) -> str:
         return parse_label(str(self.field_name), str(super().to_internal_value(data)))
@@ -142,12 +142,16 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
     )
     progress = serializers.FloatField(read_only=True, help_text="From 0 to 1 while `state` is `building`.")
     error = serializers.SerializerMethodField(help_text="Why, if `state` is `failed`; else null.")
+    partial_url = serializers.SerializerMethodField(
+        help_text="Where to fetch the part that could be made, if `state` is `failed` and there is one; else null."
+    )
 
     class Meta:
         model = Recording
         fields = [
             "state",
             "url",
+            "partial_url",
             "format",
             "size_bytes",
             "duration_seconds",
@@ -165,6 +169,12 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
         if recording.state not in FETCHABLE_STATES:
             return None
         return reverse("session-audio", [recording.session_id], request=self.context.get("request"))
+
+    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
+    def get_partial_url(self, recording: Recording) -> str | None:
+        if not store.has_part(recording):
+            return None
+        return f"{reverse('session-audio', [recording.session_id], request=self.context.get('request'))}?partial=true"
 
     @extend_schema_field(serializers.ChoiceField(FORMATS))
     def get_format(self, recording: Recording) -> str:

@@ -6,7 +6,7 @@ from django.urls import URLPattern, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework.views import APIView
 
-from audio.api import health, metrics, protocol, views
+from audio.api import health, metrics, pages, protocol, views
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -33,6 +33,7 @@ urlpatterns = [
     *both("api/schema", SpectacularAPIView, "schema"),
     *both("api/asyncapi", protocol.Protocol, "asyncapi"),
     *both("api/asyncapi.<str:format>", protocol.Protocol, "asyncapi-file"),
-    *both("docs", SpectacularSwaggerSplitView, "docs"),
+    *both("docs", SpectacularSwaggerSplitView, "docs", template_name="api/swagger.html"),
     *both("redoc", SpectacularRedocView, "redoc", template_name="api/redoc.html"),
+    path("redoc.js", pages.redoc_script, name="redoc-script"),
 ]

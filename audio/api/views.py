@@ -15,6 +15,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
+from django.urls import get_script_prefix
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics, status
@@ -51,6 +52,7 @@ from audio.models import AudioChunk, AudioSession
 BODY_LIMIT_BYTES = 64 * 1024
 CHUNK_CONTENT_TYPE = "application/octet-stream"
 _SEQUENCE_DIGITS = 18
+_TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
 class BoundedJSONParser(JSONParser):
@@ -154,7 +156,7 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
 def websocket_url(request: Request, session_id: UUID) -> str:
     """Returns the address at which a client sends a session's audio, with a ticket for it."""
     query = urlencode({"ticket": ingest.make_ticket(session_id)})
-    url = request.build_absolute_uri(f"/api/ws/audio/{session_id}?{query}")
+    url = request.build_absolute_uri(f"{get_script_prefix()}api/ws/audio/{session_id}?{query}")
     return f"ws{url.removeprefix('http')}"
 
 
@@ -249,7 +251,7 @@ class SessionAudio(SessionView):
     """
 
     content_negotiation_class = AnythingAccepted
-    query_parameters = ("format",)
+    query_parameters = ("format", "partial")
 
     @described.session_operation(
         "Fetch the recording",
@@ -261,6 +263,12 @@ class SessionAudio(SessionView):
                 OpenApiTypes.STR,
                 description=f"The recording's own, which is the default, or {', '.join(TARGETS)}. Another than its own "
                 "is made in the background when it is first asked for: 202 `task_running` until then.",
+            ),
+            OpenApiParameter(
+                "partial",
+                OpenApiTypes.BOOL,
+                description="`true`: of a recording that failed, the part that could be made, in its own format. The "
+                "name in `Content-Disposition` then ends with `-incomplete`.",
             ),
             OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="`bytes=0-1023`"),
         ],
@@ -277,9 +285,23 @@ class SessionAudio(SessionView):
         recording = recording_of(session)
         own = recording.format or session.format
         asked = self._asked_format(own)
-        found = store.servable(session, recording) if asked == own else derive.servable(session, asked)
+        if asked == own:
+            found = store.servable(session, recording, is_partial=self._is_partial())
+        else:
+            found = derive.servable(session, asked)
         _release_database()
         return ranged_response(self.request._request, found)
+
+    def _is_partial(self) -> bool:
+        asked = self.request.query_params.get("partial", "false").lower()
+        if asked not in _TRUE + _FALSE:
+            raise InvalidParameter(
+                f"partial must be true or false, not {asked[:64]!r}.",
+                parameter="partial",
+                received=asked[:64],
+                valid_values=["true", "false"],
+            )
+        return asked in _TRUE
 
     def _asked_format(self, own: str) -> str:
         asked = self.request.query_params.get("format", own)

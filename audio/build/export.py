@@ -5,6 +5,7 @@ audio is too and has the SHA-256 that it says.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -48,36 +49,57 @@ def export(
     folder: Path,
     audio_format: str = "",
     is_forced: bool = False,
+    is_partial: bool = False,
     on_progress: OnProgress = lambda _: None,
 ) -> Exported:
-    """Takes a session, what the JSON is to say of it, a folder, and a format if not the recording's; writes both files.
+    """Write the recording of a session, and a JSON file with what is known of it.
 
-    Files that are there are only replaced if `is_forced`, else FileExistsError is raised. Another format is made if it
-    is not there. Raises RecordingNotReady or what `store.servable` raises, TaskFailed, MasterDamaged, OSError.
+    Args:
+        session: The session.
+        described: What the JSON is to say of it.
+        folder: Where to; it is made if it is not there.
+        audio_format: Another format than the recording's; it is made if it is not there.
+        is_forced: Whether files that are there are replaced.
+        is_partial: Whether of a recording that failed the part is written that could be made.
+        on_progress: Called with how far the writing is, from 0 to 1.
+
+    Raises:
+        FileExistsError: One of the files is there; nothing was made or written.
+        RecordingNotReady: The session is open. Others are those of `store.servable`.
+        TaskFailed: The format could not be made.
+        MasterDamaged: The file is not what was recorded.
+        OSError: The folder can't be written.
     """
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
-    found = _found(session, recording, audio_format)
-    audio = folder / f"{session.pk}{Path(found.download_name).suffix}"
     metadata = folder / f"{session.pk}.json"
-    for path in (audio, metadata):
-        if path.exists() and not is_forced:
-            raise FileExistsError(f"{path} is there already.")
+    _check_absent(metadata, is_forced)
+    if audio_format:
+        _check_absent(folder / f"{session.pk}.{audio_format}", is_forced)
+    found = _found(session, recording, audio_format, is_partial)
+    audio = folder / found.download_name
+    _check_absent(audio, is_forced)
     folder.mkdir(parents=True, exist_ok=True)
     with _written(audio, is_forced) as file:
         sha256 = _copy(found, file, on_progress)
         if found.path == store.root() / recording.file_name and recording.sha256 not in ("", sha256):
             raise MasterDamaged("The SHA-256 of the recording is not the one in its row.")
-    details = {"file": audio.name, "size_bytes": found.size_bytes, "sha256": sha256}
+    is_complete = recording.state == RecordingState.READY
+    details = {"file": audio.name, "size_bytes": found.size_bytes, "sha256": sha256, "complete": is_complete}
     with _written(metadata, is_forced) as file:
         file.writelines(_metadata(session, {"session": described, "audio": details}))
     sync_folder(folder)
     return Exported(audio, metadata, found.size_bytes, sha256)
 
 
-def _found(session: AudioSession, recording: Recording, audio_format: str) -> Servable:
+def _check_absent(path: Path, is_forced: bool) -> None:
+    if path.exists() and not is_forced:
+        raise FileExistsError(errno.EEXIST, "is there already; --overwrite replaces it", str(path))
+
+
+def _found(session: AudioSession, recording: Recording, audio_format: str, is_partial: bool) -> Servable:
     if recording.state == RecordingState.LIVE:
         raise RecordingNotReady
-    own = store.servable(session, recording)
+    own = store.servable(session, recording, is_partial)
     return own if audio_format in ("", recording.format) else _made(session, audio_format)
 
 

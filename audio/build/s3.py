@@ -85,10 +85,14 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
         return key
 
     def reach(self) -> None:
-        """Asks whether there is anything in the bucket, and ends its connections; raises StorageUnavailable if that is
-        not to be known."""
+        """Ask for what a deletion asks for, and end the connections.
+
+        Raises:
+            StorageUnavailable: The server, or the key, refuses it.
+        """
         with _translated(self.bucket_name), contextlib.closing(self.client):
             self.client.list_objects_v2(Bucket=self.bucket_name, Prefix=self.key(""), MaxKeys=1)
+            self.client.list_multipart_uploads(Bucket=self.bucket_name, Prefix=self.key(""), MaxUploads=1)
 
     def put(self, name: str, path: Path) -> None:
         """Uploads a file as the object `name`, in the place of any other; it is not verified."""
@@ -132,15 +136,22 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
             self.client.delete_object(Bucket=self.bucket_name, Key=self.key(name))
 
     def delete_folder(self, name: str) -> None:
-        """Deletes every object in the folder, and the parts of uploads that were cut short there."""
+        """Delete every object in the folder, and the parts of uploads that were cut short there.
+
+        Both are listed before anything is deleted: a server that refuses to list either keeps all.
+        """
         place = {"Bucket": self.bucket_name, "Prefix": f"{self.key(name)}/"}
         with _translated(name):
-            for page in self.client.get_paginator("list_objects_v2").paginate(**place):
-                for found in page.get("Contents", ()):
-                    self.client.delete_object(Bucket=self.bucket_name, Key=found["Key"])
-            for page in self.client.get_paginator("list_multipart_uploads").paginate(**place):
-                for found in page.get("Uploads", ()):
-                    self._abort(found["Key"], found["UploadId"])
+            objects = self._listed("list_objects_v2", "Contents", place)
+            uploads = self._listed("list_multipart_uploads", "Uploads", place)
+            for found in objects:
+                self.client.delete_object(Bucket=self.bucket_name, Key=found["Key"])
+            for found in uploads:
+                self._abort(found["Key"], found["UploadId"])
+
+    def _listed(self, operation: str, what: str, place: dict[str, str]) -> list[dict[str, Any]]:
+        pages = self.client.get_paginator(operation).paginate(**place)
+        return [found for page in pages for found in page.get(what, ())]
 
     def _abort(self, key: str, upload_id: str) -> None:
         # One that has ended meanwhile is no concern of ours.

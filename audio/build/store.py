@@ -10,7 +10,7 @@ import errno
 import hashlib
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -93,16 +93,26 @@ def master_format(session: AudioSession, recording: Recording) -> PcmFormat:
     return PcmFormat(recording.master_encoding, rate, channels)
 
 
-def servable(session: AudioSession, recording: Recording) -> Servable:
-    """Takes a session and its recording; returns what can be served: the recording, or what is concatenated so far.
+def servable(session: AudioSession, recording: Recording, is_partial: bool = False) -> Servable:
+    """Return what can be served of a session: the recording, or what is concatenated so far.
 
-    Raises RecordingEmpty, RecordingBuilding or RecordingFailed where the state has nothing to serve.
+    Args:
+        session: The session.
+        recording: Its recording.
+        is_partial: Whether of a recording that failed the part will do that could be made.
+
+    Raises:
+        RecordingEmpty: There is nothing yet, and there may never be.
+        RecordingBuilding: It is being made.
+        RecordingFailed: It could not be made, or no part of it.
     """
     match recording.state:
         case RecordingState.READY:
             return _ready(session, recording)
         case RecordingState.LIVE if recording.master_bytes:
             return _snapshot(session, recording)
+        case RecordingState.FAILED if is_partial and has_part(recording):
+            return _part(session, recording)
         case RecordingState.FAILED:
             raise RecordingFailed(
                 f"The recording could not be made: {recording.error_detail}",
@@ -130,6 +140,18 @@ def _ready(session: AudioSession, recording: Recording) -> Servable:
         modified_at=at,
         remote_name=recording.file_name if recording.remote_at else "",
     )
+
+
+def has_part(recording: Recording) -> bool:
+    """Whether a part of a recording that failed could be made."""
+    header_bytes = wav.HEADER_BYTES if recording.master_encoding else 0
+    is_made = bool(recording.size_bytes) or recording.master_bytes > header_bytes
+    return recording.state == RecordingState.FAILED and is_made
+
+
+def _part(session: AudioSession, recording: Recording) -> Servable:
+    found = _ready(session, recording) if recording.size_bytes else _snapshot(session, recording)
+    return replace(found, download_name=f"{session.id}-incomplete{Path(found.download_name).suffix}")
 
 
 def _snapshot(session: AudioSession, recording: Recording) -> Servable:

@@ -28,6 +28,30 @@ POLICY = "; ".join(
 
 
 @sync_and_async_middleware
+def secure_cookies(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Middleware: cookies of a request over TLS are sent over TLS alone."""
+
+    def marked(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        if request.is_secure():
+            for cookie in response.cookies.values():
+                cookie["secure"] = True
+        return response
+
+    if iscoroutinefunction(get_response):
+
+        async def in_loop(request: HttpRequest) -> HttpResponseBase:
+            awaited: Awaitable[HttpResponseBase] = get_response(request)
+            return marked(request, await awaited)
+
+        return in_loop
+
+    def in_thread(request: HttpRequest) -> HttpResponseBase:
+        return marked(request, get_response(request))
+
+    return in_thread
+
+
+@sync_and_async_middleware
 def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Middleware: gives each answer POLICY, unless its view set another."""
 

@@ -4,6 +4,7 @@ import structlog
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import get_script_prefix
 from django.views.decorators.http import require_safe
 
 from audio import health
@@ -20,7 +21,7 @@ def home(request: HttpRequest) -> HttpResponse:
     down = health.failures()
     scheme = "wss" if request.is_secure() else "ws"
     context = {
-        "websocket_url": f"{scheme}://{request.get_host()}/api/ws/audio",
+        "websocket_url": f"{scheme}://{request.get_host()}{get_script_prefix()}api/ws/audio",
         "checks": {name: down.get(name, "") for name in health.CHECKS},
         "is_well": not down,
         "sessions": _newest_sessions() if "database" not in down else None,

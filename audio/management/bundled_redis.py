@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import redis
 import structlog
@@ -56,19 +57,27 @@ def program(folder: Path, socket_path: Path, prepare: Callable[[], None]) -> Pro
         arguments=arguments,
         stop=[(signal.SIGTERM, 3.0)],
         reports=False,
-        answers=lambda: answers(f"unix://{socket_path}"),
+        answers=lambda: answers(f"unix://{quote(str(socket_path))}"),
         prepare=prepare,
         give_up=lambda: _tell_why(folder / LOG_NAME),
     )
 
 
 def answers(url: str) -> bool:
-    """Tell whether the Redis at `url` answers PING."""
+    """Whether the Redis at `url` answers PING."""
+    return not fault(url)
+
+
+def fault(url: str) -> str:
+    """Return why the Redis at `url` does not answer PING, in its own words or those of its client; else nothing."""
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
+            client.ping()
+    except redis.AuthenticationError as error:
+        return f"authentication failed ({str(error).partition(',')[0].rstrip('.')})"
+    except (redis.RedisError, OSError) as error:  # also BusyLoadingError: it reads its file still
+        return str(error).strip().rstrip(".") or type(error).__name__
+    return ""
 
 
 def restore_unacknowledged(app: Celery) -> None:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 import structlog
 
@@ -293,17 +294,24 @@ def _how(returncode: int) -> str:
 
 
 def listen(host: str, port: int, patience_seconds: float) -> socket.socket:
-    """A TCP socket that listens on `host` and `port` (0: any free one).
+    """A TCP socket that listens on `host` and `port` (0: any free one); on `::` also for IPv4.
 
     An address in use is tried again for `patience_seconds`: the children of a server that was killed a moment ago
     may hold it for as long as the kernel takes to end them. Raises OSError.
     """
     deadline = time.monotonic() + patience_seconds
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, address = _resolved(host, port)
     while True:
         try:
-            return socket.create_server((host, port), family=family, backlog=2048)
+            return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=host == "::")
         except OSError:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(ANSWER_INTERVAL_SECONDS)
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """Return the family and the address to bind to; of a name that has both, the IPv4 address."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    return family, address

@@ -7,6 +7,7 @@ The table in section 2 of the contract, as code: `parse_query` takes the query s
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from unicodedata import category
 from urllib.parse import parse_qsl
 
 from audio.errors import InvalidParameter, ParameterConflict
@@ -19,6 +20,8 @@ CHUNK_MODES = ("auto", "stream", "files")
 LABEL_MAX_LENGTH = 255
 # What the media decide where the client does not name it.
 DECIDED_BY_MEDIA = ("format", "sample_rate", "channels")
+# Categories of Unicode.
+_NO_TEXT = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 _CHOICES: dict[str, tuple[str | int, ...]] = {
     "sample_rate": SAMPLE_RATES_HZ,
@@ -113,11 +116,19 @@ def parse_value(name: str, text: str) -> str | int:
 
 
 def parse_label(name: str, text: str) -> str:
-    """Takes a free label and returns it; raises InvalidParameter if it is empty, too long or not printable."""
+    """Return a free label, as it is. Joiners and spaces of any script are part of correct spelling.
+
+    Raises:
+        InvalidParameter: It is empty or too long, or has a character that no text has: a control character, a line or
+            paragraph separator, half of a surrogate pair.
+    """
     limit = LABEL_MAX_LENGTH if name != "ticket" else 1024
-    if not 0 < len(text) <= limit or not text.isprintable():
+    if not 0 < len(text) <= limit or any(category(character) in _NO_TEXT for character in text):
         raise InvalidParameter(
-            f"{name} must be 1 to {limit} printable characters.", parameter=name, received=text[:64], limit=limit
+            f"{name} must be 1 to {limit} characters, none of them a control character.",
+            parameter=name,
+            received=text[:64].encode(errors="replace").decode(),
+            limit=limit,
         )
     return text
 

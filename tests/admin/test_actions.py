@@ -215,9 +215,25 @@ def test_pages_offer_what_one_may_do(client, ready, permissions, offered):
     listed = client.get(LIST).content.decode()
     page = client.get(f"{LIST}{ready.pk}/change/").content.decode()
     assert [name for name in ACTIONS if f'value="{name}"' in listed] == offered
-    assert [name for name in ACTIONS if f'value="{name}"' in page] == [n for n in offered if n != "delete_selected"]
+    sensible = ["rebuild_selected", "verify_selected", "transcode_selected"]
+    assert [name for name in ACTIONS if f'value="{name}"' in page] == [name for name in offered if name in sensible]
     assert (f'{ready.pk}/delete/"' in page) is ("delete_selected" in offered)
     assert 'name="_save"' not in page
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "offered"),
+    [
+        ("live", {}, ["close_selected"]),
+        ("empty", {"status": "paused"}, ["close_selected"]),
+        ("empty", {"status": "completed"}, []),
+        ("failed", {"status": "completed", "total_chunks": 3}, ["rebuild_selected", "verify_selected"]),
+        ("ready", {"status": "completed", "total_chunks": 3, "delete_requested_at": timezone.now()}, []),
+    ],
+)
+def test_the_page_of_a_session_offers_what_makes_sense(operator, state, fields, offered):
+    page = page_of(operator, make_session({"state": state}, **fields))
+    assert [name for name in ACTIONS if f'value="{name}"' in page] == offered
 
 
 def test_a_log_is_read_and_not_written(admin_client, ready):
@@ -270,6 +286,12 @@ def test_the_page_of_a_session_whose_recording_failed(operator):
     page = page_of(operator, session)
     assert "undecodable_chunk: Chunk 3 &lt;b&gt;can&#x27;t&lt;/b&gt; be decoded. (chunk 3)" in page
     assert "<audio" not in page
+
+
+def test_what_could_be_made_of_a_failed_recording_can_be_downloaded(operator):
+    session = make_session({"state": "failed", "file_name": "a.wav", "size_bytes": 2048}, status="completed")
+    page = page_of(operator, session)
+    assert f'href="/api/audio/sessions/{session.pk}/audio?partial=true" download>incomplete' in page
 
 
 def test_the_page_of_an_open_session(operator):

@@ -49,7 +49,27 @@ def test_each_list_is_searched_by_session(admin_client, session, name, count):
 
 
 def test_sessions_are_searched_by_user_too(admin_client, session):
-    assert list(listed(admin_client, "audiosession", q=" Ana ").result_list) == [session]
+    for part in (" Ana ", "An", "na", "ANA"):
+        assert list(listed(admin_client, "audiosession", q=part).result_list) == [session]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_each_list_is_searched_by_the_beginning_of_an_id(admin_client, session, name):
+    whole = len(listed(admin_client, name, q=str(session.pk)).result_list)
+    for beginning in (str(session.pk)[:8], str(session.pk)[:13], session.pk.hex[:20].upper()):
+        assert len(listed(admin_client, name, q=beginning).result_list) == whole
+
+
+@pytest.mark.parametrize("state", ["failed", "ready"])
+def test_sessions_are_filtered_by_the_state_of_their_recording(admin_client, state):
+    sessions = {each: make_session({"state": each}) for each in ("failed", "ready", "live")}
+    assert list(listed(admin_client, "audiosession", recording=state).result_list) == [sessions[state]]
+
+
+def test_a_status_that_no_session_takes_is_not_offered(admin_client):
+    page = admin_client.get("/admin/audio/audiosession/").content.decode()
+    assert "status__exact=completed" in page
+    assert "status__exact=error" not in page
 
 
 def test_the_chunks_of_a_session_are_in_their_order(admin_client, session):

@@ -27,6 +27,7 @@ assert READ_LIMIT < ROWS // 2
 
 @pytest.fixture(autouse=True)
 def many(monkeypatch):
+    monkeypatch.setattr("audio.admin.sessions.SEARCH_LIMIT", 100)
     """Many sessions with a row of each kind; the id of one of the rare ones is returned."""
     monkeypatch.setattr(lists, "COUNT_LIMIT", LIST_LIMIT)
     monkeypatch.setattr(lists.ReadOnlyAdmin, "list_per_page", 10)
@@ -82,7 +83,6 @@ def test_the_lists_of_the_admin(admin_client, many):
     conditions = {
         "audiosession": [
             f"start_time__gte={day}+00:00:00%2B00:00",
-            "q=Ana",
             f"q={many.pk}",
             "p=2",
         ],
@@ -101,9 +101,20 @@ def test_the_lists_of_the_admin(admin_client, many):
             asked(admin_client, f"{path}?{query}", is_filtered=True)
 
 
+@pytest.mark.parametrize("query", ["q=Ana", "q={beginning}", "recording=failed"])
+def test_sessions_that_are_looked_for_first_are_so_many_and_no_more(admin_client, many, query):
+    """They are found along an index, as many as are shown or paged through, and these are sorted."""
+    with captured() as queries:
+        page = admin_client.get(f"/admin/audio/audiosession/?{query.format(beginning=str(many.pk)[:13])}")
+    assert page.context["cl"].result_list
+    if connection.vendor == "postgresql":
+        assert check(queries, READ_LIMIT, is_filtered=True)
+
+
 def choices(model):
     """Each value of each filter: those that many rows have, those that few have, those that none has."""
-    fields = [model._meta.get_field(name) for name in admin.site._registry[model].list_filter]
+    filters = [each for each in admin.site._registry[model].list_filter if not isinstance(each, type)]
+    fields = [model._meta.get_field(each if isinstance(each, str) else each[0]) for each in filters]
     return [f"{field.name}__exact={value}" for field in fields for value, _ in field.choices or ()]
 
 

@@ -124,12 +124,44 @@ def test_a_recording_in_the_making_tells_its_progress_and_when_to_ask_again():
 
 
 def test_a_recording_that_could_not_be_made_says_why():
-    answer = fetch(make_session({"state": "failed", "error_code": "undecodable_chunk", "failed_sequence": 3}))
+    failed = make_session({"state": "failed", "error_code": "undecodable_chunk", "failed_sequence": 3})
+    assert fetch(failed, "?partial=true").json()["code"] == "recording_failed"
+    answer = fetch(failed)
     assert (answer.status_code, answer.json()["code"]) == (409, "recording_failed")
     assert (answer.json()["reason"], answer.json()["sequence"]) == ("undecodable_chunk", 3)
 
 
-@pytest.mark.parametrize(("query", "parameter"), [("?format=webm", "format"), ("?format=", "format"), ("?at=3", "at")])
+def test_the_part_that_could_be_made_is_had_on_request_and_marked(storage, client):
+    session = make_ready(storage, SAMPLES)
+    type(session.recording).objects.filter(pk=session.pk).update(state="failed", error_code="undecodable_chunk")
+    shown = client.get(f"/api/audio/sessions/{session.pk}").json()["recording"]
+    assert shown["url"] is None
+    assert shown["partial_url"] == f"http://testserver/api/audio/sessions/{session.pk}/audio?partial=true"
+    for query in ("?partial=true", "?partial=1", "?partial=TRUE&format=wav"):
+        answer = fetch(session, query)
+        assert (answer.status_code, answer.body) == (200, SAMPLES)
+        assert f'"{session.pk}-incomplete.wav"' in answer["Content-Disposition"]
+    for query in ("", "?partial=false", "?partial=true&format=mp3"):
+        assert fetch(session, query).json()["code"] == "recording_failed"
+
+
+def test_what_was_concatenated_before_a_recording_failed_is_its_part(storage):
+    session = make_live(storage)
+    type(session.recording).objects.filter(pk=session.pk).update(state="failed")
+    answer = fetch(session, "?partial=true")
+    assert answer.body[wav.HEADER_BYTES :] == SAMPLES
+    assert "-incomplete.wav" in answer["Content-Disposition"]
+
+
+def test_partial_changes_nothing_of_a_whole_recording(storage):
+    session = make_ready(storage, SAMPLES)
+    assert fetch(session, "?partial=true").headers == fetch(session).headers
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [("?partial=maybe", "partial"), ("?format=webm", "format"), ("?format=", "format"), ("?at=3", "at")],
+)
 def test_what_can_not_be_asked_for(storage, query, parameter):
     answer = fetch(make_ready(storage, SAMPLES), query)
     assert answer.status_code == 400

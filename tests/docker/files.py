@@ -15,7 +15,9 @@ COMPOSE = REPOSITORY / "docker-compose.yml"
 DOCKERFILE = REPOSITORY / "docker" / "Dockerfile"
 CADDYFILE = REPOSITORY / "docker" / "Caddyfile"
 EXAMPLE = REPOSITORY / ".env.example"
-_VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::\?([^}]*)|:-([^}]*))?\})")
+OUR_IMAGE = "sercuescribe"
+# A default may be made of other variables.
+_VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::\?([^}]*)|:-((?:[^{}]|\$\{[^}]*\})*))?\})")
 
 
 class MissingVariable(Exception):
@@ -41,14 +43,18 @@ def example() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def services(variables: Mapping[str, str]) -> dict[str, Service]:
-    """The services with these variables in `.env`; raises MissingVariable."""
+def services(variables: Mapping[str, str], profile: str = "") -> dict[str, Service]:
+    """Return the services that `docker compose up` starts, with these variables in `.env`; raises MissingVariable."""
     content = _interpolated(yaml.safe_load(COMPOSE.read_text()), variables)
-    return {name: _service(name, fields, variables) for name, fields in content["services"].items()}
+    return {
+        name: _service(name, fields, variables)
+        for name, fields in content["services"].items()
+        if profile in fields.get("profiles", [profile])
+    }
 
 
 def _service(name: str, fields: dict[str, Any], variables: Mapping[str, str]) -> Service:
-    is_ours = "build" in fields
+    is_ours = fields["image"] == OUR_IMAGE
     image = dockerfile() if is_ours else {"ENV": {}, "CMD": [], "HEALTHCHECK": []}
     health = fields.get("healthcheck", {})
     disabled = health.get("disable", False)
@@ -83,7 +89,7 @@ def _substitute(match: re.Match[str], variables: Mapping[str, str]) -> str:
     found = variables.get(name, "")
     if not found and complaint is not None:
         raise MissingVariable(f"{name}: {complaint}")
-    return found or default or ""
+    return found or str(_interpolated(default or "", variables))
 
 
 def dockerfile() -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from audio.management import web
-from tests.docker.files import CADDYFILE, COMPOSE, DOCKERFILE, MissingVariable, example, services
+from tests.debian import program
+from tests.docker.files import CADDYFILE, COMPOSE, DOCKERFILE, OUR_IMAGE, MissingVariable, example, services
 from tests.services import REPOSITORY, product_variables
 
 BIN = Path(sys.executable).parent
@@ -32,8 +33,53 @@ def test_the_compose_file_fits_the_compose_specification():
     said(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
 
-def test_the_caddyfile_is_formatted():
-    assert said(BIN / "caddy", "fmt", CADDYFILE) == CADDYFILE.read_text()
+@pytest.mark.parametrize("path", [CADDYFILE, REPOSITORY / "deploy" / "Caddyfile-below-a-path"])
+def test_the_caddyfiles_are_formatted(path):
+    assert said(BIN / "caddy", "fmt", path) == path.read_text()
+
+
+def test_promtool_has_no_complaint():
+    promtool = program("promtool")
+    folder = REPOSITORY / "docker" / "prometheus"
+    for words in (["config", str(folder / "prometheus.yml")], ["rules", str(folder / "alerts.yml")]):
+        done = subprocess.run(
+            [promtool.path, "check", *words], env=promtool.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "FAILED" not in done.stdout + done.stderr
+
+
+def test_the_image_is_built_once():
+    known = yaml.safe_load(COMPOSE.read_text())["services"]
+    ours = {name for name, fields in known.items() if fields["image"] == OUR_IMAGE}
+    assert {name for name in ours if "build" in known[name]} == {"check"}
+    assert {known[name].get("pull_policy") for name in ours} == {"never"}
+
+
+@pytest.mark.parametrize("service", ["web", "worker", "deriver", "beat", "migrate"])
+def test_every_variable_of_the_settings_can_stand_in_env(service):
+    values = {name: f"value-of-{name}" for name in product_variables()}
+    environment = services(example() | values)[service].environment
+    assert {name: environment[name] for name in values} == values
+
+
+def test_without_more_in_env_the_services_find_each_other():
+    environment = services(example() | {"POSTGRES_PASSWORD": "word", "DOMAIN": "example.org"})["web"].environment
+    assert environment["DATABASE_URL"] == "postgresql://scribe:word@database:5432/scribe"
+    assert (environment["ALLOWED_HOSTS"], environment["HOST"], environment["PORT"]) == (
+        "example.org",
+        "0.0.0.0",
+        "8000",
+    )
+
+
+def test_monitoring_is_a_profile_with_what_it_reads():
+    assert services(example(), "monitoring").keys() - services(example()).keys() == {"prometheus", "grafana"}
+    known = yaml.safe_load(COMPOSE.read_text())
+    for name in ("prometheus", "grafana"):
+        sources = [volume.split(":")[0] for volume in known["services"][name]["volumes"]]
+        assert all((REPOSITORY / source).exists() for source in sources if source.startswith("."))
+        assert {source for source in sources if not source.startswith(".")} <= known["volumes"].keys()
 
 
 @pytest.mark.parametrize("name", [*SECRETS, "DOMAIN"])
@@ -96,8 +142,9 @@ def makefile_text() -> str:
 def test_no_port_but_the_proxys_is_open_to_others():
     known = yaml.safe_load(COMPOSE.read_text())["services"]
     published = {name: fields["ports"] for name, fields in known.items() if "ports" in fields}
-    assert published.keys() == {"proxy", "flower"}
-    assert all(port.startswith("127.0.0.1:") for port in published["flower"])
+    assert published.keys() == {"proxy", "flower", "prometheus", "grafana"}
+    others = [port for name, ports in published.items() if name != "proxy" for port in ports]
+    assert all(port.startswith("127.0.0.1:") for port in others)
 
 
 def test_whoever_stops_gets_the_time_that_it_needs():

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.docs.text import README, table, unquoted
 from tests.services import REPOSITORY
 
-READERS = {"_text", "_number", "_seconds", "_choice", "_flag", "_list"}
+READERS = {"_text", "_path", "_number", "_seconds", "_choice", "_flag", "_list"}
 # What the defaults are made of, where nothing is set.
 CLEAN = {"DATA_DIR": Path("var"), "_LOOPBACK": True, "str": str}
 
@@ -42,4 +42,5 @@ def test_nothing_else_reads_the_environment():
             if any(word in path.read_text() for word in ("environ.get", "environ[", "getenv")):
                 readers.append(path.relative_to(REPOSITORY).as_posix())
     # The children of `serve` find our packages where ours were found; the server names a folder to a library.
-    assert readers == ["audio/management/commands/serve.py", "sercuescribe/server.py"]
+    others = {"audio/management/commands/serve.py", "sercuescribe/server.py"}
+    assert set(readers) == {"sercuescribe/settings.py", *others}

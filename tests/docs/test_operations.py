@@ -13,11 +13,12 @@ import httpx
 import pytest
 
 from tests.docker.files import example, services
-from tests.docs.text import fenced
+from tests.docs.text import fenced, table, unquoted
 from tests.server import DEADLINE_SECONDS, eventually, free_port, migrated
 from tests.services import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "operations.md"
+PROXIES = [unquoted(name) for name, _ in table(PAGE, "### Proxies")]
 BIN = ".venv/bin/"
 SERVER = f"{BIN}python -m sercuescribe.server "
 COMPOSE = "docker compose "
@@ -60,6 +61,7 @@ def answers(port: str) -> bool:
 def test_what_is_said_to_compose_names_what_is_there(line):
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers(required=True)
+    parser.add_argument("--profile", default="")
     up = verbs.add_parser("up")
     up.add_argument("--detach", action="store_true")
     up.add_argument("--scale", action="append", default=[])
@@ -69,14 +71,14 @@ def test_what_is_said_to_compose_names_what_is_there(line):
     inside.add_argument("command", nargs=argparse.REMAINDER)
     said = vars(parser.parse_args(shlex.split(line.removeprefix(COMPOSE))))
     named = [*(each.split("=")[0] for each in said.get("scale", [])), said.get("service", "web")]
-    assert set(named) <= set(services(example()))
+    assert set(named) <= set(services(example(), said["profile"]))
 
 
 def test_every_service_is_told_of():
     page = PAGE.read_text()
-    assert all(f"`{name}`" in page for name in services(example()))
+    assert all(f"`{name}`" in page for name in services(example(), "monitoring"))
 
 
 def test_the_files_are_where_the_page_says():
-    for name in ("docker-compose.yml", ".env.example", "docker/Dockerfile", "docker/Caddyfile"):
+    for name in ("docker-compose.yml", ".env.example", "docker/Dockerfile", *PROXIES):
         assert (REPOSITORY / Path(name)).is_file()

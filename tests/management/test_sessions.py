@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shlex
 import sys
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -14,8 +16,10 @@ from django.core.management import CommandError, call_command
 from audio.build import derive
 from audio.build.lock import file_lock
 from audio.build.upload import upload
+from audio.management.commands.sessions import Command
 from audio.models import AudioSession, BackgroundTask, TaskKind
 from tests.recorded import Recorded, corrupt
+from tests.sound import decoded, encoded, speech
 
 pytestmark = pytest.mark.database
 
@@ -57,9 +61,46 @@ def three(transactional_db) -> list[AudioSession]:
 
 
 def test_the_newest_come_first(call, three):
-    lines = call("list").splitlines()
+    header, *lines = call("list").splitlines()
+    assert header.split() == [
+        *("SESSION", "STARTED", "(UTC)", "STATUS", "FORMAT", "RECORDING", "DURATION", "CHUNKS", "USER")
+    ]
     assert [line.split()[0] for line in lines] == [str(session.pk) for session in three]
-    assert lines[1].split()[3:] == ["completed", "mp3", "empty", "7", "chunks"]
+    assert lines[1].split()[3:] == ["completed", "mp3", "empty", "-", "7"]
+    assert header.index("STATUS") == lines[1].index("completed")
+
+
+def test_a_list_says_how_long_the_recordings_are(call, recorded):
+    recorded.session(bytes(32000))
+    assert call("list").splitlines()[1].split()[5:7] == ["ready", "0:00:01.000"]
+
+
+def test_a_list_of_nothing_says_so(call, transactional_db):
+    assert call("list") == "No sessions.\n"
+    assert call("list", "--json") == ""
+
+
+@pytest.mark.parametrize("name", ["--started-after", "--started-before"])
+def test_a_time_that_is_none_is_told_how_to_be_written(three, name):
+    error = failure("list", name, "yesterday")
+    assert "2026-01-31T14:30:00Z, not 'yesterday'" in str(error)
+    assert error.returncode == 2
+
+
+@pytest.mark.parametrize("action", ["", "list", "show", "close", "delete", "export"])
+def test_the_help_has_an_example_that_can_be_parsed(action, capsys):
+    with pytest.raises(SystemExit):
+        Command().create_parser("manage.py", "sessions").parse_args([*action.split(), "--help"])
+    (examples,) = re.findall(r"examples?:\n(.*)", capsys.readouterr().out, re.DOTALL)
+    for line in examples.splitlines():
+        words = shlex.split(line.strip().removeprefix("python manage.py sessions "))
+        assert Command().create_parser("manage.py", "sessions").parse_args(words)
+
+
+def test_nothing_is_shown_as_none(call, recorded):
+    shown = call("show", recorded.session(*PCM)) + call("show", recorded.open().session_id)
+    assert "None" not in shown
+    assert re.search(r"^end_time +-$", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +197,7 @@ def test_a_recording_is_exported_with_what_is_known_of_it(call, recorded, tmp_pa
         "sha256": digest,
     }
     known = json.loads((out / f"{key}.json").read_text())
-    assert known["audio"] == {"file": f"{key}.wav", "size_bytes": len(audio), "sha256": digest}
+    assert known["audio"] == {"file": f"{key}.wav", "size_bytes": len(audio), "sha256": digest, "complete": True}
     assert (known["session"]["session_id"], known["session"]["recording"]["sha256"]) == (str(key), digest)
     assert [chunk["sequence"] for chunk in known["chunks"]] == [1, 2, 3, 4, 5]
     assert {(chunk["size_bytes"], chunk["source"]) for chunk in known["chunks"]} == {(320, "one")}
@@ -211,6 +252,30 @@ def test_a_recording_is_exported_from_s3(bucket, call, recorded, tmp_path):
     assert not recorded.path(key).exists()
     call("export", key, "--to", tmp_path / "out")
     assert (tmp_path / "out" / f"{key}.wav").read_bytes() == content
+
+
+def test_what_is_there_is_refused_before_anything_is_made(call, recorded, tmp_path, capsys):
+    key = recorded.session(*PCM)
+    call("export", key, "--to", tmp_path)
+    capsys.readouterr()
+    assert failure("export", key, "--to", tmp_path, "--format", "mp3").returncode == 1
+    assert f"{tmp_path}/{key}.json: is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert not BackgroundTask.objects.exists()
+    call("export", key, "--to", tmp_path, "--format", "mp3", "--overwrite")
+    assert (tmp_path / f"{key}.mp3").exists()
+
+
+def test_what_could_be_made_of_a_failed_recording_is_exported_and_marked(call, recorded, tmp_path):
+    good, bad = encoded(speech(1, 16000), 16000, tmp_path / "good.flac"), b"fLaC" + bytes(400)
+    key = recorded.session(good, bad, format="flac", chunks="files")
+    assert recorded.recording(key).state == "failed"
+    out = tmp_path / "out"
+    assert failure("export", key, "--to", out).returncode == 1
+    assert not out.exists()
+    told = json.loads(call("export", key, "--to", out, "--partial", "--json"))
+    assert told["audio"] == str(out / f"{key}-incomplete.flac")
+    assert decoded(out / f"{key}-incomplete.flac") == speech(1, 16000).tobytes()
+    assert json.loads((out / f"{key}.json").read_text())["audio"]["complete"] is False
 
 
 def test_a_damaged_recording_is_not_exported(recorded, tmp_path, capsys):

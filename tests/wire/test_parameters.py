@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.errors import InvalidParameter, ParameterConflict
-from audio.wire.parameters import ConnectionRequest, SessionParameters, parse_query
+from audio.wire.parameters import ConnectionRequest, SessionParameters, parse_label, parse_query
 
 RATES_HZ = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000]
 DEFAULTS = SessionParameters(sample_rate=16000, channels=1, format="wav")
@@ -86,3 +86,26 @@ def test_what_is_undecided_takes_any_value_and_says_which():
 @pytest.mark.parametrize("rate", RATES_HZ)
 def test_each_rate_can_be_named(rate):
     assert parse_query(f"sample_rate={rate}".encode()).named == {"sample_rate": rate}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "山田\u3000太郎",
+        "می\u200cخواهم",  # noqa: RUF001
+        "ශ්\u200dරී",
+        "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+        "Jean\u00a0Paul",
+        "\u202bعربي\u202c",
+        "\U0001fae8",
+    ],
+)
+def test_a_label_is_in_any_script(label):
+    assert parse_label("user_id", label) == label
+
+
+@pytest.mark.parametrize("label", ["", "a\x00b", "a\nb", "\x7f", "\x85", "a\ud800b", "a\u2028b", "x" * 256])
+def test_a_label_is_text(label):
+    with pytest.raises(InvalidParameter, match="1 to 255 characters, none of them a control character") as caught:
+        parse_label("user_id", label)
+    str(caught.value.details).encode()

@@ -22,7 +22,7 @@ from django.db import Error as DatabaseFailure
 from django.db import OperationalError, close_old_connections, connection
 
 from audio import database, metrics, upkeep
-from audio.management import bundled_redis, web
+from audio.management import bundled_redis, installation, readiness, web
 from audio.management.supervisor import Program, StartFailed, Supervisor, listen
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -71,6 +71,7 @@ class Command(BaseCommand):
         if not supervisor.stopping:
             self.stdout.write(f"SercueScribe is ready: {_url(listener)}")
             self.stdout.flush()
+            readiness.tell()
             supervisor.run(settings.SWEEP_INTERVAL_SECONDS, _sweep)
         # Nobody accepts any more: new clients are told so at once instead of waiting in the queue.
         listener.close()
@@ -78,9 +79,8 @@ class Command(BaseCommand):
     def _migrate(self) -> None:
         try:
             _migrate()
-        except OperationalError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CommandError(f"The database can't be used: {reason}. Check DATABASE_URL.") from None
+        except DatabaseFailure as error:
+            raise CommandError(installation.sentence(error)) from None
         self.check(tags=[Tags.database], databases=["default"])
 
 
@@ -142,8 +142,8 @@ def _remove_socket_folder() -> None:
 def _redis() -> list[Program]:
     """Our own Redis, or none when REDIS_URL names one. Raises CommandError."""
     if settings.REDIS_URL:
-        if not bundled_redis.answers(settings.REDIS_URL):
-            raise CommandError("The Redis at REDIS_URL does not answer. Start it, or unset REDIS_URL.")
+        if fault := bundled_redis.fault(settings.REDIS_URL):
+            raise CommandError(f"The Redis at REDIS_URL does not answer: {fault}. Start it, or check REDIS_URL.")
         return []
     try:
         return [bundled_redis.program(settings.DATA_DIR / "redis", settings.REDIS_SOCKET, _before_redis)]

@@ -3,13 +3,13 @@
 Exit code 0: done; 1: some of it could not be done; 2: wrong arguments.
 """
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from audio import ingest, upkeep
 from audio.api.filters import SessionFilter
@@ -23,7 +23,44 @@ from audio.models import AudioSession
 
 _LISTED = 50
 _LISTED_AT_MOST = 2**31 - 1
-_FILTERS = ("status", "user_id", "format", "started_after", "started_before")
+_TIME = "such as 2026-01-31 or 2026-01-31T14:30:00Z"
+_FILTERS = {
+    "status": "active, paused or completed",
+    "user_id": "the client's own label, in full",
+    "format": "the format of the chunks",
+    "started_after": f"a date or a time, {_TIME}",
+    "started_before": f"a date or a time, {_TIME}",
+}
+_ACTIONS = {
+    "list": "list sessions, newest first; the filters are those of REST",
+    "show": "show everything that is known of sessions",
+    "close": "close sessions; their recordings are finished",
+    "delete": "remove sessions and every byte of them",
+    "export": "write recordings and what is known of them to a folder",
+}
+_ID = "123e4567-e89b-42d3-a456-426614174000"
+_EXAMPLES = {
+    "list": "list --status completed --started-after 2026-01-31 --limit 20",
+    "show": f"show {_ID}",
+    "close": f"close {_ID}",
+    "delete": f"delete {_ID} --yes",
+    "export": f"export {_ID} --to exports --format flac",
+}
+_NOTHING = "-"
+_ROW = "{:36}  {:19}  {:9}  {:6}  {:9}  {:>12}  {:>9}  {}"
+_HEADER = ("SESSION", "STARTED (UTC)", "STATUS", "FORMAT", "RECORDING", "DURATION", "CHUNKS", "USER")
+
+
+def _examples(*names: str) -> str:
+    shown = "".join(f"\n  python manage.py sessions {_EXAMPLES[name]}" for name in names)
+    return f"example{'s' if len(names) > 1 else ''}:{shown}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return _NOTHING
+    minutes, rest = divmod(round(seconds, 3), 60)
+    return f"{int(minutes // 60)}:{int(minutes % 60):02}:{rest:06.3f}"
 
 
 class Command(BaseCommand):
@@ -31,25 +68,39 @@ class Command(BaseCommand):
 
     help = "Lists, shows, closes, deletes or exports sessions."
 
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Return the parser of the arguments, whose help ends with examples."""
+        kwargs |= {"formatter_class": RawDescriptionHelpFormatter, "epilog": _examples("list", "show", "export")}
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         """What to do, and with which sessions."""
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-        listing = actions.add_parser("list", help="list sessions, newest first; the filters are those of REST")
-        for name in _FILTERS:
-            listing.add_argument(f"--{name.replace('_', '-')}")
-        listing.add_argument("--limit", type=int, default=_LISTED, help=f"how many at most (default: {_LISTED})")
-        show = actions.add_parser("show", help="show everything that is known of sessions")
-        close = actions.add_parser("close", help="close sessions; their recordings are finished")
-        delete = actions.add_parser("delete", help="remove sessions and every byte of them")
-        delete.add_argument("--yes", action="store_true", help="do not ask")
-        exporting = actions.add_parser("export", help="write recordings and what is known of them to a folder")
-        exporting.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="made if it is not there")
-        exporting.add_argument("--format", choices=list(TARGETS), help="another format than the recording's")
-        exporting.add_argument("--force", action="store_true", help="replace files that are there")
-        for action in (show, close, delete, exporting):
-            action.add_argument("sessions", metavar="SESSION", nargs="+", help="the id of a session, a UUID")
-        for action in (listing, show, close, delete, exporting):
+        for name, text in _ACTIONS.items():
+            action = actions.add_parser(
+                name, help=text, description=text, formatter_class=RawDescriptionHelpFormatter, epilog=_examples(name)
+            )
+            if name == "list":
+                for filter_name in _FILTERS:
+                    action.add_argument(f"--{filter_name.replace('_', '-')}", help=_FILTERS[filter_name])
+                action.add_argument("--limit", type=int, default=_LISTED, help=f"how many at most (default: {_LISTED})")
+            else:
+                action.add_argument("sessions", metavar="SESSION", nargs="+", help="the id of a session, a UUID")
+            if name == "delete":
+                action.add_argument("--yes", action="store_true", help="do not ask")
+            if name == "export":
+                self._add_export_arguments(action)
             action.add_argument("--json", action="store_true", help="one object a line")
+
+    def _add_export_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="made if it is not there")
+        parser.add_argument("--format", choices=list(TARGETS), help="another format than the recording's")
+        parser.add_argument(
+            "--partial", action="store_true", help="of a recording that failed, the part that could be made"
+        )
+        parser.add_argument(
+            "--overwrite", "--force", dest="force", action="store_true", help="replace files that are there"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Does it. Raises CommandError, with the exit code, for what could not be done."""
@@ -80,7 +131,7 @@ class Command(BaseCommand):
                 self._refuse(session, error.detail)
                 failed += 1
             except OSError as error:
-                self._refuse(session, str(error))
+                self._refuse(session, f"{error.filename or _NOTHING}: {error.strerror or error}")
                 failed += 1
         if failed:
             raise CommandError(f"{counted(failed, 'session')} of {len(found)} failed.")
@@ -95,22 +146,36 @@ class Command(BaseCommand):
         asked = SessionFilter({name: options[name] for name in _FILTERS if options[name] is not None}, sessions())
         if not asked.is_valid():
             name, sentences = next(iter(asked.errors.items()))
-            raise CommandError(f"--{name.replace('_', '-')}: {sentences[0]}", returncode=BAD_ARGUMENTS)
+            sentence = f"Write {_FILTERS[name]}, not {options[name]!r}." if name.startswith("started") else sentences[0]
+            raise CommandError(f"--{name.replace('_', '-')}: {sentence}", returncode=BAD_ARGUMENTS)
         if not 1 <= options["limit"] <= _LISTED_AT_MOST:
             raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
-        for session in asked.qs.order_by("-start_time", "-pk")[: options["limit"]]:
-            shown = SessionSerializer(session).data
-            line = (
-                f"{session.pk}  {session.start_time:%Y-%m-%d %H:%M:%S}  {session.status:9}  {session.format:4}"
-                f"  {shown['recording']['state']:8}  {counted(session.total_chunks, 'chunk')}  {session.user_id or ''}"
-            )
-            self._tell(line.rstrip(), **shown)
+        found = list(asked.qs.order_by("-start_time", "-pk")[: options["limit"]])
+        if not self._is_json:
+            self.stdout.write(_ROW.format(*_HEADER) if found else "No sessions.")
+        for session in found:
+            self._list_one(session)
+
+    def _list_one(self, session: AudioSession) -> None:
+        shown = SessionSerializer(session).data
+        row = _ROW.format(
+            str(session.pk),
+            f"{session.start_time:%Y-%m-%d %H:%M:%S}",
+            session.status,
+            session.format,
+            shown["recording"]["state"],
+            _duration(shown["duration_seconds"]),
+            f"{session.total_chunks:,}",
+            session.user_id or "",
+        )
+        self._tell(row.rstrip(), **shown)
 
     def _show(self, session: AudioSession) -> None:
         shown = SessionSerializer(find_session(session.pk)).data
         recording = shown.pop("recording")
         lines = [*shown.items(), *((f"recording.{name}", value) for name, value in recording.items())]
-        self._tell("\n".join(f"{name:28} {value}" for name, value in lines), **shown, recording=recording)
+        text = "\n".join(f"{name:28} {_NOTHING if value in (None, '') else value}" for name, value in lines)
+        self._tell(text, **shown, recording=recording)
 
     def _close(self, session: AudioSession) -> None:
         closed = ingest.close_session(session.pk)
@@ -141,6 +206,7 @@ class Command(BaseCommand):
             options["to"],
             options["format"] or "",
             options["force"],
+            options["partial"],
             lambda fraction: progress(str(session.pk), fraction),
         )
         progress.clear()

@@ -1,0 +1,79 @@
+"""The database as operators meet it: what a first start makes, and its faults as sentences."""
+
+import os
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error
+from psycopg import errors
+
+_NO_TABLES = (errors.UndefinedTable, errors.UndefinedColumn)
+_NO_SQLITE_TABLES = ("no such table", "no such column")
+
+
+def prepare() -> None:
+    """Make the secret key and the file of an SQLite database, where they are missing.
+
+    Only what starts a server or migrates calls this, so that a command which was pointed at a wrong folder makes
+    nothing there.
+
+    Raises:
+        ImproperlyConfigured: The folder can't be written.
+    """
+    keep_secret_key()
+    path = settings.SQLITE_FILE
+    if path is None or path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The folder {path.parent} can't be written: {error.strerror}. Set {_variable()}."
+        ) from None
+
+
+def keep_secret_key() -> None:
+    """Keep the key that the settings have made in its file, readable by its owner alone.
+
+    Raises:
+        ImproperlyConfigured: The folder can't be written.
+    """
+    path = settings.SECRET_KEY_FILE
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The folder {path.parent} can't be written: {error.strerror}. Set DATA_DIR."
+        ) from None
+    with os.fdopen(handle, "w") as file:
+        file.write(settings.SECRET_KEY)
+
+
+def sentence(error: Error) -> str:
+    """Return what is wrong with the database and what to do about it, for whoever started a command."""
+    path = settings.SQLITE_FILE
+    if path is not None and not path.exists():
+        return f"There is no database at {path}. Set {_variable()}; `manage.py migrate` makes a new one."
+    reason = _reason(error)
+    if isinstance(error.__cause__, _NO_TABLES) or reason.startswith(_NO_SQLITE_TABLES):
+        return f"The tables of the database are missing or old ({reason}). Run `manage.py migrate`."
+    if "permission denied for schema" in reason:
+        return f"The database can't be used: {reason}. Let the role GRANT CREATE, USAGE ON that SCHEMA."
+    return f"The database can't be used: {reason}. Check {_variable()}."
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(". ") if lines else type(error).__name__
+
+
+def _variable() -> str:
+    """The variable that says where the database is."""
+    is_default = settings.SQLITE_FILE == settings.DATA_DIR / "db.sqlite3"
+    return "DATA_DIR" if is_default else "DATABASE_URL"

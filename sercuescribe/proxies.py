@@ -1,0 +1,66 @@
+"""What lies between clients and the server: proxies before it, a public address, a path below which it is served."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponsePermanentRedirect
+from django.middleware.common import CommonMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+Application = Callable[..., Any]
+
+# Asked by machines that know the server by its address.
+PROBES = ("/health", "/health/ready", "/metrics")
+_PROTOCOL = b"x-forwarded-proto"
+
+
+class TrustedProxies(ProxyHeadersMiddleware):
+    """Takes the client's address and the use of TLS from trusted proxies; of several proxies, from the first."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on, with only the first of the protocols that proxies have told."""
+        if scope["type"] != "lifespan":
+            told = [value for name, value in scope["headers"] if name == _PROTOCOL]
+            if b"," in b",".join(told):
+                others = [(name, value) for name, value in scope["headers"] if name != _PROTOCOL]
+                first = (_PROTOCOL, told[0].partition(b",")[0].strip())
+                scope = {**scope, "headers": [*others, first]}
+        await super().__call__(scope, receive, send)
+
+
+class BelowPath:
+    """Serves an application below the path of PUBLIC_URL, whether a proxy passes that path on or removes it."""
+
+    def __init__(self, application: Application, prefix: str) -> None:
+        self._application = application
+        self._prefix = prefix
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on with the path that clients know; Django's FORCE_SCRIPT_NAME is its beginning."""
+        if self._prefix and scope["type"] in ("http", "websocket"):
+            scope = {**scope, **self._paths(scope)}
+        await self._application(scope, receive, send)
+
+    def _paths(self, scope: Any) -> dict[str, str]:
+        path = scope["path"]
+        if path != self._prefix and not path.startswith(f"{self._prefix}/"):
+            path = self._prefix + path
+        elif path == self._prefix:
+            path += "/"
+        return {"path": path, "root_path": self._prefix}
+
+
+class PublicHost(CommonMiddleware):
+    """Refuses hosts that ALLOWED_HOSTS does not name; what passes counts as sent to PUBLIC_URL, if that is set."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
+        """Check the host, except of probes and scrapes, which carry no public name."""
+        if request.path_info.rstrip("/") in PROBES:
+            return None
+        answer = super().process_request(request)
+        if settings.PUBLIC_URL:
+            request.META["HTTP_HOST"] = settings.PUBLIC_URL.netloc
+            request.META["wsgi.url_scheme"] = settings.PUBLIC_URL.scheme
+            getattr(request, "scope", {})["scheme"] = settings.PUBLIC_URL.scheme
+        return answer

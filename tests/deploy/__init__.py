@@ -1,0 +1,1 @@
+"""The files in `deploy/`, with the real programs that read them."""
