@@ -22,7 +22,7 @@ ORDER = (
     "audiosession", "audiosource", "ingestprocess", "audioconnection", "recording", "backgroundtask", "audiochunk",
     "journalfile", "journalerasure", "deletedsession",
 )  # fmt: skip
-_LOCKING = re.compile(r'^(?:SELECT .* FROM "audio_(\w+)".* FOR UPDATE|UPDATE "audio_(\w+)"|INSERT INTO "audio_(\w+)")')
+_LOCKING = re.compile(r'^(?:SELECT .*? FROM "audio_(\w+)".* FOR UPDATE|UPDATE "audio_(\w+)"|INSERT INTO "audio_(\w+)")')
 # An INSERT locks what its foreign keys name; nobody else can see the row itself.
 _NAMED = {
     "audiosource": ["audiosession"], "backgroundtask": ["audiosession"], "recording": ["audiosession"],

@@ -114,7 +114,8 @@ def test_sessions_that_are_looked_for_first_are_so_many_and_no_more(admin_client
 def choices(model):
     """Each value of each filter: those that many rows have, those that few have, those that none has."""
     filters = [each for each in admin.site._registry[model].list_filter if not isinstance(each, type)]
-    fields = [model._meta.get_field(each if isinstance(each, str) else each[0]) for each in filters]
+    names = [str(each[0]) if isinstance(each, tuple | list) else str(each) for each in filters]
+    fields = [model._meta.get_field(name) for name in names]
     return [f"{field.name}__exact={value}" for field in fields for value, _ in field.choices or ()]
 
 

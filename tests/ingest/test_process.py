@@ -17,7 +17,7 @@ import psutil
 import pytest
 import redis
 from django.conf import settings as django_settings
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, transaction
 
 from audio import dispatch, events, upkeep
 from audio.errors import DatabaseUnavailable
@@ -332,7 +332,9 @@ async def test_a_connection_whose_row_is_missing_gets_it_back(ingest, connect):
     def lose_rows() -> None:
         AudioConnection.objects.all().delete()
         sessions.close_session(closed.producer.session_id)
-        AudioSession.objects.filter(pk=deleted.producer.session_id).delete()
+        with transaction.atomic():
+            # The session's row first, as everybody locks.
+            AudioSession.objects.select_for_update().get(pk=deleted.producer.session_id).delete()
 
     await ingest.run(lose_rows)
     await until(lambda: closed.told and deleted.told)
