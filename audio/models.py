@@ -559,6 +559,23 @@ class BackgroundTask(models.Model):
         return f"{self.session_id} {self.kind} {self.format} {self.state}"
 
 
+class ClockReading(models.Model):
+    """What the database's clock said when a sweep of a host last looked, and what that host's steady clock said.
+
+    Between two looks the two have to advance alike: if not, the database's clock was set. `first_at` is the first look
+    since the machine was booted or the clock was set.
+    """
+
+    host = models.CharField(primary_key=True, max_length=255)
+    boot_id = models.CharField(max_length=64)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    steady_seconds = models.FloatField()
+
+    def __str__(self) -> str:
+        return self.host
+
+
 class Chore(models.Model):
     """A part of the upkeep that not every sweep does: when it is due, and how far its last round went."""
 

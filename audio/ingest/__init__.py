@@ -16,6 +16,7 @@ from audio.ingest.sessions import (
     parse_session_id,
     pause_session,
     release_process,
+    restart_all_ages,
     resume_session,
 )
 from audio.ingest.tickets import make_ticket
@@ -40,5 +41,6 @@ __all__ = [
     "parse_session_id",
     "pause_session",
     "release_process",
+    "restart_all_ages",
     "resume_session",
 ]

@@ -41,10 +41,12 @@ class ClockSet:
     now: datetime
 
 
+# By so much the two clocks may differ between two looks.
+TOLERANCE = timedelta(seconds=10)
+
+
 class ClockWatch:
     """Notices that the database's clock was set, by a clock of this host that counts every second and is never set."""
-
-    TOLERANCE = timedelta(seconds=10)
 
     def __init__(self) -> None:
         self._first: Reading | None = None
@@ -56,21 +58,22 @@ class ClockWatch:
         Returns:
             The time, and what is known if the clock was set since the last reading.
         """
-        asked_at_seconds = _steady_seconds()
-        reading = Reading(database_time(), asked_at_seconds, _steady_seconds())
+        asked_at_seconds = steady_seconds()
+        reading = Reading(database_time(), asked_at_seconds, steady_seconds())
         first, last, self._last = self._first, self._last, reading
         if first is None or last is None:
             self._first = reading
             return reading.now, None
         least = timedelta(seconds=reading.asked_at_seconds - last.answered_at_seconds)
         most = timedelta(seconds=reading.answered_at_seconds - last.asked_at_seconds)
-        if least - self.TOLERANCE <= reading.now - last.now <= most + self.TOLERANCE:
+        if least - TOLERANCE <= reading.now - last.now <= most + TOLERANCE:
             return reading.now, None
         self._first = reading
-        return reading.now, ClockSet(first.now, last.now + most + self.TOLERANCE, reading.now)
+        return reading.now, ClockSet(first.now, last.now + most + TOLERANCE, reading.now)
 
 
-def _steady_seconds() -> float:
+def steady_seconds() -> float:
+    """Return a time that counts every second of this host and is never set."""
     # Linux has one that goes on while the machine sleeps.
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from audio import dispatch, events
 from audio.errors import (
@@ -350,14 +350,25 @@ def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
 
 
 def restart_ages(clock_set: ClockSet, process_id: uuid.UUID, session_ids: Collection[uuid.UUID]) -> None:
-    """The clock was set: let ages count from now, of the sessions that this process holds open and of those that ended
-    while the clock said something else; and let the grace of dropped ones begin anew."""
+    """Let ages count from now, because the clock was set, and let the grace of dropped sessions begin anew.
+
+    It is about the sessions that a process holds open, and those that ended while the clock said something else.
+    """
+    _restart_ages(clock_set, Q(pk__in=session_ids), IngestProcess.objects.filter(pk=process_id))
+
+
+def restart_all_ages(clock_set: ClockSet) -> None:
+    """Let the ages of all open sessions count from now, as `restart_ages` does for one process."""
+    _restart_ages(clock_set, Q(end_time=None), IngestProcess.objects.all())
+
+
+def _restart_ages(clock_set: ClockSet, held: Q, processes: QuerySet[IngestProcess]) -> None:
     ended_meanwhile = Q(end_time__gte=clock_set.since, end_time__lte=clock_set.until)
-    affected = AudioSession.objects.filter(Q(pk__in=session_ids) | ended_meanwhile)
     with transaction.atomic():
-        keys = list(affected.select_for_update().order_by("pk").values_list("pk", flat=True))
+        affected = AudioSession.objects.filter(held | ended_meanwhile).select_for_update()
+        keys = list(affected.order_by("pk").values_list("pk", flat=True))
         AudioSession.objects.filter(pk__in=keys).update(age_counts_from=clock_set.now)
-        IngestProcess.objects.filter(pk=process_id).update(ready_at=clock_set.now)
+        processes.update(ready_at=clock_set.now)
     logger.warning("clock_was_set", said=clock_set.until.isoformat(), says=clock_set.now.isoformat())
 
 

@@ -5,7 +5,7 @@ step is a conditional update or can be repeated. What it does every time costs a
 (`audio.upkeep.chores`) it asks a worker for, now and then.
 """
 
-from audio.upkeep import chores, processes, removal, sessions, work
+from audio.upkeep import chores, clock, processes, removal, sessions, work
 from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS, expect_dead_runs, expect_empty_queue, forget_dead_processes
 from audio.upkeep.removal import delete_session, request_deletion
 from audio.upkeep.rounds import Round, Swept
@@ -49,6 +49,7 @@ def run_chore(name: str) -> Swept:
 
 
 def _sweep(round_: Round) -> None:
+    clock.look(round_)
     processes.forget_silent(round_)
     sessions.close_overdue(round_)
     work.request_recordings(round_)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from audio import dispatch
 from audio.models import Chore
-from audio.upkeep import erasures, journals, leftovers, removal, sessions, work
+from audio.upkeep import clock, erasures, journals, leftovers, removal, sessions, work
 from audio.upkeep.rounds import Round
 
 _LASTS_SECONDS = 60.0
@@ -62,6 +62,7 @@ def _claim(name: str, due_at: datetime | None, next_at: datetime) -> bool:
 def run(name: str) -> Round:
     """Takes one step of the chore of that name, which lasts a minute or so at most; returns what it did."""
     round_ = Round(lasts_seconds=_LASTS_SECONDS)
+    clock.look(round_)
     _CHORES[name].step(round_)
     return round_
 

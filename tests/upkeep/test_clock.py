@@ -25,11 +25,13 @@ class Clock:
     """The database's clock, which somebody sets; and one web process that looks at it."""
 
     def __init__(self, monkeypatch) -> None:
-        self._real = clock_module.database_time
-        self._shift = timedelta()
+        self._real, self._steady = clock_module.database_time, clock_module.steady_seconds
+        self._shift = self._passed = timedelta()
         for place in ("audio.ingest.clock", "audio.ingest.sessions", "audio.ingest.process", "audio.upkeep.rounds"):
             monkeypatch.setattr(f"{place}.database_time", self.read)
         monkeypatch.setattr(ingest, "database_time", self.read)
+        for place in ("audio.ingest.clock", "audio.upkeep.clock"):
+            monkeypatch.setattr(f"{place}.steady_seconds", lambda: self._steady() + self._passed.total_seconds())
         self._watch = ClockWatch()
         self.process_id = uuid.uuid4()
 
@@ -38,6 +40,11 @@ class Clock:
 
     def set(self, **span: float) -> None:
         self._shift += timedelta(**span)
+
+    def let_pass(self, **span: float) -> None:
+        """Let time go by, on every clock."""
+        self._passed += timedelta(**span)
+        self.set(**span)
 
     def start(self) -> None:
         self._watch.read()
@@ -81,7 +88,7 @@ def test_a_grace_begins_anew_when_the_clock_is_put_forward(clock, settings, is_f
     clock.beat()
     upkeep.sweep()
     assert AudioSession.objects.get().status == "active"
-    clock.set(seconds=settings.DISCONNECT_GRACE_SECONDS + 1)
+    clock.let_pass(seconds=settings.DISCONNECT_GRACE_SECONDS + 1)
     IngestProcess.objects.update(heartbeat_at=clock.read())
     assert upkeep.sweep().closed_sessions == 1
 
@@ -116,8 +123,27 @@ def test_a_session_that_ended_while_the_clock_was_wrong_is_kept_for_its_days(clo
     clock.set(days=60)
     clock.beat()
     assert upkeep.run_chore("retention").deleted_sessions == 0
-    clock.set(days=31)
+    clock.let_pass(days=31)
     AudioSession.objects.update(age_counts_from=clock.read() - timedelta(days=31))
+    assert upkeep.run_chore("retention").deleted_sessions == 1
+
+
+def test_a_sweep_that_comes_before_every_heartbeat_deletes_nothing_either(clock, settings):
+    settings.RETENTION_DAYS = 30
+    upkeep.sweep()
+    clock.let_pass(hours=3)
+    clock.beat()
+    upkeep.sweep()
+    ended, live = clock.open(), clock.open()
+    AudioSession.objects.filter(pk=ended.session.pk).close(at=clock.read())
+    clock.let_pass(minutes=5)
+    clock.set(days=60)
+    assert upkeep.run_chore("retention").deleted_sessions == 0
+    upkeep.sweep()
+    assert AudioSession.objects.get(pk=live.session.pk).status == "active"
+    clock.let_pass(days=29)
+    assert upkeep.run_chore("retention").deleted_sessions == 0
+    clock.let_pass(days=2)
     assert upkeep.run_chore("retention").deleted_sessions == 1
 
 
@@ -147,7 +173,7 @@ def test_a_machine_that_only_stood_still_is_no_clock_that_was_set(monkeypatch):
     seconds = iter([100.0, 100.0, 4000.0, 4000.5, 4005.0, 4005.0])
     now = timezone.now()
     times = iter([now, now + timedelta(seconds=3900), now + timedelta(seconds=3905, days=1)])
-    monkeypatch.setattr("audio.ingest.clock._steady_seconds", lambda: next(seconds))
+    monkeypatch.setattr("audio.ingest.clock.steady_seconds", lambda: next(seconds))
     monkeypatch.setattr("audio.ingest.clock.database_time", lambda: next(times))
     watch = ClockWatch()
     assert [watch.read()[1] is not None for _ in range(3)] == [False, False, True]
@@ -167,7 +193,7 @@ def test_chores_and_work_go_on_although_the_clock_was_put_back(clock):
     assert asked > 0
     assert not Chore.objects.filter(due_at__gt=clock.read() + timedelta(days=1)).exists()
     upkeep.run_chore("connections")
-    clock.set(seconds=31)
+    clock.let_pass(seconds=31)
     assert upkeep.sweep().requested_recordings == 1
 
 

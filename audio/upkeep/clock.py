@@ -1,0 +1,38 @@
+"""The database's clock as sweeps see it: before anything goes because of its age, it is known whether that was set.
+
+Web processes notice it too, with their next heartbeat (`audio.ingest.clock.ClockWatch`). A sweep may come before that,
+in a process that has only just begun, so what it compares with stands in the database.
+"""
+
+import socket
+from datetime import timedelta
+from pathlib import Path
+
+from audio import ingest
+from audio.ingest.clock import TOLERANCE, ClockSet, steady_seconds
+from audio.models import ClockReading
+from audio.upkeep.rounds import Round
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# The clocks of two machines drift apart, by less than the tolerance in this time.
+_REFRESH_AFTER = timedelta(minutes=10)
+
+
+def look(round_: Round) -> None:
+    """Let ages count anew if the clock was set since a sweep of this host last looked."""
+    if not round_.acts:
+        return
+    host, boot_id, steady = socket.gethostname(), _boot_id(), steady_seconds()
+    before = ClockReading.objects.filter(host=host, boot_id=boot_id).first()
+    expected = before.last_at + timedelta(seconds=steady - before.steady_seconds) if before else round_.now
+    was_set = abs(round_.now - expected) > TOLERANCE
+    if before is not None and was_set:
+        ingest.restart_all_ages(ClockSet(before.first_at, expected + TOLERANCE, round_.now))
+    if before is None or was_set or expected - before.last_at > _REFRESH_AFTER:
+        first_at = before.first_at if before is not None and not was_set else round_.now
+        values = {"boot_id": boot_id, "first_at": first_at, "last_at": round_.now, "steady_seconds": steady}
+        ClockReading.objects.update_or_create(host=host, defaults=values)
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
