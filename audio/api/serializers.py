@@ -151,7 +151,6 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
         fields = [
             "state",
             "url",
-            "partial_url",
             "format",
             "size_bytes",
             "duration_seconds",
@@ -161,6 +160,7 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
             "sample_rate",
             "channels",
             "warnings",
+            "partial_url",
         ]
         read_only_fields = fields
 

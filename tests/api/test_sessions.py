@@ -204,6 +204,7 @@ def test_a_ready_recording_is_described(client):
         "sample_rate": 24000,
         "channels": 4,
         "warnings": [WARNING],
+        "partial_url": None,
     }
 
 
@@ -430,7 +431,7 @@ def test_a_browser_gets_pages_with_a_form_and_nothing_from_elsewhere(client):
     answer = client.get(SESSIONS, headers={"accept": "text/html"})
     page = answer.content.decode()
     assert answer["Content-Type"].startswith("text/html")
-    assert '<select class="form-control" name="sample_rate">' in page
+    assert re.search(r'<select [^>]*name="sample_rate"', page)
     assert re.search(r'<option value="44100"\s+selected', page)
     assert "<b>Ana</b>" not in page
     assert "default-src 'self'" in answer["Content-Security-Policy"]

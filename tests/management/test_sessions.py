@@ -71,7 +71,7 @@ def test_the_newest_come_first(call, three):
 
 
 def test_a_list_says_how_long_the_recordings_are(call, recorded):
-    recorded.session(bytes(32000))
+    recorded.session(bytes(2 * 44100))
     assert call("list").splitlines()[1].split()[5:7] == ["ready", "0:00:01.000"]
 
 
