@@ -6,7 +6,9 @@
    be stored as noise. A named source has to connect again, so that its count stays a prefix of what it sent. Without a
    name, the connection goes on with the next message that begins with a header which fits.
 3. Where the client did not name the format, the first bytes decide it. What is no container that the server knows has
-   the server's default format, which is `wav` unless the operator has set another.
+   the server's default format, which is `wav` unless the operator has set another. Before that it is looked at for
+   the middle of a stream, which would be recorded as noise: frames are recorded as what they are, and a container is
+   asked for its header.
 4. Later messages are looked at one by one: under `files` each is a beginning of its own, under `auto` only a container
    that positively is another one is refused, under `stream` nothing is.
 """
@@ -17,6 +19,8 @@ from audio.sniff import Container
 
 # Three frames of ADTS behind the rest of one, at their largest.
 HEAD_BYTES = 1 << 15
+# Within so many bytes of a stream without a known beginning it shows what it is the middle of, if of anything.
+_MIDDLE_BYTES = 1 << 13
 _TAGGED_WAV = "An ID3 tag stands at the beginning, where a WAV header belongs: send the audio without the tag."
 _NO_FRAMES = {
     "mp3": "No MP3 frames follow each other at the beginning of the stream.",
@@ -46,6 +50,9 @@ class Admission:
         self._is_continuing = has_begun
         self._is_judged = has_begun and self._is_stream
         self._head = b""
+        # What the beginning is the middle of, and how many bytes it should have before that is looked for again.
+        self._joined: Container | None = None
+        self._look_at_bytes = 0
         self._has_tag = False
         self._tag_bytes_left = 0
         self._refused: AudioError | None = None
@@ -91,6 +98,8 @@ class Admission:
         container = sniff.identify(self._head, is_all=True)
         if self._has_tag and container is Container.UNKNOWN:
             container = Container.ID3
+        if container is Container.UNKNOWN:
+            container = self._middle(is_all=True)
         return sniff.FORMATS.get(container, self.audio_format) if container is not None else self.audio_format
 
     def _note(self, refusal: AudioError | None) -> AudioError | None:
@@ -102,6 +111,7 @@ class Admission:
     def _begin_anew(self) -> None:
         self._refused, self._is_judged, self._is_continuing = None, False, False
         self._head, self._has_tag, self._tag_bytes_left = b"", False, 0
+        self._joined, self._look_at_bytes = None, 0
 
     def _extend(self, payload: bytes) -> None:
         """Add a message to what is known of the beginning, without ID3 tags."""
@@ -119,6 +129,9 @@ class Admission:
         container = sniff.identify(self._head, self._is_files)
         if self._has_tag and container is Container.UNKNOWN:
             container = Container.ID3
+        if container is Container.UNKNOWN and self.audio_format == "wav" and not self._is_continuing:
+            # Who names a format is believed when the first message does not contradict it.
+            container = self._middle(self._is_files or not self.is_undecided)
         if not self.is_undecided:
             return self._judge_as(self.audio_format, container)
         if container is None:
@@ -129,6 +142,18 @@ class Admission:
         if refusal is None:
             self.found = audio_format
         return refusal
+
+    def _middle(self, is_all: bool) -> Container | None:
+        """Return in the middle of what the stream begins: UNKNOWN is raw PCM, None is not known yet.
+
+        It is looked for again only when twice as much has come, so that small messages cost no more than large ones.
+        """
+        if self._joined is None and len(self._head) >= self._look_at_bytes:
+            self._joined = sniff.joined(self._head)
+            self._look_at_bytes = min(_MIDDLE_BYTES, 2 * len(self._head))
+        if self._joined is None and (is_all or len(self._head) >= _MIDDLE_BYTES):
+            self._joined = Container.UNKNOWN
+        return self._joined
 
     def _judge_as(self, audio_format: str, container: Container | None) -> AudioError | None:
         """Judge the beginning as one of a stream of that format."""

@@ -161,6 +161,7 @@ _MP4_BEGINNINGS = (b"ftyp", b"wide", b"moov", b"mdat", b"free", b"skip", b"pnot"
 # longer, by far.
 _JOINED_WITHIN_BYTES = 4096
 _SYNC = re.compile(rb"\xff[\xe0-\xff]")
+_APE_HEAD_BYTES = 32
 
 
 def mpeg_rate_hz(header: bytes) -> int:
@@ -202,6 +203,17 @@ def id3_size_bytes(head: bytes) -> int:
         return 0
     size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
     return size + (20 if head[5] & 0x10 else 10)
+
+
+def ape_tag_size_bytes(head: bytes) -> int:
+    """Return the size of the APE tag that begins at `head`, of which 32 bytes suffice, 0 if there is none.
+
+    A footer, which tells the size of what stands before it, is 32 bytes.
+    """
+    if head[:8] != b"APETAGEX" or len(head) < _APE_HEAD_BYTES:
+        return 0
+    is_header = head[23] & 0x20
+    return _APE_HEAD_BYTES + (int.from_bytes(head[12:16], "little") if is_header else 0)
 
 
 def is_info_frame(head: bytes) -> bool:
@@ -310,6 +322,8 @@ _SIGNATURES = (
     _Signature(_C.AIFF, b"FORM", 12, _is_iff),
     _Signature(_C.AMR, b"#!AMR", 6, lambda head: head[5] in b"\n-_"),
     _Signature(_C.APE, b"MAC ", 6, _is_ape),
+    # It stands where an ID3 tag may stand.
+    _Signature(_C.ID3, b"APETAGEX", 32, lambda head: bool(ape_tag_size_bytes(head))),
     _Signature(_C.ASF, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
     _Signature(_C.AU, b".snd", 16, _is_au),
     _Signature(_C.AVI, b"RIFF", 12, _is_avi),
@@ -405,6 +419,15 @@ def _dts_frame_size_bytes(header: bytes) -> int:
     return size if size >= 96 else 0
 
 
+def _block_size_bytes(header: bytes) -> int:
+    """Return the size of the SimpleBlock of WebM's first track that the bytes head, 0 if they head none."""
+    width = 9 - header[1].bit_length()
+    if header[0] != 0xA3 or width > 8 or header[1 + width] != 0x81 or header[4 + width] & 0x70:
+        return 0
+    size = int.from_bytes(header[1 : 1 + width], "big") & ((1 << 7 * width) - 1)
+    return 1 + width + size if size > 4 else 0
+
+
 class _Frames(NamedTuple):
     """Frames that follow each other without a container: the size of a header, and what all of them have in common."""
 
@@ -416,6 +439,15 @@ class _Frames(NamedTuple):
 
 _MPEG_AUDIO = _Frames(_C.MPEG_AUDIO, 4, mpeg_frame_size_bytes, _mpeg_constants)
 _ADTS = _Frames(_C.ADTS, 6, adts_frame_size_bytes, _adts_constants)
+_BLOCKS = _Frames(_C.EBML, 13, _block_size_bytes, lambda header: b"")
+# What is found somewhere in a stream of such a container, and hardly ever in anything else.
+_INSIDE_OF = (
+    (_C.OGG, re.compile(rb"OggS\0[\0-\7]")),
+    (_C.EBML, re.compile(rb"\x1f\x43\xb6\x75[\x01-\xff].{0,7}?\xe7[\x81-\x88]", re.DOTALL)),
+    (_C.MP4, re.compile(rb"moof\0\0\0\x10mfhd\0\0\0\0")),
+)
+_BLOCK = re.compile(rb"\xa3")
+_JOINED_FRAMES = {"mp3": _C.MPEG_AUDIO, "aac": _C.ADTS}
 _FRAMES = {
     0xFF: (_MPEG_AUDIO, _ADTS, _Frames(_C.LAYER_I_II, 4, _layer_i_ii_frame_size_bytes, _mpeg_constants)),
     0x56: (_Frames(_C.LOAS, 3, _loas_frame_size_bytes, lambda header: b""),),
@@ -539,8 +571,9 @@ def identify(head: bytes, is_all: bool = False) -> Container | None:
 
 
 def behind_tags(head: bytes) -> tuple[bytes, int]:
-    """Return what follows the ID3v2 tags at the beginning of `head`, and how many bytes of a tag are still to come."""
-    while size := id3_size_bytes(head):
+    """Return what follows the ID3v2 and APE tags at the beginning of `head`, and how many bytes of a tag are still to
+    come."""
+    while size := id3_size_bytes(head) or ape_tag_size_bytes(head):
         if size > len(head):
             return b"", size - len(head)
         head = head[size:]
@@ -591,6 +624,25 @@ def finds_frames(audio_format: str, head: bytes, is_all: bool = False) -> bool |
             return True
         may_be = may_be or follow is None
     return None if may_be else False
+
+
+def joined(head: bytes) -> Container | None:
+    """Return the container in whose middle a stream begins, where `identify` knows none that begins there.
+
+    Args:
+        head: The first bytes of the stream.
+
+    Returns:
+        UNKNOWN if it is none that is known (such as raw PCM), None if the bytes are too few to tell.
+    """
+    inside = next((container for container, mark in _INSIDE_OF if mark.search(head)), None)
+    if inside is not None:
+        return inside
+    if any(_follow(_BLOCKS, head, block.start()) for block in _BLOCK.finditer(head, 0, _JOINED_WITHIN_BYTES)):
+        return Container.EBML
+    found = {container: finds_frames(name, head) for name, container in _JOINED_FRAMES.items()}
+    positive = next((container for container, is_found in found.items() if is_found), None)
+    return positive or (None if None in found.values() else Container.UNKNOWN)
 
 
 def lacks_header(audio_format: str, head: bytes) -> bool:

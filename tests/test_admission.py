@@ -34,6 +34,7 @@ KINDS = {
     "old mov": "mp4",
 }
 TAG = b"ID3\x04\0\0\0\0\x0c\0" + bytes(1536)
+APE_HEADER = struct.pack("<IIIIQ", 2000, 300, 1, 0xA0000000, 0)
 NOISE = random.Random(1).randbytes(70_000)
 
 
@@ -216,7 +217,9 @@ def test_raw_samples_are_always_taken(size):
         data = data[:200] if size == 1 else data
         for session in (default_session(), Admission("wav", "auto"), Admission("wav", "files")):
             assert set(take(session, slices(data, size))) == {None}
-            assert (session.audio_format, session.is_undecided) == ("wav", False)
+            # Until some thousand bytes came, they may be the middle of frames.
+            assert (session.audio_format, session.is_undecided and len(data) > 200) == ("wav", False)
+            assert session.conclude() == "wav"
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
@@ -395,3 +398,42 @@ def test_unknown_bytes_have_the_format_that_the_operator_has_set(files):
     admission = Admission("flac", "auto", is_undecided=True)
     assert set(take(admission, slices(NOISE, 900))) == {"missing_header"}
     assert admission.is_undecided
+
+
+# Streams that begin in the middle
+
+
+@pytest.mark.parametrize("size", [100, 900, 5000, 1 << 20])
+@pytest.mark.parametrize(("kind", "skipped"), [("bare mp3", 500), ("320k mp3", 700), ("aac", 333)])
+def test_frames_that_are_joined_in_the_middle_are_no_raw_pcm(files, kind, skipped, size):
+    for begun in (files[kind][skipped:], bytes(300) + files[kind], b"APETAGEX" + APE_HEADER + bytes(300) + files[kind]):
+        session = default_session()
+        assert set(take(session, slices(begun, size))) == {None}
+        assert session.audio_format == KINDS[kind]
+    assert Admission("wav", "auto").refusal(files[kind][skipped:]).code == "format_mismatch"
+
+
+@pytest.mark.parametrize("size", [900, 5000, 1 << 20])
+@pytest.mark.parametrize(
+    ("muxer", "options"),
+    [
+        ("webm", ("-c:a", "libopus")),
+        ("ogg", ("-c:a", "libopus", "-page_duration", "20000")),
+        ("mp4", ("-c:a", "aac", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", "200000")),
+    ],
+)
+def test_a_container_that_begins_in_the_middle_asks_for_its_header(muxer, options, size):
+    session, live = default_session(), encoded_live(speech(2, RATE_HZ), RATE_HZ, muxer, *options)
+    codes = take(session, slices(live[2000:], size))
+    assert (codes[-1], session.is_undecided) == ("missing_header", True)
+    assert sum(size for code in codes if code is None) <= 1 << 13
+    assert take(session, [live]) == [None]
+    assert session.audio_format == muxer
+
+
+def test_raw_pcm_is_decided_as_such_soon(files):
+    for samples in (NOISE, bytes(1 << 17), speech(1, RATE_HZ).tobytes(), b"\xff" * (1 << 16), b"\xff\xfb" * (1 << 15)):
+        for size in (100, 960, 3200, 1 << 16):
+            session = default_session()
+            assert set(take(session, slices(samples, size))) == {None}
+            assert (session.audio_format, session.is_undecided) == ("wav", False)

@@ -41,6 +41,7 @@ from audio.errors import (
 )
 from audio.journal.files import sync_folder
 from audio.media import ffmpeg, frames, plan, wav
+from audio.media.pcm import encoding_of
 from audio.media.wav import Samples
 from audio.models import (
     AudioSession,
@@ -414,6 +415,8 @@ def source(recording: Recording, work: Path, tell: Callable[[float], None]) -> t
     path = local.file_in(work, recording, on_block=lambda: tell(0.0))
     if recording.format == "wav":
         return "wav", path, recording.master_encoding
+    if recording.format in plan.CONTAINERS:
+        return recording.format, path, encoding_of(path, recording.format, work)
     return recording.format, path, _flac_encoding(path) if recording.format == "flac" else "s16le"
 
 

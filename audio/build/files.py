@@ -19,7 +19,8 @@ from audio.build.stream import part_finder
 from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
 from audio.media import ffmpeg, frames, pcm, plan
 from audio.media.frames import FrameCounter
-from audio.media.parts import ChunkOffsets
+from audio.media.parts import FORMATS as HEADED_FORMATS
+from audio.media.parts import ChunkOffsets, HeaderScanner
 from audio.media.pcm import Shortfall
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, Samples
@@ -133,9 +134,15 @@ class FilesRoute:
         self.losses.warn("file_incomplete", sentence, place)
 
     def _batches(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[list[Part]]:
-        """Give the complete files by the run of FFmpeg; a large one is alone, in a file, and without `data`."""
+        """Give the complete files by the run of FFmpeg; a large one is alone, in a file, and without `data`.
+
+        Files of one run share no chunk: a chunk is what names them.
+        """
         small: list[Part] = []
         for part in self._parts(window, is_last, work):
+            if small and part.first_sequence <= small[-1].last_sequence:
+                yield from plan.windows(small)
+                small = []
             if part.data:
                 small.append(part)
                 continue
@@ -165,7 +172,13 @@ class FilesRoute:
             self._open_sequence, self._open_skip = chunk.sequence, 0
         self._looked_at_bytes += len(chunk.payload)
         self._window += chunk.payload
-        return [] if self._is_file_each else self._finder.feed(chunk.payload)
+        if not self._is_file_each:
+            return self._finder.feed(chunk.payload)
+        if self._format not in HEADED_FORMATS:
+            return []
+        # Files that were put together, such as the links of an Ogg chain, are decoded apart.
+        begin = self._looked_at_bytes - len(chunk.payload)
+        return [begin + start for start in HeaderScanner(self._format).feed(chunk.payload)]
 
     def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
         sequence = error.details["sequence"]

@@ -77,10 +77,10 @@ def samples_of(audio_format: str, path: Path, encoding: str, work: Path) -> Iter
     Raises:
         MediaError: What FFmpeg's runs raise.
     """
-    bits = 16 if encoding == "s16le" else 24
     if audio_format in plan.CONTAINERS:
-        yield from Blocks(path, audio_format, bits, work).samples()
+        yield from Blocks(path, audio_format, encoding, work).samples()
         return
+    bits = 16 if encoding == "s16le" else 24
     reader = WavReader(PcmFormat("s16le", 16000, 1), "stream")
     is_wav = audio_format == "wav"
     for block in _wav_blocks(path) if is_wav else ffmpeg.output_of(plan.decode(audio_format, str(path), bits), work):

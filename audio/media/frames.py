@@ -13,7 +13,14 @@ from bisect import bisect_left
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from audio.sniff import adts_frame_size_bytes, id3_size_bytes, is_info_frame, mpeg_frame_size_bytes, mpeg_rate_hz
+from audio.sniff import (
+    adts_frame_size_bytes,
+    ape_tag_size_bytes,
+    id3_size_bytes,
+    is_info_frame,
+    mpeg_frame_size_bytes,
+    mpeg_rate_hz,
+)
 
 _ADTS_RATES_HZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _INFO_BYTES = 200
@@ -336,10 +343,7 @@ def _tag_bytes(head: bytes) -> int:
         return id3_size_bytes(head)
     if head[:3] == b"TAG":
         return _ID3V1_BYTES
-    if head[:8] != b"APETAGEX" or len(head) < _TAG_HEAD_BYTES:
-        return 0
-    is_header = head[23] & 0x20
-    return _TAG_HEAD_BYTES + (int.from_bytes(head[12:16], "little") if is_header else 0)
+    return ape_tag_size_bytes(head)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from audio.sniff import id3_size_bytes
 
 # Enough for a magic with what stands before it, and for the header of an ID3 tag, that is not complete.
 _KEPT_BYTES = 9
-_MOST_EBML_HEADER_BYTES = 256
+_MOST_EBML_HEADER_BYTES = 512
 _MOST_FTYP_BYTES = 1024
-_DOC_TYPE = re.compile(rb"\x42\x82[\x84-\x88](?:webm|matroska)")
+_DOC_TYPE, _DOC_TYPES = 0x4282, (b"webm", b"matroska")
 _STREAM_INFO_BYTES = 42
 _BRAND = re.compile(rb"[\x20-\x7e]{4}|\0{4}")
 _OGG_PAGE_HEADER_BYTES = 27
@@ -34,22 +34,37 @@ _NO_SEQUENCE = 1 << 62
 _MORE = -1
 
 
+def _element(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """Return the number of the EBML element at that place, where its content begins and where it ends; None if none
+    begins there, or more bytes have to come."""
+    number_bytes = 9 - data[at].bit_length() if at < len(data) else 9
+    if number_bytes > 4 or at + number_bytes >= len(data):
+        return None
+    begin = at + number_bytes
+    size_bytes = 9 - data[begin].bit_length()
+    if size_bytes > 8 or begin + size_bytes > len(data):
+        return None
+    size = int.from_bytes(data[begin : begin + size_bytes], "big") & ((1 << 7 * size_bytes) - 1)
+    return int.from_bytes(data[at:begin], "big"), begin + size_bytes, begin + size_bytes + size
+
+
 def _ebml(head: bytes) -> int:
-    if len(head) < 5:
-        return _MORE
-    if head[4] == 0:
+    if len(head) >= 5 and not head[4]:
         return 0
-    width = 9 - head[4].bit_length()
-    if len(head) < 4 + width + 1:
+    element = _element(head, 0)
+    if element is None:
         return _MORE
-    size = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
-    # EBMLVersion, EBMLMaxIDLength and their kin begin with 0x42; Void and CRC-32 may come first.
-    if head[4 + width] not in (0x42, 0xEC, 0xBF) or size > _MOST_EBML_HEADER_BYTES:
+    _, at, end = element
+    if end - at > _MOST_EBML_HEADER_BYTES:
         return 0
-    end = 4 + width + size
-    if _DOC_TYPE.search(head, 4 + width, end):
-        return end
-    return _MORE if len(head) < end else 0
+    if len(head) < end:
+        # EBMLVersion, EBMLMaxIDLength and their kin begin with 0x42; Void and CRC-32 may come first.
+        return _MORE if at >= len(head) or head[at] in (0x42, 0xEC, 0xBF) else 0
+    while at < end and (child := _element(head[:end], at)):
+        number, begin, at = child
+        if number == _DOC_TYPE and head[begin:at].rstrip(b"\0") in _DOC_TYPES:
+            return end
+    return 0
 
 
 def _ogg(head: bytes) -> int:

@@ -183,7 +183,7 @@ class _Decoded:
         self._frames = 0
         self._rate_hz = 0
         self._track = 0
-        self._blocks = Blocks(path, audio_format, self._bits, folder)
+        self._blocks = Blocks(path, audio_format, "s16le", folder)
 
     def samples(self) -> Iterator[Samples]:
         for samples in self._contained() if self._format in plan.CONTAINERS else self._plain():
@@ -198,14 +198,19 @@ class _Decoded:
 
     def _contained(self) -> Iterator[Samples]:
         try:
+            self._blocks = self._blocks_of(0)
             yield from self._blocks.samples()
         except FfmpegFailed:
             # Looked for only now, because nearly every file has one track.
-            track = 0 if self._blocks.count else remux.track_of(self._path, self._format, self._folder)
+            track = 0 if self._blocks.count else remux.header_in(self._path, self._format, self._folder).track
             if not track:
                 raise
-            self._blocks = Blocks(self._path, self._format, self._bits, self._folder, track)
+            self._blocks = self._blocks_of(track)
             yield from self._blocks.samples()
+
+    def _blocks_of(self, track: int) -> "Blocks":
+        encoding = encoding_of(self._path, self._format, self._folder, track)
+        return Blocks(self._path, self._format, encoding, self._folder, track)
 
     def shortfall(self) -> Shortfall | None:
         """Return what is missing, None if nothing is or the file does not say."""
@@ -237,14 +242,32 @@ class _Decoded:
         return decoded + max(0, missing) * decoded // max(1, self._blocks.count)
 
 
+def encoding_of(path: Path, audio_format: str, folder: Path, track: int = 0) -> str:
+    """Return the encoding of samples that holds all that a track of a container holds.
+
+    Raises:
+        FfmpegFailed, UnsupportedMedia: It can't be read.
+    """
+    reader, arguments = BlockReader(), plan.first_packet(audio_format, str(path), track)
+    try:
+        for piece in ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS):
+            for _ in reader.feed(piece):
+                pass
+    except FfmpegFailed:
+        # Matroska takes no floats of the other byte order.
+        codec = remux.header_in(path, audio_format, folder).codec
+        return "f32le" if codec.startswith("pcm_f") else "s16le"
+    return plan.encoding_of(reader.codec, reader.bits)
+
+
 class Blocks:
     """The samples of one audio track of a container, with silence where its timeline has none."""
 
-    def __init__(self, path: Path, audio_format: str, bits: int, folder: Path, track: int = 0) -> None:
-        """`bits` is the depth of the samples that come out, 16, 24 or 32; `folder` is FFmpeg's."""
+    def __init__(self, path: Path, audio_format: str, encoding: str, folder: Path, track: int = 0) -> None:
+        """`encoding` is that of the samples that come out; `folder` is FFmpeg's."""
         self._path = path
         self._format = audio_format
-        self._bits = bits
+        self._encoding = encoding
         self._folder = folder
         self.track = track
         # What was decoded together, and the silence between.
@@ -254,7 +277,7 @@ class Blocks:
 
     def samples(self) -> Iterator[Samples]:
         """Give the samples, in order. Raises what FFmpeg's runs raise, and UnsupportedMedia."""
-        arguments = plan.decode_timed(self._format, str(self._path), self._bits, self.track)
+        arguments = plan.decode_timed(self._format, str(self._path), self._encoding, self.track)
         reader, timeline, pcm = BlockReader(), Timeline(), _UNUSED
         for piece in ffmpeg.output_of(arguments, self._folder):
             ready: list[bytes] = []
@@ -283,4 +306,4 @@ class Blocks:
         channels, rate_hz = reader.channels, reader.sample_rate
         if not wav.is_recordable(channels, rate_hz):
             raise UnsupportedMedia(f"Sound with {channels} channels at {rate_hz} Hz can't be recorded.")
-        return PcmFormat(_ENCODINGS[min(4, max(2, -(-self._bits // 8)))], rate_hz, channels)
+        return PcmFormat(self._encoding, rate_hz, channels)

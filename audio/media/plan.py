@@ -201,18 +201,36 @@ def decode(audio_format: str, path: str, bits: int) -> list[str]:
     return [*strict, *_input(audio_format, path), *_output(), "-c:a", f"pcm_s{depth}le", "-f", "wav", "pipe:1"]
 
 
-def decode_timed(audio_format: str, path: str, bits: int, track: int) -> list[str]:
+def decode_timed(audio_format: str, path: str, encoding: str, track: int) -> list[str]:
     """Arguments to decode a track of a container to PCM with the times of its blocks: Matroska, on the standard output.
 
     Times that go back are moved as those of packets are: a muxer would hide what comes later.
     """
-    depth = 16 if bits <= 16 else 24 if bits <= 24 else 32
     rising = _rising("PTS").replace("PREV_OUTDURATION", "ld(2)")
     # 2 holds how long the block before lasts.
     head, tail = rising.rsplit(";", 1)
     retimed = f"asetpts='{head};st(2,NB_SAMPLES/(SR*TB));{tail}'"
-    written = ["-c:a", f"pcm_s{depth}le", "-flush_packets", "0", "-f", "matroska", "pipe:1"]
+    written = ["-c:a", f"pcm_{encoding}", "-flush_packets", "0", "-f", "matroska", "pipe:1"]
     return [*_input(audio_format, path), *_output(track), "-af", retimed, *written]
+
+
+def first_packet(audio_format: str, path: str, track: int) -> list[str]:
+    """Arguments to copy the first packet of a track of a container: Matroska, whose header tells how deep it is."""
+    written = ["-c:a", "copy", "-frames:a", "1", "-f", "matroska", "pipe:1"]
+    return [*_input(audio_format, path), *_output(track), *written]
+
+
+def encoding_of(codec: str, bits: int) -> str:
+    """Return the encoding of samples that holds all that a codec holds.
+
+    Args:
+        codec: The codec, as Matroska names it.
+        bits: How many bits its samples have, if it is lossless.
+    """
+    if codec == "A_PCM/FLOAT/IEEE":
+        return "f32le"
+    is_lossless = codec.startswith("A_PCM/INT/") or codec in ("A_FLAC", "A_ALAC")
+    return "s16le" if not is_lossless or bits <= 16 else "s24le" if bits <= 24 else "s32le"
 
 
 def subfile(name: str, span: Span) -> str:

@@ -147,10 +147,10 @@ def header_of(path: Path, span: Span, audio_format: str, folder: Path) -> PartHe
     return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format)
 
 
-def track_of(path: Path, audio_format: str, folder: Path) -> int:
-    """Return the number of the first audio track of a file that can be recorded; raises as `header_of` does."""
+def header_in(path: Path, audio_format: str, folder: Path) -> PartHeader:
+    """Return what a whole file says of its sound; raises as `header_of` does."""
     arguments = plan.header(audio_format, f"file:{path}")
-    return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format).track
+    return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format)
 
 
 def _first_recordable(output: Iterable[bytes], audio_format: str) -> PartHeader:

@@ -15,6 +15,7 @@ from audio.media.plan import GAP_SECONDS, LONGEST_GAP_SECONDS
 _SEGMENT, _CLUSTER, _TRACKS, _TRACK, _AUDIO, _GROUP = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0xE1, 0xA0
 _CONTAINERS = (_SEGMENT, _CLUSTER, _TRACKS, _TRACK, _AUDIO, _GROUP)
 _TIMESTAMP, _SIMPLE_BLOCK, _BLOCK, _RATE, _CHANNELS = 0xE7, 0xA3, 0xA1, 0xB5, 0x9F
+_CODEC, _BITS = 0x86, 0x6264
 # An element's number and size take up to this many bytes.
 _HEAD_BYTES = 12
 # Of a block, before its samples: the track's number, the time behind the cluster's, flags.
@@ -31,10 +32,15 @@ class Block(NamedTuple):
 
 @dataclass(slots=True)
 class BlockReader:
-    """The blocks of one PCM track in Matroska, from bytes as they come; rate in Hz."""
+    """The blocks of one PCM track in Matroska, from bytes as they come; rate in Hz.
+
+    `codec` and `bits` are of use for tracks that are not PCM, too.
+    """
 
     sample_rate: int = 0
     channels: int = 1
+    codec: str = ""
+    bits: int = 0
     _cluster_ms: int = 0
     _held: bytearray = field(default_factory=bytearray)
 
@@ -77,6 +83,10 @@ class BlockReader:
             self._cluster_ms = int.from_bytes(content, "big")
         elif number == _CHANNELS:
             self.channels = int.from_bytes(content, "big")
+        elif number == _BITS:
+            self.bits = int.from_bytes(content, "big")
+        elif number == _CODEC:
+            self.codec = content.rstrip(b"\0").decode("ascii", "replace")
         elif number == _RATE:
             (rate,) = struct.unpack(">d" if len(content) == 8 else ">f", content)
             self.sample_rate = round(rate)

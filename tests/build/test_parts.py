@@ -1,5 +1,6 @@
 """What browsers record: slices of WebM, Ogg and MP4, and the parts that reconnects make, become one recording."""
 
+import numpy as np
 import pytest
 
 from audio.build import stream
@@ -173,3 +174,51 @@ def test_whole_files_per_message_are_decoded_without_their_padding(stored, tmp_p
     session = stored(format="ogg", sample_rate=48000, channels=2, chunk_mode="files")
     session.add(files)
     assert session.made().duration_seconds == 3.0
+
+
+@pytest.mark.parametrize("chunk_mode", ["auto", "files"])
+@pytest.mark.parametrize("kind", ["flac", "ogg", "webm"])
+def test_files_in_one_message_are_all_decoded(stored, tmp_path, kind, chunk_mode):
+    sounds = [speech(1, 48000, channels, seed) for seed, channels in ((1, 1), (2, 1), (3, 2))]
+    codec = ("-c:a", "flac") if kind != "webm" else ("-c:a", "libopus")
+    data = [encoded(sound, 48000, tmp_path / f"{number}.{kind}", *codec) for number, sound in enumerate(sounds)]
+    session = stored(format=kind, sample_rate=48000, channels=1, chunk_mode=chunk_mode)
+    session.add([b"".join(data)])
+    recording = session.made()
+    assert (recording.state, recording.warnings) == ("ready", []), recording.error_detail
+    assert recording.duration_seconds == pytest.approx(3, abs=0.05)
+    if kind == "flac":
+        heard = np.frombuffer(decoded(session.path), "<i2")
+        assert np.array_equal(heard[:96000], np.concatenate(sounds[:2])[:, 0])
+
+
+def test_of_files_in_one_message_a_bad_one_costs_itself_alone(stored, tmp_path):
+    sounds = [speech(1, 48000, 1, seed) for seed in (1, 2, 3)]
+    good = [encoded(sound, 48000, tmp_path / f"{number}.flac") for number, sound in enumerate(sounds)]
+    bad = good[1][:42] + b"\x55" * 3000
+    session = stored(format="flac", sample_rate=48000, channels=1, chunk_mode="files")
+    session.add([good[0] + bad + good[2]])
+    recording = session.made()
+    assert (recording.state, len(recording.warnings)) == ("failed", 1)
+    assert decoded(session.path) == np.concatenate([sounds[0], sounds[2]]).tobytes()
+
+
+def test_a_webm_header_may_write_its_sizes_in_eight_bytes(stored, tmp_path):
+    first, second = (encoded(speech(1, 48000, seed=seed), 48000, tmp_path / f"{seed}.webm") for seed in (1, 2))
+    wide = widened(second)
+    session = stored(format="webm", sample_rate=48000, channels=1)
+    session.add([first, wide[:1], wide[1:]])
+    recording = session.made()
+    assert (recording.state, recording.warnings) == ("ready", []), recording.error_detail
+    (tmp_path / "wide.webm").write_bytes(wide)
+    assert hashes(session.path) == hashes(tmp_path / "1.webm", tmp_path / "wide.webm")
+
+
+def widened(webm: bytes) -> bytes:
+    """The same file, the sizes in its EBML header written in eight bytes."""
+    end, made, at = 5 + (webm[4] & 0x7F), b"", 5
+    while at < end:
+        size = webm[at + 2] & 0x7F
+        made += webm[at : at + 2] + (size | 1 << 56).to_bytes(8, "big") + webm[at + 3 : at + 3 + size]
+        at += 3 + size
+    return webm[:4] + (len(made) | 1 << 56).to_bytes(8, "big") + made + webm[end:]

@@ -55,7 +55,7 @@ def test_a_gap_is_kept_in_the_container(tmp_path, suffix):
     output, seconds, proof = copied(tmp_path, suffix, path.read_bytes(), path.read_bytes())
     assert seconds == pytest.approx(14, abs=0.05)
     assert proof.is_exact
-    blocks = pcm.Blocks(output, suffix, 16, tmp_path)
+    blocks = pcm.Blocks(output, suffix, "s16le", tmp_path)
     data = b"".join(block.data for block in blocks.samples())
     assert onsets_seconds(data) == pytest.approx([0.5, 6.5, 7.5, 13.5], abs=0.02)
 
@@ -67,7 +67,7 @@ def test_the_pages_of_an_ogg_with_gaps_are_copied_to_their_time(tmp_path, packet
     output, seconds, proof = copied(tmp_path, "ogg", path.read_bytes())
     assert seconds == pytest.approx(34, abs=0.03)
     assert proof.is_exact
-    data = b"".join(block.data for block in pcm.Blocks(output, "ogg", 16, tmp_path).samples())
+    data = b"".join(block.data for block in pcm.Blocks(output, "ogg", "s16le", tmp_path).samples())
     assert onsets_seconds(data) == pytest.approx([0.5, 1.5, 32.5, 33.5], abs=0.15 if packets_per_page > 1 else 0.02)
 
 
@@ -76,7 +76,7 @@ def test_timestamps_that_restart_within_a_part_go_on(tmp_path):
     output, seconds, proof = copied(tmp_path, "webm", path.read_bytes(), path.read_bytes())
     assert seconds == pytest.approx(6, abs=0.05)
     assert proof.is_exact
-    data = b"".join(block.data for block in pcm.Blocks(output, "webm", 16, tmp_path).samples())
+    data = b"".join(block.data for block in pcm.Blocks(output, "webm", "s16le", tmp_path).samples())
     assert onsets_seconds(data) == pytest.approx([0.5, 1.5, 2.5, 3.5, 4.5, 5.5], abs=0.03)
 
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.media import pcm, plan
+from audio.media import convert, pcm, plan, wav
 from audio.media.timeline import BlockReader, Timeline
 from tests.containers import vector
 from tests.gaps import RATE, bursts, ogg_with_gaps, onsets_seconds, retimed
 from tests.sound import FFMPEG, decoded, encoded, speech
 
 
-def samples(path, audio_format=None, bits=16):
+def samples(path, audio_format=None, encoding="s16le"):
     """The samples of a file, as arrays of int16 would hold them, and how much of it is silence that was put in."""
-    blocks = pcm.Blocks(path, audio_format or path.suffix[1:], bits, path.parent)
+    blocks = pcm.Blocks(path, audio_format or path.suffix[1:], encoding, path.parent)
     data = b"".join(block.data for block in blocks.samples())
     return data, blocks.silent_frames
 
@@ -33,7 +33,7 @@ def test_a_gap_is_silence_and_what_follows_keeps_its_time(tmp_path, suffix):
 
 def test_a_gap_of_hours_takes_no_memory_of_its_own(tmp_path):
     path = retimed(bursts(), tmp_path / "gap.webm", gap_at=1.0, gap_seconds=4 * 3600.0)
-    blocks = pcm.Blocks(path, "webm", 16, tmp_path)
+    blocks = pcm.Blocks(path, "webm", "s16le", tmp_path)
     sizes = [len(block.data) for block in blocks.samples()]
     assert sum(sizes) // 2 == pytest.approx((4 * 3600 + 2) * RATE, abs=RATE // 10)
     assert max(sizes) < 4 << 20
@@ -145,3 +145,33 @@ def test_blocks_are_read_however_they_are_cut(blocks, piece_bytes):
     pieces = [bytes(data[at : at + piece_bytes]) for at in range(0, len(data), piece_bytes)]
     assert list(itertools.chain.from_iterable(map(reader.feed, pieces))) == expected
     assert (reader.sample_rate, reader.channels) == (48000, 2)
+
+
+DEPTHS = {
+    "pcm24.mov": (("-c:a", "pcm_s24le"), "s24le"), "pcm24be.mov": (("-c:a", "pcm_s24be"), "s24le"),
+    "pcm32.mov": (("-c:a", "pcm_s32le"), "s32le"), "float.mov": (("-c:a", "pcm_f32le"), "f32le"),
+    "floatbe.mov": (("-c:a", "pcm_f32be"), "f32le"), "alac24.mp4": (("-c:a", "alac", "-sample_fmt", "s32p"), "s24le"),
+    "flac24.mp4": (("-c:a", "flac", "-sample_fmt", "s32"), "s24le"), "flac.mp4": (("-c:a", "flac", "-sample_fmt", "s16"), "s16le"),
+    "flac24.ogg": (("-c:a", "flac", "-sample_fmt", "s32"), "s24le"), "alac.mp4": (("-c:a", "alac", "-sample_fmt", "s16p"), "s16le"),
+    "flac24.mka": (("-c:a", "flac", "-sample_fmt", "s32"), "s24le"), "pcm24.mka": (("-c:a", "pcm_s24le"), "s24le"),
+    "float.mka": (("-c:a", "pcm_f32le"), "f32le"), "opus.ogg": (("-c:a", "libopus"), "s16le"),
+    "aac.mp4": (("-c:a", "aac"), "s16le"), "mp3.mka": (("-c:a", "libmp3lame"), "s16le"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_what_is_lossless_stays_as_deep_as_it_is(tmp_path, name):
+    options, encoding = DEPTHS[name]
+    generator = np.random.default_rng(5)
+    sound = (generator.integers(-(1 << 23), 1 << 23, (48000, 1), "<i4") << 8).astype("<i4")
+    raw, path = tmp_path / "sound.raw", tmp_path / name
+    raw.write_bytes(sound.tobytes())
+    command = [FFMPEG, "-v", "error", "-f", "s32le", "-ar", "48000", "-ac", "1", "-i", str(raw), *options, str(path)]
+    subprocess.run(command, check=True)
+    audio_format = {".mov": "mp4", ".mka": "webm"}.get(path.suffix, path.suffix[1:])
+    part = plan.Part(1, 1, path.read_bytes(), None)
+    decoded_samples = list(pcm.decode([part], audio_format, tmp_path))
+    assert {samples.format.encoding for samples in decoded_samples} == {encoding}
+    heard = convert.decode(wav.Samples(decoded_samples[0].format, b"".join(each.data for each in decoded_samples)))
+    if encoding != "s16le":
+        assert np.array_equal(heard[:, 0], sound[:, 0] / (1 << 31))
