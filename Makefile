@@ -24,7 +24,7 @@ help:
 	@echo 'make test          lint, types, import rules and all tests, on SQLite and PostgreSQL'
 	@echo 'make demo          record a sound file (FILE=your.wav) and compare the recording with it'
 	@echo 'make bench         measure'
-	@echo 'make chaos         kill, stop, freeze and cut off parts of a production stack under load, then verify (MINUTES=3, SEED=)'
+	@echo 'make chaos         do the worst to a production stack under load, then compare everything with what was sent (MINUTES=3, SEED=)'
 	@echo 'make lint          ruff, mypy and import-linter'
 	@echo 'make format        let ruff rewrite the code'
 	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1: to the newest versions)'

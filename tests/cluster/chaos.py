@@ -1,11 +1,12 @@
-"""`make chaos`: some minutes of load on a production stack, of which random parts are killed, stopped and frozen.
+"""`make chaos`: some minutes of load on a production stack, to which everything is done that it has to outlive.
 
     python -m tests.cluster.chaos --minutes 3 --seed 7
 
-Sessions are recorded, closed and begun anew all the while, by clients that follow the contract. It prints what it does
-to the stack; at the end everything is brought back, and each recording is compared with what was sent, so with every
-chunk that was acknowledged. The same seed does the same in the same order. As root it runs two hosts in network
-namespaces, and also cuts the link of one.
+Sessions are recorded, closed and begun anew all the while, by clients that follow the contract, while `blows.py` does
+its work on the stack and on the sessions. In between, a backup of the database is made, and later put back and
+completed by `reindex`. At the end everything is brought back, and `check.py` compares it with what was sent and
+acknowledged. The same seed chooses the same blows in the same order. As root it runs two hosts in network namespaces,
+cuts links, and keeps the storage on a small disk that can be filled.
 """
 
 import argparse
@@ -18,23 +19,31 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.cluster.clients import Client
-from tests.cluster.hosts import Host, two_hosts, why_not
+from tests.cluster.blows import DISK_BYTES, PAUSE_SECONDS, Blows, bring_back
+from tests.cluster.check import Checked, check
+from tests.cluster.hosts import two_hosts, why_not
+from tests.cluster.shim import Shim
 from tests.cluster.stack import Cluster, Part
+from tests.cluster.takes import Source, Take
+from tests.disk import small_disk
 
-CLIENTS = 12
+CLIENTS = 10
+HANDS = 3
 SESSION_SECONDS = (2.0, 15.0)
-PAUSE_SECONDS = (0.5, 4.0)
-OUTAGE_SECONDS = (0.2, 6.0)
-# Of all that is done, how much is done to a whole host.
-CUTS = 0.2
+# Between two of these the database is backed up, or put back.
+ROUND_SECONDS = 20.0
+# The sources of a session: most have one, with a name.
+SOURCES = [("mic",), ("mic",), ("mic",), ("mic", "desk"), ("",), ("mic", "")]
+DIFFERENCES_TOLD = 20
+# Whatever the hosts' clocks say, nothing is old here.
+ENVIRONMENT = {"DISCONNECT_GRACE_SECONDS": "30", "RETENTION_DAYS": "7"}
 
 
 def say(text: str) -> None:
-    """A line on standard output, at once."""
+    """Write a line to standard output, at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -44,23 +53,28 @@ class Crowd:
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
         self._cluster = cluster
-        self._random = random.Random(seed)
+        self._random = random.Random(f"{seed} crowd")
         self._numbers = itertools.count()
         self._ending = asyncio.Event()
-        self.finished: list[Client] = []
+        self.takes: list[Take] = []
         self._tasks = [asyncio.create_task(self._record()) for _ in range(CLIENTS)]
 
     async def _record(self) -> None:
         while not self._ending.is_set():
-            closing = asyncio.Event()
-            servers = self._random.sample(self._cluster.web, len(self._cluster.web))
-            client = Client(next(self._numbers), itertools.cycle(servers), closing)
-            timer = asyncio.create_task(self._close_in(self._random.uniform(*SESSION_SECONDS), closing))
+            take = self._new_take()
+            timer = asyncio.create_task(self._close_in(self._random.uniform(*SESSION_SECONDS), take.closing))
             try:
-                await client.run()
+                await take.run()
             finally:
                 timer.cancel()
-            self.finished.append(client)
+
+    def _new_take(self) -> Take:
+        take = Take(next(self._numbers))
+        for index, name in enumerate(self._random.choice(SOURCES)):
+            servers = self._random.sample(self._cluster.web, len(self._cluster.web))
+            take.sources.append(Source(take, index, name, itertools.cycle(servers)))
+        self.takes.append(take)
+        return take
 
     async def _close_in(self, seconds: float, closing: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
@@ -69,101 +83,140 @@ class Crowd:
         closing.set()
 
     async def end(self) -> None:
-        """Lets every client close its session, and waits for that."""
+        """Let every client close its session, and wait for that."""
         self._ending.set()
         await asyncio.gather(*self._tasks)
 
 
 class Chaos:
-    """What is done to the stack, by two hands at once; `counts` says what and how often."""
+    """Strikes with several hands at once; `counts` says how often with what."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, blows: Blows, takes: list[Take]) -> None:
         self._cluster = cluster
-        self._seed = seed
+        self._blows = blows
+        self._takes = takes
+        self._hands = [random.Random(f"{seed} {hand}") for hand in range(HANDS)]
         self._began_at = time.monotonic()
         self._taken: list[Part] = []
+        self._unkept: list[Take] = []
+        self._has_backup = False
         self.counts: Counter[str] = Counter()
+        self.faults: list[str] = []
 
-    async def rage(self, until: float) -> None:
-        """Goes on until that monotonic time; everything that was struck is back when it returns."""
-        await asyncio.gather(*(self._hand(random.Random(f"{self._seed} {hand}"), until) for hand in range(2)))
+    async def rage(self, seconds: float) -> None:
+        """Go on for so long; what was struck is back when it returns."""
+        until = self._began_at + seconds
+        while (left := until - time.monotonic()) > 0:
+            end = time.monotonic() + min(left, ROUND_SECONDS)
+            await asyncio.gather(*(self._hand(chance, end) for chance in self._hands))
+            if end < until:
+                await (self.restore() if self._has_backup else self.back_up())
 
     async def _hand(self, chance: random.Random, until: float) -> None:
         while time.monotonic() < until:
-            host = chance.choice(self._cluster.hosts) if chance.random() < CUTS else None
-            part = chance.choice(self._cluster.parts())
-            parts = [part] if host is None else [each for each in self._cluster.parts() if each.host is host]
-            if not any(each in self._taken for each in parts):
-                self._taken += parts
-                await self._strike(chance, parts, host)
-                self._taken = [each for each in self._taken if each not in parts]
+            blow = self._blows.choose(chance)
+            if blow is not None and not any(part in self._taken for part in blow.parts):
+                self._taken += blow.parts
+                self._tell(blow.what, f"{blow.what} {blow.whom}, for {blow.seconds:.1f} s")
+                await blow.deed()
+                self._taken = [part for part in self._taken if part not in blow.parts]
             await asyncio.sleep(chance.uniform(*PAUSE_SECONDS))
 
-    async def _strike(self, chance: random.Random, parts: list[Part], host: Host | None) -> None:
-        seconds = chance.uniform(*OUTAGE_SECONDS)
-        if host is not None:
-            self._tell("cut off", host.name, seconds)
-            self._cluster.cut_off(host)
-            await asyncio.sleep(seconds)
-            self._cluster.reconnect(host)
-            return
-        (part,) = parts
-        deeds: dict[str, Callable[[], object]] = {"kill -9": part.kill, "stop": part.stop, "freeze": part.freeze}
-        what = chance.choice(list(deeds))
-        self._tell(what, part.name, seconds)
-        await asyncio.to_thread(deeds[what])
-        await asyncio.sleep(seconds)
-        await self._bring_back(part)
-
-    def _tell(self, what: str, whom: str, seconds: float) -> None:
+    def _tell(self, what: str, sentence: str) -> None:
         self.counts[what] += 1
-        say(f"{time.monotonic() - self._began_at:6.1f} s  {what} {whom}, for {seconds:.1f} s")
+        say(f"{time.monotonic() - self._began_at:6.1f} s  {sentence}")
 
-    async def _bring_back(self, part: Part) -> None:
-        """As a supervisor does: what does not come up, because what it needs is away too, is started again."""
-        if part.is_alive():
-            part.thaw()
-            return
-        part.launch()
-        while not await asyncio.to_thread(part.comes_up):
-            await asyncio.to_thread(part.wait)
-            await asyncio.sleep(0.5)
-            part.launch()
+    async def back_up(self) -> None:
+        """Stop PostgreSQL for a copy of its files, while clients record."""
+        self._tell("back up", "back up the database")
+        await asyncio.to_thread(self._cluster.database.stop)
+        # What is deleted from here on, the copy brings back.
+        self._unkept = [take for take in self._takes if not take.is_deleted]
+        await asyncio.to_thread(self._cluster.database.copy_files)
+        await bring_back(self._cluster.database)
+        self._has_backup = True
+
+    async def restore(self) -> None:
+        """As the operator's page says: stop everything, put the database back, `reindex`, start."""
+        self._tell("restore", "put an older backup of the database back, and reindex")
+        for part in self._cluster.products():
+            ends: list[Callable[[], object]] = [part.stop, part.kill]
+            await asyncio.to_thread(self._hands[0].choice(ends))
+        await asyncio.to_thread(self._cluster.database.stop)
+        await asyncio.to_thread(self._cluster.database.put_copy_back)
+        await bring_back(self._cluster.database)
+        for take in self._unkept:
+            take.is_forgotten |= take.is_doomed
+        result = await asyncio.to_thread(self._cluster.manage, "reindex", "--json")
+        if not result.stdout:
+            self.faults.append(f"reindex on a backup: exit code {result.returncode}: {result.stderr[-1000:]}")
+        for part in self._cluster.products():
+            await bring_back(part)
+        self._has_backup = False
 
 
-async def run(cluster: Cluster, minutes: float, seed: int) -> int:
-    """Rages for so long, then verifies; returns how many recordings were right."""
-    crowd, chaos = Crowd(cluster, seed), Chaos(cluster, seed)
-    await chaos.rage(time.monotonic() + 60 * minutes)
+async def run(cluster: Cluster, seconds: float, seed: int, shim: Shim | None = None, disk: Path | None = None) -> bool:
+    """Rage for so long, then check; return whether all is as it should be."""
+    crowd = Crowd(cluster, seed)
+    chaos = Chaos(cluster, seed, Blows(cluster, shim, disk, crowd.takes), crowd.takes)
+    await chaos.rage(seconds)
     cluster.repair()
     await crowd.end()
-    rest = cluster.web[0].rest
-    for client in crowd.finished:
-        await asyncio.to_thread(client.verify, rest)
-    chunks = sum(client.acknowledged for client in crowd.finished)
-    connections = sum(client.connections for client in crowd.finished)
-    struck = ", ".join(f"{count} x {what}" for what, count in sorted(chaos.counts.items()))
-    say(f"struck: {struck}")
+    done = await asyncio.to_thread(check, cluster, crowd.takes, chaos.counts["restore"])
+    done.differences += chaos.faults
+    _report(done, chaos, crowd)
+    return not done.differences
+
+
+def _report(done: Checked, chaos: Chaos, crowd: Crowd) -> None:
+    connections = sum(source.connections for take in crowd.takes for source in take.sources)
+    say(f"struck: {', '.join(f'{count} x {what}' for what, count in sorted(chaos.counts.items()))}")
     say(
-        f"right: {len(crowd.finished)} recordings of {chunks} acknowledged chunks, each once and in its order,"
-        f" over {connections} connections"
+        f"compared: {done.recordings} recordings of {done.chunks} acknowledged chunks, over {connections} connections;"
+        f" {done.deleted} deleted sessions; {done.reindexed} sessions made again by reindex"
     )
-    return len(crowd.finished)
+    for difference in done.differences[:DIFFERENCES_TOLD]:
+        say(f"DIFFERENT: {difference}")
+    say(f"{len(done.differences)} differences" if done.differences else "all as it should be")
 
 
-def main() -> None:
-    """Runs it; an exception ends it with the stack's logs left where it says."""
+@contextlib.contextmanager
+def made_cluster(folder: Path) -> Iterator[tuple[Cluster, Shim | None, Path | None]]:
+    """A stack of its own, with all faults that can be had here; says which can't."""
+    shim: Shim | None = Shim(folder / "faults")
+    with contextlib.ExitStack() as stack:
+        if reason := why_not():
+            say(f"no links are cut, no disk is filled: {reason}")
+        disk = None if reason else folder / "stack" / "audio"
+        if disk:
+            disk.parent.mkdir()
+            stack.enter_context(small_disk(disk, str(DISK_BYTES)))
+        cluster = Cluster(folder / "stack", stack.enter_context(two_hosts()), **ENVIRONMENT)
+        if reason := shim.compile():
+            say(f"no write fails, no clock is stepped: {reason}")
+            shim = None
+        else:
+            shim.load_into(cluster)
+        yield stack.enter_context(cluster), shim, disk
+
+
+def main() -> int:
+    """Run it; return the exit code. What differs leaves the stack's logs and files where it says."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 16))
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-chaos-"))
+    folder.chmod(0o755)
     say(f"{options.minutes:g} minutes, --seed {options.seed}, logs in {folder}")
-    say(f"one machine without links to cut: {why_not()}" if why_not() else "two hosts in network namespaces")
-    with two_hosts() as hosts, Cluster(folder / "stack", hosts, DISCONNECT_GRACE_SECONDS="60") as cluster:
-        asyncio.run(run(cluster, options.minutes, options.seed))
-    shutil.rmtree(folder)
+    with made_cluster(folder) as (cluster, shim, disk):
+        is_right = asyncio.run(run(cluster, 60 * options.minutes, options.seed, shim, disk))
+    if is_right:
+        shutil.rmtree(folder)
+    else:
+        say(f"the logs are in {folder / 'stack'}")
+    return 0 if is_right else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

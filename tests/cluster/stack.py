@@ -16,6 +16,7 @@ import ctypes
 import functools
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,9 +268,27 @@ class Database(Part):
         """The URL of its database."""
         return postgres_url_of(self.port, host)
 
-    def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Runs a statement; returns its rows."""
-        with psycopg.connect(self.url(), autocommit=True) as connection:
+    @property
+    def _data(self) -> Path:
+        return self._postgres.folder / "data"
+
+    @property
+    def _copy(self) -> Path:
+        return self._postgres.folder / "backup"
+
+    def copy_files(self) -> None:
+        """Keep a copy of its files, instead of an older one. It must not run."""
+        shutil.rmtree(self._copy, ignore_errors=True)
+        subprocess.run(["cp", "-a", str(self._data), str(self._copy)], check=True)
+
+    def put_copy_back(self) -> None:
+        """Put that copy in the place of its files. It must not run."""
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", str(self._copy), str(self._data)], check=True)
+
+    def query(self, statement: str, *values: Any, database: str = "") -> list[tuple[Any, ...]]:
+        """Run a statement, in another database than its own if one is named; return its rows."""
+        with psycopg.connect(f"{self.url()}?dbname={database or 'postgres'}", autocommit=True) as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
@@ -309,7 +328,8 @@ class Cluster:
         self._cleanup = contextlib.ExitStack()
         foreign = product_variables()
         self._environment = {name: value for name, value in os.environ.items() if name not in foreign}
-        self._environment |= {"AUDIO_STORAGE_PATH": str(folder / "audio"), **ENVIRONMENT, **environment}
+        self.storage = folder / "audio"
+        self._environment |= {"AUDIO_STORAGE_PATH": str(self.storage), **ENVIRONMENT, **environment}
         addresses = [host.services_at for host in hosts if host.has_link]
         self.database = Database(folder / "postgres.log", make_postgres(self._cleanup), addresses)
         self.broker = Broker(folder / "redis.log", folder / "redis", addresses)
@@ -334,7 +354,11 @@ class Cluster:
 
     def parts(self) -> list[Part]:
         """Everything that runs, in the order in which it is started."""
-        return [self.database, self.broker, *self.web, *self.workers, self.sweeper]
+        return [self.database, self.broker, *self.products()]
+
+    def products(self) -> list[Part]:
+        """What of it is ours."""
+        return [*self.web, *self.workers, self.sweeper]
 
     def start(self, *parts: Part) -> None:
         """Starts those that don't run, at once, and waits until each works."""
@@ -386,8 +410,13 @@ class Cluster:
         return kind(name, self.folder / f"{name}.log", environment, host)
 
     def _migrate(self) -> None:
-        command = [sys.executable, str(REPOSITORY / "manage.py"), "migrate", "--verbosity", "0"]
-        subprocess.run(command, env=self.sweeper.environment, cwd=REPOSITORY, check=True)
+        self.manage("migrate", "--verbosity", "0").check_returncode()
+
+    def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `manage.py` to its end, on a host that lacks nothing."""
+        command = [sys.executable, str(REPOSITORY / "manage.py"), *arguments]
+        variables = self.sweeper.environment | {"LD_PRELOAD": ""} | environment
+        return subprocess.run(command, env=variables, cwd=REPOSITORY, capture_output=True, text=True)
 
     def logs(self) -> str:
         """What every part wrote."""
