@@ -13,7 +13,7 @@ from django.conf import settings
 
 from audio.build.chunks import Chunk, Waiting, read, read_range
 from audio.build.losses import Losses, Place
-from audio.build.pcm import PcmOutput
+from audio.build.pcm import PcmOutput, SampleRoute
 from audio.build.store import folder
 from audio.build.stream import part_finder
 from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
@@ -30,10 +30,8 @@ _HEAD_BYTES = 1 << 16
 _ONE_SOURCE = 0
 
 
-class FilesRoute:
+class FilesRoute(SampleRoute):
     """The route of complete files. See `audio.build.route.Route`."""
-
-    suffix = "wav"
 
     def __init__(self, session: AudioSession, target: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> None:
         self.done_to = done_to
@@ -42,7 +40,7 @@ class FilesRoute:
         self._format = session.format
         self._is_file_each = session.chunk_mode == "files"
         self._finder = part_finder(session.format, session.chunk_mode, carry.get("finder"))
-        self._output = PcmOutput(session, target, carry)
+        super().__init__(PcmOutput(session, target, carry))
         # Of audio, in all files so far.
         self._seconds: float = carry.get("seconds", 0.0)
         # How many bytes of the session were looked at, and where its last chunks lie among them.
@@ -57,21 +55,6 @@ class FilesRoute:
         self._window_at = self._looked_at_bytes
         self.losses = Losses(**carry.get("losses", {}))
 
-    @property
-    def format(self) -> PcmFormat | None:
-        """The format of the master's samples, None before the first."""
-        return self._output.format
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the master's samples, in Hz; 0 before the first."""
-        return self.format.sample_rate if self.format else 0
-
-    @property
-    def channels(self) -> int:
-        """Of the master's samples; 0 before the first."""
-        return self.format.channels if self.format else 0
-
     def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
         """Give the samples of the files that are complete."""
         self._window, self._window_at = bytearray(), self._looked_at_bytes
@@ -79,7 +62,7 @@ class FilesRoute:
             for parts in self._batches(window, is_last, work):
                 yield from self._kept(parts, work)
         if is_last:
-            yield from self._output.flush()
+            yield from self.output.flush()
         # A file that goes on is read again when it is complete.
         self._window = bytearray()
         self._offsets.forget_before(self._looked_at_bytes - len(self._finder.held))
@@ -91,7 +74,7 @@ class FilesRoute:
                 self._require_room(parts[0])
                 for samples in self._decoded(parts, work):
                     self._count(samples, parts[0])
-                    yield from self._output.put(_ONE_SOURCE, samples)
+                    yield from self.output.put(_ONE_SOURCE, samples)
                 return
             except MediaError as error:
                 if error.retryable or "sequence" not in error.details:
@@ -234,5 +217,5 @@ class FilesRoute:
             "open_sequence": self._open_sequence,
             "open_skip": self._open_skip,
             "losses": self.losses.state(),
-            **self._output.carry(),
+            **self.output.carry(),
         }

@@ -159,30 +159,13 @@ class PcmOutput:
         }
 
 
-class PcmRoute:
-    """Raw PCM and WAV, parsed by us: every message by the reader of its source.
-
-    A file that can't be decoded is left out and noted, and what follows it is recorded.
-    """
+class SampleRoute:
+    """What a route to a WAV master says of its samples."""
 
     suffix = "wav"
 
-    def __init__(self, session: AudioSession, known: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> None:
-        self.looked_to = self.done_to = done_to
-        self._undecided: list[str] = session.undecided
-        self._chunk_mode = session.chunk_mode
-        self._raw = PcmFormat(session.encoding, session.sample_rate, session.channels)
-        self._readers: dict[int, WavReader] = {}
-        self._is_decided = known is not None
-        if known is not None:
-            self._decide(known)
-        self.losses = Losses(**carry.get("losses", {}))
-        # Damaged chunks that are not noted yet, and how much silence takes their place.
-        self._damaged: list[Fault] = []
-        self._silent_seconds: dict[int, float] = {}
-        self.output = PcmOutput(session, known, carry)
-        for source, state in carry.get("readers", {}).items():
-            self._readers[int(source)] = WavReader.restore(self._raw, self._chunk_mode, state)
+    def __init__(self, output: PcmOutput) -> None:
+        self.output = output
 
     @property
     def format(self) -> PcmFormat | None:
@@ -198,6 +181,30 @@ class PcmRoute:
     def channels(self) -> int:
         """Of the master's samples; 0 before the first."""
         return self.format.channels if self.format else 0
+
+
+class PcmRoute(SampleRoute):
+    """Raw PCM and WAV, parsed by us: every message by the reader of its source.
+
+    A file that can't be decoded is left out and noted, and what follows it is recorded.
+    """
+
+    def __init__(self, session: AudioSession, known: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> None:
+        self.looked_to = self.done_to = done_to
+        self._undecided: list[str] = session.undecided
+        self._chunk_mode = session.chunk_mode
+        self._raw = PcmFormat(session.encoding, session.sample_rate, session.channels)
+        self._readers: dict[int, WavReader] = {}
+        self._is_decided = known is not None
+        if known is not None:
+            self._decide(known)
+        self.losses = Losses(**carry.get("losses", {}))
+        # Damaged chunks that are not noted yet, and how much silence takes their place.
+        self._damaged: list[Fault] = []
+        self._silent_seconds: dict[int, float] = {}
+        super().__init__(PcmOutput(session, known, carry))
+        for source, state in carry.get("readers", {}).items():
+            self._readers[int(source)] = WavReader.restore(self._raw, self._chunk_mode, state)
 
     def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
         """Give the window's samples as those of the master."""
