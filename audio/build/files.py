@@ -28,6 +28,9 @@ from audio.models import AudioSession
 
 _HEAD_BYTES = 1 << 16
 _ONE_SOURCE = 0
+# Each file costs a run of FFmpeg or two. A session may have so many more of them than messages: a message of headers
+# alone could hold a hundred thousand.
+_MOST_FILES_BEYOND_MESSAGES = 1000
 
 
 class FilesRoute(SampleRoute):
@@ -50,6 +53,7 @@ class FilesRoute(SampleRoute):
         self._open_at: int = carry.get("open_at", 0)
         self._open_sequence: int = carry.get("open_sequence", done_to + 1)
         self._open_skip: int = carry.get("open_skip", 0)
+        self._files: int = carry.get("files", 0)
         # What came in this window, from `_window_at` on.
         self._window = bytearray()
         self._window_at = self._looked_at_bytes
@@ -174,6 +178,10 @@ class FilesRoute(SampleRoute):
         """End the open file before the byte at `end`, and give it, if it holds anything."""
         if end <= self._open_at:
             return
+        self._files += 1
+        if self._files > self.looked_to + _MOST_FILES_BEYOND_MESSAGES:
+            sentence = f"The session holds {self._files} files in {self.looked_to} messages, more than are decoded."
+            raise MediaLimitExceeded(sentence, sequence=self._open_sequence)
         first, skip, start = self._open_sequence, self._open_skip, self._open_at
         last, _ = self._offsets.at(end - 1)
         self._open_at = end
@@ -216,6 +224,7 @@ class FilesRoute(SampleRoute):
             "open_at": self._open_at,
             "open_sequence": self._open_sequence,
             "open_skip": self._open_skip,
+            "files": self._files,
             "losses": self.losses.state(),
             **self.output.carry(),
         }

@@ -60,6 +60,16 @@ def made(stored, payloads, audio_format, chunk_mode="auto", **parameters):
     return session
 
 
+def test_a_message_of_headers_alone_costs_no_run_of_ffmpeg_for_each(stored, monkeypatch):
+    runs = []
+    command = ffmpeg._command
+    monkeypatch.setattr(ffmpeg, "_command", lambda *arguments: runs.append(arguments) or command(*arguments))
+    header = bait.MAGIC["flac"][0].ljust(42, b"\x01")
+    session = made(stored, [header * 20_000], "flac", sample_rate=44100)
+    assert (session.recording.state, session.recording.error_code) == ("failed", "media_limit_exceeded")
+    assert len(runs) < 50
+
+
 # Nothing else is opened
 
 
