@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from audio.build import replay
+from audio.build import derive, replay, store
 from audio.build.chunks import read_range
 from audio.media.frames import FrameCounter, flac_stream_info
-from audio.models import AudioSession
+from audio.models import AudioSession, TaskKind
 from tests.containers import duration_seconds, hashes
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 
@@ -252,3 +252,39 @@ def test_a_damaged_chunk_costs_itself_alone(stored, size):
         pytest.approx(3 * size / 32000, abs=0.001),
         pytest.approx(4 * size / 32000, abs=0.001),
     )
+
+
+def spoiled(flac: bytes) -> bytes:
+    middle = len(flac) // 2
+    return flac[:middle] + bytes(100) + flac[middle + 100 :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "warnings"),
+    [
+        (lambda flac: flac + b"TAG" + bytes(125), []),
+        (lambda flac: flac[:-900], ["stream_damaged"]),
+        (spoiled, None),
+    ],
+)
+def test_of_flac_that_is_damaged_everything_else_can_be_made(stored, tmp_path, spoil, warnings):
+    sound = speech(3, RATE_HZ)
+    data = spoil(encoded(sound, RATE_HZ, tmp_path / "a.flac"))
+    session = stored(format="flac", sample_rate=RATE_HZ)
+    session.add(cut(data, 1000))
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    if warnings is not None:
+        assert [entry["code"] for entry in recording.warnings] == warnings
+        assert len(decoded(session.path)) / 2 / RATE_HZ == pytest.approx(recording.duration_seconds, abs=0.001)
+    for kind, audio_format in ((TaskKind.WAVEFORM, ""), (TaskKind.TRANSCODE, "wav")):
+        task = derive.ask(session.session, kind, audio_format)
+        derive.run(task.pk)
+        task.refresh_from_db()
+        assert task.state == "completed", task.error_detail
+    heard = np.frombuffer((store.root() / task.file_name).read_bytes()[-2000:], "<i2")
+    assert len(decoded(store.root() / task.file_name)) / 2 / RATE_HZ == pytest.approx(
+        recording.duration_seconds, abs=0.11
+    )
+    assert np.abs(heard).max() > 0
+    assert_proved(session)
