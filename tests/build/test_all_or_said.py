@@ -254,9 +254,9 @@ def test_a_damaged_chunk_costs_itself_alone(stored, size):
     )
 
 
-def spoiled(flac: bytes) -> bytes:
-    middle = len(flac) // 2
-    return flac[:middle] + bytes(100) + flac[middle + 100 :]
+def spoiled(stream: bytes, size: int = 100) -> bytes:
+    middle = len(stream) // 2
+    return stream[:middle] + bytes(size) + stream[middle + size :]
 
 
 @pytest.mark.parametrize(
@@ -287,4 +287,23 @@ def test_of_flac_that_is_damaged_everything_else_can_be_made(stored, tmp_path, s
         recording.duration_seconds, abs=0.11
     )
     assert np.abs(heard).max() > 0
+    assert_proved(session)
+
+
+@pytest.mark.parametrize("audio_format", ["webm", "ogg"])
+def test_what_ffmpeg_leaves_out_of_a_damaged_container_is_said(stored, tmp_path, audio_format):
+    streams = [
+        encoded_live(speech(3, RATE_HZ, seed=seed), RATE_HZ, audio_format, "-c:a", "libopus", "-page_duration", "20000")
+        if audio_format == "ogg"
+        else encoded_live(speech(3, RATE_HZ, seed=seed), RATE_HZ, audio_format, "-c:a", "libopus")
+        for seed in (1, 2)
+    ]
+    session = stored(format=audio_format, sample_rate=RATE_HZ)
+    session.add(cut(streams[0] + spoiled(streams[1], 1000), 1000))
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    assert [entry["code"] for entry in recording.warnings] == ["stream_damaged"]
+    (entry,) = recording.warnings
+    assert entry["first_sequence"] > 5
+    assert (entry["start_seconds"], entry["end_seconds"]) == pytest.approx((3, 6), abs=JOINT_SECONDS)
     assert_proved(session)
