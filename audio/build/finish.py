@@ -29,6 +29,7 @@ logger = structlog.stdlib.get_logger(__name__)
 
 OnProgress = Callable[[float], None]
 _HEAD_BYTES = 1 << 20
+_MOST_FRAME_BYTES = 1 << 18
 # The delay and the last frame of every lossy encoder are shorter.
 _ENCODED_TOLERANCE_SECONDS = 0.25
 # What an encoder puts behind its last sound stays at a joint: the packets of its last page move by less than one.
@@ -102,9 +103,31 @@ def _flac(session: AudioSession, route: StreamRoute, counter: FlacCounter, maste
         raise UndecodableChunk("The stream does not begin with a FLAC header.", sequence=1)
     if not counter.samples:
         raise UndecodableChunk("The stream holds no flac frames.", sequence=1)
+    settle_last_frame(route, master.path)
     _patch(master, true_header(route))
     master.sync()
     return Made(_name(session.id, master.path), "flac", master.size_bytes, counter.duration_seconds)
+
+
+def settle_last_frame(route: StreamRoute, path: Path) -> None:
+    """Leave out of a FLAC stream's counts a last frame that is cut off, and say so.
+
+    Args:
+        route: The route, at the stream's end.
+        path: The file that holds the stream.
+    """
+    counter = route.flac
+    if counter is None or not counter.last_samples or route.size_bytes - counter.last_at > _MOST_FRAME_BYTES:
+        return
+    with path.open("rb") as file:
+        file.seek(counter.last_at)
+        if frames.is_whole_flac_frame(file.read(_MOST_FRAME_BYTES)):
+            return
+    declared_seconds = counter.duration_seconds
+    counter.leave_out_last()
+    sentence = "The stream ends within a frame, which can't be decoded; it is kept as it came."
+    place = Place(route.done_to, route.done_to, counter.duration_seconds, declared_seconds)
+    route.losses.warn("stream_damaged", sentence, place)
 
 
 def true_header(route: StreamRoute) -> tuple[int, bytes] | None:

@@ -128,6 +128,7 @@ class _Replay:
         for piece in self._pieces():
             comparison.expect(piece, masked=_header_places(route))
         comparison.end()
+        finish.settle_last_frame(route, self._path)
         if (header := finish.true_header(route)) is not None:
             offset, expected = header
             with self._path.open("rb") as file:

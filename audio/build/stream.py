@@ -205,17 +205,20 @@ class StreamRoute:
             raise PartsDifferError
         else:
             self._parameters, self.track = header.parameters, header.track
-            self._measure(master, span, work)
+            self._measure(number, master, work)
 
-    def _measure(self, master: Path, span: Span, work: Path) -> None:
+    def _measure(self, number: int, master: Path, work: Path) -> None:
         """Measure a part's timeline when it is complete, so that nothing but the copy is left for the close."""
         try:
-            measured = remux.measure(master, span, self.suffix, work, self.track)
+            measured = remux.measure(master, self._span(number), self.suffix, work, self.track)
         except FfmpegFailed:
             # It can't be read to its end.
             self._measured.append(None)
         else:
             self._measured.append(list(astuple(measured)))
+            if measured.damage:
+                sentence = f"Something of the stream can't be read and was left out. {measured.damage}"
+                self.losses.warn("stream_damaged", sentence, self._place_of(number, self.measured or [measured]))
 
     @property
     def measured(self) -> list[Measured] | None:
@@ -225,10 +228,17 @@ class StreamRoute:
 
     def _lose(self, number: int, error: MediaError) -> None:
         """Leave a part out of the recording, and say so."""
+        self.losses.lose(error, self._place_of(number, []))
+        self._left_out.append(number)
+
+    def _place_of(self, number: int, measured: Sequence[Measured]) -> Place:
+        """Return the place of a part: its chunks, and its seconds if it is the last of those that were measured."""
         first = self._starts[number][1]
         last = self._starts[number + 1][1] - 1 if number + 1 < len(self._starts) else self.looked_to
-        self.losses.lose(error, Place(first, max(first, last), self._seconds, self._seconds))
-        self._left_out.append(number)
+        if not measured:
+            return Place(first, max(first, last), self._seconds, self._seconds)
+        start, end = remux.duration_seconds(measured[:-1]), remux.duration_seconds(measured)
+        return Place(first, max(first, last), start, end)
 
     def _span(self, number: int) -> Span:
         end = self._starts[number + 1][0] if number + 1 < len(self._starts) else self._size_bytes

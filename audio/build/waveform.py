@@ -82,8 +82,9 @@ def samples_of(audio_format: str, path: Path, encoding: str, work: Path) -> Iter
         return
     bits = 16 if encoding == "s16le" else 24
     reader = WavReader(PcmFormat("s16le", 16000, 1), "stream")
-    is_wav = audio_format == "wav"
-    for block in _wav_blocks(path) if is_wav else ffmpeg.output_of(plan.decode(audio_format, str(path), bits), work):
+    # A recording that is damaged is ready, with a warning: what can be heard of it can be seen.
+    arguments = plan.decode(audio_format, str(path), bits, is_strict=False)
+    for block in _wav_blocks(path) if audio_format == "wav" else ffmpeg.output_of(arguments, work):
         yield from reader.feed(block)
 
 

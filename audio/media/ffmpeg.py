@@ -40,6 +40,11 @@ _LIMIT_SIGNALS = (signal.SIGXFSZ, signal.SIGALRM, signal.SIGKILL)
 _OF_ANOTHER_TRACK = re.compile(
     r"not on whitelist|Last message repeated|Could not find codec parameters for stream .*Video"
 )
+# What its demuxers say when they leave something out and go on.
+_DAMAGE = re.compile(
+    r"CRC mismatch|invalid as first byte of an EBML number|Invalid EBML number|File ended prematurely"
+    r"|exceeds containing master element|partial file|Error during demuxing"
+)
 # FFmpeg's exit code when somebody asked it to stop.
 _STOPPED = 255
 _VERSION_SECONDS = 10
@@ -139,9 +144,21 @@ def run(
     return seconds
 
 
-def output_of(arguments: Sequence[str], folder: Path, limits: Limits = LONG_LIMITS) -> Generator[bytes, None, None]:
-    """Runs FFmpeg and gives what it writes to its standard output, block by block; raises as `run` does."""
-    with _started(arguments, folder, limits) as output:
+def _ignore(line: str) -> None:
+    """Do nothing about it."""
+
+
+def output_of(
+    arguments: Sequence[str],
+    folder: Path,
+    limits: Limits = LONG_LIMITS,
+    on_damage: Callable[[str], None] = _ignore,
+) -> Generator[bytes, None, None]:
+    """Run FFmpeg and give what it writes to its standard output, block by block; raises as `run` does.
+
+    `on_damage` is called at the end with what FFmpeg said if it left something of its input out.
+    """
+    with _started(arguments, folder, limits, on_damage=on_damage) as output:
         while block := output.read(_BLOCK_BYTES):
             yield block
 
@@ -157,7 +174,11 @@ def feed(arguments: Sequence[str], blocks: Iterable[bytes], folder: Path, limits
 
 @contextlib.contextmanager
 def _started(
-    arguments: Sequence[str], folder: Path, limits: Limits, given: int = subprocess.DEVNULL
+    arguments: Sequence[str],
+    folder: Path,
+    limits: Limits,
+    given: int = subprocess.DEVNULL,
+    on_damage: Callable[[str], None] = _ignore,
 ) -> Iterator[IO[bytes]]:
     """Run FFmpeg and give its standard output, or with `given` as a pipe its standard input."""
     is_fed = given == subprocess.PIPE
@@ -185,7 +206,10 @@ def _started(
             # Not the limit's signal but somebody's, or that of a machine short of memory.
             raise FfmpegStopped
         errors.seek(0)
-        check(code, errors.read(1 << 16).decode(errors="replace"))
+        messages = errors.read(1 << 16).decode(errors="replace")
+        check(code, messages)
+        if damage := next((line for line in messages.splitlines() if _DAMAGE.search(line)), ""):
+            on_damage(_readable(damage))
 
 
 def _children_cpu_seconds() -> float:
@@ -212,10 +236,14 @@ def check(code: int, messages: str) -> None:
     if "matches no streams" in messages:
         # What was mapped is the audio alone.
         raise UnsupportedMedia("The file holds no audio.")
-    # Addresses in the messages are of no use to anybody.
-    first = re.sub(r" @ 0x[0-9a-f]+", "", _telling_line(messages) or f"exit code {code}")
+    first = _readable(_telling_line(messages) or f"exit code {code}")
     logger.warning("ffmpeg_failed", error=first)
     raise FfmpegFailed(f"FFmpeg could not process the audio: {first[:_MESSAGE_CHARACTERS]}")
+
+
+def _readable(line: str) -> str:
+    """Return a message without addresses, which are of no use to anybody."""
+    return re.sub(r" @ 0x[0-9a-f]+", "", line)[:_MESSAGE_CHARACTERS]
 
 
 def _telling_line(messages: str) -> str:

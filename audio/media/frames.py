@@ -423,6 +423,24 @@ def _crc8(data: bytes) -> int:
     return value
 
 
+def _crc16_flac(data: bytes) -> int:
+    """The checksum at the end of a FLAC frame: CRC-16 with the polynomial 0x8005. With it, a frame gives zero."""
+    value = 0
+    for byte in data:
+        value ^= byte << 8
+        for _ in range(8):
+            value = value << 1 ^ (0x18005 if value & 0x8000 else 0)
+    return value
+
+
+def is_whole_flac_frame(data: bytes) -> bool:
+    """Whether `data` is a complete FLAC frame, behind which a tag may stand."""
+    tag = next(
+        (at for at in (data.find(b"TAG", -_ID3V1_BYTES), data.find(b"APETAGEX"), data.find(b"ID3")) if at > 0), 0
+    )
+    return not _crc16_flac(data) or (tag > 0 and not _crc16_flac(data[:tag]))
+
+
 def _coded_number(data: bytes) -> tuple[int, int]:
     """Reads the number of a frame, coded like UTF-8; returns it and its size in bytes, (0, 0) if it is none."""
     ones = 8 - (data[0] ^ 0xFF).bit_length()
@@ -476,6 +494,7 @@ class FlacCounter:
         stream_info: The body of the STREAMINFO, None before it came.
         samples: Sample frames in all frames.
         expected: The first sample frame of the next frame, by its number.
+        last_at: Where the last frame begins, -1 before the first; it has `last_samples`.
         pending: Offset, first and last number of a frame that does not follow, until the next one confirms it.
         gaps: The first places where numbers were missing or went back.
         fed: How many bytes were fed; `held` the last of them, in which a header may have begun.
@@ -485,6 +504,8 @@ class FlacCounter:
     flac_at: int = -1
     samples: int = 0
     expected: int = 0
+    last_at: int = -1
+    last_samples: int = 0
     pending: tuple[int, int, int] | None = None
     gaps: list[NumberGap] = field(default_factory=list)
     fed: int = 0
@@ -577,8 +598,13 @@ class FlacCounter:
     def _accept(self, offset: int, start: int, behind: int) -> None:
         if start != self.expected and len(self.gaps) < _MOST_SPANS:
             self.gaps.append(NumberGap(offset, start - self.expected, self.duration_seconds))
+        self.last_at, self.last_samples = offset, behind - start
         self.samples += behind - start
         self.expected, self.pending = behind, None
+
+    def leave_out_last(self) -> None:
+        """The last frame is not whole: a decoder leaves it out."""
+        self.samples, self.last_samples = self.samples - self.last_samples, 0
 
 
 def describe(audio_format: str, data: bytes) -> PartDescription | None:

@@ -194,10 +194,13 @@ def _output(track: int = 0) -> list[str]:
     return ["-map", f"0:a:{track}", *_AUDIO_ALONE]
 
 
-def decode(audio_format: str, path: str, bits: int) -> list[str]:
-    """Arguments to decode one file to a WAV stream on the standard output, as deep as it is."""
+def decode(audio_format: str, path: str, bits: int, *, is_strict: bool = True) -> list[str]:
+    """Arguments to decode one file to a WAV stream on the standard output, as deep as it is.
+
+    Of a lossless file any damage ends the run, unless it is not `is_strict`: then what is damaged is left out.
+    """
     depth = 16 if bits <= 16 else 24 if bits <= 24 else 32
-    strict = ["-xerror", "-err_detect", "crccheck+explode"] if audio_format in LOSSLESS else []
+    strict = ["-xerror", "-err_detect", "crccheck+explode"] if is_strict and audio_format in LOSSLESS else []
     return [*strict, *_input(audio_format, path), *_output(), "-c:a", f"pcm_s{depth}le", "-f", "wav", "pipe:1"]
 
 

@@ -12,7 +12,7 @@ import itertools
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +69,8 @@ class Packet(NamedTuple):
 class Measured:
     """The timeline of one part: where its first packet begins and its last one ends, in seconds; how many there are.
 
-    `audio_seconds` is the length of all packets together, without the gaps between them.
+    `audio_seconds` is the length of all packets together, without the gaps between them. `damage` is what FFmpeg said
+    if it left something out.
     """
 
     start_seconds: float
@@ -77,6 +78,7 @@ class Measured:
     packets: int
     audio_seconds: float
     has_gaps: bool
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,14 @@ def _of_track(told: str, number: str) -> str:
     return told.removeprefix(number) if told.startswith((f"{number}:", f"{number},")) else ""
 
 
-def packets(path: Path, span: Span | None, audio_format: str, folder: Path, track: int = 0) -> Iterator[Packet]:
+def packets(
+    path: Path,
+    span: Span | None,
+    audio_format: str,
+    folder: Path,
+    track: int = 0,
+    on_damage: Callable[[str], None] = lambda _: None,
+) -> Iterator[Packet]:
     """Give the packets of an audio track of one part of a file, or of a whole one without a span, in order.
 
     Timestamps that go back are moved as `copy` moves them. Raises FfmpegFailed behind the last packet that can be
@@ -187,7 +196,7 @@ def packets(path: Path, span: Span | None, audio_format: str, folder: Path, trac
     listing = _listing(path, [span], audio_format, folder)
     arguments = plan.timed_packets(audio_format, str(listing), track)
     numerator, denominator, held = 1, 1, b""
-    for block in ffmpeg.output_of(arguments, folder):
+    for block in ffmpeg.output_of(arguments, folder, on_damage=on_damage):
         *lines, held = (held + block).split(b"\n")
         for line in lines:
             if line[:1] == b"#":
@@ -201,14 +210,15 @@ def packets(path: Path, span: Span | None, audio_format: str, folder: Path, trac
 def measure(path: Path, span: Span | None, audio_format: str, folder: Path, track: int = 0) -> Measured:
     """Return the timeline of one part, or of a whole file without a span; raises as `packets` does."""
     start, end, count, audio_seconds, has_gaps = 0.0, 0.0, 0, 0.0, False
-    for packet in packets(path, span, audio_format, folder, track):
+    damage: list[str] = []
+    for packet in packets(path, span, audio_format, folder, track, damage.append):
         if not count:
             start = end = packet.start_seconds
         has_gaps = has_gaps or packet.start_seconds - end > plan.GAP_SECONDS
         end = packet.start_seconds + packet.duration_seconds
         audio_seconds += packet.duration_seconds
         count += 1
-    return Measured(start, end, count, audio_seconds, has_gaps)
+    return Measured(start, end, count, audio_seconds, has_gaps, "".join(damage))
 
 
 def copy(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from audio.build import replay
+from audio.build import derive, replay, store
 from audio.build.chunks import read_range
 from audio.media.frames import FrameCounter, flac_stream_info
-from audio.models import AudioSession
+from audio.models import AudioSession, TaskKind
 from tests.containers import duration_seconds, hashes
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 
@@ -252,3 +252,58 @@ def test_a_damaged_chunk_costs_itself_alone(stored, size):
         pytest.approx(3 * size / 32000, abs=0.001),
         pytest.approx(4 * size / 32000, abs=0.001),
     )
+
+
+def spoiled(stream: bytes, size: int = 100) -> bytes:
+    middle = len(stream) // 2
+    return stream[:middle] + bytes(size) + stream[middle + size :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "warnings"),
+    [
+        (lambda flac: flac + b"TAG" + bytes(125), []),
+        (lambda flac: flac[:-900], ["stream_damaged"]),
+        (spoiled, None),
+    ],
+)
+def test_of_flac_that_is_damaged_everything_else_can_be_made(stored, tmp_path, spoil, warnings):
+    sound = speech(3, RATE_HZ)
+    data = spoil(encoded(sound, RATE_HZ, tmp_path / "a.flac"))
+    session = stored(format="flac", sample_rate=RATE_HZ)
+    session.add(cut(data, 1000))
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    if warnings is not None:
+        assert [entry["code"] for entry in recording.warnings] == warnings
+        assert len(decoded(session.path)) / 2 / RATE_HZ == pytest.approx(recording.duration_seconds, abs=0.001)
+    for kind, audio_format in ((TaskKind.WAVEFORM, ""), (TaskKind.TRANSCODE, "wav")):
+        task = derive.ask(session.session, kind, audio_format)
+        derive.run(task.pk)
+        task.refresh_from_db()
+        assert task.state == "completed", task.error_detail
+    heard = np.frombuffer((store.root() / task.file_name).read_bytes()[-2000:], "<i2")
+    assert len(decoded(store.root() / task.file_name)) / 2 / RATE_HZ == pytest.approx(
+        recording.duration_seconds, abs=0.11
+    )
+    assert np.abs(heard).max() > 0
+    assert_proved(session)
+
+
+@pytest.mark.parametrize("audio_format", ["webm", "ogg"])
+def test_what_ffmpeg_leaves_out_of_a_damaged_container_is_said(stored, tmp_path, audio_format):
+    streams = [
+        encoded_live(speech(3, RATE_HZ, seed=seed), RATE_HZ, audio_format, "-c:a", "libopus", "-page_duration", "20000")
+        if audio_format == "ogg"
+        else encoded_live(speech(3, RATE_HZ, seed=seed), RATE_HZ, audio_format, "-c:a", "libopus")
+        for seed in (1, 2)
+    ]
+    session = stored(format=audio_format, sample_rate=RATE_HZ)
+    session.add(cut(streams[0] + spoiled(streams[1], 1000), 1000))
+    recording = session.made()
+    assert recording.state == "ready", recording.error_detail
+    assert [entry["code"] for entry in recording.warnings] == ["stream_damaged"]
+    (entry,) = recording.warnings
+    assert entry["first_sequence"] > 5
+    assert (entry["start_seconds"], entry["end_seconds"]) == pytest.approx((3, 6), abs=JOINT_SECONDS)
+    assert_proved(session)
