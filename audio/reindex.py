@@ -222,12 +222,14 @@ class _Run:
 
     def finish(self) -> None:
         """All journals are read: gives the chunks that were in flight their places, and completes the sessions."""
+        # The database lacks chunks that commits name: it does not know either what became of those in flight.
+        is_older = any(session.chunks for session in self._sessions.values())
         for session in self._sessions.values():
             if session.is_deleted:
                 self._forget(session)
             elif session.is_ours:
                 self._finish(session)
-            elif session.is_known and session.chunks:
+            elif session.is_known and is_older:
                 self._extend(session)
             else:
                 self.done.known_sessions += session.is_known
@@ -241,9 +243,12 @@ class _Run:
             DeletedSession.objects.get_or_create(pk=session.key)
 
     def _extend(self, session: _Session) -> None:
-        """Gives a session that the database knows, and that has got chunks, those that were in flight behind them."""
+        """Give a session that the database knows the chunks that were in flight behind those that it has."""
         taken = _taken(session)
         self.done.refused_chunks += len(session.in_flight) - len(taken)
+        if not (session.chunks or taken):
+            self.done.known_sessions += 1
+            return
         session.is_uncertain |= bool(taken)
         if not self.is_dry_run:
             for chunk in taken:
@@ -327,6 +332,9 @@ class _Journal:
         self._id = 0
         self._unsettled: dict[int, ScannedRecord] = {}
         self._last: dict[uuid.UUID, int] = {}
+        rows = AudioChunk.objects.filter(journal__name=self.name)
+        # Where the last chunk stands that the database knew of before.
+        self._last_known: int = rows.aggregate(last=Max("offset", default=-1))["last"]
         self._places: list[_Place] = []
 
     def take(self, record: ScannedRecord) -> None:
@@ -433,14 +441,15 @@ class _Journal:
         for offset, record in self._unsettled.items():
             session = self._run.session(record.header.session_id)
             is_whole = record.intact and not record.header.erased
-            if is_whole and self._run.begun(session, record.header.source_id) and not self._is_there(session, offset):
+            if is_whole and self._run.begun(session, record.header.source_id) and not self._is_settled(session, offset):
                 journal_id = 0 if self._run.is_dry_run else self._journal_id()
                 after = self._last.get(session.key, 0)
                 session.in_flight.append(_InFlight(journal_id, offset, record.header, after))
 
-    def _is_there(self, session: _Session, offset: int) -> bool:
-        """Whether the row of a chunk that no commit names is there, of a session that the database knows."""
-        return session.is_known and AudioChunk.objects.filter(journal__name=self.name, offset=offset).exists()
+    def _is_settled(self, session: _Session, offset: int) -> bool:
+        """Whether the database knows what became of a chunk that no commit names: the rows of a file are made in its
+        order, so it does if it had the row of that chunk, or of one behind it."""
+        return session.is_known and offset <= self._last_known
 
 
 def _session_key(place: _Place) -> uuid.UUID:

@@ -387,6 +387,23 @@ def test_what_was_in_flight_behind_an_older_backup_comes_back_too(recorded, back
     assert (session.total_chunks, session.recovered) == (3, "uncertain")
 
 
+def test_what_was_in_flight_behind_an_older_backup_comes_back_if_it_is_all_that_is_new(recorded, backup):
+    producer, other = recorded.open(), recorded.open()
+    recorded.store(producer, b"one")
+    put_back = backup(producer.session_id)
+    recorded.store(other, b"of a session that the backup does not know")
+    recorded.store(producer, b"two, and no commit record names it")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    put_back()
+    done = reindex()
+    assert (done.sessions, done.extended_sessions, done.in_flight_chunks) == (1, 1, 1)
+    assert [payload[:3] for payload in brought_back(recorded, producer.session_id)] == [b"one", b"two"]
+    assert AudioSession.objects.get(pk=producer.session_id).recovered == "uncertain"
+    again = reindex()
+    assert (again.extended_sessions, again.chunks) == (0, 0)
+
+
 def test_a_source_that_an_older_backup_does_not_know_comes_back(recorded, backup):
     producer = recorded.open("one")
     recorded.store(producer, b"one")
