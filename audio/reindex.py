@@ -16,6 +16,7 @@ in flight.
 import contextlib
 import itertools
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -591,25 +592,45 @@ def _without_those_there(session: _Session, taken: Sequence[_InFlight]) -> list[
 
 
 def _by_arrival(chunks: Sequence[_InFlight]) -> list[_InFlight]:
-    """In the order of their times, but never against the order of a file: clocks are set back at times."""
-    latest: dict[int, int] = {}
-    keyed = []
-    for chunk in sorted(chunks, key=lambda chunk: (chunk.journal_id, chunk.offset)):
-        at = latest[chunk.journal_id] = max(chunk.header.received_at_us, latest.get(chunk.journal_id, 0))
-        keyed.append(((at, chunk.journal_id, chunk.offset), chunk))
-    return [chunk for _, chunk in sorted(keyed, key=lambda pair: pair[0])]
+    """Return them in the order of their files and of their named sources, and where these say nothing by their times:
+    clocks differ, and are set back at times."""
+    files: dict[int, deque[_InFlight]] = {}
+    for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
+        files.setdefault(chunk.journal_id, deque()).append(chunk)
+    sources: dict[int, deque[tuple[int, int]]] = {}
+    for source_id, *turn in sorted(_turn(chunk) for chunk in chunks):
+        sources.setdefault(source_id, deque()).append((turn[0], turn[1]))
+    ordered = []
+    while heads := [file[0] for file in files.values() if file]:
+        next_ones = [chunk for chunk in heads if _turn(chunk)[1:] == sources[chunk.header.source_id][0]]
+        chunk = min(next_ones or heads, key=lambda chunk: (chunk.header.received_at_us, chunk.journal_id))
+        files[chunk.journal_id].popleft()
+        sources[chunk.header.source_id].remove(_turn(chunk)[1:])
+        ordered.append(chunk)
+    return ordered
+
+
+def _turn(chunk: _InFlight) -> tuple[int, int, int]:
+    """Return a chunk's source, and its turn in it; those without a name have no order."""
+    header = chunk.header
+    return (header.source_id, header.epoch, header.number) if header.epoch else (header.source_id, 0, 0)
 
 
 def _placed(session: _Session, taken: Sequence[_InFlight]) -> list[AudioChunk]:
-    """Gives each chunk the first place that is free behind the last one that its file knows."""
+    """Give each chunk the first place that is free behind those of its file, and of its source if that has a name."""
     gaps, last = _gaps(session.key)
     rows = []
-    least: dict[int, int] = {}
+    in_files: dict[int, int] = {}
+    in_sources: dict[int, int] = {}
     for chunk in taken:
-        sequence = _take_gap(gaps, behind=max(chunk.after, least.get(chunk.journal_id, 0)))
+        source_id = chunk.header.source_id if chunk.header.epoch else 0
+        behind = max(chunk.after, in_files.get(chunk.journal_id, 0), in_sources.get(source_id, 0))
+        sequence = _take_gap(gaps, behind)
         if not sequence:
             sequence = last = last + 1
-        least[chunk.journal_id] = sequence
+        in_files[chunk.journal_id] = sequence
+        if source_id:
+            in_sources[source_id] = sequence
         rows.append(_chunk(session, chunk, sequence))
     return rows
 

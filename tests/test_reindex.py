@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import time
 import uuid
 from typing import Any
 
@@ -146,6 +147,25 @@ def test_chunks_in_flight_fill_the_holes_that_they_left(recorded, lost):
     lost()
     assert reindex().in_flight_chunks == 1
     assert brought_back(recorded, mine.session_id) == [b"one", b"two", b"three", b"four"]
+
+
+def test_chunks_in_flight_stay_in_the_order_of_their_source_whatever_the_clocks_say(recorded, lost, monkeypatch):
+    producer = recorded.open("one")
+    recorded.store(producer, b"one")
+    now_ns = time.time_ns()
+    with monkeypatch.context() as patched:
+        patched.setattr("tests.recorded.time.time_ns", lambda: now_ns + 3600 * 10**9)
+        recorded.store(producer, b"two, by a clock that is an hour ahead")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    again = recorded.resume(producer, "one")
+    recorded.store(again, b"three")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    recorded.store(recorded.resume(producer, "one"), b"four")
+    lost()
+    assert reindex().in_flight_chunks == 2
+    assert [payload[:3] for payload in brought_back(recorded, producer.session_id)] == [b"one", b"two", b"thr", b"fou"]
 
 
 def test_rows_that_are_there_are_not_touched(recorded, lost):
