@@ -16,6 +16,7 @@ in flight.
 import contextlib
 import itertools
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -222,12 +223,14 @@ class _Run:
 
     def finish(self) -> None:
         """All journals are read: gives the chunks that were in flight their places, and completes the sessions."""
+        # The database lacks chunks that commits name: it does not know either what became of those in flight.
+        is_older = any(session.chunks for session in self._sessions.values())
         for session in self._sessions.values():
             if session.is_deleted:
                 self._forget(session)
             elif session.is_ours:
                 self._finish(session)
-            elif session.is_known and session.chunks:
+            elif session.is_known and is_older:
                 self._extend(session)
             else:
                 self.done.known_sessions += session.is_known
@@ -241,9 +244,12 @@ class _Run:
             DeletedSession.objects.get_or_create(pk=session.key)
 
     def _extend(self, session: _Session) -> None:
-        """Gives a session that the database knows, and that has got chunks, those that were in flight behind them."""
+        """Give a session that the database knows the chunks that were in flight behind those that it has."""
         taken = _taken(session)
         self.done.refused_chunks += len(session.in_flight) - len(taken)
+        if not (session.chunks or taken):
+            self.done.known_sessions += 1
+            return
         session.is_uncertain |= bool(taken)
         if not self.is_dry_run:
             for chunk in taken:
@@ -327,6 +333,9 @@ class _Journal:
         self._id = 0
         self._unsettled: dict[int, ScannedRecord] = {}
         self._last: dict[uuid.UUID, int] = {}
+        rows = AudioChunk.objects.filter(journal__name=self.name)
+        # Where the last chunk stands that the database knew of before.
+        self._last_known: int = rows.aggregate(last=Max("offset", default=-1))["last"]
         self._places: list[_Place] = []
 
     def take(self, record: ScannedRecord) -> None:
@@ -433,14 +442,15 @@ class _Journal:
         for offset, record in self._unsettled.items():
             session = self._run.session(record.header.session_id)
             is_whole = record.intact and not record.header.erased
-            if is_whole and self._run.begun(session, record.header.source_id) and not self._is_there(session, offset):
+            if is_whole and self._run.begun(session, record.header.source_id) and not self._is_settled(session, offset):
                 journal_id = 0 if self._run.is_dry_run else self._journal_id()
                 after = self._last.get(session.key, 0)
                 session.in_flight.append(_InFlight(journal_id, offset, record.header, after))
 
-    def _is_there(self, session: _Session, offset: int) -> bool:
-        """Whether the row of a chunk that no commit names is there, of a session that the database knows."""
-        return session.is_known and AudioChunk.objects.filter(journal__name=self.name, offset=offset).exists()
+    def _is_settled(self, session: _Session, offset: int) -> bool:
+        """Whether the database knows what became of a chunk that no commit names: the rows of a file are made in its
+        order, so it does if it had the row of that chunk, or of one behind it."""
+        return session.is_known and offset <= self._last_known
 
 
 def _session_key(place: _Place) -> uuid.UUID:
@@ -582,25 +592,45 @@ def _without_those_there(session: _Session, taken: Sequence[_InFlight]) -> list[
 
 
 def _by_arrival(chunks: Sequence[_InFlight]) -> list[_InFlight]:
-    """In the order of their times, but never against the order of a file: clocks are set back at times."""
-    latest: dict[int, int] = {}
-    keyed = []
-    for chunk in sorted(chunks, key=lambda chunk: (chunk.journal_id, chunk.offset)):
-        at = latest[chunk.journal_id] = max(chunk.header.received_at_us, latest.get(chunk.journal_id, 0))
-        keyed.append(((at, chunk.journal_id, chunk.offset), chunk))
-    return [chunk for _, chunk in sorted(keyed, key=lambda pair: pair[0])]
+    """Return them in the order of their files and of their named sources, and where these say nothing by their times:
+    clocks differ, and are set back at times."""
+    files: dict[int, deque[_InFlight]] = {}
+    for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
+        files.setdefault(chunk.journal_id, deque()).append(chunk)
+    sources: dict[int, deque[tuple[int, int]]] = {}
+    for source_id, *turn in sorted(_turn(chunk) for chunk in chunks):
+        sources.setdefault(source_id, deque()).append((turn[0], turn[1]))
+    ordered = []
+    while heads := [file[0] for file in files.values() if file]:
+        next_ones = [chunk for chunk in heads if _turn(chunk)[1:] == sources[chunk.header.source_id][0]]
+        chunk = min(next_ones or heads, key=lambda chunk: (chunk.header.received_at_us, chunk.journal_id))
+        files[chunk.journal_id].popleft()
+        sources[chunk.header.source_id].remove(_turn(chunk)[1:])
+        ordered.append(chunk)
+    return ordered
+
+
+def _turn(chunk: _InFlight) -> tuple[int, int, int]:
+    """Return a chunk's source, and its turn in it; those without a name have no order."""
+    header = chunk.header
+    return (header.source_id, header.epoch, header.number) if header.epoch else (header.source_id, 0, 0)
 
 
 def _placed(session: _Session, taken: Sequence[_InFlight]) -> list[AudioChunk]:
-    """Gives each chunk the first place that is free behind the last one that its file knows."""
+    """Give each chunk the first place that is free behind those of its file, and of its source if that has a name."""
     gaps, last = _gaps(session.key)
     rows = []
-    least: dict[int, int] = {}
+    in_files: dict[int, int] = {}
+    in_sources: dict[int, int] = {}
     for chunk in taken:
-        sequence = _take_gap(gaps, behind=max(chunk.after, least.get(chunk.journal_id, 0)))
+        source_id = chunk.header.source_id if chunk.header.epoch else 0
+        behind = max(chunk.after, in_files.get(chunk.journal_id, 0), in_sources.get(source_id, 0))
+        sequence = _take_gap(gaps, behind)
         if not sequence:
             sequence = last = last + 1
-        least[chunk.journal_id] = sequence
+        in_files[chunk.journal_id] = sequence
+        if source_id:
+            in_sources[source_id] = sequence
         rows.append(_chunk(session, chunk, sequence))
     return rows
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import time
 import uuid
 from typing import Any
 
@@ -146,6 +147,25 @@ def test_chunks_in_flight_fill_the_holes_that_they_left(recorded, lost):
     lost()
     assert reindex().in_flight_chunks == 1
     assert brought_back(recorded, mine.session_id) == [b"one", b"two", b"three", b"four"]
+
+
+def test_chunks_in_flight_stay_in_the_order_of_their_source_whatever_the_clocks_say(recorded, lost, monkeypatch):
+    producer = recorded.open("one")
+    recorded.store(producer, b"one")
+    now_ns = time.time_ns()
+    with monkeypatch.context() as patched:
+        patched.setattr("tests.recorded.time.time_ns", lambda: now_ns + 3600 * 10**9)
+        recorded.store(producer, b"two, by a clock that is an hour ahead")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    again = recorded.resume(producer, "one")
+    recorded.store(again, b"three")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    recorded.store(recorded.resume(producer, "one"), b"four")
+    lost()
+    assert reindex().in_flight_chunks == 2
+    assert [payload[:3] for payload in brought_back(recorded, producer.session_id)] == [b"one", b"two", b"thr", b"fou"]
 
 
 def test_rows_that_are_there_are_not_touched(recorded, lost):
@@ -385,6 +405,23 @@ def test_what_was_in_flight_behind_an_older_backup_comes_back_too(recorded, back
     assert [payload[:3] for payload in brought_back(recorded, producer.session_id)] == [b"one", b"two", b"thr"]
     session = AudioSession.objects.get(pk=producer.session_id)
     assert (session.total_chunks, session.recovered) == (3, "uncertain")
+
+
+def test_what_was_in_flight_behind_an_older_backup_comes_back_if_it_is_all_that_is_new(recorded, backup):
+    producer, other = recorded.open(), recorded.open()
+    recorded.store(producer, b"one")
+    put_back = backup(producer.session_id)
+    recorded.store(other, b"of a session that the backup does not know")
+    recorded.store(producer, b"two, and no commit record names it")
+    recorded.processes.pop().kill()
+    recorded.another_process()
+    put_back()
+    done = reindex()
+    assert (done.sessions, done.extended_sessions, done.in_flight_chunks) == (1, 1, 1)
+    assert [payload[:3] for payload in brought_back(recorded, producer.session_id)] == [b"one", b"two"]
+    assert AudioSession.objects.get(pk=producer.session_id).recovered == "uncertain"
+    again = reindex()
+    assert (again.extended_sessions, again.chunks) == (0, 0)
 
 
 def test_a_source_that_an_older_backup_does_not_know_comes_back(recorded, backup):

@@ -183,10 +183,16 @@ def _claimed(session: AudioSession) -> "_Run":
         superseded.tidy(session.pk, token)
         return _Rebuild(session, Recording(session=session, token=token))
     recording.refresh_from_db()
-    if recording.carry.get("version") != _CARRY_VERSION:
-        # Nothing was made yet, or a version wrote it whose checkpoints this one does not read.
+    if recording.carry.get("version") != _CARRY_VERSION or not _has_master(recording):
+        # Nothing was made yet; or a version wrote it whose checkpoints this one does not read; or what was made is
+        # not there, as after an older backup of the database was put back. The chunks are.
         return _Run(session, Recording(session=session, token=token))
     return _Run(session, recording, is_handed_over=before is None)
+
+
+def _has_master(recording: Recording) -> bool:
+    """Whether the file that the row names is there, at the length that was committed."""
+    return not recording.master_name or Master.holds(store.root() / recording.master_name, recording.master_bytes)
 
 
 def _has_work(session_id: uuid.UUID) -> bool:

@@ -29,6 +29,11 @@ class Master:
         self._is_new = True
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
+    @staticmethod
+    def holds(path: Path, size_bytes: int) -> bool:
+        """Return whether there is a file with at least so many bytes."""
+        return _size_bytes(path) >= size_bytes
+
     @classmethod
     def handed_over(cls, path: Path, size_bytes: int) -> "Master | None":
         """Open the file of a run that has ended.

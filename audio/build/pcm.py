@@ -251,6 +251,9 @@ class PcmRoute(SampleRoute):
             reader = self._readers.get(chunk.source_id)
             if reader is None:
                 reader = self._readers[chunk.source_id] = WavReader(self._raw, self._chunk_mode)
+            for source_id, other in self._readers.items():
+                if other is not reader and other.held:
+                    yield from self._given(source_id, other.interrupt())
             damaged, self._damaged = self._damaged, []
             yield from self._given(chunk.source_id, damaged)
             yield from self._given(chunk.source_id, self._read(reader, chunk))

@@ -402,6 +402,24 @@ class WavReader:
         self._end()
         return self._taken()
 
+    def interrupt(self) -> list[Samples | Fault]:
+        """Return the sample frames that are held because a header may begin in them.
+
+        Another source goes on, whose samples come behind them.
+        """
+        pcm = self.raw if self.phase is Phase.RAW else self._file.format
+        if self.phase not in (Phase.RAW, Phase.DATA) or pcm is None or self._file.fault is not None:
+            return []
+        held_bytes = len(self.held)
+        if held_bytes < pcm.frame_bytes:
+            return []
+        self._out = []
+        self._input, self._at, self._joint, self._is_final = self.held, 0, held_bytes, True
+        self._frames(pcm, held_bytes if self.left is None else min(held_bytes, self.left))
+        self._is_held_edge = False
+        self.held, self._input, self._at, self._joint, self._is_final = self._input[self._at :], b"", 0, 0, False
+        return self._taken()
+
     def _taken(self) -> list[Samples | Fault]:
         out, self._out = self._out, []
         return out

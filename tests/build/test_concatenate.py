@@ -374,18 +374,23 @@ def test_a_missing_row_is_never_ready(stored):
         )  # fmt: skip
 
 
-def test_a_master_that_is_too_short_is_not_padded_and_can_be_rebuilt(stored):
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_a_master_that_is_missing_or_too_short_is_made_anew(stored, is_missing):
     samples = speech(1).tobytes()
     session = stored(format="wav")
     session.add(cut(samples, 3200))
     concatenate(session.session.pk)
-    with (session.root / session.recording.master_name).open("r+b") as file:
-        file.truncate(5000)
+    master = session.root / session.recording.master_name
+    if is_missing:
+        master.unlink()
+    else:
+        with master.open("r+b") as file:
+            file.truncate(5000)
     recording = session.made()
-    assert (recording.state, recording.error_code) == ("failed", "master_damaged")
-    rebuild(session.session.pk)
-    concatenate(session.session.pk)
+    assert (recording.state, recording.error_code) == ("ready", "")
     assert wave_frames(session.path) == samples
+    assert [path.name for path in session.path.parent.glob("master*.wav")] == [session.path.name]
+    assert not list(session.path.parent.glob("aside/*"))
 
 
 def test_whoever_reads_a_recording_while_it_is_made_anew_keeps_what_they_read(stored):

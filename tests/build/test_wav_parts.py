@@ -234,3 +234,17 @@ def test_the_carry_of_an_earlier_version_is_understood(stored):
     route = pcm_route(session, PcmFormat("s16le", RATE_HZ, 1), carry)
     assert b"".join(route.take([chunk], True)) == sound(1).tobytes()
     assert struct.calcsize("<h") * route.output.seconds * RATE_HZ == sound(1).nbytes
+
+
+@pytest.mark.parametrize("chunk_mode", ["auto", "stream"])
+@pytest.mark.parametrize("window", [1, 5])
+def test_what_looks_like_the_beginning_of_a_header_stays_before_another_sources_samples(stored, chunk_mode, window):
+    session = stored(format="wav", chunk_mode=chunk_mode)
+    ends = [b"AR", b"BW", b"RIFF", b"RF64", b"RIFFabcd", b"RIFF\x10\0\0\0WA", b"\0B"]
+    sent = [bytes([number]) * 30 + end for number in range(20) for end in ends]
+    for at in range(0, len(sent), window):
+        for number, payload in enumerate(sent[at : at + window], start=at):
+            session.add([payload], source="ab"[number % 2])
+        concatenate(session.session.pk)
+    session.made()
+    assert data_of(session.path) == b"".join(sent)

@@ -23,8 +23,6 @@ from tests.cluster.stack import Web
 
 _ID = struct.Struct("<4sIII")
 _MAGIC = b"take"
-# It can't be the beginning of a header, which would be held back until its source sends on.
-_TAIL = bytes(2)
 ENDED = ("session_closed", "session_not_found")
 
 ChunkId = tuple[int, int, int]
@@ -33,7 +31,7 @@ ChunkId = tuple[int, int, int]
 def chunk(take: int, source: int, number: int) -> bytes:
     """Return the chunk of that number."""
     head = _ID.pack(_MAGIC, take, source, number)
-    return head + random.Random(f"{take} {source} {number}").randbytes(CHUNK_BYTES - _ID.size - len(_TAIL)) + _TAIL
+    return head + random.Random(f"{take} {source} {number}").randbytes(CHUNK_BYTES - _ID.size)
 
 
 def chunk_id(data: bytes) -> ChunkId | None:
