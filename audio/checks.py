@@ -53,6 +53,17 @@ def check_storage(**_: Any) -> list[CheckMessage]:
     return []
 
 
+@register
+def check_temporary_folder(**_: Any) -> list[CheckMessage]:
+    """sercuescribe.E006: FFmpeg's messages and the work of libraries pass through files that nobody keeps."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        hint = "Mount one at /tmp (Compose: `tmpfs: [/tmp]`), or set TMPDIR to a folder that can be written."
+        return [Error("No temporary folder can be written.", hint=hint, id="sercuescribe.E006")]
+    return []
+
+
 def _nearest(folder: Path) -> Path:
     """The folder, or the one above it in which it would be made."""
     while not folder.exists():

@@ -5,7 +5,8 @@ AudioError
 │   ├── InvalidParameter    ├── ParameterConflict   ├── InvalidSessionId
 │   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
 │   ├── FormatMismatch      ├── MissingHeader       ├── MessageTooLarge
-│   ├── NotAllowed          ├── PreconditionFailed  └── RangeNotSatisfiable
+│   ├── NotAllowed          ├── PreconditionFailed  ├── RangeNotSatisfiable
+│   └── UpgradeRequired
 ├── SessionError            the session's state forbids it
 │   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
 │   ├── OneSourceOnly       ├── TooManyConnections  ├── SessionBusy
@@ -33,6 +34,7 @@ error, None where the connection goes on. `http_status` is what REST answers. `d
 say what would have been right (`valid_values`, `limit`, `received`).
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -150,6 +152,14 @@ class PreconditionFailed(RequestError):
     code = "precondition_failed"
     http_status = 412
     sentence = "What is here is not what the request's precondition names."
+
+
+class UpgradeRequired(RequestError):
+    """A plain GET of a WebSocket's path (RFC 9110 section 15.5.22)."""
+
+    code = "upgrade_required"
+    http_status = 426
+    sentence = "This is a WebSocket: open it with ws:// or wss://, through a proxy that passes the upgrade."
 
 
 class RangeNotSatisfiable(RequestError):
@@ -469,3 +479,12 @@ class ObjectDamaged(MediaError):
 
     code = "object_damaged"
     sentence = "The recording in the storage is not as it was uploaded."
+
+
+def _codes(kind: type[AudioError]) -> Iterator[str]:
+    yield kind.code
+    for narrower in kind.__subclasses__():
+        yield from _codes(narrower)
+
+
+CODES = tuple(_codes(AudioError))

@@ -22,11 +22,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from audio.errors import CODES
+
 _LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _FLUSH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 # What a client may say when it closes is any number; what is counted is not.
 _CLOSE_CODES = frozenset((1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 4408, 4409))
+_OTHER = "other"
 
 
 class BatchHistogram(Histogram):
@@ -97,9 +100,14 @@ without_redis = Gauge(
 )
 
 
-# An alert can't see what is not there.
+# From the start: Prometheus takes a series that begins with a count for one that has never grown, and no alert fires.
 for _reason in ("host", "origin"):
     handshakes_refused.labels(_reason)
+for _code in CODES:
+    chunks_refused.labels(_code)
+    connections_refused.labels(_code)
+for _close_code in (*sorted(_CLOSE_CODES), _OTHER):
+    connections_closed.labels(str(_close_code))
 
 
 class _FolderCollector(MultiProcessCollector):
@@ -114,7 +122,7 @@ class _FolderCollector(MultiProcessCollector):
 
 def count_closed(code: int) -> None:
     """Counts the end of a connection; close codes that nobody uses here are counted together."""
-    connections_closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
+    connections_closed.labels(str(code) if code in _CLOSE_CODES else _OTHER).inc()
 
 
 def instruments(folder: Path) -> Collector:

@@ -240,13 +240,22 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 _UNIX_SOCKET_MAX_BYTES = 100
 
 
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise ImproperlyConfigured(
+            "No temporary folder can be written: mount one at /tmp, or set TMPDIR to a folder that can be."
+        ) from None
+
+
 def _redis_socket() -> Path:
     """The bundled Redis's socket; sockaddr_un holds 108 bytes, so a deep DATA_DIR gets a short name elsewhere."""
     path = DATA_DIR / "redis" / "redis.sock"
     if len(os.fsencode(path)) <= _UNIX_SOCKET_MAX_BYTES:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"sercuescribe-{os.getuid()}-{digest}" / "redis.sock"
+    short = _temporary_folder() / f"sercuescribe-{os.getuid()}-{digest}" / "redis.sock"
     if len(os.fsencode(short)) > _UNIX_SOCKET_MAX_BYTES:
         raise ImproperlyConfigured(
             f"DATA_DIR and the temporary folder ({short.parent.parent}) are both too deep for a Unix socket:"
@@ -382,6 +391,9 @@ STATIC_URL = f"{PUBLIC_PATH}/static/"
 # Static files come straight from the packages that ship them, so that no collectstatic stands between a
 # clone and a running server.
 WHITENOISE_USE_FINDERS = True
+# Of `check --deploy`: TLS, the redirection to it and HSTS are the proxy's, and cookies are secure where clients use TLS
+# (`audio.console.security`).
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
@@ -432,6 +444,7 @@ LOGGING = {
         # A line for every task that comes and goes; what a task has done it says itself.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
         # That a worker works `process_ready` says.
         "celery.apps.worker": {"level": "WARNING"},
         "celery.worker.consumer.connection": {"level": "WARNING"},

@@ -3,6 +3,7 @@ as the rest of the product does.
 """
 
 import functools
+import logging
 import os
 import warnings
 from typing import Any
@@ -12,6 +13,7 @@ import structlog
 from celery import Celery, bootsteps, signals
 from celery.exceptions import SecurityWarning
 from celery.worker.consumer import Consumer as StockConsumer
+from click.core import ParameterSource
 from django.conf import settings
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -63,9 +65,18 @@ def die_with_worker(**_: Any) -> None:
     die_with_parent(os.getppid())
 
 
-def configure_logging(**_: Any) -> None:
-    """Takes the place of Celery's own way of logging, and of its redirection of standard output."""
+def configure_logging(loglevel: int, **_: Any) -> None:
+    """Take the place of Celery's own way of logging, and of its redirection of standard output.
+
+    A `--loglevel` on the command line goes before LOG_LEVEL; Celery's default for it does not.
+
+    Args:
+        loglevel: What the command line says, or Celery's default.
+    """
     logs.configure(settings.LOGGING)
+    context = click.get_current_context(silent=True)
+    if context is not None and context.get_parameter_source("loglevel") is ParameterSource.COMMANDLINE:
+        logging.getLogger().setLevel(loglevel)
 
 
 def name_task(task_id: str, task: Any, args: Any, **_: Any) -> None:

@@ -1,10 +1,17 @@
 """The system checks find what they are for, and nothing on a sound installation."""
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import pytest
 from django.core.checks import run_checks
 from django.db import connection
 
 from audio import checks
+from tests.services import REPOSITORY
 
 
 def ids() -> list[str]:
@@ -29,10 +36,40 @@ def test_a_storage_folder_that_can_not_be_written(settings, tmp_path):
     assert ids() == ["sercuescribe.E002"]
 
 
-def test_a_storage_folder_is_made_and_left_empty(settings, tmp_path):
+def test_a_storage_folder_that_can_be_made_is_not_made_yet(settings, tmp_path):
     settings.AUDIO_STORAGE_PATH = tmp_path / "new" / "audio"
     assert checks.check_storage() == []
-    assert list(settings.AUDIO_STORAGE_PATH.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_production_behind_a_proxy_has_no_complaint(settings):
+    """What `manage.py check --deploy` says beyond the rest."""
+    settings.SECRET_KEY = "".join(map(chr, range(33, 97)))
+    assert [message for message in run_checks(include_deployment_checks=True) if not message.is_silenced()] == []
+
+
+# The folders that are looked at are those of Python's `tempfile`; a folder of the caller's own is the last of them.
+READ_ONLY = (
+    'for folder in /tmp /var/tmp /usr/tmp "$PWD"; do'
+    ' if [ -d $folder ]; then mount --bind $folder $folder && mount -o remount,bind,ro $folder; fi; done; exec "$@"'
+)
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_file_system_that_is_read_only_needs_a_temporary_folder(command):
+    """The data folder can be written, and has too long a name for the bundled Redis's socket in the case of `serve`."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as writable:
+        folder = Path(writable) / ("deep" * 25 if command == "serve" else "data")
+        environment = {"PATH": os.defpath + ":/usr/sbin:/sbin", "DATA_DIR": str(folder), "PORT": "0"}
+        if command == "check":
+            environment["REDIS_URL"] = os.environ["TEST_REDIS_URL"]
+        apart = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+        run = [*apart, "sh", "-c", READ_ONLY, "sh", sys.executable, "manage.py", command]
+        done = subprocess.run(run, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "No temporary folder can be written" in done.stderr
+    assert "TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_short_secret_key(settings):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from io import StringIO
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 import structlog
 from structlog.contextvars import bound_contextvars
 
@@ -190,3 +192,26 @@ def test_people_read_a_sentence_and_what_it_is_about(written):
     foreign = written(logs.plain(), lambda: logging.getLogger("tests.written").warning("%d tasks", 3))
     assert foreign.endswith("WARNING tests.written: 3 tasks\n")
     assert "\nValueError: two\nlines" in written(logs.plain(), lambda: fail(log.error))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "debug_lines"), [([], False), (["--loglevel", "WARNING"], False), (["--loglevel", "DEBUG"], True)]
+)
+def test_beat_is_quiet_and_takes_the_level_of_the_command_line(server, tmp_path, arguments, debug_lines):
+    """While it asks for sweeps, one after the other; `serve` has nobody who takes them."""
+    environment = server.environment | {"SWEEP_INTERVAL_SECONDS": "0.1"}
+    schedule = ["--schedule", str(tmp_path / "schedule")]
+    command = [sys.executable, "-m", "celery", "-A", "sercuescribe", "--quiet", "beat", *schedule, *arguments]
+    log = tmp_path / "log"
+    with redis.Redis(unix_socket_path=str(server.data_dir / "redis" / "redis.sock")) as broker:
+        broker.delete("sweeps")
+        with log.open("wb") as written:
+            beat = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=written, stderr=written)
+        try:
+            eventually(lambda: broker.llen("sweeps") > 3)
+        finally:
+            beat.terminate()
+            beat.wait()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line for line in lines if line["level"] != "debug"] == []
+    assert bool(lines) == debug_lines

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from audio import metrics
+from audio.errors import CODES
 from audio.metrics import BatchHistogram
 from tests.client import Rest, recorder
 from tests.docs.text import table, unquoted
@@ -82,6 +83,14 @@ async def record(url: str, chunks: int) -> str:
         await client.store(*(sound[at * size : (at + 1) * size] for at in range(chunks)))
         await client.close_session()
     return client.session_id
+
+
+def test_every_refusal_that_can_be_is_there_before_the_first(server):
+    samples = scrape(server.url)
+    for name in ("chunks_refused_total", "connections_refused_total"):
+        known = {dict(labels)["code"] for found, labels in samples if found == f"sercuescribe_{name}"}
+        assert known == set(CODES)
+    assert "1006" in {dict(labels)["code"] for name, labels in samples if name.endswith("connections_closed_total")}
 
 
 async def test_a_recorded_session_moves_them(server):

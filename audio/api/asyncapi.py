@@ -22,6 +22,7 @@ from audio.errors import (
     SessionBusy,
     SessionError,
     StorageUnavailable,
+    UpgradeRequired,
 )
 from audio.ingest import default_parameters
 from audio.models import SessionStatus
@@ -87,7 +88,15 @@ _WARNING_EXAMPLE = {
 _STATUSES = {messages.PAUSED_NOW: SessionStatus.PAUSED, messages.CLOSED: SessionStatus.COMPLETED}
 _ON_THE_SOCKET = (RequestError, SessionError, ConnectionEnded, ServiceError)
 # A message that is too large gets close code 1009 alone, because nothing of it is read.
-_HTTP_ONLY = (MessageTooLarge, PreconditionFailed, RangeNotSatisfiable, SessionBusy, StorageUnavailable, ChunkNotFound)
+_HTTP_ONLY = (
+    MessageTooLarge,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    UpgradeRequired,
+    SessionBusy,
+    StorageUnavailable,
+    ChunkNotFound,
+)
 _DETAILS: Json = {
     "parameter": {"type": "string", "description": "Which parameter is at fault."},
     "received": {"description": "What was received, shortened."},

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from audio.database import AWAY, is_full, refusal
-from audio.errors import AudioError, RangeNotSatisfiable, StorageFull
+from audio.errors import AudioError, RangeNotSatisfiable, StorageFull, UpgradeRequired
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -56,6 +56,8 @@ def _headers(error: AudioError) -> dict[str, str]:
         headers["Retry-After"] = str(error.details.get("retry_after_seconds", RETRY_AFTER_SECONDS))
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.details['size_bytes']}"
+    if isinstance(error, UpgradeRequired):
+        headers |= {"Upgrade": "websocket", "Connection": "Upgrade"}
     return headers
 
 

@@ -8,12 +8,13 @@ from django.utils.html import format_html_join
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.utils import extend_schema
 from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import BaseRenderer, TemplateHTMLRenderer
+from rest_framework.renderers import BaseRenderer, JSONRenderer, TemplateHTMLRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from audio.api import asyncapi
+from audio.errors import UpgradeRequired
 
 _PAGE = "api/asyncapi.html"
 
@@ -105,3 +106,13 @@ def _row(name: str, messages: dict[str, Any]) -> dict[str, Any]:
         "close_code": message.get("x-close-code"),
         "example": message["examples"][0]["payload"] if examples else {},
     }
+
+
+class WebSocketPath(APIView):
+    """The path of the WebSocket, asked for over HTTP: by hand, or by a proxy that does not pass the upgrade."""
+
+    authentication_classes = []
+    renderer_classes = [JSONRenderer]
+
+    def get(self, request: Request, session_id: str = "") -> Response:
+        raise UpgradeRequired

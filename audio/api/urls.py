@@ -13,7 +13,7 @@ def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URL
     """Takes a route without a trailing slash; returns it and the one with, which the OpenAPI document leaves out."""
     return [
         path(route, view.as_view(**options), name=name),
-        path(f"{route}/", view.as_view(**options, schema=None), name=f"{name}-slash"),
+        path(f"{route}/", view.as_view(**options | {"schema": None}), name=f"{name}-slash"),
     ]
 
 
@@ -27,6 +27,8 @@ urlpatterns = [
     *both(f"{_SESSION}/chunks/<str:sequence>", views.ChunkPayload, "session-chunk"),
     *both(f"{_SESSION}/audio", views.SessionAudio, "session-audio"),
     *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
+    *both("api/ws/audio", protocol.WebSocketPath, "websocket", schema=None),
+    *both("api/ws/audio/<str:session_id>", protocol.WebSocketPath, "websocket-session", schema=None),
     *both("health", health.Health, "health"),
     *both("health/ready", health.Ready, "health-ready"),
     *both("metrics", metrics.Metrics, "metrics"),

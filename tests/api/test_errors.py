@@ -104,6 +104,15 @@ def test_an_unknown_path_of_the_api_is_answered_in_json(path):
     assert answer.json()["code"] == "not_found"
 
 
+@pytest.mark.parametrize("path", ["", "/", "/123e4567-e89b-42d3-a456-426614174000", "/anything/"])
+def test_a_plain_request_for_the_websocket_is_told_to_upgrade(client, path):
+    answer = client.get(f"/api/ws/audio{path}?format=wav")
+    assert (answer.status_code, answer["Upgrade"], answer["Connection"]) == (426, "websocket", "Upgrade")
+    assert answer.json()["code"] == "upgrade_required"
+    assert "ws://" in answer.json()["detail"]
+    assert client.post(f"/api/ws/audio{path}").status_code == 405
+
+
 def test_an_unknown_path_elsewhere_is_answered_with_a_page(client):
     answer = client.get("/nothing")
     assert answer.status_code == 404

@@ -13,6 +13,7 @@ from audio.management import web
 from tests.debian import program
 from tests.docker.files import CADDYFILE, COMPOSE, DOCKERFILE, OUR_IMAGE, MissingVariable, example, services
 from tests.services import REPOSITORY, product_variables
+from tests.watching import rules
 
 BIN = Path(sys.executable).parent
 SECRETS = ["SECRET_KEY", "POSTGRES_PASSWORD", "FLOWER_BASIC_AUTH"]
@@ -47,6 +48,33 @@ def test_promtool_has_no_complaint():
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "FAILED" not in done.stdout + done.stderr
+
+
+# What the series of a server that was just started are, minute by minute, and the alert that they end in.
+BURSTS = [
+    ('sercuescribe_chunks_refused_total{code="storage_full"}', "0 0 7 7 7", "SercueScribeChunksLost", "storage_full"),
+    ('sercuescribe_recordings{state="failed"}', "0 0 1 1 1", "SercueScribeRecordingsFail", None),
+]
+
+
+@pytest.mark.parametrize(("series", "values", "alert", "code"), BURSTS)
+def test_one_burst_on_a_new_server_fires(tmp_path, series, values, alert, code):
+    labels = {"severity": "critical", "code": code} if code else {"severity": "warning"}
+    (rule,) = [rule for rule in rules() if rule["alert"] == alert]
+    said = {
+        key: text.replace("{{ $labels.code }}", str(code)).replace("{{ $value }}", "1")
+        for key, text in rule["annotations"].items()
+    }
+    fired = {"eval_time": "4m", "alertname": alert, "exp_alerts": [{"exp_labels": labels, "exp_annotations": said}]}
+    quiet = {"eval_time": "1m", "alertname": alert, "exp_alerts": []}
+    given = [{"series": series, "values": values}]
+    test = {"interval": "1m", "input_series": given, "alert_rule_test": [quiet, fired]}
+    alerts = str(REPOSITORY / "docker" / "prometheus" / "alerts.yml")
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [alerts], "tests": [test]}))
+    promtool = program("promtool")
+    command = [promtool.path, "test", "rules", str(tmp_path / "test.yml")]
+    done = subprocess.run(command, env=promtool.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_image_is_built_once():

@@ -136,6 +136,24 @@ def test_the_clients_end_with_the_reason_when_they_are_refused(server, tmp_path,
     assert f"({code})" in done.stderr
 
 
+def test_the_clients_say_so_when_the_server_refuses_their_handshake(make_server, tmp_path):
+    """A browser can't see that it got 403, and neither can Node."""
+    server = make_server(ALLOWED_HOSTS="scribe.example.org")
+    server.start()
+    address = server.url.removeprefix("http://")
+    for name in ("record.py", "recorder.mjs", "pcm.mjs"):
+        (tmp_path / name).write_text(file(README, name))
+    (tmp_path / "sound.pcm").write_bytes(b"\0" * 6400)
+    (tmp_path / "sound.wav").write_bytes(wav_bytes(speech(1), 16000))
+    for command, said in (
+        ([NODE, "pcm.mjs", "sound.pcm", address], "ALLOWED_ORIGINS"),
+        ([sys.executable, "record.py", "sound.wav", address], "refuses this client: server rejected"),
+    ):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+        assert done.returncode == 1
+        assert address in done.stderr and said in done.stderr
+
+
 # The commands
 
 

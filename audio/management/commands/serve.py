@@ -162,7 +162,7 @@ def _deriver() -> Program:
 
 def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]) -> Program:
     options = ["--queues", queue, "--hostname", f"{name}@%h", "--concurrency", str(concurrency)]
-    features = ["--loglevel", settings.LOG_LEVEL, "--pool", "prefork", "--without-gossip", "--without-mingle"]
+    features = ["--pool", "prefork", "--without-gossip", "--without-mingle"]
     return Program(
         name=name,
         arguments=[sys.executable, "-m", "celery", "-A", "sercuescribe", "--quiet", "worker", *options, *features],
