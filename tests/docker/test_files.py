@@ -72,7 +72,7 @@ def test_one_burst_on_a_new_server_fires(tmp_path, series, values, alert, code):
     alerts = str(REPOSITORY / "docker" / "prometheus" / "alerts.yml")
     (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [alerts], "tests": [test]}))
     promtool = program("promtool")
-    command = [promtool.path, "test", "rules", str(tmp_path / "test.yml")]
+    command = [str(promtool.path), "test", "rules", str(tmp_path / "test.yml")]
     done = subprocess.run(command, env=promtool.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
