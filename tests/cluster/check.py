@@ -132,14 +132,16 @@ def _differences(take: Take, recorded: bytes, detail: dict[str, Any]) -> Iterato
                 break
     for source in take.sources:
         numbers = [each[2] for each in found if each and each[1] == source.index]
-        yield from _of_source(take, source, numbers, is_exact)
+        yield from _of_source(take, source, numbers, detail["recovered"])
 
 
-def _of_source(take: Take, source: Source, numbers: list[int], is_exact: bool) -> Iterator[str]:
+def _of_source(take: Take, source: Source, numbers: list[int], recovered: str | None) -> Iterator[str]:
     which = f"source {source.index} ({source.name or 'unnamed'})"
     if missing := sorted(set(source.places.values()) - set(numbers)):
         yield f"{which}: {len(missing)} acknowledged chunks are missing, the first is {missing[0]}"
-    if not is_exact:
+    # What `reindex` brings back is closed: a client that comes back can't send the rest.
+    is_cut = bool(take.ended_by) and bool(recovered or not take.sources[0].has_asked)
+    if recovered == "uncertain":
         known = set(source.places.values())
         if source.name and not _has_in_order(numbers, sorted(known)):
             yield f"{which}: the acknowledged chunks are not in their order"
@@ -153,7 +155,7 @@ def _of_source(take: Take, source: Source, numbers: list[int], is_exact: bool) -
     if numbers != list(range(1, count + 1)):
         at = next(at for at, number in enumerate(numbers, start=1) if number != at)
         yield f"{which}: chunk {numbers[at - 1]} stands where {at} should be"
-    elif count < source.stored or (count != source.goal and (not take.ended_by or take.sources[0].has_asked)):
+    elif count < source.stored or (count != source.goal and not is_cut):
         yield f"{which}: {count} chunks, {source.stored} are stored and {source.goal} were to be sent"
 
 
