@@ -234,6 +234,19 @@ class _Run:
                 self._extend(session)
             else:
                 self.done.known_sessions += session.is_known
+        if not self.is_dry_run:
+            self._replace_missing_recordings()
+
+    def _replace_missing_recordings(self) -> None:
+        """Ask for recordings whose file an older backup names and is gone, because they were made anew since."""
+        keys = [session.key for session in self._sessions.values() if session.is_known]
+        for start in range(0, len(keys), _ROWS_PER_STATEMENT):
+            batch = Recording.objects.here().filter(pk__in=keys[start : start + _ROWS_PER_STATEMENT])
+            for key, name in batch.filter(rebuild_requested_at=None).values_list("pk", "file_name"):
+                if not (store.root() / name).exists():
+                    with contextlib.suppress(ChunksReleased):  # nothing can make it anew; `verify` names it
+                        concatenate.rebuild(key)
+                        dispatch.concatenate(key)
 
     def _forget(self, session: _Session) -> None:
         """A session that was deleted: what came back of it before that was seen goes again."""

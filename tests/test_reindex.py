@@ -12,7 +12,7 @@ import pytest
 from audio import reindex as module
 from audio import upkeep
 from audio.build import survey, verify
-from audio.build.concatenate import concatenate
+from audio.build.concatenate import concatenate, rebuild
 from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailable
 from audio.ingest import sessions
@@ -389,6 +389,23 @@ def test_a_session_that_an_older_backup_knows_gets_its_chunks(recorded, backup):
     assert verify.session(key).problems.first == []
     again = reindex()
     assert (again.extended_sessions, again.known_sessions, again.chunks) == (0, 1, 0)
+
+
+def test_a_recording_that_was_made_anew_since_the_backup_is_made_again(recorded, backup):
+    producer = recorded.open("one")
+    recorded.store(producer, *chunks(1, 6))
+    key = recorded.close(producer)
+    made = recorded.path(key).read_bytes()
+    put_back = backup(key)
+    rebuild(key)
+    concatenate(key)
+    put_back()
+    assert not recorded.path(key).exists()
+    assert reindex().known_sessions == 1
+    assert requests_for(key)[-1] == CONCATENATE
+    concatenate(key)
+    assert recorded.path(key).read_bytes() == made
+    assert verify.session(key).problems.first == []
 
 
 def test_what_was_in_flight_behind_an_older_backup_comes_back_too(recorded, backup):

@@ -78,17 +78,23 @@ def export(
     found = _found(session, recording, audio_format, is_partial)
     audio = folder / found.download_name
     _check_absent(audio, is_forced)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _written(audio, is_forced) as file:
-        sha256 = _copy(found, file, on_progress)
-        if found.path == store.root() / recording.file_name and recording.sha256 not in ("", sha256):
-            raise MasterDamaged("The SHA-256 of the recording is not the one in its row.")
+    sha256 = _write_audio(found, recording, audio, is_forced, on_progress)
     is_complete = recording.state == RecordingState.READY
     details = {"file": audio.name, "size_bytes": found.size_bytes, "sha256": sha256, "complete": is_complete}
     with _written(metadata, is_forced) as file:
         file.writelines(_metadata(session, {"session": described, "audio": details}))
     sync_folder(folder)
     return Exported(audio, metadata, found.size_bytes, sha256)
+
+
+def _write_audio(found: Servable, recording: Recording, audio: Path, is_forced: bool, on_progress: OnProgress) -> str:
+    """Write what can be served of a recording into a new file; return its SHA-256."""
+    audio.parent.mkdir(parents=True, exist_ok=True)
+    with _written(audio, is_forced) as file:
+        sha256 = _copy(found, file, on_progress)
+        if found.path == store.root() / recording.file_name and recording.sha256 not in ("", sha256):
+            raise MasterDamaged("The SHA-256 of the recording is not the one in its row.")
+    return sha256
 
 
 def _check_absent(path: Path, is_forced: bool) -> None:
