@@ -77,6 +77,7 @@ def configure_logging(loglevel: int, **_: Any) -> None:
     context = click.get_current_context(silent=True)
     if context is not None and context.get_parameter_source("loglevel") is ParameterSource.COMMANDLINE:
         logging.getLogger().setLevel(loglevel)
+        logging.getLogger("celery.beat").setLevel(logging.NOTSET)  # whoever asks for its lines gets them
 
 
 def name_task(task_id: str, task: Any, args: Any, **_: Any) -> None:

@@ -203,7 +203,7 @@ def test_beat_is_quiet_and_takes_the_level_of_the_command_line(server, tmp_path,
     schedule = ["--schedule", str(tmp_path / "schedule")]
     command = [sys.executable, "-m", "celery", "-A", "sercuescribe", "--quiet", "beat", *schedule, *arguments]
     log = tmp_path / "log"
-    with redis.Redis(unix_socket_path=str(server.data_dir / "redis" / "redis.sock")) as broker:
+    with redis.Redis(unix_socket_path=str(server.folder / "redis" / "redis.sock")) as broker:
         broker.delete("sweeps")
         with log.open("wb") as written:
             beat = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=written, stderr=written)
@@ -213,5 +213,4 @@ def test_beat_is_quiet_and_takes_the_level_of_the_command_line(server, tmp_path,
             beat.terminate()
             beat.wait()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line for line in lines if line["level"] != "debug"] == []
-    assert bool(lines) == debug_lines
+    assert bool(lines) == any(line["level"] == "debug" for line in lines) == debug_lines

@@ -102,6 +102,7 @@ _DETAILS: Json = {
     "received": {"description": "What was received, shortened."},
     "valid_values": {"type": "array", "description": "What would have been right."},
     "limit": {"type": "number", "description": "The most that is allowed."},
+    "retry_after_seconds": {"type": "number", "description": "When another attempt may succeed."},
     "format": {"type": "string", "description": "Of a session that records what was received."},
 }
 CLOSE_CODES = {
