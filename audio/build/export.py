@@ -66,9 +66,7 @@ def export(
     Raises:
         FileExistsError: One of the files is there; nothing was made or written.
         RecordingNotReady: The session is open. Others are those of `store.servable`.
-        TaskFailed: The format could not be made.
-        MasterDamaged: The file is not what was recorded.
-        OSError: The folder can't be written.
+        TaskFailed, MasterDamaged: The format could not be made, or the file is not what was recorded.
     """
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
     metadata = folder / f"{session.pk}.json"

@@ -14,7 +14,7 @@ from audio.wire.parameters import ConnectionRequest
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 NAMES = ["connections", "retention", "erasures", "journals", "leftovers"]
-QUERIES = 11
+QUERIES = 12
 
 
 @pytest.fixture
