@@ -220,7 +220,7 @@ async def greeting(ws_url, *path, **query):
 
 async def a_session(ws_url):
     heard = []
-    async with recorder(ws_url, source="left", user_id="Ana") as older:
+    async with recorder(ws_url, source="left", user_id="Ana", format="wav") as older:
         session_id = older.session_id
         await older.send(bytes(320), b"")
         heard += [older.greeting, *await older.answers(2)]
