@@ -9,7 +9,7 @@ from audio.errors import DatabaseUnavailable, StorageFull
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 FILL = {
-    "sqlite": ["PRAGMA max_page_count = 1", "CREATE TABLE filler AS SELECT zeroblob(1000000)"],
+    "sqlite": ["PRAGMA max_page_count = 1", "CREATE TABLE filler AS SELECT zeroblob(100000000)"],
     "postgresql": ["DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$"],
 }
 REFUSE = {
@@ -48,7 +48,7 @@ def test_a_fault_of_ours_is_neither():
 
 
 def test_sqlite_has_a_reserve_that_can_be_taken_once(monkeypatch, settings, tmp_path):
-    monkeypatch.setitem(settings.DATABASES["default"], "NAME", str(tmp_path / "db.sqlite3"))
+    settings.SQLITE_FILE = tmp_path / "db.sqlite3"
     if connection.vendor == "postgresql":
         database.hold_reserve()
         assert not database.release_reserve()

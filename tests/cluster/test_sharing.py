@@ -98,7 +98,7 @@ async def test_two_processes_write_to_one_session_at_once(cluster: Cluster, mode
     a, b = cluster.web
     payloads = [chunks(number) for number in (1, 2)]
     if mode == "files":
-        payloads = [[wav_bytes(np.frombuffer(each, "<i2")[:, None], 16000) for each in some] for some in payloads]
+        payloads = [[wav_bytes(np.frombuffer(each, "<i2")[:, None], 44100) for each in some] for some in payloads]
     async with recorder(a.ws_url, chunks=mode) as first, recorder(b.ws_url, first.session_id) as second:
         places = await asyncio.gather(*[one_by_one(*each) for each in zip((first, second), payloads, strict=True)])
         await first.close_session()

@@ -19,7 +19,7 @@ import psutil
 from tests import services as test_services
 from tests.docker.files import CADDYFILE, Service, example, services
 from tests.server import DEADLINE_SECONDS, POLL_SECONDS, eventually, free_port, is_running
-from tests.services import REPOSITORY, product_variables
+from tests.services import REPOSITORY, product_variables, redis_command
 
 HEALTH_POLL_SECONDS = 0.2
 CREDENTIALS = ("operator", "a-password")
@@ -27,6 +27,8 @@ TIED = (
     "import os, sys; from audio.management.lifeline import die_with_parent; die_with_parent(int(sys.argv[1]));"
     "os.chdir(sys.argv[2]); os.execvp(sys.argv[3], sys.argv[3:])"
 )
+
+REDIS_PING = f"{sys.executable} -c 'import redis; print(\"PONG\" if redis.Redis(port={{port}}).ping() else 0)'"
 
 
 class Stack:
@@ -137,6 +139,9 @@ class Stack:
     def _here(self, text: str) -> str:
         """What is an address or a path among the containers, on this machine."""
         for there, here in {
+            # In the image these are programs; here the wheel's server and Python's client take their places.
+            r"\bredis-cli -p 6379 ping\b": REDIS_PING.format(port=self.ports["redis"]),
+            r"^redis-server$": redis_command(self.folder, 0)[0],
             r"\bredis:6379\b": f"127.0.0.1:{self.ports['redis']}",
             r"\bweb:8000\b": f"127.0.0.1:{self.ports['web']}",
             r"\b6379\b": str(self.ports["redis"]),

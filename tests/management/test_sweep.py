@@ -20,7 +20,8 @@ from tests.services import REPOSITORY
 with_rows = pytest.mark.django_db(transaction=True)
 A_YEAR_PASSES = """
 from datetime import timedelta; from django.db.models import F; from audio.models import AudioSession, Chore
-AudioSession.objects.update(end_time=F("end_time") - timedelta(days=365))
+year = timedelta(days=365)
+AudioSession.objects.update(start_time=F("start_time") - year, end_time=F("end_time") - year)
 Chore.objects.update(due_at=F("due_at") - timedelta(days=365))
 """
 
