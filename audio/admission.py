@@ -29,7 +29,11 @@ _NO_FRAMES = {
 
 
 class Admission:
-    """What one connection may store. `audio_format` is the session's, or the default while that is undecided."""
+    """The judge of what one connection may store.
+
+    Attributes:
+        audio_format: The session's, or the default while that is undecided.
+    """
 
     def __init__(
         self,

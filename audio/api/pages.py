@@ -1,4 +1,4 @@
-"""What the pages of other packages lack to be pages of ours: a language, and no word with another host."""
+"""The language of pages that other packages make, and links in them that ask no other host."""
 
 import functools
 from collections.abc import Mapping

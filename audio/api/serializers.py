@@ -53,7 +53,7 @@ class LabelField(serializers.CharField):
 
 
 class NewSessionSerializer(serializers.Serializer[AudioSession]):
-    """What a new session is asked to be. Where the format, the rate or the channels are absent, the audio's own header
+    """The parameters of a new session. Where the format, the rate or the channels are absent, the audio's own header
     decides them; audio without a header has the server's defaults."""
 
     sample_rate = ParameterField(

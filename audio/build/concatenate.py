@@ -496,7 +496,7 @@ def _file(made: finish.Made) -> dict[str, Any]:
 
 
 def _conclude(recording: Recording) -> None:
-    """What is left to do with a recording that is ready; its SHA-256 comes last and says that it was done."""
+    """Do what is left to do with a recording that is ready; its SHA-256 comes last and says that it was done."""
     superseded.tidy(recording.pk)
     add_digest(recording)
 

@@ -1,4 +1,4 @@
-"""What came and is not in a recording as it came: which chunks, why, and where in the recording's timeline.
+"""Losses and doubts of a recording: the chunks that are not in it as they came, why, and where in its timeline.
 
 A loss makes the recording `failed`, with all the rest of it kept; a warning leaves it `ready`. Both are listed in
 `Recording.warnings`, and clients that are connected are told of each. The list is bounded, the count is not.

@@ -160,7 +160,7 @@ class PcmOutput:
 
 
 class SampleRoute:
-    """What a route to a WAV master says of its samples."""
+    """A route to a WAV master, and the format of its samples."""
 
     suffix = "wav"
 

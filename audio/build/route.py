@@ -19,7 +19,7 @@ from audio.models import AudioSession
 
 
 class Route(Protocol):
-    """What concatenation asks of a route.
+    """The interface between concatenation and a route.
 
     Attributes:
         looked_to: The last sequence that it has seen.

@@ -122,7 +122,7 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
         return SpanReader(self, name, start, end)
 
     def names(self, folder: str) -> Iterator[str]:
-        """Gives the names of the objects in the folder."""
+        """Give the names of the objects in the folder."""
         place = {"Bucket": self.bucket_name, "Prefix": f"{self.key(folder)}/"}
         with _translated(folder):
             for page in self.client.get_paginator("list_objects_v2").paginate(**place):
