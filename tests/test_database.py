@@ -47,9 +47,10 @@ def test_a_fault_of_ours_is_neither():
     assert connection.vendor == "sqlite" or not isinstance(error, database.AWAY)
 
 
-def test_sqlite_has_a_reserve_that_can_be_taken_once(monkeypatch, settings, tmp_path):
-    settings.SQLITE_FILE = tmp_path / "db.sqlite3"
-    if connection.vendor == "postgresql":
+def test_sqlite_has_a_reserve_that_can_be_taken_once(settings, tmp_path):
+    if connection.vendor == "sqlite":
+        settings.SQLITE_FILE = tmp_path / "db.sqlite3"
+    else:
         database.hold_reserve()
         assert not database.release_reserve()
         assert list(tmp_path.iterdir()) == []
