@@ -330,6 +330,7 @@ CELERY_BEAT_SCHEDULE = {
 }
 # Read by Flower itself; here it is looked at (`audio.checks`).
 FLOWER_BASIC_AUTH = _text("FLOWER_BASIC_AUTH", "")
+CELERY_BEAT_SCHEDULER = "sercuescribe.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False

@@ -1,0 +1,15 @@
+"""The scheduler of `celery beat`."""
+
+from pathlib import Path
+
+from celery.beat import PersistentScheduler
+
+
+class Scheduler(PersistentScheduler):
+    """Celery's own, on a host where the data folder is not there yet: beat may be the first that runs."""
+
+    def setup_schedule(self) -> None:
+        """Open the file of the schedule."""
+        path = Path(self.schedule_filename)  # type: ignore[attr-defined]  # the stubs lack it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().setup_schedule()
