@@ -13,10 +13,10 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from audio.build import store
-from audio.build.waveform import FULL_SCALE, Waveform
 from audio.errors import InvalidParameter
 from audio.ingest import default_parameters
 from audio.media import wav
+from audio.media.waveform import FULL_SCALE, Waveform
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState, Recovery
 from audio.wire.parameters import (
     CHANNELS,

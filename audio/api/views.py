@@ -44,8 +44,9 @@ from audio.api.serializers import (
     recording_of,
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
-from audio.build import chunks, derive, store, waveform
+from audio.build import chunks, derive, store
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
+from audio.media import waveform
 from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession
 

@@ -28,7 +28,7 @@ from structlog.contextvars import bound_contextvars
 
 from audio import events
 from audio.admission import Admission
-from audio.build import chunks, finish, route, store, superseded, waveform
+from audio.build import chunks, finish, route, store, superseded
 from audio.build.chunks import Waiting
 from audio.build.files import FilesRoute
 from audio.build.lock import session_lock
@@ -36,7 +36,7 @@ from audio.build.losses import Failure
 from audio.build.master import Master
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
-from audio.media import wav
+from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 
 logger = structlog.stdlib.get_logger(__name__)

@@ -24,10 +24,9 @@ from django.db.models import QuerySet
 from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
-from audio.build import concatenate, local, store, verify, waveform
+from audio.build import concatenate, local, store, verify
 from audio.build.lock import LOCK_NAME, file_lock, session_lock
 from audio.build.store import Servable
-from audio.build.waveform import OpenSpan, Readable, Waveform
 from audio.errors import (
     AudioError,
     RecordingNotReady,
@@ -40,9 +39,10 @@ from audio.errors import (
     UndecodableChunk,
 )
 from audio.journal.files import sync_folder
-from audio.media import ffmpeg, frames, plan, wav
+from audio.media import ffmpeg, frames, plan, wav, waveform
 from audio.media.pcm import encoding_of
 from audio.media.wav import Samples
+from audio.media.waveform import OpenSpan, Readable, Waveform
 from audio.models import (
     AudioSession,
     BackgroundTask,

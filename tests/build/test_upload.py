@@ -11,12 +11,12 @@ from django.core.files.storage import storages
 from django.utils import timezone
 
 from audio import dispatch, upkeep
-from audio.build import concatenate, derive, store, waveform
+from audio.build import concatenate, derive, store
 from audio.build import upload as module
 from audio.build.lock import session_lock
 from audio.build.upload import upload
 from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable
-from audio.media import ffmpeg
+from audio.media import ffmpeg, waveform
 from audio.models import AudioSession, BackgroundTask, Recording, TaskKind, TaskState
 from tests.api.asgi import fetch
 from tests.broker import requests_for

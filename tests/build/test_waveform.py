@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from audio.build import concatenate, derive, store, waveform
+from audio.build import concatenate, derive, store
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
+from audio.media import waveform
 from audio.media.wav import PcmFormat, Samples
 from audio.models import BackgroundTask, Recording, TaskKind
 from tests.sound import cut, decoded, encoded, speech

@@ -1,0 +1,1 @@
+"""From a session's chunks to its recording: claim, concatenate, finish, compare."""

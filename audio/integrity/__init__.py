@@ -1,0 +1,1 @@
+"""Comparisons of what is stored with what should be: verify, survey, reindex."""

@@ -1,0 +1,1 @@
+"""What is made of a recording in the background: transcodes, waveforms, exports."""

@@ -1,0 +1,1 @@
+"""Where the bytes of a session are: folders, locks, uploads and downloads."""
