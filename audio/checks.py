@@ -19,7 +19,7 @@ from audio.errors import FfmpegMissing, StorageUnavailable
 from audio.media import ffmpeg
 
 if TYPE_CHECKING:
-    from audio.build.s3 import RecordingsStorage
+    from audio.storage.s3 import RecordingsStorage
 
 SQLITE_MINIMUM = (3, 35)  # UPDATE ... RETURNING
 SECRET_KEY_MINIMUM_LENGTH = 32

@@ -181,7 +181,7 @@ def _recordings_storage() -> dict[str, Any]:
         "secret_key": AWS_SECRET_ACCESS_KEY or None,
         "security_token": AWS_SESSION_TOKEN or None,
     }
-    return {"BACKEND": "audio.build.s3.RecordingsStorage", "OPTIONS": options}
+    return {"BACKEND": "audio.storage.s3.RecordingsStorage", "OPTIONS": options}
 
 
 STORAGES = {

@@ -186,7 +186,7 @@ class Bucket:
             "secret_key": KEY["aws_secret_access_key"],
             "region_name": KEY["region_name"],
         }
-        return {"BACKEND": "audio.build.s3.RecordingsStorage", "OPTIONS": options}
+        return {"BACKEND": "audio.storage.s3.RecordingsStorage", "OPTIONS": options}
 
     def objects(self) -> dict[str, bytes]:
         """What is in it, by name below the folder."""

@@ -25,7 +25,7 @@ from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
 
 if TYPE_CHECKING:  # S3's library takes its time, and is not needed without it
-    from audio.build.s3 import SpanReader
+    from audio.storage.s3 import SpanReader
 
 OnProgress = Callable[[float], None]
 _BLOCK_BYTES = 1 << 20

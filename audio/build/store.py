@@ -27,7 +27,7 @@ from audio.media.wav import PcmFormat
 from audio.models import OPEN_TASK_STATES, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
 
 if TYPE_CHECKING:
-    from audio.build.s3 import RecordingsStorage
+    from audio.storage.s3 import RecordingsStorage
 
 logger = structlog.stdlib.get_logger(__name__)
 
