@@ -28,7 +28,7 @@ from django.db import transaction
 from django.db.models import Count, Max, Sum
 
 from audio import dispatch
-from audio.build import concatenate, store, superseded
+from audio.build import concatenate, superseded
 from audio.build.verify import Problem, Problems
 from audio.errors import ChunksReleased
 from audio.journal.files import ScannedRecord, resumes_at, scan
@@ -44,6 +44,7 @@ from audio.models import (
     Recovery,
     SessionStatus,
 )
+from audio.storage import store
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_STATEMENT = 1000

@@ -10,8 +10,8 @@ from typing import Any
 
 from django.db.models import Count, Min, Sum
 
-from audio.build import store
 from audio.models import AudioConnection, AudioSession, Recording, RecordingState, SessionStatus
+from audio.storage import store
 
 _UNFINISHED = (RecordingState.EMPTY, RecordingState.LIVE, RecordingState.BUILDING)
 _CLOSED = (SessionStatus.COMPLETED, SessionStatus.ERROR)

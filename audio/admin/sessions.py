@@ -16,9 +16,9 @@ from django.utils.html import format_html, format_html_join
 
 from audio.admin.actions import SessionActions, actions_for
 from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span, short_id
-from audio.build import store
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, SessionStatus, TaskKind, TaskState
+from audio.storage import store
 
 _SHOWN_TASKS = 10
 NOTHING = "-"

@@ -18,9 +18,9 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe, quote_etag
 
-from audio.build import store
-from audio.build.store import Servable
 from audio.errors import MasterDamaged, PreconditionFailed, RangeNotSatisfiable
+from audio.storage import store
+from audio.storage.store import Servable
 
 READ_SIZE_BYTES = 256 * 1024
 # More digits than any file has bytes: not a range that anyone means.

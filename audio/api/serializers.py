@@ -12,12 +12,12 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
-from audio.build import store
 from audio.errors import InvalidParameter
 from audio.ingest import default_parameters
 from audio.media import wav
 from audio.media.waveform import FULL_SCALE, Waveform
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState, Recovery
+from audio.storage import store
 from audio.wire.parameters import (
     CHANNELS,
     CHUNK_MODES,

@@ -44,11 +44,12 @@ from audio.api.serializers import (
     recording_of,
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
-from audio.build import chunks, derive, store
+from audio.build import chunks, derive
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
 from audio.media import waveform
 from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession
+from audio.storage import store
 
 BODY_LIMIT_BYTES = 64 * 1024
 CHUNK_CONTENT_TYPE = "application/octet-stream"

@@ -4,11 +4,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from audio.build.store import root
 from audio.errors import ChunkDamaged, ChunkNotFound, ChunksReleased, MediaError
 from audio.journal.files import Extent, JournalReader
 from audio.media import plan
 from audio.models import AudioChunk
+from audio.storage.store import root
 
 OnDamage = Callable[[ChunkDamaged, int], bytes]
 

@@ -28,7 +28,7 @@ from structlog.contextvars import bound_contextvars
 
 from audio import events
 from audio.admission import Admission
-from audio.build import chunks, finish, route, store, superseded
+from audio.build import chunks, finish, route, superseded
 from audio.build.chunks import Waiting
 from audio.build.files import FilesRoute
 from audio.build.lock import session_lock
@@ -38,6 +38,7 @@ from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
+from audio.storage import store
 
 logger = structlog.stdlib.get_logger(__name__)
 

@@ -24,9 +24,8 @@ from django.db.models import QuerySet
 from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
-from audio.build import concatenate, local, store, verify
+from audio.build import concatenate, local, verify
 from audio.build.lock import LOCK_NAME, file_lock, session_lock
-from audio.build.store import Servable
 from audio.errors import (
     AudioError,
     RecordingNotReady,
@@ -52,6 +51,8 @@ from audio.models import (
     TaskKind,
     TaskState,
 )
+from audio.storage import store
+from audio.storage.store import Servable
 
 logger = structlog.stdlib.get_logger(__name__)
 

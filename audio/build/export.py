@@ -18,11 +18,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from audio.build import derive, store
-from audio.build.store import Servable
+from audio.build import derive
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
 from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
+from audio.storage import store
+from audio.storage.store import Servable
 
 if TYPE_CHECKING:  # S3's library takes its time, and is not needed without it
     from audio.storage.s3 import SpanReader

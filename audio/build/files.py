@@ -14,7 +14,6 @@ from django.conf import settings
 from audio.build.chunks import Chunk, Waiting, read, read_range
 from audio.build.losses import Losses, Place
 from audio.build.pcm import PcmOutput, SampleRoute
-from audio.build.store import folder
 from audio.build.stream import part_finder
 from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
 from audio.media import ffmpeg, frames, pcm, plan
@@ -25,6 +24,7 @@ from audio.media.pcm import Shortfall
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, Samples
 from audio.models import AudioSession
+from audio.storage.store import folder
 
 _HEAD_BYTES = 1 << 16
 _ONE_SOURCE = 0

@@ -16,7 +16,6 @@ from audio.build.files import FilesRoute
 from audio.build.losses import Failure, Place
 from audio.build.master import Master
 from audio.build.route import Route
-from audio.build.store import folder_name
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk, UnsupportedMedia
 from audio.journal.files import sync_folder
@@ -24,6 +23,7 @@ from audio.media import convert, ffmpeg, frames, plan, remux, wav
 from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession
+from audio.storage.store import folder_name
 
 logger = structlog.stdlib.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from django.conf import settings
 
-from audio.build import store
 from audio.errors import StorageFull
 from audio.models import Recording
+from audio.storage import store
 
 
 @contextlib.contextmanager

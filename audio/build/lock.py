@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from audio.build.store import folder
+from audio.storage.store import folder
 
 LOCK_NAME = "lock"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from audio.build import chunks, finish, store
+from audio.build import chunks, finish
 from audio.build.files import FilesRoute
 from audio.build.lock import session_lock
 from audio.build.master import Master
@@ -26,6 +26,7 @@ from audio.errors import MediaError, SessionBusy
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader
 from audio.models import AudioSession, Recording
+from audio.storage import store
 
 OnChunk = Callable[[int], None]
 _BLOCK_BYTES = 1 << 20

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from audio.build.chunks import Chunk, Waiting, read
 from audio.build.losses import Losses, Place
-from audio.build.store import folder
 from audio.errors import ChunkDamaged, FfmpegFailed, MediaError, UndecodableChunk
 from audio.media import ffmpeg, remux
 from audio.media.frames import FlacCounter, FrameCounter
@@ -21,6 +20,7 @@ from audio.media.parts import ChunkOffsets, HeaderScanner
 from audio.media.plan import Span
 from audio.media.remux import Measured
 from audio.models import AudioSession
+from audio.storage.store import folder
 
 COUNTED = ("mp3", "aac")
 CONTAINERS = ("webm", "ogg", "mp4")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import structlog
 
-from audio.build import store
 from audio.journal.files import sync_folder
 from audio.media import plan, wav
 from audio.models import AudioSession, Recording, RecordingState, Recovery
+from audio.storage import store
 
 logger = structlog.stdlib.get_logger(__name__)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from audio.build import store
 from audio.build.lock import LOCK_NAME
 from audio.build.verify import Problem, Problems
 from audio.journal.files import JournalReader, ScannedRecord, resumes_at, scan
@@ -29,6 +28,7 @@ from audio.models import (
     RecordingState,
     TaskState,
 )
+from audio.storage import store
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000

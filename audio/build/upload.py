@@ -14,11 +14,12 @@ import structlog
 from django.db.models import QuerySet
 
 from audio import dispatch
-from audio.build import concatenate, store
+from audio.build import concatenate
 from audio.build.lock import session_lock
 from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
+from audio.storage import store
 
 logger = structlog.stdlib.get_logger(__name__)
 

@@ -9,9 +9,9 @@ import contextlib
 import uuid
 from datetime import timedelta
 
-from audio.build import store
 from audio.journal.files import erase_sessions, held
 from audio.models import DeletedSession, JournalErasure, JournalFile
+from audio.storage import store
 from audio.upkeep.rounds import Did, Round
 
 NAME = "erasures"

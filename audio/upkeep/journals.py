@@ -30,11 +30,11 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from audio import dispatch
-from audio.build import store
 from audio.errors import ObjectDamaged, StorageUnavailable
 from audio.journal.files import ScannedRecord, held, resumes_at, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
+from audio.storage import store
 from audio.upkeep.erasures import is_deleted
 from audio.upkeep.moving import move
 from audio.upkeep.rounds import Did, Round

@@ -14,11 +14,11 @@ import structlog
 from django.db import transaction
 
 from audio import ingest
-from audio.build import store
 from audio.errors import ChunkDamaged
 from audio.journal.files import SUFFIX, Extent, JournalReader, JournalWriter, erase
 from audio.journal.records import ERASED, MOVED, Committed, commit_record, session_record
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile
+from audio.storage import store
 
 logger = structlog.stdlib.get_logger(__name__)
 

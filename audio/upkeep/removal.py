@@ -11,10 +11,10 @@ from django.db import OperationalError, transaction
 from django.db.models import F, Q
 
 from audio import database, dispatch, ingest
-from audio.build import store
 from audio.errors import SessionNotFound, StorageUnavailable
 from audio.journal.files import Extent, erase
 from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
+from audio.storage import store
 from audio.upkeep import erasures
 from audio.upkeep.rounds import Did, Round
 

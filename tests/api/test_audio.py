@@ -5,8 +5,8 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from audio.build import store
 from audio.media import wav
+from audio.storage import store
 from tests.api.asgi import fetch
 from tests.api.rows import make_session
 

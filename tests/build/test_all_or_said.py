@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from audio.build import derive, replay, store
+from audio.build import derive, replay
 from audio.build.chunks import read_range
 from audio.media.frames import FrameCounter, flac_stream_info
 from audio.models import AudioSession, TaskKind
+from audio.storage import store
 from tests.containers import duration_seconds, hashes
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 

@@ -12,9 +12,9 @@ from audio.build import superseded
 from audio.build.concatenate import concatenate, rebuild
 from audio.build.lock import LOCK_NAME
 from audio.build.master import Master
-from audio.build.store import folder
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
+from audio.storage.store import folder
 from tests.build.conftest import Stored
 from tests.recorded import corrupt
 from tests.sound import cut, speech, wav_bytes

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audio.build import chunks
-from audio.build.store import folder
 from audio.media import ffmpeg, remux
 from audio.models import RecordingState
+from audio.storage.store import folder
 from tests import bait
 from tests.sound import FFMPEG, cut, decoded, encoded, encoded_live, speech, wav_bytes
 

@@ -5,8 +5,8 @@ import pytest
 
 from audio.build import stream
 from audio.build.concatenate import concatenate, rebuild
-from audio.build.store import folder
 from audio.media import ffmpeg
+from audio.storage.store import folder
 from tests.containers import VECTORS, duration_seconds, has_index, hashes, packets, timeline_seconds, vector
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 

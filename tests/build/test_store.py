@@ -8,9 +8,9 @@ import wave
 import pytest
 
 from audio.build.concatenate import concatenate
-from audio.build.store import Servable, delete_files, folder, servable
 from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
 from audio.models import Recording
+from audio.storage.store import Servable, delete_files, folder, servable
 from tests.sound import cut, encoded, speech
 
 

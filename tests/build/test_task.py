@@ -13,10 +13,11 @@ from celery import current_app
 from django.db import IntegrityError, OperationalError
 
 from audio import dispatch, upkeep
-from audio.build import derive, store
+from audio.build import derive
 from audio.errors import AudioError
 from audio.media.ffmpeg import LONG_LIMITS
 from audio.models import BackgroundTask, TaskKind
+from audio.storage import store
 from tests.sound import cut, speech
 
 

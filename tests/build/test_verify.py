@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from audio.build import replay, store, survey, verify
+from audio.build import replay, survey, verify
 from audio.build.concatenate import concatenate, rebuild
 from audio.build.lock import session_lock
 from audio.build.upload import upload
@@ -18,6 +18,7 @@ from audio.ingest import sessions
 from audio.journal.files import Extent, erase
 from audio.media import ffmpeg
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording
+from audio.storage import store
 from tests.recorded import Recorded, corrupt
 from tests.services import REPOSITORY
 from tests.sound import speech, wav_bytes

@@ -9,10 +9,10 @@ from audio.build.chunks import window_after
 from audio.build.concatenate import concatenate
 from audio.build.losses import Losses
 from audio.build.pcm import PcmRoute
-from audio.build.store import master_format
 from audio.media import wav
 from audio.media.convert import Converter
 from audio.media.wav import PcmFormat
+from audio.storage.store import master_format
 from tests.sound import cut, encoded, speech, wav_bytes
 
 RATE_HZ = 8000

@@ -6,11 +6,12 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from audio.build import concatenate, derive, store
+from audio.build import concatenate, derive
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
 from audio.media import waveform
 from audio.media.wav import PcmFormat, Samples
 from audio.models import BackgroundTask, Recording, TaskKind
+from audio.storage import store
 from tests.sound import cut, decoded, encoded, speech
 
 RATE = 16000

@@ -10,8 +10,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from audio.build import store
 from audio.models import AudioSession, Recording
+from audio.storage import store
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
 from tests.server import Server, eventually

@@ -16,11 +16,12 @@ from django.test import Client
 from django.utils import timezone
 
 from audio import ingest, upkeep
-from audio.build import chunks, concatenate, store
+from audio.build import chunks, concatenate
 from audio.errors import ChunksReleased
 from audio.journal.files import JournalWriter, held, scan
 from audio.journal.records import RecordType, parse_commit, parse_session
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording
+from audio.storage import store
 from audio.upkeep import Swept, journals
 from audio.wire.parameters import ConnectionRequest
 from tests.broker import requests_for

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from audio import ingest, upkeep
-from audio.build import store, superseded
+from audio.build import superseded
 from audio.build.lock import LOCK_NAME, file_lock
 from audio.journal.files import JournalWriter
 from audio.models import AudioSession, BackgroundTask, DeletedSession, JournalFile, Recording
+from audio.storage import store
 from audio.upkeep import Swept, leftovers
 from audio.upkeep.rounds import Did, Round
 from tests.build.conftest import stored

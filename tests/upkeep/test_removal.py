@@ -11,9 +11,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from audio import upkeep
-from audio.build import store, survey
+from audio.build import survey
 from audio.build.concatenate import concatenate
-from audio.build.store import folder
 from audio.errors import DatabaseUnavailable, SessionClosed, SessionNotFound
 from audio.ingest import sessions
 from audio.ingest.committer import Append
@@ -31,6 +30,8 @@ from audio.models import (
     Recording,
 )
 from audio.reindex import reindex
+from audio.storage import store
+from audio.storage.store import folder
 from audio.upkeep.moving import move
 from audio.wire.parameters import ConnectionRequest
 from tests.build.conftest import stored
@@ -159,7 +160,7 @@ def test_a_removal_that_was_cut_short_is_repeated(recorded, monkeypatch):
         raise OSError
 
     with monkeypatch.context() as broken, pytest.raises(OSError):
-        broken.setattr("audio.build.store.delete_files", fail)
+        broken.setattr("audio.storage.store.delete_files", fail)
         upkeep.delete_session(doomed.session_id)
     upkeep.delete_session(doomed.session_id)
     assert found_on_disk(recorded.root, secret) == set()

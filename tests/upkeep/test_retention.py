@@ -7,9 +7,9 @@ import pytest
 from django.utils import timezone
 
 from audio import ingest, upkeep
-from audio.build import store
 from audio.build.concatenate import concatenate
 from audio.models import AudioSession, DeletedSession
+from audio.storage import store
 from audio.upkeep import Swept
 from audio.upkeep.rounds import Did
 
