@@ -31,7 +31,6 @@ from audio.admission import Admission
 from audio.build import chunks, finish, route, superseded
 from audio.build.chunks import Waiting
 from audio.build.files import FilesRoute
-from audio.build.lock import session_lock
 from audio.build.losses import Failure
 from audio.build.master import Master
 from audio.build.stream import PartsDifferError, StreamRoute
@@ -39,6 +38,7 @@ from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 from audio.storage import store
+from audio.storage.lock import session_lock
 
 logger = structlog.stdlib.get_logger(__name__)
 

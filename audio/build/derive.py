@@ -25,7 +25,6 @@ from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
 from audio.build import concatenate, local, verify
-from audio.build.lock import LOCK_NAME, file_lock, session_lock
 from audio.errors import (
     AudioError,
     RecordingNotReady,
@@ -52,6 +51,7 @@ from audio.models import (
     TaskState,
 )
 from audio.storage import store
+from audio.storage.lock import LOCK_NAME, file_lock, session_lock
 from audio.storage.store import Servable
 
 logger = structlog.stdlib.get_logger(__name__)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from audio.build import chunks, finish
 from audio.build.files import FilesRoute
-from audio.build.lock import session_lock
 from audio.build.master import Master
 from audio.build.pcm import PcmRoute
 from audio.build.route import Route
@@ -27,6 +26,7 @@ from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader
 from audio.models import AudioSession, Recording
 from audio.storage import store
+from audio.storage.lock import session_lock
 
 OnChunk = Callable[[int], None]
 _BLOCK_BYTES = 1 << 20

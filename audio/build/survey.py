@@ -13,7 +13,6 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from audio.build.lock import LOCK_NAME
 from audio.build.verify import Problem, Problems
 from audio.journal.files import JournalReader, ScannedRecord, resumes_at, scan
 from audio.journal.records import RecordType, parse_commit, parse_void
@@ -29,6 +28,7 @@ from audio.models import (
     TaskState,
 )
 from audio.storage import store
+from audio.storage.lock import LOCK_NAME
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000

@@ -15,11 +15,11 @@ from django.db.models import QuerySet
 
 from audio import dispatch
 from audio.build import concatenate
-from audio.build.lock import session_lock
 from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 from audio.storage import store
+from audio.storage.lock import session_lock
 
 logger = structlog.stdlib.get_logger(__name__)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 
 from audio.build import superseded
-from audio.build.lock import LOCK_NAME, file_lock
 from audio.journal.files import FOLDER as JOURNALS
 from audio.journal.files import SUFFIX, held
 from audio.models import AudioSession, BackgroundTask, Chore, DeletedSession, JournalFile
 from audio.storage import store
+from audio.storage.lock import LOCK_NAME, file_lock
 from audio.upkeep.rounds import Did, Round
 
 logger = structlog.stdlib.get_logger(__name__)

@@ -10,10 +10,10 @@ from audio import upkeep
 from audio.build import concatenate as module
 from audio.build import superseded
 from audio.build.concatenate import concatenate, rebuild
-from audio.build.lock import LOCK_NAME
 from audio.build.master import Master
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
+from audio.storage.lock import LOCK_NAME
 from audio.storage.store import folder
 from tests.build.conftest import Stored
 from tests.recorded import corrupt

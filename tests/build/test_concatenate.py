@@ -12,8 +12,8 @@ import pytest
 
 from audio.build import concatenate as module
 from audio.build.concatenate import concatenate, rebuild
-from audio.build.lock import session_lock
 from audio.models import AudioChunk, AudioSession
+from audio.storage.lock import session_lock
 from audio.storage.store import folder
 from tests.sound import cut, decoded, encoded, encoded_live, speech, wav_bytes
 

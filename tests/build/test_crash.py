@@ -13,8 +13,8 @@ import pytest
 from audio.build import concatenate as module
 from audio.build import finish
 from audio.build.concatenate import concatenate
-from audio.build.lock import LOCK_NAME
 from audio.media import waveform
+from audio.storage.lock import LOCK_NAME
 from audio.storage.store import folder, peaks_path
 from tests.containers import hashes, vector
 from tests.sound import cut, decoded, encoded, speech, wav_bytes

@@ -10,10 +10,10 @@ from django.utils import timezone
 
 from audio import upkeep
 from audio.build import concatenate, derive
-from audio.build.lock import LOCK_NAME, file_lock
 from audio.errors import RecordingEmpty, RecordingNotReady, TaskEnded, TaskFailed, TaskNotFound, TaskRunning
 from audio.models import BackgroundTask, TaskKind, TaskState
 from audio.storage import store
+from audio.storage.lock import LOCK_NAME, file_lock
 from tests.sound import FFMPEG, cut, decoded, encoded, speech
 
 RATE = 16000

@@ -13,12 +13,12 @@ from django.utils import timezone
 from audio import dispatch, upkeep
 from audio.build import concatenate, derive
 from audio.build import upload as module
-from audio.build.lock import session_lock
 from audio.build.upload import upload
 from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable
 from audio.media import ffmpeg, waveform
 from audio.models import AudioSession, BackgroundTask, Recording, TaskKind, TaskState
 from audio.storage import store
+from audio.storage.lock import session_lock
 from tests.api.asgi import fetch
 from tests.broker import requests_for
 from tests.s3 import unchanged

@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from audio.build import replay, survey, verify
 from audio.build.concatenate import concatenate, rebuild
-from audio.build.lock import session_lock
 from audio.build.upload import upload
 from audio.errors import SessionBusy, SessionNotFound
 from audio.ingest import sessions
@@ -19,6 +18,7 @@ from audio.journal.files import Extent, erase
 from audio.media import ffmpeg
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording
 from audio.storage import store
+from audio.storage.lock import session_lock
 from tests.recorded import Recorded, corrupt
 from tests.services import REPOSITORY
 from tests.sound import speech, wav_bytes

@@ -11,8 +11,8 @@ import pytest
 import redis
 from celery import Celery
 
-from audio.build.lock import LOCK_NAME
 from audio.dispatch import CONCATENATE
+from audio.storage.lock import LOCK_NAME
 from tests.client import recorder
 from tests.cluster.stack import Cluster, Worker
 from tests.server import eventually

@@ -14,10 +14,10 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from audio.build import derive
-from audio.build.lock import file_lock
 from audio.build.upload import upload
 from audio.management.commands.sessions import Command
 from audio.models import AudioSession, BackgroundTask, TaskKind
+from audio.storage.lock import file_lock
 from tests.recorded import Recorded, corrupt
 from tests.sound import decoded, encoded, speech
 

@@ -6,8 +6,8 @@ import uuid
 import pytest
 from django.core.management import CommandError, call_command
 
-from audio.build.lock import session_lock
 from audio.models import AudioChunk, AudioSession
+from audio.storage.lock import session_lock
 from tests.recorded import Recorded, corrupt
 
 pytestmark = pytest.mark.database

@@ -9,10 +9,10 @@ import pytest
 
 from audio import ingest, upkeep
 from audio.build import superseded
-from audio.build.lock import LOCK_NAME, file_lock
 from audio.journal.files import JournalWriter
 from audio.models import AudioSession, BackgroundTask, DeletedSession, JournalFile, Recording
 from audio.storage import store
+from audio.storage.lock import LOCK_NAME, file_lock
 from audio.upkeep import Swept, leftovers
 from audio.upkeep.rounds import Did, Round
 from tests.build.conftest import stored
