@@ -24,7 +24,7 @@ from django.db.models import QuerySet
 from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
-from audio.build import concatenate, local, verify
+from audio.build import concatenate, verify
 from audio.errors import (
     AudioError,
     RecordingNotReady,
@@ -50,7 +50,7 @@ from audio.models import (
     TaskKind,
     TaskState,
 )
-from audio.storage import store
+from audio.storage import local, store
 from audio.storage.lock import LOCK_NAME, file_lock, session_lock
 from audio.storage.store import Servable
 

@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audio.build import local, replay, superseded
+from audio.build import replay, superseded
 from audio.errors import ChunkDamaged, ObjectDamaged, SessionBusy, SessionNotFound
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
-from audio.storage import store
+from audio.storage import local, store
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000
