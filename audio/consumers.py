@@ -22,7 +22,7 @@ from structlog.contextvars import bind_contextvars
 
 from audio import ingest, metrics
 from audio.admission import Admission
-from audio.build import chunks
+from audio.assembly import chunks
 from audio.errors import (
     AudioError,
     IdleTimeout,

@@ -44,7 +44,8 @@ from audio.api.serializers import (
     recording_of,
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
-from audio.build import chunks, derive
+from audio.assembly import chunks
+from audio.build import derive
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
 from audio.media import waveform
 from audio.media.plan import TARGETS

@@ -28,8 +28,9 @@ from structlog.contextvars import bound_contextvars
 
 from audio import events
 from audio.admission import Admission
-from audio.build import chunks, finish, route, superseded
-from audio.build.chunks import Waiting
+from audio.assembly import chunks
+from audio.assembly.chunks import Waiting
+from audio.build import finish, route, superseded
 from audio.build.files import FilesRoute
 from audio.build.losses import Failure
 from audio.build.master import Master

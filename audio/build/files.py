@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 
-from audio.build.chunks import Chunk, Waiting, read, read_range
+from audio.assembly.chunks import Chunk, Waiting, read, read_range
 from audio.build.losses import Losses, Place
 from audio.build.pcm import PcmOutput, SampleRoute
 from audio.build.stream import part_finder

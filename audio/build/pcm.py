@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from audio.build.chunks import Chunk, Waiting, read
+from audio.assembly.chunks import Chunk, Waiting, read
 from audio.build.losses import Losses, Place
 from audio.errors import ChunkDamaged
 from audio.media import convert, wav

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from audio.build import chunks, finish
+from audio.assembly import chunks
+from audio.build import finish
 from audio.build.files import FilesRoute
 from audio.build.master import Master
 from audio.build.pcm import PcmRoute

@@ -8,7 +8,7 @@ pieces, so a run that died is simply repeated.
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from audio.build.chunks import Waiting
+from audio.assembly.chunks import Waiting
 from audio.build.files import FilesRoute
 from audio.build.losses import Losses
 from audio.build.pcm import PcmRoute

@@ -11,7 +11,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Protocol
 
-from audio.build.chunks import Chunk, Waiting, read
+from audio.assembly.chunks import Chunk, Waiting, read
 from audio.build.losses import Losses, Place
 from audio.errors import ChunkDamaged, FfmpegFailed, MediaError, UndecodableChunk
 from audio.media import ffmpeg, remux

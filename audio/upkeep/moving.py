@@ -2,7 +2,7 @@
 
 The records are copied as they are, header and payload, after their CRCs were checked; a batch is synced before its
 rows are pointed to it, in one transaction. A reader finds the chunk through its row, before or after: a row that was
-read just before the old record is erased is read again (`audio.build.chunks`). A move that was cut short leaves rows
+read just before the old record is erased is read again (`audio.assembly.chunks`). A move that was cut short leaves rows
 that name the old file, which the next one moves to another new file.
 """
 

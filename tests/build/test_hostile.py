@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio.build import chunks
+from audio.assembly import chunks
 from audio.media import ffmpeg, remux
 from audio.models import RecordingState
 from audio.storage.store import folder

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from audio.build.chunks import window_after
+from audio.assembly.chunks import window_after
 from audio.build.concatenate import concatenate
 from audio.build.losses import Losses
 from audio.build.pcm import PcmRoute
