@@ -3,7 +3,7 @@
 One run at a time (`session_lock`). A run claims the row with a token of its own and commits only while that
 token stands. The order of a window: write, fsync, commit the new length. A run that ends hands its master over: it
 takes its token away. After one that died the token stands; the next run copies what was committed, and no sample is
-lost or doubled, even if the one before was not dead but only slow (`audio.build.master`).
+lost or doubled, even if the one before was not dead but only slow (`audio.assembly.master`).
 
     empty --commit--> live --commit, closed--> building --complete--> ready
                         \\____________________________fail__________> failed
@@ -30,10 +30,10 @@ from audio import events
 from audio.admission import Admission
 from audio.assembly import chunks
 from audio.assembly.chunks import Waiting
+from audio.assembly.master import Master
 from audio.build import finish, route, superseded
 from audio.build.files import FilesRoute
 from audio.build.losses import Failure
-from audio.build.master import Master
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from audio.assembly import chunks
+from audio.assembly.master import Master
 from audio.build import finish
 from audio.build.files import FilesRoute
-from audio.build.master import Master
 from audio.build.pcm import PcmRoute
 from audio.build.route import Route
 from audio.build.stream import PartsDifferError, StreamRoute

@@ -7,10 +7,10 @@ import pytest
 from django.utils import timezone
 
 from audio import upkeep
+from audio.assembly.master import Master
 from audio.build import concatenate as module
 from audio.build import superseded
 from audio.build.concatenate import concatenate, rebuild
-from audio.build.master import Master
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
 from audio.storage.lock import LOCK_NAME
@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_recording_and_no_half_of_another(ready, monkeypa
 
     rebuild(ready.session.pk)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr("audio.build.master.os.pwrite", full)
+        patch.setattr("audio.assembly.master.os.pwrite", full)
         concatenate(ready.session.pk)
     assert recording_files(ready) == [ready.path.name]
     assert ready.recording.rebuild_requested_at is not None

@@ -15,9 +15,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from audio.assembly.master import Master
 from audio.build import concatenate as module
 from audio.build.concatenate import concatenate
-from audio.build.master import Master
 from audio.journal.files import JournalReader
 from audio.media import ffmpeg, wav
 from audio.media.plan import WINDOW_BYTES
@@ -61,7 +61,7 @@ class Work:
 
             return reading
 
-        monkeypatch.setattr("audio.build.master.os.pwrite", counted_pwrite)
+        monkeypatch.setattr("audio.assembly.master.os.pwrite", counted_pwrite)
         monkeypatch.setattr(module._Run, "_take", counted_take)
         monkeypatch.setattr(ffmpeg, "_command", counted_command)
         monkeypatch.setattr(Master, "read", counted(read_master))

@@ -441,7 +441,7 @@ def test_a_full_disk_is_raised_and_later_repeated(stored, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("audio.build.master.os.pwrite", full)
+        patch.setattr("audio.assembly.master.os.pwrite", full)
         with pytest.raises(OSError, match="No space left"):
             concatenate(session.session.pk)
     assert session.recording.state == "empty"

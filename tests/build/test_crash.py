@@ -46,7 +46,7 @@ def _mid_write(monkeypatch, fires):
             raise Killed
         return pwrite(handle, data, offset)
 
-    monkeypatch.setattr("audio.build.master.os.pwrite", write)
+    monkeypatch.setattr("audio.assembly.master.os.pwrite", write)
 
 
 def _before_fsync(monkeypatch, fires):
@@ -57,7 +57,7 @@ def _before_fsync(monkeypatch, fires):
             raise Killed
         fsync(handle)
 
-    monkeypatch.setattr("audio.build.master.os.fsync", sync)
+    monkeypatch.setattr("audio.assembly.master.os.fsync", sync)
 
 
 def _before_commit(monkeypatch, fires):
