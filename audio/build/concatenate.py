@@ -30,10 +30,10 @@ from audio import events
 from audio.admission import Admission
 from audio.assembly import chunks
 from audio.assembly.chunks import Waiting
+from audio.assembly.losses import Failure
 from audio.assembly.master import Master
 from audio.build import finish, route, superseded
 from audio.build.files import FilesRoute
-from audio.build.losses import Failure
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform

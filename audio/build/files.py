@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 
 from audio.assembly.chunks import Chunk, Waiting, read, read_range
-from audio.build.losses import Losses, Place
+from audio.assembly.losses import Losses, Place
 from audio.build.pcm import PcmOutput, SampleRoute
 from audio.build.stream import part_finder
 from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded

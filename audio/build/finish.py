@@ -12,9 +12,9 @@ from pathlib import Path
 
 import structlog
 
+from audio.assembly.losses import Failure, Place
 from audio.assembly.master import Master
 from audio.build.files import FilesRoute
-from audio.build.losses import Failure, Place
 from audio.build.route import Route
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk, UnsupportedMedia

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from audio.assembly.chunks import Chunk, Waiting, read
-from audio.build.losses import Losses, Place
+from audio.assembly.losses import Losses, Place
 from audio.errors import ChunkDamaged
 from audio.media import convert, wav
 from audio.media.convert import Converter

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from audio.assembly.chunks import Waiting
+from audio.assembly.losses import Losses
 from audio.build.files import FilesRoute
-from audio.build.losses import Losses
 from audio.build.pcm import PcmRoute
 from audio.build.stream import StreamRoute
 from audio.media import plan

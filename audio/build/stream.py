@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from audio.assembly.chunks import Chunk, Waiting, read
-from audio.build.losses import Losses, Place
+from audio.assembly.losses import Losses, Place
 from audio.errors import ChunkDamaged, FfmpegFailed, MediaError, UndecodableChunk
 from audio.media import ffmpeg, remux
 from audio.media.frames import FlacCounter, FrameCounter

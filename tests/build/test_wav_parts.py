@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from audio.assembly.chunks import window_after
+from audio.assembly.losses import Losses
 from audio.build.concatenate import concatenate
-from audio.build.losses import Losses
 from audio.build.pcm import PcmRoute
 from audio.media import wav
 from audio.media.convert import Converter
