@@ -17,9 +17,9 @@ from pathlib import Path
 
 from audio.assembly import chunks
 from audio.assembly.master import Master
+from audio.assembly.pcm import PcmRoute
 from audio.build import finish
 from audio.build.files import FilesRoute
-from audio.build.pcm import PcmRoute
 from audio.build.route import Route
 from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import MediaError, SessionBusy

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from audio.assembly.chunks import Waiting
 from audio.assembly.losses import Losses
+from audio.assembly.pcm import PcmRoute
 from audio.build.files import FilesRoute
-from audio.build.pcm import PcmRoute
 from audio.build.stream import StreamRoute
 from audio.media import plan
 from audio.media.wav import PcmFormat

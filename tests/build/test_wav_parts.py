@@ -7,8 +7,8 @@ import pytest
 
 from audio.assembly.chunks import window_after
 from audio.assembly.losses import Losses
+from audio.assembly.pcm import PcmRoute
 from audio.build.concatenate import concatenate
-from audio.build.pcm import PcmRoute
 from audio.media import wav
 from audio.media.convert import Converter
 from audio.media.wav import PcmFormat
