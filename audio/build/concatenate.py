@@ -32,9 +32,9 @@ from audio.assembly import chunks
 from audio.assembly.chunks import Waiting
 from audio.assembly.losses import Failure
 from audio.assembly.master import Master
+from audio.assembly.stream import PartsDifferError, StreamRoute
 from audio.build import finish, route, superseded
 from audio.build.files import FilesRoute
-from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState

@@ -14,7 +14,7 @@ from django.conf import settings
 from audio.assembly.chunks import Chunk, Waiting, read, read_range
 from audio.assembly.losses import Losses, Place
 from audio.assembly.pcm import PcmOutput, SampleRoute
-from audio.build.stream import part_finder
+from audio.assembly.stream import part_finder
 from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
 from audio.media import ffmpeg, frames, pcm, plan
 from audio.media.frames import FrameCounter

@@ -14,9 +14,9 @@ import structlog
 
 from audio.assembly.losses import Failure, Place
 from audio.assembly.master import Master
+from audio.assembly.stream import PartsDifferError, StreamRoute
 from audio.build.files import FilesRoute
 from audio.build.route import Route
-from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk, UnsupportedMedia
 from audio.journal.files import sync_folder
 from audio.media import convert, ffmpeg, frames, plan, remux, wav

@@ -18,10 +18,10 @@ from pathlib import Path
 from audio.assembly import chunks
 from audio.assembly.master import Master
 from audio.assembly.pcm import PcmRoute
+from audio.assembly.stream import PartsDifferError, StreamRoute
 from audio.build import finish
 from audio.build.files import FilesRoute
 from audio.build.route import Route
-from audio.build.stream import PartsDifferError, StreamRoute
 from audio.errors import MediaError, SessionBusy
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader

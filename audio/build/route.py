@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from audio.assembly.chunks import Waiting
 from audio.assembly.losses import Losses
 from audio.assembly.pcm import PcmRoute
+from audio.assembly.stream import StreamRoute
 from audio.build.files import FilesRoute
-from audio.build.stream import StreamRoute
 from audio.media import plan
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audio.build import stream
+from audio.assembly import stream
 from audio.build.concatenate import concatenate, rebuild
 from audio.media import ffmpeg
 from audio.storage.store import folder
