@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from audio.assembly.chunks import Waiting
+from audio.assembly.files import FilesRoute
 from audio.assembly.losses import Losses
 from audio.assembly.pcm import PcmRoute
 from audio.assembly.stream import StreamRoute
-from audio.build.files import FilesRoute
 from audio.media import plan
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession

@@ -64,7 +64,7 @@ def test_a_message_of_headers_alone_costs_no_run_of_ffmpeg_for_each(stored, monk
     runs = []
     command = ffmpeg._command
     monkeypatch.setattr(ffmpeg, "_command", lambda *arguments: runs.append(arguments) or command(*arguments))
-    monkeypatch.setattr("audio.build.files._MOST_FILES_BEYOND_MESSAGES", 10)
+    monkeypatch.setattr("audio.assembly.files._MOST_FILES_BEYOND_MESSAGES", 10)
     header = bait.MAGIC["flac"][0].ljust(42, b"\x01")
     session = made(stored, [header * 20_000], "flac", sample_rate=44100)
     assert (session.recording.state, session.recording.error_code) == ("failed", "media_limit_exceeded")
