@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from audio.assembly import chunks
+from audio.assembly import chunks, finish
 from audio.assembly.files import FilesRoute
 from audio.assembly.master import Master
 from audio.assembly.pcm import PcmRoute
 from audio.assembly.stream import PartsDifferError, StreamRoute
-from audio.build import finish
 from audio.build.route import Route
 from audio.errors import MediaError, SessionBusy
 from audio.media import convert, ffmpeg, plan, wav

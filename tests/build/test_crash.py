@@ -10,8 +10,8 @@ import wave
 import numpy as np
 import pytest
 
+from audio.assembly import finish
 from audio.build import concatenate as module
-from audio.build import finish
 from audio.build.concatenate import concatenate
 from audio.media import waveform
 from audio.storage.lock import LOCK_NAME
@@ -91,7 +91,7 @@ def _after_finish(monkeypatch, fires):
             raise Killed
         return result
 
-    monkeypatch.setattr("audio.build.finish.finish", killed)
+    monkeypatch.setattr("audio.assembly.finish.finish", killed)
 
 
 STEPS = [_mid_write, _before_fsync, _before_commit, _after_commit, _after_finish]
