@@ -28,7 +28,8 @@ from django.db import transaction
 from django.db.models import Count, Max, Sum
 
 from audio import dispatch
-from audio.build import concatenate, superseded
+from audio.assembly import superseded
+from audio.build import concatenate
 from audio.build.verify import Problem, Problems
 from audio.errors import ChunksReleased
 from audio.journal.files import ScannedRecord, resumes_at, scan

@@ -28,13 +28,13 @@ from structlog.contextvars import bound_contextvars
 
 from audio import events
 from audio.admission import Admission
-from audio.assembly import chunks, finish
+from audio.assembly import chunks, finish, superseded
 from audio.assembly.chunks import Waiting
 from audio.assembly.files import FilesRoute
 from audio.assembly.losses import Failure
 from audio.assembly.master import Master
 from audio.assembly.stream import PartsDifferError, StreamRoute
-from audio.build import route, superseded
+from audio.build import route
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audio.build import replay, superseded
+from audio.assembly import superseded
+from audio.build import replay
 from audio.errors import ChunkDamaged, ObjectDamaged, SessionBusy, SessionNotFound
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from audio.build import superseded
+from audio.assembly import superseded
 from audio.journal.files import FOLDER as JOURNALS
 from audio.journal.files import SUFFIX, held
 from audio.models import AudioSession, BackgroundTask, Chore, DeletedSession, JournalFile

@@ -7,9 +7,9 @@ import pytest
 from django.utils import timezone
 
 from audio import upkeep
+from audio.assembly import superseded
 from audio.assembly.master import Master
 from audio.build import concatenate as module
-from audio.build import superseded
 from audio.build.concatenate import concatenate, rebuild
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording

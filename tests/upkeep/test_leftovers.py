@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audio import ingest, upkeep
-from audio.build import superseded
+from audio.assembly import superseded
 from audio.journal.files import JournalWriter
 from audio.models import AudioSession, BackgroundTask, DeletedSession, JournalFile, Recording
 from audio.storage import store
