@@ -28,8 +28,7 @@ from django.db import transaction
 from django.db.models import Count, Max, Sum
 
 from audio import dispatch
-from audio.assembly import superseded
-from audio.build import concatenate
+from audio.assembly import concatenate, superseded
 from audio.build.verify import Problem, Problems
 from audio.errors import ChunksReleased
 from audio.journal.files import ScannedRecord, resumes_at, scan

@@ -7,7 +7,7 @@ from celery import shared_task
 from django.db import Error as DatabaseError
 
 from audio import database
-from audio.build.concatenate import with_chunks_waiting
+from audio.assembly.concatenate import with_chunks_waiting
 from audio.build.derive import make_recording
 from audio.build.upload import upload
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD

@@ -7,7 +7,7 @@ import time
 import uuid
 from pathlib import Path
 
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.ingest import sessions
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.index import Accepted, ChunkIndex, Outcome, Producer

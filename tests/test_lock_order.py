@@ -8,8 +8,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from audio import ingest, upkeep
+from audio.assembly.concatenate import concatenate, rebuild
 from audio.build import derive
-from audio.build.concatenate import concatenate, rebuild
 from audio.ingest import process, sessions
 from audio.ingest.clock import ClockSet, ClockWatch
 from audio.models import JournalFile, Recording

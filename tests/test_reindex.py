@@ -11,8 +11,8 @@ import pytest
 
 from audio import reindex as module
 from audio import upkeep
+from audio.assembly.concatenate import concatenate, rebuild
 from audio.build import survey, verify
-from audio.build.concatenate import concatenate, rebuild
 from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailable
 from audio.ingest import sessions

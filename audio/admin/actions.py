@@ -21,7 +21,8 @@ from django.template.response import TemplateResponse
 
 from audio import dispatch, ingest, upkeep
 from audio.admin.lists import StoredStateAdmin
-from audio.build import concatenate, derive
+from audio.assembly import concatenate
+from audio.build import derive
 from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, RecordingState, TaskKind

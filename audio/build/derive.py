@@ -24,7 +24,8 @@ from django.db.models import QuerySet
 from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
-from audio.build import concatenate, verify
+from audio.assembly import concatenate
+from audio.build import verify
 from audio.errors import (
     AudioError,
     RecordingNotReady,
@@ -205,7 +206,7 @@ def _master_frames(session: AudioSession, recording: Recording) -> int:
 
 
 def make_recording(session_id: uuid.UUID) -> None:
-    """Brings a session's recording as far as its chunks allow (`audio.build.concatenate`); one that is ready gets its
+    """Brings a session's recording as far as its chunks allow (`audio.assembly.concatenate`); one that is ready gets its
     waveform, and then its upload is asked for (`audio.build.upload`).
 
     Raises what `concatenate` raises.

@@ -14,7 +14,7 @@ import structlog
 from django.db.models import QuerySet
 
 from audio import dispatch
-from audio.build import concatenate
+from audio.assembly import concatenate
 from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState

@@ -1,7 +1,7 @@
 """Where the files of a session are, and what of them can be served.
 
 Everything made of a session stands in `sessions/<first two hex digits>/<its id>/` under the storage root; names
-in the database are relative to that root. Only the writer of a recording (`audio.build.concatenate`) changes
+in the database are relative to that root. Only the writer of a recording (`audio.assembly.concatenate`) changes
 these files; readers go by the lengths that the database tells. A finished recording may have moved to a remote
 storage (`audio.build.upload`), where it has the same name.
 """

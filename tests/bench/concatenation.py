@@ -59,7 +59,7 @@ print(session.pk)
 _CONCATENATE = """
 import sys, uuid
 import django; django.setup()
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.models import AudioSession, Recording
 session_id = uuid.UUID(sys.argv[1])
 concatenate(session_id)

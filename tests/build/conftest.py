@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.journal.files import JournalWriter
 from audio.journal.records import RecordType, pack_header
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording

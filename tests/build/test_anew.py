@@ -7,10 +7,10 @@ import pytest
 from django.utils import timezone
 
 from audio import upkeep
+from audio.assembly import concatenate as module
 from audio.assembly import superseded
+from audio.assembly.concatenate import concatenate, rebuild
 from audio.assembly.master import Master
-from audio.build import concatenate as module
-from audio.build.concatenate import concatenate, rebuild
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
 from audio.storage.lock import LOCK_NAME

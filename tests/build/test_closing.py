@@ -15,9 +15,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from audio.assembly import concatenate as module
+from audio.assembly.concatenate import concatenate
 from audio.assembly.master import Master
-from audio.build import concatenate as module
-from audio.build.concatenate import concatenate
 from audio.journal.files import JournalReader
 from audio.media import ffmpeg, wav
 from audio.media.plan import WINDOW_BYTES

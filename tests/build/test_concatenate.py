@@ -10,8 +10,8 @@ import wave
 import numpy as np
 import pytest
 
-from audio.build import concatenate as module
-from audio.build.concatenate import concatenate, rebuild
+from audio.assembly import concatenate as module
+from audio.assembly.concatenate import concatenate, rebuild
 from audio.models import AudioChunk, AudioSession
 from audio.storage.lock import session_lock
 from audio.storage.store import folder

@@ -10,9 +10,9 @@ import wave
 import numpy as np
 import pytest
 
+from audio.assembly import concatenate as module
 from audio.assembly import finish
-from audio.build import concatenate as module
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.media import waveform
 from audio.storage.lock import LOCK_NAME
 from audio.storage.store import folder, peaks_path

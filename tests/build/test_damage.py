@@ -9,7 +9,7 @@ should be is decoded as far as it goes.
 import pytest
 
 from audio.assembly.chunks import read_range
-from audio.build.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate, rebuild
 from tests.containers import hashes
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 

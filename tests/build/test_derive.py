@@ -9,7 +9,8 @@ import pytest
 from django.utils import timezone
 
 from audio import upkeep
-from audio.build import concatenate, derive
+from audio.assembly import concatenate
+from audio.build import derive
 from audio.errors import RecordingEmpty, RecordingNotReady, TaskEnded, TaskFailed, TaskNotFound, TaskRunning
 from audio.models import BackgroundTask, TaskKind, TaskState
 from audio.storage import store

@@ -7,7 +7,7 @@ import wave
 
 import pytest
 
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
 from audio.models import Recording
 from audio.storage.store import Servable, delete_files, folder, servable

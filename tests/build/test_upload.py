@@ -11,7 +11,8 @@ from django.core.files.storage import storages
 from django.utils import timezone
 
 from audio import dispatch, upkeep
-from audio.build import concatenate, derive
+from audio.assembly import concatenate
+from audio.build import derive
 from audio.build import upload as module
 from audio.build.upload import upload
 from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable

@@ -9,8 +9,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from audio.assembly.concatenate import concatenate, rebuild
 from audio.build import replay, survey, verify
-from audio.build.concatenate import concatenate, rebuild
 from audio.build.upload import upload
 from audio.errors import SessionBusy, SessionNotFound
 from audio.ingest import sessions

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from audio.assembly.chunks import window_after
+from audio.assembly.concatenate import concatenate
 from audio.assembly.losses import Losses
 from audio.assembly.pcm import PcmRoute
-from audio.build.concatenate import concatenate
 from audio.media import wav
 from audio.media.convert import Converter
 from audio.media.wav import PcmFormat

@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from audio.build import concatenate, derive
+from audio.assembly import concatenate
+from audio.build import derive
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
 from audio.media import waveform
 from audio.media.wav import PcmFormat, Samples

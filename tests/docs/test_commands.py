@@ -5,7 +5,7 @@ import shlex
 import pytest
 from django.core.management import call_command
 
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.models import AudioSession
 from tests.docs.text import PAGES, fenced
 from tests.recorded import Recorded

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from audio import dispatch
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.models import AudioChunk, AudioSession, Recording
 from tests.broker import requests_for
 from tests.client import Rest, recorder

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from audio import ingest, upkeep
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.ingest import clock as clock_module
 from audio.ingest import process, sessions
 from audio.ingest.clock import ClockWatch

@@ -16,8 +16,7 @@ from django.test import Client
 from django.utils import timezone
 
 from audio import ingest, upkeep
-from audio.assembly import chunks
-from audio.build import concatenate
+from audio.assembly import chunks, concatenate
 from audio.errors import ChunksReleased
 from audio.journal.files import JournalWriter, held, scan
 from audio.journal.records import RecordType, parse_commit, parse_session

@@ -11,8 +11,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from audio import upkeep
+from audio.assembly.concatenate import concatenate
 from audio.build import survey
-from audio.build.concatenate import concatenate
 from audio.errors import DatabaseUnavailable, SessionClosed, SessionNotFound
 from audio.ingest import sessions
 from audio.ingest.committer import Append

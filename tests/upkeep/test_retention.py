@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from audio import ingest, upkeep
-from audio.build.concatenate import concatenate
+from audio.assembly.concatenate import concatenate
 from audio.models import AudioSession, DeletedSession
 from audio.storage import store
 from audio.upkeep import Swept

@@ -12,8 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from audio import dispatch
-from audio.assembly import chunks
-from audio.build import concatenate
+from audio.assembly import chunks, concatenate
 from audio.errors import ChunksReleased
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.models import AudioSession, Recording, RecordingState
