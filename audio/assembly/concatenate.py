@@ -28,13 +28,12 @@ from structlog.contextvars import bound_contextvars
 
 from audio import events
 from audio.admission import Admission
-from audio.assembly import chunks, finish, superseded
+from audio.assembly import assembler, chunks, finish, superseded
 from audio.assembly.chunks import Waiting
 from audio.assembly.files import FilesRoute
 from audio.assembly.losses import Failure
 from audio.assembly.master import Master
 from audio.assembly.stream import PartsDifferError, StreamRoute
-from audio.build import route
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
@@ -239,7 +238,7 @@ class _Run:
         self._is_certain = True
         self._is_flushed = bool(recording.carry.get("is_flushed"))
         target = store.master_format(session, recording) if recording.master_encoding else None
-        self._route = route.restore(session, target, recording.chunks_done, recording.carry)
+        self._route = assembler.restore(session, target, recording.chunks_done, recording.carry)
         # How many warnings were told to the clients.
         self._told = len(self._route.losses.entries)
         self._master_bytes = recording.master_bytes
@@ -349,7 +348,7 @@ class _Run:
     def _position(self, master: Master) -> dict[str, Any]:
         carry = {
             "version": _CARRY_VERSION,
-            "route": route.name_of(self._route).value,
+            "route": assembler.name_of(self._route).value,
             "is_flushed": self._is_flushed,
             **self._route.carry(),
         }

@@ -34,7 +34,7 @@ _MOST_FILES_BEYOND_MESSAGES = 1000
 
 
 class FilesRoute(SampleRoute):
-    """The route of complete files. See `audio.build.route.Route`."""
+    """The route of complete files. See `audio.assembly.assembler.Route`."""
 
     def __init__(self, session: AudioSession, target: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> None:
         self.done_to = done_to

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import structlog
 
+from audio.assembly.assembler import Route
 from audio.assembly.files import FilesRoute
 from audio.assembly.losses import Failure, Place
 from audio.assembly.master import Master
 from audio.assembly.stream import PartsDifferError, StreamRoute
-from audio.build.route import Route
 from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk, UnsupportedMedia
 from audio.journal.files import sync_folder
 from audio.media import convert, ffmpeg, frames, plan, remux, wav

@@ -52,7 +52,7 @@ def part_finder(audio_format: str, chunk_mode: str, state: dict[str, Any] | None
 
 
 class StreamRoute:
-    """The route of one compressed stream. See `audio.build.route.Route`."""
+    """The route of one compressed stream. See `audio.assembly.assembler.Route`."""
 
     format = None
 

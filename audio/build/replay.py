@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from audio.assembly import chunks, finish
+from audio.assembly.assembler import Route
 from audio.assembly.files import FilesRoute
 from audio.assembly.master import Master
 from audio.assembly.pcm import PcmRoute
 from audio.assembly.stream import PartsDifferError, StreamRoute
-from audio.build.route import Route
 from audio.errors import MediaError, SessionBusy
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader
