@@ -207,7 +207,7 @@ def _master_frames(session: AudioSession, recording: Recording) -> int:
 
 def make_recording(session_id: uuid.UUID) -> None:
     """Brings a session's recording as far as its chunks allow (`audio.assembly.concatenate`); one that is ready gets its
-    waveform, and then its upload is asked for (`audio.build.upload`).
+    waveform, and then its upload is asked for (`audio.jobs.upload`).
 
     Raises what `concatenate` raises.
     """

@@ -3,7 +3,7 @@
 Everything made of a session stands in `sessions/<first two hex digits>/<its id>/` under the storage root; names
 in the database are relative to that root. Only the writer of a recording (`audio.assembly.concatenate`) changes
 these files; readers go by the lengths that the database tells. A finished recording may have moved to a remote
-storage (`audio.build.upload`), where it has the same name.
+storage (`audio.jobs.upload`), where it has the same name.
 """
 
 import errno

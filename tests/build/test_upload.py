@@ -13,9 +13,9 @@ from django.utils import timezone
 from audio import dispatch, upkeep
 from audio.assembly import concatenate
 from audio.build import derive
-from audio.build import upload as module
-from audio.build.upload import upload
 from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable
+from audio.jobs import upload as module
+from audio.jobs.upload import upload
 from audio.media import ffmpeg, waveform
 from audio.models import AudioSession, BackgroundTask, Recording, TaskKind, TaskState
 from audio.storage import store

@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from audio.assembly.concatenate import concatenate, rebuild
 from audio.build import replay, survey, verify
-from audio.build.upload import upload
 from audio.errors import SessionBusy, SessionNotFound
 from audio.ingest import sessions
+from audio.jobs.upload import upload
 from audio.journal.files import Extent, erase
 from audio.media import ffmpeg
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording

@@ -14,7 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from audio.build import derive
-from audio.build.upload import upload
+from audio.jobs.upload import upload
 from audio.management.commands.sessions import Command
 from audio.models import AudioSession, BackgroundTask, TaskKind
 from audio.storage.lock import file_lock
