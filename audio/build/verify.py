@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audio.assembly import superseded
-from audio.build import replay
 from audio.errors import ChunkDamaged, ObjectDamaged, SessionBusy, SessionNotFound
+from audio.integrity import replay
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
