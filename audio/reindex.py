@@ -29,8 +29,8 @@ from django.db.models import Count, Max, Sum
 
 from audio import dispatch
 from audio.assembly import concatenate, superseded
-from audio.build.verify import Problem, Problems
 from audio.errors import ChunksReleased
+from audio.integrity.verify import Problem, Problems
 from audio.journal.files import ScannedRecord, resumes_at, scan
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
 from audio.models import (

@@ -25,7 +25,6 @@ from structlog.contextvars import bound_contextvars
 
 from audio import dispatch
 from audio.assembly import concatenate
-from audio.build import verify
 from audio.errors import (
     AudioError,
     RecordingNotReady,
@@ -37,6 +36,7 @@ from audio.errors import (
     TaskRunning,
     UndecodableChunk,
 )
+from audio.integrity import verify
 from audio.journal.files import sync_folder
 from audio.media import ffmpeg, frames, plan, wav, waveform
 from audio.media.pcm import encoding_of

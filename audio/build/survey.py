@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from audio.build.verify import Problem, Problems
+from audio.integrity.verify import Problem, Problems
 from audio.journal.files import JournalReader, ScannedRecord, resumes_at, scan
 from audio.journal.records import RecordType, parse_commit, parse_void
 from audio.media.ffmpeg import WORK_PREFIX
