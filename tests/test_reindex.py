@@ -12,11 +12,10 @@ import pytest
 from audio import reindex as module
 from audio import upkeep
 from audio.assembly.concatenate import concatenate, rebuild
-from audio.build import survey
 from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailable
 from audio.ingest import sessions
-from audio.integrity import verify
+from audio.integrity import survey, verify
 from audio.journal.files import scan
 from audio.journal.records import HEADER_BYTES, RecordType
 from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Recording

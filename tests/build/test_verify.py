@@ -10,10 +10,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from audio.assembly.concatenate import concatenate, rebuild
-from audio.build import survey
 from audio.errors import SessionBusy, SessionNotFound
 from audio.ingest import sessions
-from audio.integrity import replay, verify
+from audio.integrity import replay, survey, verify
 from audio.jobs.upload import upload
 from audio.journal.files import Extent, erase
 from audio.media import ffmpeg

@@ -12,12 +12,12 @@ from websockets.exceptions import ConnectionClosed
 
 from audio import upkeep
 from audio.assembly.concatenate import concatenate
-from audio.build import survey
 from audio.errors import DatabaseUnavailable, SessionClosed, SessionNotFound
 from audio.ingest import sessions
 from audio.ingest.committer import Append
 from audio.ingest.erasures import erase_own
 from audio.ingest.index import Accepted
+from audio.integrity import survey
 from audio.journal.files import Extent, JournalReader, held, scan
 from audio.models import (
     AudioChunk,

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 from django.core.management.base import BaseCommand, CommandError
 
-from audio.build import survey
 from audio.errors import AudioError, SessionNotFound
-from audio.integrity import verify
+from audio.integrity import survey, verify
 from audio.integrity.verify import Problem, Problems
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.models import AudioSession
