@@ -73,7 +73,7 @@ OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
 
 
 class Recovery(models.TextChoices):
-    """Whether a session's rows were lost and read again from the journals (`audio.reindex`)."""
+    """Whether a session's rows were lost and read again from the journals (`audio.integrity.reindex`)."""
 
     NONE = "", "no"
     PENDING = "pending"  # the reading did not come to its end

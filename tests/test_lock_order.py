@@ -12,8 +12,8 @@ from audio.assembly.concatenate import concatenate, rebuild
 from audio.build import derive
 from audio.ingest import process, sessions
 from audio.ingest.clock import ClockSet, ClockWatch
+from audio.integrity.reindex import reindex
 from audio.models import JournalFile, Recording
-from audio.reindex import reindex
 from tests.recorded import Recorded
 
 pytestmark = pytest.mark.database

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from audio import reindex as module
 from audio import upkeep
 from audio.assembly.concatenate import concatenate, rebuild
 from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailable
 from audio.ingest import sessions
+from audio.integrity import reindex as module
 from audio.integrity import survey, verify
+from audio.integrity.reindex import reindex
 from audio.journal.files import scan
 from audio.journal.records import HEADER_BYTES, RecordType
 from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Recording
-from audio.reindex import reindex
 from tests.broker import requests_for
 from tests.recorded import Recorded, corrupt
 from tests.sound import speech

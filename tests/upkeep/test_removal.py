@@ -18,6 +18,7 @@ from audio.ingest.committer import Append
 from audio.ingest.erasures import erase_own
 from audio.ingest.index import Accepted
 from audio.integrity import survey
+from audio.integrity.reindex import reindex
 from audio.journal.files import Extent, JournalReader, held, scan
 from audio.models import (
     AudioChunk,
@@ -29,7 +30,6 @@ from audio.models import (
     JournalFile,
     Recording,
 )
-from audio.reindex import reindex
 from audio.storage import store
 from audio.storage.store import folder
 from audio.upkeep.moving import move

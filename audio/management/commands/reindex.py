@@ -8,9 +8,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from audio import ingest, upkeep
+from audio.integrity.reindex import Reindexed, reindex
 from audio.management.arguments import Progress, counted, json_line
 from audio.models import IngestProcess
-from audio.reindex import Reindexed, reindex
 
 
 class Command(BaseCommand):
