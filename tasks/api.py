@@ -25,8 +25,8 @@ from audio.api.paging import CheckedCursorPagination
 from audio.api.queries import find_session
 from audio.api.serializers import recording_of
 from audio.api.views import CheckedView
-from audio.build import derive
 from audio.errors import InvalidParameter
+from audio.jobs import derive
 from audio.media.plan import TARGETS
 from audio.models import BackgroundTask, RecordingState, TaskKind, TaskState
 

@@ -11,9 +11,9 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
 from audio import database
-from audio.build import derive
 from audio.dispatch import BACKGROUND
 from audio.errors import MediaLimitExceeded
+from audio.jobs import derive
 from tasks.repeatable import Repeatable
 
 _OPTIONS: dict[str, Any] = {"bind": True, "base": Repeatable}

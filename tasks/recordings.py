@@ -8,9 +8,9 @@ from django.db import Error as DatabaseError
 
 from audio import database
 from audio.assembly.concatenate import with_chunks_waiting
-from audio.build.derive import make_recording
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
 from audio.errors import AudioError, ObjectDamaged
+from audio.jobs.derive import make_recording
 from audio.jobs.upload import upload
 from tasks.repeatable import WORTH_ANOTHER_TRY, Repeatable
 

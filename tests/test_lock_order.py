@@ -9,10 +9,10 @@ from django.utils import timezone
 
 from audio import ingest, upkeep
 from audio.assembly.concatenate import concatenate, rebuild
-from audio.build import derive
 from audio.ingest import process, sessions
 from audio.ingest.clock import ClockSet, ClockWatch
 from audio.integrity.reindex import reindex
+from audio.jobs import derive
 from audio.models import JournalFile, Recording
 from tests.recorded import Recorded
 

@@ -22,8 +22,8 @@ from django.template.response import TemplateResponse
 from audio import dispatch, ingest, upkeep
 from audio.admin.lists import StoredStateAdmin
 from audio.assembly import concatenate
-from audio.build import derive
 from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
+from audio.jobs import derive
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, RecordingState, TaskKind
 

@@ -45,8 +45,8 @@ from audio.api.serializers import (
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
 from audio.assembly import chunks
-from audio.build import derive
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
+from audio.jobs import derive
 from audio.media import waveform
 from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession

@@ -18,8 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from audio.build import derive
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
+from audio.jobs import derive
 from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
 from audio.storage import store

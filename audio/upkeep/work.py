@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from audio import dispatch
-from audio.build import derive
+from audio.jobs import derive
 from audio.models import BackgroundTask, Recording, SessionStatus
 from audio.upkeep.rounds import Did, Round
 

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from audio import dispatch, upkeep
 from audio.admin import actions
-from audio.build import derive
+from audio.jobs import derive
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, TaskKind
 from audio.upkeep.removal import REPEAT_DELETION_AFTER
 from tasks.removal import delete_session

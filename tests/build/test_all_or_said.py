@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from audio.assembly.chunks import read_range
-from audio.build import derive
 from audio.integrity import replay
+from audio.jobs import derive
 from audio.media.frames import FrameCounter, flac_stream_info
 from audio.models import AudioSession, TaskKind
 from audio.storage import store

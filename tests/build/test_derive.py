@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from audio import upkeep
 from audio.assembly import concatenate
-from audio.build import derive
 from audio.errors import RecordingEmpty, RecordingNotReady, TaskEnded, TaskFailed, TaskNotFound, TaskRunning
+from audio.jobs import derive
 from audio.models import BackgroundTask, TaskKind, TaskState
 from audio.storage import store
 from audio.storage.lock import LOCK_NAME, file_lock

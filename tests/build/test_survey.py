@@ -6,9 +6,9 @@ import uuid
 import pytest
 
 from audio import upkeep
-from audio.build import derive
 from audio.ingest import sessions
 from audio.integrity import survey
+from audio.jobs import derive
 from audio.journal.files import scan
 from audio.journal.records import RecordType
 from audio.models import AudioChunk, AudioSession, BackgroundTask, JournalFile, Recording, TaskKind

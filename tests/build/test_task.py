@@ -13,8 +13,8 @@ from celery import current_app
 from django.db import IntegrityError, OperationalError
 
 from audio import dispatch, upkeep
-from audio.build import derive
 from audio.errors import AudioError
+from audio.jobs import derive
 from audio.media.ffmpeg import LONG_LIMITS
 from audio.models import BackgroundTask, TaskKind
 from audio.storage import store

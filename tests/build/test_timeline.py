@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audio.assembly.concatenate import concatenate
-from audio.build import derive
+from audio.jobs import derive
 from audio.models import Recording, TaskKind
 from audio.storage import store
 from tests.gaps import RATE, bursts, ogg_with_gaps, onsets_seconds, retimed

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from audio import dispatch, upkeep
 from audio.assembly import concatenate
-from audio.build import derive
 from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable
+from audio.jobs import derive
 from audio.jobs import upload as module
 from audio.jobs.upload import upload
 from audio.media import ffmpeg, waveform
@@ -453,7 +453,7 @@ def test_a_copy_leaves_space_for_those_who_record(moved, monkeypatch):
     session = moved()
     task = derive.ask(session.session, TaskKind.TRANSCODE, "flac")
     free = session.recording.size_bytes * 2 - 1
-    monkeypatch.setattr("audio.build.derive.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    monkeypatch.setattr("audio.jobs.derive.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
     with pytest.raises(StorageFull):
         derive.run(task.pk)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from audio.assembly import concatenate
-from audio.build import derive
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
+from audio.jobs import derive
 from audio.media import waveform
 from audio.media.wav import PcmFormat, Samples
 from audio.models import BackgroundTask, Recording, TaskKind

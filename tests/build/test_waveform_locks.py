@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from audio import upkeep
-from audio.build import derive
+from audio.jobs import derive
 from audio.models import AudioSession, BackgroundTask
 from tests.build.conftest import stored
 from tests.server import eventually

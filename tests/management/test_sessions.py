@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import CommandError, call_command
 
-from audio.build import derive
+from audio.jobs import derive
 from audio.jobs.upload import upload
 from audio.management.commands.sessions import Command
 from audio.models import AudioSession, BackgroundTask, TaskKind
