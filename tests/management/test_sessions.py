@@ -239,7 +239,7 @@ def test_a_format_that_a_worker_makes_is_waited_for(call, recorded, tmp_path, mo
         waits.append(seconds)
         held.__exit__(None, None, None)
 
-    monkeypatch.setattr("audio.build.export.time.sleep", wait)
+    monkeypatch.setattr("audio.jobs.export.time.sleep", wait)
     call("export", key, "--to", tmp_path, "--format", "mp3")
     assert len(waits) == 1
     assert (tmp_path / f"{key}.mp3").exists()

@@ -15,8 +15,8 @@ from audio import ingest, upkeep
 from audio.api.filters import SessionFilter
 from audio.api.queries import find_session, sessions
 from audio.api.serializers import SessionSerializer
-from audio.build.export import export
 from audio.errors import AudioError
+from audio.jobs.export import export
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.media.plan import TARGETS
 from audio.models import AudioSession
