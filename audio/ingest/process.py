@@ -30,9 +30,9 @@ from audio.database import refusal
 from audio.errors import AudioError, ServiceError
 from audio.ingest import sessions
 from audio.ingest.clock import ClockWatch, database_time
+from audio.ingest.commit import Accepted, Outcome, Producer
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.erasures import erase_own
-from audio.ingest.index import Accepted, Outcome, Producer
 from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSource, IngestProcess
 
 logger = structlog.stdlib.get_logger(__name__)

@@ -28,7 +28,7 @@ from audio.errors import (
     TooManySessions,
 )
 from audio.ingest.clock import ClockSet, database_time
-from audio.ingest.index import Producer
+from audio.ingest.commit import Producer
 from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
 from audio.wire.parameters import ConnectionRequest, SessionParameters

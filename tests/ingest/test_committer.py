@@ -26,9 +26,9 @@ from audio.errors import (
     StorageFull,
     Superseded,
 )
-from audio.ingest import index
+from audio.ingest import commit
+from audio.ingest.commit import Accepted, Outcome, Producer
 from audio.ingest.committer import Append, Committer, Settled
-from audio.ingest.index import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalReader, scan
 from audio.journal.records import RecordType, parse_commit, parse_session, parse_void
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile
@@ -299,15 +299,15 @@ def test_a_database_that_stays_away_refuses_and_the_next_batch_goes_on(run, monk
     first, second = make_producer(make_session()), make_producer(make_session())
     committer = run()
     committer.store(first, b"before")
-    real = index._Transaction.run
+    real = commit._Transaction.run
 
     def away(self: Any, look_for_own_rows: bool) -> Any:
         raise OperationalError("no route to host")
 
-    monkeypatch.setattr(index._Transaction, "run", away)
+    monkeypatch.setattr(commit._Transaction, "run", away)
     (outcome,) = committer.store(first, b"lost")
     assert isinstance(outcome, DatabaseUnavailable)
-    monkeypatch.setattr(index._Transaction, "run", real)
+    monkeypatch.setattr(commit._Transaction, "run", real)
     assert committer.store(second, b"other") == [Accepted(1, 0)]
     (outcome,) = committer.store(first, b"after the hole")
     assert isinstance(outcome, AudioError)

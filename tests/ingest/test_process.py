@@ -22,7 +22,7 @@ from django.db import OperationalError, connections, transaction
 from audio import dispatch, events, upkeep
 from audio.errors import DatabaseUnavailable
 from audio.ingest import process, sessions
-from audio.ingest.index import Accepted, Outcome, Producer
+from audio.ingest.commit import Accepted, Outcome, Producer
 from audio.ingest.process import Ingest
 from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest

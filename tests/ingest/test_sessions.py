@@ -25,8 +25,8 @@ from audio.errors import (
     TooManySessions,
 )
 from audio.ingest import sessions
+from audio.ingest.commit import Accepted
 from audio.ingest.committer import Append, Committer, Settled
-from audio.ingest.index import Accepted
 from audio.ingest.tickets import TICKET_SECONDS
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest
