@@ -1,1 +1,1 @@
-"""Background work: thin Celery tasks over `audio.build` and the sweeps."""
+"""Background work: thin Celery tasks over the product and the sweeps."""

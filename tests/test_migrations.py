@@ -5,9 +5,9 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from audio.build import store
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession
+from audio.storage import store
 
 
 @pytest.mark.database

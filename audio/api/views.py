@@ -1,6 +1,6 @@
 """REST over sessions: list, create, show, close, delete, their chunks and their recordings.
 
-The views ask the product (`audio.ingest`, `audio.upkeep`, `audio.build`) and shape its answers. Any error that
+The views ask the product (`audio.ingest`, `audio.jobs`, `audio.upkeep`) and shape its answers. Any error that
 it raises goes through `errors.handle_exception`.
 """
 

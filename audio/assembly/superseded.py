@@ -1,8 +1,8 @@
 """Files of a session that are not its recording: those of earlier recordings, and of runs that died.
 
-Nothing complete is given up for what is not there yet. A run writes under names of its own (`audio.assembly.master`), and
-only when the database names its recording this module looks at the other files: one whose bytes the recording holds
-goes, any other is put into the folder `aside`, where nobody writes.
+A complete file is kept until its successor is complete. A run writes under names of its own (`audio.assembly.master`).
+Only when the database names its recording does this module look at the other files. It removes a file whose bytes the
+recording holds, and moves any other into the folder `aside`, where nobody writes.
 """
 
 import uuid

@@ -206,8 +206,9 @@ def _master_frames(session: AudioSession, recording: Recording) -> int:
 
 
 def make_recording(session_id: uuid.UUID) -> None:
-    """Brings a session's recording as far as its chunks allow (`audio.assembly.concatenate`); one that is ready gets its
-    waveform, and then its upload is asked for (`audio.jobs.upload`).
+    """Bring a session's recording as far as its chunks allow (`audio.assembly.concatenate`).
+
+    A recording that is ready gets its waveform; then its upload is enqueued (`audio.jobs.upload`).
 
     Raises what `concatenate` raises.
     """

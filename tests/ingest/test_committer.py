@@ -295,7 +295,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(run, tmp_path, monkeypat
 
 
 def test_a_database_that_stays_away_refuses_and_the_next_batch_goes_on(run, monkeypatch):
-    monkeypatch.setattr(index, "_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(commit, "_RETRY_SECONDS", 0.3)
     first, second = make_producer(make_session()), make_producer(make_session())
     committer = run()
     committer.store(first, b"before")

@@ -1,1 +1,0 @@
-"""From a session's chunks to its recording: lock, concatenate, finish, store."""
