@@ -7,7 +7,6 @@ from django.views.generic import RedirectView
 urlpatterns = [
     path("", include("audio.console.urls")),
     path("", include("audio.api.urls")),
-    path("", include("tasks.urls")),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
 ]

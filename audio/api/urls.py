@@ -6,7 +6,7 @@ from django.urls import URLPattern, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework.views import APIView
 
-from audio.api import health, metrics, pages, protocol, views
+from audio.api import health, metrics, pages, protocol, tasks, views
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -27,6 +27,8 @@ urlpatterns = [
     *both(f"{_SESSION}/chunks/<str:sequence>", views.ChunkPayload, "session-chunk"),
     *both(f"{_SESSION}/audio", views.SessionAudio, "session-audio"),
     *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
+    *both("api/tasks", tasks.TaskList, "task-list"),
+    *both("api/tasks/<str:task_id>", tasks.TaskDetail, "task-detail"),
     *both("api/ws/audio", protocol.WebSocketPath, "websocket", schema=None),
     *both("api/ws/audio/<str:session_id>", protocol.WebSocketPath, "websocket-session", schema=None),
     *both("health", health.Health, "health"),
