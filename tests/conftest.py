@@ -14,6 +14,7 @@ from sercuescribe.celery import app
 from tests.recorded import Recorded
 from tests.s3 import Bucket, s3_client, s3_server
 from tests.server import Server
+from tests.stored import Stored
 
 RunServer = Callable[..., Server]
 
@@ -101,3 +102,18 @@ def recorded(transactional_db: None, settings, tmp_path: Path) -> Iterator[Recor
 def any_database_url(request: pytest.FixtureRequest) -> str:
     """Runs the test twice: with the server's own SQLite (an empty DATABASE_URL) and with a new PostgreSQL database."""
     return "" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def stored(db, settings, tmp_path):
+    """Makes a session with these parameters."""
+    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
+    made = []
+
+    def make(**parameters) -> Stored:
+        made.append(Stored(settings.AUDIO_STORAGE_PATH, **parameters))
+        return made[-1]
+
+    yield make
+    for session in made:
+        session.release()

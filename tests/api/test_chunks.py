@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from audio.models import AudioChunk, Recording
-from tests.build.conftest import Stored
+from tests.stored import Stored
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 

@@ -15,9 +15,6 @@ from audio.storage import store
 from audio.storage.lock import LOCK_NAME, file_lock
 from audio.upkeep import Swept, leftovers
 from audio.upkeep.rounds import Did, Round
-from tests.build.conftest import stored
-
-__all__ = ["stored"]
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 DAY_SECONDS = 86400

@@ -34,12 +34,9 @@ from audio.storage import store
 from audio.storage.store import folder
 from audio.upkeep.moving import move
 from audio.wire.parameters import ConnectionRequest
-from tests.build.conftest import stored
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
 from tests.server import eventually
-
-__all__ = ["stored"]
 
 with_rows = pytest.mark.django_db(transaction=True)
 pytestmark = pytest.mark.database

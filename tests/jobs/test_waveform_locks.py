@@ -8,11 +8,8 @@ from django.db import connection
 from audio import upkeep
 from audio.jobs import derive
 from audio.models import AudioSession, BackgroundTask
-from tests.build.conftest import stored
 from tests.server import eventually
 from tests.sound import cut, speech
-
-__all__ = ["stored"]
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 

@@ -15,9 +15,9 @@ from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
 from audio.storage.lock import LOCK_NAME
 from audio.storage.store import folder
-from tests.build.conftest import Stored
 from tests.recorded import corrupt
 from tests.sound import cut, speech, wav_bytes
+from tests.stored import Stored
 
 pytestmark = pytest.mark.database
 

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
 from django.utils import timezone
 
 from audio.assembly.concatenate import concatenate
@@ -63,18 +62,3 @@ class Stored:
 
     def release(self) -> None:
         self._writer.close()
-
-
-@pytest.fixture
-def stored(db, settings, tmp_path):
-    """Makes a session with these parameters."""
-    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
-    made = []
-
-    def make(**parameters) -> Stored:
-        made.append(Stored(settings.AUDIO_STORAGE_PATH, **parameters))
-        return made[-1]
-
-    yield make
-    for session in made:
-        session.release()
