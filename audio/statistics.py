@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import Count, Min, Sum
 
 from audio.models import AudioConnection, AudioSession, Recording, RecordingState, SessionStatus
-from audio.storage import store
+from audio.storage import paths
 
 _UNFINISHED = (RecordingState.EMPTY, RecordingState.LIVE, RecordingState.BUILDING)
 _CLOSED = (SessionStatus.COMPLETED, SessionStatus.ERROR)
@@ -41,7 +41,7 @@ def collect() -> Statistics:
     by_status = AudioSession.objects.order_by().values_list("status").annotate(Count("pk"))
     sessions = list(by_status.annotate(Sum("total_chunks"), Sum("byte_count")))
     recordings = list(Recording.objects.order_by().values_list("state").annotate(Count("pk"), Sum("size_bytes")))
-    journals = [path.stat().st_size for path in store.journal_paths()]
+    journals = [path.stat().st_size for path in paths.journal_paths()]
     return Statistics(
         sessions=dict.fromkeys(SessionStatus.values, 0) | {status: count for status, count, *_ in sessions},
         recordings=dict.fromkeys(RecordingState.values, 0) | {state: count for state, count, _ in recordings},

@@ -7,7 +7,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession
-from audio.storage import store
+from audio.storage import downloads
 
 
 @pytest.mark.database
@@ -32,5 +32,5 @@ def test_sessions_of_the_version_before_keep_their_parameters():
     session = AudioSession.objects.select_related("recording").get(pk=old.pk)
     assert (session.sample_rate, session.channels, session.format, session.undecided) == (16000, 2, "webm", [])
     assert session.recording.warnings == []
-    assert store.master_format(session, session.recording) == PcmFormat("s16le", 16000, 2)
+    assert downloads.master_format(session, session.recording) == PcmFormat("s16le", 16000, 2)
     session.delete()

@@ -18,7 +18,7 @@ from audio.admin.actions import SessionActions, actions_for
 from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span, short_id
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, SessionStatus, TaskKind, TaskState
-from audio.storage import store
+from audio.storage import downloads
 
 _SHOWN_TASKS = 10
 NOTHING = "-"
@@ -213,7 +213,7 @@ class AudioSessionAdmin(SessionActions):
     def downloads(self, session: AudioSession) -> str:
         """The files that are there: the recording, and what it was transcoded to."""
         recording = _recording(session)
-        if store.has_part(recording):
+        if downloads.has_part(recording):
             url = f"{_path(session, 'audio')}?{urlencode({'partial': 'true'})}"
             size = filesizeformat(recording.size_bytes or recording.master_bytes)
             return format_html('<a class="file" href="{}" download>incomplete <small>{}</small></a>', url, size)

@@ -19,8 +19,8 @@ from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe, quote_etag
 
 from audio.errors import MasterDamaged, PreconditionFailed, RangeNotSatisfiable
-from audio.storage import store
-from audio.storage.store import Servable
+from audio.storage.downloads import Servable
+from audio.storage.remote import remote_storage
 
 READ_SIZE_BYTES = 256 * 1024
 # More digits than any file has bytes: not a range that anyone means.
@@ -103,7 +103,7 @@ class ObjectBody:
     """
 
     def __init__(self, name: str, span: Span) -> None:
-        self._reader = store.remote().open_span(name, span.start, span.end)
+        self._reader = remote_storage().open_span(name, span.start, span.end)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
 
     def close(self) -> None:

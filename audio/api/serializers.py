@@ -17,7 +17,7 @@ from audio.ingest import default_parameters
 from audio.media import wav
 from audio.media.waveform import FULL_SCALE, Waveform
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState, Recovery
-from audio.storage import store
+from audio.storage import downloads
 from audio.wire.parameters import (
     CHANNELS,
     CHUNK_MODES,
@@ -172,7 +172,7 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
 
     @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_partial_url(self, recording: Recording) -> str | None:
-        if not store.has_part(recording):
+        if not downloads.has_part(recording):
             return None
         return f"{reverse('session-audio', [recording.session_id], request=self.context.get('request'))}?partial=true"
 
@@ -332,5 +332,5 @@ def duration_seconds(session: AudioSession, recording: Recording) -> float | Non
         return 0.0
     if not recording.master_encoding or not recording.master_bytes:
         return None
-    pcm = store.master_format(session, recording)
+    pcm = downloads.master_format(session, recording)
     return (recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes / pcm.sample_rate

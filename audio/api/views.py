@@ -50,7 +50,7 @@ from audio.jobs import derive
 from audio.media import waveform
 from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession
-from audio.storage import store
+from audio.storage import downloads
 
 BODY_LIMIT_BYTES = 64 * 1024
 CHUNK_CONTENT_TYPE = "application/octet-stream"
@@ -289,7 +289,7 @@ class SessionAudio(SessionView):
         own = recording.format or session.format
         asked = self._asked_format(own)
         if asked == own:
-            found = store.servable(session, recording, is_partial=self._is_partial())
+            found = downloads.servable(session, recording, is_partial=self._is_partial())
         else:
             found = derive.servable(session, asked)
         _release_database()

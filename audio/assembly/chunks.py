@@ -8,7 +8,7 @@ from audio.errors import ChunkDamaged, ChunkNotFound, ChunksReleased, MediaError
 from audio.journal.files import Extent, JournalReader
 from audio.media import plan
 from audio.models import AudioChunk
-from audio.storage.store import root
+from audio.storage.paths import root
 
 OnDamage = Callable[[ChunkDamaged, int], bytes]
 

@@ -37,7 +37,7 @@ from audio.assembly.stream import PartsDifferError, StreamRoute
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
-from audio.storage import store
+from audio.storage import derived, downloads, paths
 from audio.storage.lock import session_lock
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -86,8 +86,8 @@ def rebuild(session_id: uuid.UUID) -> None:
             )
             return
         mine.update(**_NOTHING, state=RecordingState.EMPTY, updated_at=DatabaseNow())
-        store.forget_derived(session_id)
-    store.delete_derived(session_id)
+        derived.forget(session_id)
+    derived.delete(session_id)
 
 
 # The row of a recording of which nothing is made.
@@ -115,7 +115,7 @@ def _run(session_id: uuid.UUID) -> bool:
     finally:
         # Deleted meanwhile: whatever this run, or its lock alone, has put there again goes too.
         if not _exists(session_id):
-            store.delete_files(session_id)
+            paths.delete_files(session_id)
 
 
 def _exists(session_id: uuid.UUID) -> bool:
@@ -129,7 +129,7 @@ def _work(session_id: uuid.UUID) -> None:
         _conclude(recording)
     if not _has_work(session_id):
         return
-    store.clear_leftovers(session_id)
+    paths.clear_leftovers(session_id)
     run = _claimed(session)
     try:
         run.to_the_end()
@@ -193,7 +193,7 @@ def _claimed(session: AudioSession) -> "_Run":
 
 def _has_master(recording: Recording) -> bool:
     """Whether the file that the row names is there, at the length that was committed."""
-    return not recording.master_name or Master.holds(store.root() / recording.master_name, recording.master_bytes)
+    return not recording.master_name or Master.holds(paths.root() / recording.master_name, recording.master_bytes)
 
 
 def _has_work(session_id: uuid.UUID) -> bool:
@@ -237,7 +237,7 @@ class _Run:
         self._named = recording.master_name
         self._is_certain = True
         self._is_flushed = bool(recording.carry.get("is_flushed"))
-        target = store.master_format(session, recording) if recording.master_encoding else None
+        target = downloads.master_format(session, recording) if recording.master_encoding else None
         self._route = assembler.restore(session, target, recording.chunks_done, recording.carry)
         # How many warnings were told to the clients.
         self._told = len(self._route.losses.entries)
@@ -312,7 +312,7 @@ class _Run:
     def _took(self, master: Master) -> None:
         """The row names this master now, with this length; one that it was copied from, to its last byte, goes."""
         name = self._name_of(master)
-        before = store.root() / self._named
+        before = paths.root() / self._named
         if self._named not in ("", name) and before.exists() and before.stat().st_size <= self._master_bytes:
             before.unlink()
         self._named, self._master_bytes = name, master.size_bytes
@@ -321,7 +321,7 @@ class _Run:
         """The waveform of what this window has added, while its samples are in memory still."""
         if (pcm := self._route.format) is not None:
             before, now = (max(0, size - wav.HEADER_BYTES) for size in (self._master_bytes, master.size_bytes))
-            waveform.extend(store.peaks_path_of(master.path), master.path, pcm, before, now, is_last)
+            waveform.extend(paths.peaks_path_of(master.path), master.path, pcm, before, now, is_last)
 
     def _opened(self) -> Master:
         if self._master is None:
@@ -331,19 +331,19 @@ class _Run:
     def _handed_over(self) -> Master | None:
         if not self._is_handed_over or not self._named:
             return None
-        return Master.handed_over(store.root() / self._named, self._master_bytes)
+        return Master.handed_over(paths.root() / self._named, self._master_bytes)
 
     def _own(self) -> Master:
-        path = store.folder(self._session.id) / f"master-{self._token}.{self._route.suffix}"
+        path = paths.folder(self._session.id) / f"master-{self._token}.{self._route.suffix}"
         if not self._named:
             return Master(path)
-        before = store.root() / self._named
+        before = paths.root() / self._named
         with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(store.peaks_path_of(before), store.peaks_path_of(path))
+            shutil.copyfile(paths.peaks_path_of(before), paths.peaks_path_of(path))
         return Master.copied(before, path, self._master_bytes)
 
     def _name_of(self, master: Master) -> str:
-        return f"{store.folder_name(self._session.id)}/{master.path.name}"
+        return f"{paths.folder_name(self._session.id)}/{master.path.name}"
 
     def _position(self, master: Master) -> dict[str, Any]:
         carry = {
@@ -458,8 +458,8 @@ class _Rebuild(_Run):
             AudioSession.objects.select_for_update().filter(pk=self._session.id).first()
             if not self._mine().update(**_NOTHING | self._values | values, updated_at=DatabaseNow()):
                 raise ClaimLost
-            store.forget_derived(self._session.id)
-        store.delete_derived(self._session.id)
+            derived.forget(self._session.id)
+        derived.delete(self._session.id)
 
     def fail(self, failure: Failure, kept: finish.Made | None = None) -> None:
         """The recording stays ready, and its row says why there is no other."""
@@ -479,7 +479,7 @@ class _Rebuild(_Run):
             self._delete_files()
 
     def _delete_files(self) -> None:
-        for path in store.folder(self._session.id).glob(f"*-{self._token}.*"):
+        for path in paths.folder(self._session.id).glob(f"*-{self._token}.*"):
             path.unlink()
 
 
@@ -506,6 +506,6 @@ def add_digest(recording: Recording) -> None:
     """Adds the SHA-256 of a ready recording. Its header is written last, so the file has to be read once; `ready`
     does not wait for that, because closing a long session must cost no more than closing a short one."""
     if not recording.sha256:
-        with (store.root() / recording.file_name).open("rb") as file:
+        with (paths.root() / recording.file_name).open("rb") as file:
             recording.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(sha256=recording.sha256)

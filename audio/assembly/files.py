@@ -24,7 +24,7 @@ from audio.media.pcm import Shortfall
 from audio.media.plan import Part
 from audio.media.wav import PcmFormat, Samples
 from audio.models import AudioSession
-from audio.storage.store import folder
+from audio.storage.paths import folder
 
 _HEAD_BYTES = 1 << 16
 _ONE_SOURCE = 0

@@ -23,7 +23,7 @@ from audio.media import convert, ffmpeg, frames, plan, remux, wav
 from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession
-from audio.storage.store import folder_name
+from audio.storage.paths import folder_name
 
 logger = structlog.stdlib.get_logger(__name__)
 

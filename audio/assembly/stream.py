@@ -20,7 +20,7 @@ from audio.media.parts import ChunkOffsets, HeaderScanner
 from audio.media.plan import Span
 from audio.media.remux import Measured
 from audio.models import AudioSession
-from audio.storage.store import folder
+from audio.storage.paths import folder
 
 COUNTED = ("mp3", "aac")
 CONTAINERS = ("webm", "ogg", "mp4")

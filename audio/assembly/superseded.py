@@ -14,7 +14,7 @@ import structlog
 from audio.journal.files import sync_folder
 from audio.media import plan, wav
 from audio.models import AudioSession, Recording, RecordingState, Recovery
-from audio.storage import store
+from audio.storage import paths
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -57,11 +57,11 @@ def set_aside(session_id: uuid.UUID) -> None:
 
 def files_aside(session_id: uuid.UUID) -> list[Path]:
     """Returns the files that were put aside."""
-    return sorted((store.folder(session_id) / ASIDE).glob("*"))
+    return sorted((paths.folder(session_id) / ASIDE).glob("*"))
 
 
 def _path(name: str) -> Path:
-    return store.root() / name
+    return paths.root() / name
 
 
 def _files(session_id: uuid.UUID) -> Iterator[Path]:
@@ -69,8 +69,8 @@ def _files(session_id: uuid.UUID) -> Iterator[Path]:
     for pattern in ("master*", "recording*"):
         yield from (
             path
-            for path in store.folder(session_id).glob(pattern)
-            if path.is_file() and path.suffix != store.PEAKS_SUFFIX
+            for path in paths.folder(session_id).glob(pattern)
+            if path.is_file() and path.suffix != paths.PEAKS_SUFFIX
         )
 
 
@@ -99,7 +99,7 @@ def _put_aside(session_id: uuid.UUID, path: Path) -> None:
     path.replace(target)
     sync_folder(aside)
     sync_folder(path.parent)
-    logger.warning("file_put_aside", session_id=str(session_id), name=str(target.relative_to(store.root())))
+    logger.warning("file_put_aside", session_id=str(session_id), name=str(target.relative_to(paths.root())))
     # It holds what the rows that were read again from the journals do not know.
     AudioSession.objects.filter(pk=session_id, recovered=Recovery.EXACT).update(recovered=Recovery.UNCERTAIN)
 
@@ -113,6 +113,6 @@ def _forget_master(recording: Recording) -> None:
     is_needed = recording.master_encoding and recording.format not in plan.LOSSLESS
     if recording.master_name not in ("", recording.file_name) and not is_needed:
         master.unlink(missing_ok=True)
-    for path in store.folder(recording.pk).glob(f"*{store.PEAKS_SUFFIX}"):
-        if path != store.peaks_path(recording):
+    for path in paths.folder(recording.pk).glob(f"*{paths.PEAKS_SUFFIX}"):
+        if path != paths.peaks_path(recording):
             path.unlink(missing_ok=True)

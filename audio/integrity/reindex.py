@@ -44,7 +44,7 @@ from audio.models import (
     Recovery,
     SessionStatus,
 )
-from audio.storage import store
+from audio.storage import derived, paths
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_STATEMENT = 1000
@@ -81,10 +81,10 @@ def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) 
     No server may take chunks meanwhile. A dry run writes nothing. `on_progress` is called with numbers from 0 to 1.
     """
     run = _Run(is_dry_run)
-    paths = store.journal_paths()
-    for number, path in enumerate(paths, start=1):
+    journals = paths.journal_paths()
+    for number, path in enumerate(journals, start=1):
         run.read(path)
-        on_progress(number / len(paths))
+        on_progress(number / len(journals))
     run.finish()
     return run.done
 
@@ -244,7 +244,7 @@ class _Run:
         for start in range(0, len(keys), _ROWS_PER_STATEMENT):
             batch = Recording.objects.here().filter(pk__in=keys[start : start + _ROWS_PER_STATEMENT])
             for key, name in batch.filter(rebuild_requested_at=None).values_list("pk", "file_name"):
-                if not (store.root() / name).exists():
+                if not (paths.root() / name).exists():
                     with contextlib.suppress(ChunksReleased):  # nothing can make it anew; `verify` names it
                         concatenate.rebuild(key)
                         dispatch.concatenate(key)
@@ -313,8 +313,8 @@ class _Run:
         if totals["last"] != totals["count"]:
             # They may be in the recording that was made before, which can't be made again.
             superseded.set_aside(session.key)
-        store.forget_derived(session.key)
-        store.delete_derived(session.key)
+        derived.forget(session.key)
+        derived.delete(session.key)
         with transaction.atomic():
             for source_id, key in session.source_ids.items():
                 _complete_source(key, session.connections.get(source_id, {}))
@@ -340,7 +340,7 @@ class _Journal:
     """One journal, as far as it is read."""
 
     def __init__(self, run: _Run, path: Path) -> None:
-        self.name = str(path.relative_to(store.root()))
+        self.name = str(path.relative_to(paths.root()))
         self.is_behind_damage = False
         self._run = run
         self._path = path

@@ -25,7 +25,7 @@ from audio.errors import MediaError, SessionBusy
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader
 from audio.models import AudioSession, Recording
-from audio.storage import store
+from audio.storage import downloads, paths
 from audio.storage.lock import session_lock
 
 OnChunk = Callable[[int], None]
@@ -47,8 +47,8 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
         with session_lock(session.pk) as is_ours:
             if not is_ours:
                 raise SessionBusy
-            store.clear_leftovers(session.pk)
-            with ffmpeg.working_folder(store.folder(session.pk)) as work:
+            paths.clear_leftovers(session.pk)
+            with ffmpeg.working_folder(paths.folder(session.pk)) as work:
                 _Replay(session, recording, path, work, on_chunk).run()
     except MediaError as error:
         if error.retryable:
@@ -59,7 +59,7 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
     finally:
         # Deleted meanwhile: what the lock has put there again goes too.
         if not AudioSession.objects.filter(pk=session.pk).exists():
-            store.delete_files(session.pk)
+            paths.delete_files(session.pk)
 
 
 def compare_header(session: AudioSession, recording: Recording, path: Path) -> None:
@@ -76,7 +76,7 @@ def compare_header(session: AudioSession, recording: Recording, path: Path) -> N
 
 
 def _master_pcm(session: AudioSession, recording: Recording) -> PcmFormat:
-    pcm = store.master_format(session, recording)
+    pcm = downloads.master_format(session, recording)
     return pcm if pcm.encoding else replace(pcm, encoding=convert.master_encoding(session.encoding))
 
 
@@ -107,7 +107,7 @@ class _Replay:
             case FilesRoute() if self._recording.format == "flac":
                 self._compare_decoded()
             case FilesRoute():
-                self._compare_samples(store.root() / self._recording.master_name)
+                self._compare_samples(paths.root() / self._recording.master_name)
             case _:
                 compare_header(self._session, self._recording, self._path)
                 self._compare_samples(self._path)

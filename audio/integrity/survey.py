@@ -27,7 +27,7 @@ from audio.models import (
     RecordingState,
     TaskState,
 )
-from audio.storage import store
+from audio.storage import paths
 from audio.storage.lock import LOCK_NAME
 
 OnProgress = Callable[[float], None]
@@ -59,7 +59,7 @@ class Surveyed:
 
 def journal_names() -> list[str]:
     """Returns the names of all journals, of which there is a row or a file, in order."""
-    there = {str(path.relative_to(store.root())) for path in store.journal_paths()}
+    there = {str(path.relative_to(paths.root())) for path in paths.journal_paths()}
     return sorted(there | set(JournalFile.objects.values_list("name", flat=True)))
 
 
@@ -87,7 +87,7 @@ class _Journal:
 
     def __init__(self, found: Surveyed) -> None:
         self._found = found
-        self._path = store.root() / found.name
+        self._path = paths.root() / found.name
         self._row = JournalFile.objects.filter(name=found.name).first()
         self._rows = _rows_of(self._row.pk) if self._row else iter(())
         self._next: tuple[int, int] | None = next(self._rows, None)
@@ -158,7 +158,7 @@ class _Journal:
 
     def _look_at_place(self, offset: int, sequence: int) -> bool:
         """Whether there is a record where a row leads."""
-        with JournalReader(store.root()) as reader:
+        with JournalReader(paths.root()) as reader:
             is_there = reader.header(self._found.name, offset) is not None
         if not is_there:
             sentence = f"There is no record where chunk {sequence} of a session should be."
@@ -213,13 +213,13 @@ def orphans(on_progress: OnProgress = lambda _: None) -> Surveyed:
 
     The files of a recording that is not finished are left out: a run may be at work on them.
     """
-    found = Surveyed(store.FOLDER)
-    for number, folder in enumerate(folders := sorted((store.root() / store.FOLDER).glob("*")), start=1):
+    found = Surveyed(paths.FOLDER)
+    for number, folder in enumerate(folders := sorted((paths.root() / paths.FOLDER).glob("*")), start=1):
         is_prefix = folder.is_dir() and len(folder.name) == _PREFIX_CHARACTERS
         _look_at_folders(found, sorted(folder.iterdir()) if is_prefix else [folder])
         on_progress(number / len(folders))
     for name, query in _expected_files():
-        if not (store.root() / name).exists() and query.exists():
+        if not (paths.root() / name).exists() and query.exists():
             found.problems.add(Problem("file_missing", "A row names this file, and it is not there.", file_name=name))
     return found
 
@@ -242,7 +242,7 @@ def _session_id(path: Path) -> uuid.UUID | None:
         key = uuid.UUID(path.name)
     except ValueError:
         return None
-    return key if path.is_dir() and path == store.folder(key) else None
+    return key if path.is_dir() and path == paths.folder(key) else None
 
 
 def _states(keys: Sequence[uuid.UUID]) -> dict[uuid.UUID, str | None]:
@@ -266,24 +266,24 @@ def _look_at_files(found: Surveyed, session_id: uuid.UUID, folder: Path) -> None
 
 def _is_in_work(path: Path) -> bool:
     """Whether a run works on a file of a session's folder, or did when it died: the next run removes it then."""
-    is_task = path.parts[0] == store.DERIVED_FOLDER and len(path.parts) > _DERIVED_FILE_PARTS
+    is_task = path.parts[0] == paths.DERIVED_FOLDER and len(path.parts) > _DERIVED_FILE_PARTS
     return is_task or path.parts[0].startswith(WORK_PREFIX)
 
 
 def _named_files(session_id: uuid.UUID, folder: Path) -> set[Path]:
     files = {folder / LOCK_NAME}
     for recording in Recording.objects.filter(pk=session_id):
-        files |= {store.peaks_path(recording), *_named(recording.file_name, recording.master_name)}
+        files |= {paths.peaks_path(recording), *_named(recording.file_name, recording.master_name)}
     tasks = BackgroundTask.objects.filter(session_id=session_id, is_current=True)
     return files | set(_named(*tasks.values_list("file_name", flat=True)))
 
 
 def _named(*names: str) -> Iterator[Path]:
-    return (store.root() / name for name in names if name)
+    return (paths.root() / name for name in names if name)
 
 
 def _add_orphan(found: Surveyed, path: Path, detail: str) -> None:
-    found.problems.add(Problem("orphan", detail, file_name=str(path.relative_to(store.root()))))
+    found.problems.add(Problem("orphan", detail, file_name=str(path.relative_to(paths.root()))))
 
 
 def _expected_files() -> Iterator[tuple[str, QuerySet[Any]]]:

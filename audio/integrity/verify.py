@@ -19,7 +19,7 @@ from audio.integrity import replay
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
-from audio.storage import local, store
+from audio.storage import local, paths
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000
@@ -157,7 +157,7 @@ class _Session:
         expected = 1
         for rows in self._pages():
             names = _journal_names(rows)
-            with JournalReader(store.root()) as reader:
+            with JournalReader(paths.root()) as reader:
                 for row in rows:
                     self._expect(expected, row.sequence)
                     self._look_at_chunk(reader, row, names)
@@ -222,7 +222,7 @@ class _Session:
         name = names.get(row.journal_id)
         if name is None:
             return None, [("journal_row_missing", f"Chunk {row.sequence} is in no known journal.")]
-        if not (store.root() / name).exists():
+        if not (paths.root() / name).exists():
             self._missing_journals.add(name)
             return None, [("journal_missing", f"The journal of chunk {row.sequence} and others is missing.")]
         if (header := reader.header(name, row.offset)) is None:
@@ -303,10 +303,10 @@ class _Session:
             self._add("rebuild_failed", sentence + recording.rebuild_error_detail, file_name=recording.file_name)
         for path in superseded.files_aside(recording.pk):
             sentence = "An earlier recording, which this one does not hold, was put aside."
-            self._add("recording_aside", sentence, file_name=str(path.relative_to(store.root())))
+            self._add("recording_aside", sentence, file_name=str(path.relative_to(paths.root())))
 
     def _look_at_master(self, recording: Recording) -> None:
-        path = store.root() / recording.master_name
+        path = paths.root() / recording.master_name
         size_bytes = path.stat().st_size if path.exists() else 0
         if size_bytes < recording.master_bytes:
             sentence = f"The master has {size_bytes} bytes, {recording.master_bytes} were recorded."

@@ -51,9 +51,10 @@ from audio.models import (
     TaskKind,
     TaskState,
 )
-from audio.storage import local, store
+from audio.storage import downloads, local, paths
+from audio.storage.downloads import Servable
 from audio.storage.lock import LOCK_NAME, file_lock, session_lock
-from audio.storage.store import Servable
+from audio.storage.remote import remote_storage
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -72,7 +73,7 @@ def ask(session: AudioSession, kind: TaskKind, audio_format: str = "", again: bo
     """Takes a session, what to make of it, and the format of a transcode; returns the task that makes it, or has.
 
     Asked twice, made once. One that failed is tried anew if `again`. Raises RecordingNotReady, or what
-    `store.servable` raises, where there is no finished recording to make it of; SessionNotFound.
+    `downloads.servable` raises, where there is no finished recording to make it of; SessionNotFound.
     """
     if kind in _MADE_OF_RECORDINGS:
         _require_ready(session)
@@ -93,7 +94,7 @@ def _require_ready(session: AudioSession) -> None:
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
     if recording.state == RecordingState.LIVE:
         raise RecordingNotReady
-    store.servable(session, recording)
+    downloads.servable(session, recording)
 
 
 def _new(session: AudioSession, kind: TaskKind, audio_format: str) -> BackgroundTask | None:
@@ -145,7 +146,7 @@ def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tu
     task = ask(session, kind, audio_format)
     match task.state:
         case TaskState.COMPLETED:
-            return task, store.root() / task.file_name
+            return task, paths.root() / task.file_name
         case TaskState.FAILED:
             raise TaskFailed(
                 f"This could not be made: {task.error_detail}", task_id=str(task.pk), reason=task.error_code
@@ -163,7 +164,7 @@ def servable(session: AudioSession, audio_format: str) -> Servable:
         head=b"",
         size_bytes=task.size_bytes or 0,
         content_type=plan.TARGETS[audio_format].content_type,
-        etag=store.etag(task.file_name, task.size_bytes, at),
+        etag=downloads.etag(task.file_name, task.size_bytes, at),
         download_name=f"{session.pk}.{audio_format}",
         modified_at=at,
     )
@@ -179,8 +180,8 @@ def waveform_of(
     span = (points, start_seconds, end_seconds)
     if recording.state == RecordingState.LIVE and recording.master_encoding:
         found = waveform.so_far(
-            store.peaks_path(recording),
-            store.master_format(session, recording).sample_rate,
+            paths.peaks_path(recording),
+            downloads.master_format(session, recording).sample_rate,
             _master_frames(session, recording),
             *span,
         )
@@ -195,13 +196,13 @@ def waveform_of(
 def _scanned(
     session: AudioSession, recording: Recording, points: int, start_seconds: float, end_seconds: float | None
 ) -> Waveform:
-    pcm = store.master_format(session, recording)
+    pcm = downloads.master_format(session, recording)
     data_bytes = max(0, recording.master_bytes - wav.HEADER_BYTES)
     return waveform.scan(_opener(recording), pcm, data_bytes, points, start_seconds, end_seconds)
 
 
 def _master_frames(session: AudioSession, recording: Recording) -> int:
-    pcm = store.master_format(session, recording)
+    pcm = downloads.master_format(session, recording)
     return max(0, recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes
 
 
@@ -230,14 +231,14 @@ def _waveforms(session_id: uuid.UUID) -> QuerySet[BackgroundTask]:
 
 def _keep_peaks(recording: Recording) -> bool:
     """Makes the waveform of the peaks that the windows have left; returns False where they left none."""
-    peaks = store.peaks_path(recording)
+    peaks = paths.peaks_path(recording)
     if not recording.master_encoding or not peaks.exists():
         return False
-    place = store.folder(recording.pk) / store.DERIVED_FOLDER
+    place = paths.folder(recording.pk) / paths.DERIVED_FOLDER
     place.mkdir(exist_ok=True)
     final, part = place / "recording.peaks", place / "recording.peaks.part"
     session = recording.session
-    rate_hz = store.master_format(session, recording).sample_rate
+    rate_hz = downloads.master_format(session, recording).sample_rate
     if not waveform.complete(peaks, part, rate_hz, _master_frames(session, recording)):
         return False
     size_bytes = _place(part, final)
@@ -273,7 +274,7 @@ def _record_waveform(recording: Recording, final: Path, size_bytes: int) -> None
 def _has_samples(recording: Recording) -> bool:
     """Whether there is a WAV master, here or, being the recording itself, in the remote storage."""
     has_moved = recording.remote_at is not None and recording.master_name == recording.file_name
-    return bool(recording.master_encoding) and (has_moved or (store.root() / recording.master_name).exists())
+    return bool(recording.master_encoding) and (has_moved or (paths.root() / recording.master_name).exists())
 
 
 def _opener(recording: Recording) -> OpenSpan:
@@ -282,12 +283,12 @@ def _opener(recording: Recording) -> OpenSpan:
 
     def open_span(start: int, end: int) -> Readable:
         try:
-            return waveform.from_file(store.root() / name)(start, end)
+            return waveform.from_file(paths.root() / name)(start, end)
         except FileNotFoundError:
             recording.refresh_from_db()
             if recording.remote_at is None or recording.file_name != name:
                 raise
-            return store.remote().open_span(name, start, end)
+            return remote_storage().open_span(name, start, end)
 
     return open_span
 
@@ -301,7 +302,7 @@ def run(task_id: uuid.UUID) -> None:
     task = BackgroundTask.objects.select_related("session").filter(pk=task_id).first()
     if task is None:
         return
-    work = store.folder(task.session_id) / store.DERIVED_FOLDER / str(task_id)
+    work = paths.folder(task.session_id) / paths.DERIVED_FOLDER / str(task_id)
     try:
         with _named(task), file_lock(work / LOCK_NAME) as is_ours:
             if is_ours:
@@ -309,7 +310,7 @@ def run(task_id: uuid.UUID) -> None:
     finally:
         # Deleted meanwhile: what this run has put there again goes too.
         if not AudioSession.objects.filter(pk=task.session_id).exists():
-            store.delete_files(task.session_id)
+            paths.delete_files(task.session_id)
 
 
 def _named(task: BackgroundTask) -> AbstractContextManager[None]:
@@ -413,7 +414,7 @@ def source(recording: Recording, work: Path, tell: Callable[[float], None]) -> t
     A recording that is not here is copied into the folder first; `tell` is then called as the work goes on. Raises
     StorageUnavailable, ObjectDamaged, or StorageFull if the copy would take more than half of the space that is left.
     """
-    if recording.master_encoding and (master := local.held(store.root() / recording.master_name, work)):
+    if recording.master_encoding and (master := local.held(paths.root() / recording.master_name, work)):
         return "wav", master, recording.master_encoding
     path = local.file_in(work, recording, on_block=lambda: tell(0.0))
     if recording.format == "wav":
@@ -441,7 +442,7 @@ def _waveform(task: BackgroundTask, work: Path) -> None:
 
 def _keep(task: BackgroundTask, output: Path, seconds: float) -> None:
     """Makes the file durable, gives it its place, and commits it."""
-    final = store.folder(task.session_id) / store.DERIVED_FOLDER / output.name
+    final = paths.folder(task.session_id) / paths.DERIVED_FOLDER / output.name
     size_bytes = _place(output, final)
     row = BackgroundTask.objects.filter(pk=task.pk)
     name = _derived_name(task.session_id, final)
@@ -462,7 +463,7 @@ def _place(output: Path, final: Path) -> int:
 
 
 def _derived_name(session_id: uuid.UUID, path: Path) -> str:
-    return f"{store.folder_name(session_id)}/{store.DERIVED_FOLDER}/{path.name}"
+    return f"{paths.folder_name(session_id)}/{paths.DERIVED_FOLDER}/{path.name}"
 
 
 def _concatenate(task: BackgroundTask, work: Path) -> None:

@@ -22,8 +22,9 @@ from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
 from audio.jobs import derive
 from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
-from audio.storage import store
-from audio.storage.store import Servable
+from audio.storage import downloads, paths
+from audio.storage.downloads import Servable
+from audio.storage.remote import remote_storage
 
 if TYPE_CHECKING:  # S3's library takes its time, and is not needed without it
     from audio.storage.s3 import SpanReader
@@ -66,7 +67,7 @@ def export(
 
     Raises:
         FileExistsError: One of the files is there; nothing was made or written.
-        RecordingNotReady: The session is open. Others are those of `store.servable`.
+        RecordingNotReady: The session is open. Others are those of `downloads.servable`.
         TaskFailed, MasterDamaged: The format could not be made, or the file is not what was recorded.
     """
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
@@ -91,7 +92,7 @@ def _write_audio(found: Servable, recording: Recording, audio: Path, is_forced: 
     audio.parent.mkdir(parents=True, exist_ok=True)
     with _written(audio, is_forced) as file:
         sha256 = _copy(found, file, on_progress)
-        if found.path == store.root() / recording.file_name and recording.sha256 not in ("", sha256):
+        if found.path == paths.root() / recording.file_name and recording.sha256 not in ("", sha256):
             raise MasterDamaged("The SHA-256 of the recording is not the one in its row.")
     return sha256
 
@@ -104,7 +105,7 @@ def _check_absent(path: Path, is_forced: bool) -> None:
 def _found(session: AudioSession, recording: Recording, audio_format: str, is_partial: bool) -> Servable:
     if recording.state == RecordingState.LIVE:
         raise RecordingNotReady
-    own = store.servable(session, recording, is_partial)
+    own = downloads.servable(session, recording, is_partial)
     return own if audio_format in ("", recording.format) else _made(session, audio_format)
 
 
@@ -139,7 +140,7 @@ def _written(path: Path, is_forced: bool) -> Iterator[IO[bytes]]:
 
 def _opened(found: Servable) -> "IO[bytes] | SpanReader":
     if found.remote_name:
-        return store.remote().open_span(found.remote_name, 0, found.size_bytes)
+        return remote_storage().open_span(found.remote_name, 0, found.size_bytes)
     return found.path.open("rb")
 
 

@@ -18,8 +18,9 @@ from audio.assembly import concatenate
 from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
-from audio.storage import store
+from audio.storage import paths
 from audio.storage.lock import session_lock
+from audio.storage.remote import remote_storage
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -40,7 +41,7 @@ def upload(session_id: uuid.UUID) -> None:
     finally:
         # Deleted meanwhile: the object that this run has made goes too.
         if not AudioSession.objects.filter(pk=session_id).exists():
-            store.delete_files(session_id)
+            paths.delete_files(session_id)
     if not Recording.objects.filter(pk=session_id, state=RecordingState.READY, rebuild_requested_at=None).exists():
         # To be made anew: who came for that has found the session locked.
         dispatch.concatenate(session_id)
@@ -56,17 +57,20 @@ def _move(session_id: uuid.UUID) -> None:
     recording = _to_move(session_id).first()
     if recording is None:
         return
-    if recording.remote_at is None:
-        _upload(recording)
+    if recording.remote_at is None and not _upload(recording):
+        return
     _forget_others(recording)
     _remove(recording)
 
 
-def _upload(recording: Recording) -> None:
-    """Uploads, verifies and commits; a row that is not as it was read stays so, and the file stays with it."""
+def _upload(recording: Recording) -> bool:
+    """Upload, verify and commit, and return whether the recording is still there.
+
+    A row that is not as it was read stays so, and the file stays with it.
+    """
     concatenate.add_digest(recording)
-    remote, name = store.remote(), recording.file_name
-    remote.put(name, store.root() / name)
+    remote, name = remote_storage(), recording.file_name
+    remote.put(name, paths.root() / name)
     try:
         remote.verify(name, recording.size_bytes or 0, recording.sha256)
     except ObjectDamaged:
@@ -75,13 +79,16 @@ def _upload(recording: Recording) -> None:
     _as_read(recording).filter(remote_at=None).update(
         remote_at=DatabaseNow(), verified_at=DatabaseNow(), updated_at=DatabaseNow()
     )
-    recording.refresh_from_db(fields=["remote_at"])
+    row = Recording.objects.filter(pk=recording.pk).only("remote_at").first()
+    if row is not None:
+        recording.remote_at = row.remote_at
+    return row is not None
 
 
 def _forget_others(recording: Recording) -> None:
     """Deletes objects of the session that are the same as its recording: it was made anew. One that differs stays."""
-    remote = store.remote()
-    for name in remote.names(store.folder_name(recording.pk)):
+    remote = remote_storage()
+    for name in remote.names(paths.folder_name(recording.pk)):
         if name == recording.file_name:
             continue
         try:
@@ -96,7 +103,7 @@ def _remove(recording: Recording) -> None:
     """Removes the local file of a recording whose row says that it is remote."""
     remote = _as_read(recording).filter(remote_at=recording.remote_at)
     if remote.exists():
-        path = store.root() / recording.file_name
+        path = paths.root() / recording.file_name
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
         remote.update(is_local=False, updated_at=DatabaseNow())

@@ -10,7 +10,8 @@ from django.conf import settings
 
 from audio.errors import StorageFull
 from audio.models import Recording
-from audio.storage import store
+from audio.storage import paths
+from audio.storage.remote import remote_storage
 
 
 @contextlib.contextmanager
@@ -18,9 +19,9 @@ def recording_file(recording: Recording) -> Iterator[Path]:
     """Gives the file of a ready recording; a copy, if it has to be one, goes with the block. Raises what `file_in`
     raises."""
     if not settings.RECORDINGS_STORAGE:
-        yield store.root() / recording.file_name
+        yield paths.root() / recording.file_name
         return
-    place = store.folder(recording.pk) / store.DERIVED_FOLDER
+    place = paths.folder(recording.pk) / paths.DERIVED_FOLDER
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="copy-", dir=place) as work:
         yield file_in(Path(work), recording)
@@ -32,7 +33,7 @@ def file_in(work: Path, recording: Recording, on_block: Callable[[], None] = lam
     A recording that is not here is copied into the folder; `on_block` is called after each megabyte. Raises
     StorageUnavailable, ObjectDamaged, or StorageFull if the copy would take more than half of the space that is left.
     """
-    return held(store.root() / recording.file_name, work) or _fetched(recording, work, on_block)
+    return held(paths.root() / recording.file_name, work) or _fetched(recording, work, on_block)
 
 
 def held(path: Path, work: Path) -> Path | None:
@@ -51,12 +52,12 @@ def held(path: Path, work: Path) -> Path | None:
 
 def _fetched(recording: Recording, work: Path, on_block: Callable[[], None]) -> Path:
     recording.refresh_from_db()
-    path, size_bytes = store.root() / recording.file_name, recording.size_bytes or 0
+    path, size_bytes = paths.root() / recording.file_name, recording.size_bytes or 0
     if recording.remote_at is None:
         return path
     # The rest is for those who record meanwhile.
     if shutil.disk_usage(work).free < 2 * size_bytes:
         raise StorageFull
     copy = work / path.name
-    store.remote().fetch(recording.file_name, copy, size_bytes, recording.sha256, on_block=on_block)
+    remote_storage().fetch(recording.file_name, copy, size_bytes, recording.sha256, on_block=on_block)
     return copy

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from audio.storage.store import folder
+from audio.storage.paths import folder
 
 LOCK_NAME = "lock"
 

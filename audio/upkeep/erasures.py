@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from audio.journal.files import erase_sessions, held
 from audio.models import DeletedSession, JournalErasure, JournalFile
-from audio.storage import store
+from audio.storage import paths
 from audio.upkeep.rounds import Did, Round
 
 NAME = "erasures"
@@ -40,7 +40,7 @@ def _list_journals() -> None:
     rows = []
     for journal in JournalFile.objects.filter(removed_at=None, created_at__lte=latest):
         with contextlib.suppress(FileNotFoundError):
-            written_at = (store.root() / journal.name).stat().st_mtime
+            written_at = (paths.root() / journal.name).stat().st_mtime
             rows += [
                 JournalErasure(journal=journal, session_id=session.pk)
                 for session in unlisted
@@ -59,7 +59,7 @@ def _may_hold(journal: JournalFile, written_at: float, session: DeletedSession) 
 def _erase(name: str, round_: Round) -> None:
     waiting = JournalErasure.objects.filter(journal__name=name)
     listed = dict(waiting.values_list("pk", "session_id"))
-    path = store.root() / name
+    path = paths.root() / name
     try:
         with held(path) as is_ours:
             if not is_ours:
@@ -78,9 +78,9 @@ def erase_finished(session_id: uuid.UUID) -> None:
     nobody appends to any more."""
     noted = JournalErasure.objects.filter(session_id=session_id)
     for key, name in list(noted.values_list("pk", "journal__name")):
-        with contextlib.suppress(FileNotFoundError), held(store.root() / name) as is_ours:
+        with contextlib.suppress(FileNotFoundError), held(paths.root() / name) as is_ours:
             if is_ours:
-                erase_sessions(store.root() / name, {session_id})
+                erase_sessions(paths.root() / name, {session_id})
                 noted.filter(pk=key).delete()
 
 

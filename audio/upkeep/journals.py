@@ -34,7 +34,8 @@ from audio.errors import ObjectDamaged, StorageUnavailable
 from audio.journal.files import ScannedRecord, held, resumes_at, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
-from audio.storage import store
+from audio.storage import paths
+from audio.storage.remote import remote_storage
 from audio.upkeep.erasures import is_deleted
 from audio.upkeep.moving import move
 from audio.upkeep.rounds import Did, Round
@@ -96,7 +97,7 @@ def _forget_removed(round_: Round) -> None:
 
 
 def _look_at(journal: JournalFile, round_: Round) -> None:
-    path = store.root() / journal.name
+    path = paths.root() / journal.name
     with contextlib.ExitStack() as stack:
         try:
             is_ours = stack.enter_context(held(path))
@@ -145,7 +146,7 @@ class _Kept:
     than to move."""
 
     def __init__(self, journal: JournalFile, round_: Round) -> None:
-        self.is_own = journal.name.startswith(f"{store.FOLDER}/")
+        self.is_own = journal.name.startswith(f"{paths.FOLDER}/")
         self.needed: list[uuid.UUID] = []
         self.spent: list[Recording] = []
         is_awaited = False
@@ -215,13 +216,13 @@ def _is_sound(recording: Recording, round_: Round) -> bool:
 def _is_as_made(recording: Recording) -> bool:
     """Whether the file, or the object that took its place, has the size and the SHA-256 of the recording. Raises
     StorageUnavailable."""
-    if _digest(store.root() / recording.file_name, recording.size_bytes) == recording.sha256:
+    if _digest(paths.root() / recording.file_name, recording.size_bytes) == recording.sha256:
         return True
     recording.refresh_from_db(fields=["is_local"])
     if recording.is_local:
         return False
     try:
-        store.remote().verify(recording.file_name, recording.size_bytes or 0, recording.sha256)
+        remote_storage().verify(recording.file_name, recording.size_bytes or 0, recording.sha256)
     except (ObjectDamaged, FileNotFoundError):
         return False
     return True
@@ -246,7 +247,7 @@ def _unknown_content(journal: JournalFile) -> str:
     offsets = rows.iterator()
     expected = next(offsets, None)
     rowless: dict[int, Header] = {}
-    for record in _records(store.root() / journal.name):
+    for record in _records(paths.root() / journal.name):
         if record.header.type is RecordType.CHUNK and record.offset == expected:
             expected = next(offsets, None)
         elif record.header.type is RecordType.CHUNK and not record.header.erased:
@@ -303,7 +304,7 @@ def _as_looked_at(recording: Recording) -> tuple[Any, ...]:
 
 def _unlink(journal: JournalFile) -> None:
     """Removes the file of a row that says so, and the row if no chunk's names it. Repeatable."""
-    path = store.root() / journal.name
+    path = paths.root() / journal.name
     path.unlink(missing_ok=True)
     if path.parent.exists():
         sync_folder(path.parent)

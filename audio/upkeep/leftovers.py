@@ -18,7 +18,7 @@ from audio.assembly import superseded
 from audio.journal.files import FOLDER as JOURNALS
 from audio.journal.files import SUFFIX, held
 from audio.models import AudioSession, BackgroundTask, Chore, DeletedSession, JournalFile
-from audio.storage import store
+from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
 from audio.upkeep.rounds import Did, Round
 
@@ -47,10 +47,10 @@ def tidy_all(round_: Round) -> None:
 
 
 def _tidy(prefix: str, round_: Round) -> None:
-    paths = _listed(store.root() / store.FOLDER / prefix)
-    for start in range(0, len(paths), _FOLDERS_PER_STATEMENT):
-        _tidy_sessions(paths[start : start + _FOLDERS_PER_STATEMENT], round_)
-    _tidy_journals([path for path in _listed(store.root() / JOURNALS / prefix) if path.suffix == SUFFIX], round_)
+    folders = _listed(paths.root() / paths.FOLDER / prefix)
+    for start in range(0, len(folders), _FOLDERS_PER_STATEMENT):
+        _tidy_sessions(folders[start : start + _FOLDERS_PER_STATEMENT], round_)
+    _tidy_journals([path for path in _listed(paths.root() / JOURNALS / prefix) if path.suffix == SUFFIX], round_)
     if round_.acts:
         DeletedSession.objects.filter(deleted_at__lt=round_.now - _REMEMBERED).delete()
 
@@ -70,20 +70,20 @@ def _is_old(path: Path, round_: Round) -> bool:
 
 
 def _unexplained(path: Path, round_: Round, why: str) -> None:
-    name = path.relative_to(store.root())
+    name = path.relative_to(paths.root())
     logger.warning("file_unexplained", name=str(name), reason=why)
     round_.note(Did.UNEXPLAINED, f"{name}: {why}")
 
 
 def _note_removed(path: Path, round_: Round) -> None:
-    round_.note(Did.REMOVED_LEFTOVERS, path.relative_to(store.root()))
+    round_.note(Did.REMOVED_LEFTOVERS, path.relative_to(paths.root()))
 
 
 # Folders of sessions
 
 
-def _tidy_sessions(paths: Sequence[Path], round_: Round) -> None:
-    named = {session_id: path for path in paths if (session_id := _session_id(path))}
+def _tidy_sessions(folders: Sequence[Path], round_: Round) -> None:
+    named = {session_id: path for path in folders if (session_id := _session_id(path))}
     known = set(AudioSession.objects.filter(pk__in=named).values_list("pk", flat=True))
     deleted = set(DeletedSession.objects.filter(pk__in=named.keys() - known).values_list("pk", flat=True))
     for session_id, path in named.items():
@@ -92,10 +92,10 @@ def _tidy_sessions(paths: Sequence[Path], round_: Round) -> None:
         elif session_id in deleted or (_is_bare(path) and _is_old(path, round_)):
             _note_removed(path, round_)
             if round_.acts:
-                store.delete_files(session_id)
+                paths.delete_files(session_id)
         elif _is_old(path, round_):
             _unexplained(path, round_, "no session has this id")
-    for path in set(paths) - set(named.values()):
+    for path in set(folders) - set(named.values()):
         _unexplained(path, round_, "not one of our names")
 
 
@@ -105,7 +105,7 @@ def _session_id(path: Path) -> uuid.UUID | None:
         session_id = uuid.UUID(path.name)
     except ValueError:
         return None
-    return session_id if store.folder(session_id) == path else None
+    return session_id if paths.folder(session_id) == path else None
 
 
 def _is_bare(path: Path) -> bool:
@@ -114,16 +114,16 @@ def _is_bare(path: Path) -> bool:
 
 
 def _tidy_known(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
-    paths = _listed(folder)
-    for path in paths:
+    listed = _listed(folder)
+    for path in listed:
         if path.name.startswith("work-"):
             _remove_dead_run(path, folder / LOCK_NAME, round_)
-    audio = [path for path in paths if path.name.startswith(("master", "recording"))]
+    audio = [path for path in listed if path.name.startswith(("master", "recording"))]
     if len(audio) > 1 and any(_is_old(path, round_) for path in audio):
         _tidy_recording(session_id, folder, round_)
-    if folder / store.DERIVED_FOLDER in paths:
-        _tidy_derived(session_id, folder / store.DERIVED_FOLDER, round_)
-    _tidy_journals([path for path in paths if path.suffix == SUFFIX], round_)
+    if folder / paths.DERIVED_FOLDER in listed:
+        _tidy_derived(session_id, folder / paths.DERIVED_FOLDER, round_)
+    _tidy_journals([path for path in listed if path.suffix == SUFFIX], round_)
 
 
 def _tidy_recording(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
@@ -143,7 +143,7 @@ def _tidy_derived(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
     for path in _listed(folder):
         if path.is_dir() and path.name not in unended:
             _remove_dead_run(path, path / LOCK_NAME, round_)
-        elif path.is_file() and path.stem not in unended and f"{path.relative_to(store.root())}" not in made:
+        elif path.is_file() and path.stem not in unended and f"{path.relative_to(paths.root())}" not in made:
             _remove_file(path, round_)
 
 
@@ -168,11 +168,11 @@ def _remove_file(path: Path, round_: Round) -> None:
 # Journal files
 
 
-def _tidy_journals(paths: Sequence[Path], round_: Round) -> None:
+def _tidy_journals(journals: Sequence[Path], round_: Round) -> None:
     """Compares journal files on the disk with their rows."""
-    names = [str(path.relative_to(store.root())) for path in paths]
+    names = [str(path.relative_to(paths.root())) for path in journals]
     rows = dict(JournalFile.objects.filter(name__in=names).values_list("name", "removed_at")) if names else {}
-    for name, path in zip(names, paths, strict=True):
+    for name, path in zip(names, journals, strict=True):
         if name not in rows and _is_old(path, round_):
             _tidy_unknown(path, round_)
         elif rows.get(name) is not None:

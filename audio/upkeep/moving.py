@@ -18,7 +18,7 @@ from audio.errors import ChunkDamaged
 from audio.journal.files import SUFFIX, Extent, JournalReader, JournalWriter, erase
 from audio.journal.records import ERASED, MOVED, Committed, commit_record, session_record
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile
-from audio.storage import store
+from audio.storage import paths
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -33,17 +33,17 @@ def move(session_id: uuid.UUID, journal: JournalFile) -> bool:
     """
     session = AudioSession.objects.filter(pk=session_id).first()
     if session is not None:
-        name = f"{store.folder_name(session_id)}/{uuid.uuid4().hex}{SUFFIX}"
+        name = f"{paths.folder_name(session_id)}/{uuid.uuid4().hex}{SUFFIX}"
         # The row comes first: a file that no row names is one that the database lost.
         target = JournalFile.objects.create(name=name, process_id=journal.process_id, created_at=ingest.database_time())
-        writer = JournalWriter.at(store.root(), name)
+        writer = JournalWriter.at(paths.root(), name)
         try:
             _Move(session, journal, target, writer).run()
         finally:
             writer.close()
             # Deleted meanwhile: what was put into its folder goes too.
             if not AudioSession.objects.filter(pk=session_id).exists():
-                store.delete_files(session_id)
+                paths.delete_files(session_id)
     return not AudioChunk.objects.filter(session_id=session_id, journal=journal).exists()
 
 
@@ -95,12 +95,12 @@ class _Move:
             with transaction.atomic():
                 self._rows.bulk_update(moved, ["journal", "offset"])
             # A copy to which no row leads would outlive the deletion of its session.
-            erase(store.root(), left, own=[self._journal_name], flags=ERASED | MOVED)
+            erase(paths.root(), left, own=[self._journal_name], flags=ERASED | MOVED)
 
     def _records(self, rows: Sequence[AudioChunk]) -> list[tuple[AudioChunk, bytes]]:
         """Returns the rows with their records, without those that are not as they were stored."""
         found = []
-        with JournalReader(store.root()) as reader:
+        with JournalReader(paths.root()) as reader:
             for row in rows:
                 try:
                     record = reader.read_record(Extent(self._journal_name, row.offset, row.size_bytes, row.crc32))

@@ -14,7 +14,7 @@ from audio import database, dispatch, ingest
 from audio.errors import SessionNotFound, StorageUnavailable
 from audio.journal.files import Extent, erase
 from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
-from audio.storage import store
+from audio.storage import paths
 from audio.upkeep import erasures
 from audio.upkeep.rounds import Did, Round
 
@@ -68,7 +68,7 @@ def delete_session(session_id: uuid.UUID) -> None:
 
 def _delete(session_id: uuid.UUID) -> None:
     ingest.close_session(session_id, by="deletion")
-    store.delete_files(session_id)
+    paths.delete_files(session_id)
     chunks = AudioChunk.objects.filter(session_id=session_id)
     journals = _erase(session_id)
     while keys := list(chunks.values_list("pk", flat=True)[:ROWS_PER_STATEMENT]):
@@ -83,7 +83,7 @@ def _delete(session_id: uuid.UUID) -> None:
             times = {"started_at": started_at, "deleted_at": ingest.database_time()}
             DeletedSession.objects.get_or_create(pk=session_id, defaults=times)
     # Once more: a worker may have gone on as long as there was a row.
-    store.delete_files(session_id)
+    paths.delete_files(session_id)
     erasures.erase_finished(session_id)
     JournalFile.objects.filter(name__in=journals).delete()
     if not was_there:
@@ -102,7 +102,7 @@ def _erase(session_id: uuid.UUID) -> set[str]:
     rows = chunks.values_list("journal__name", "offset", "size_bytes", "crc32").iterator(chunk_size=ROWS_PER_STATEMENT)
     while batch := [Extent(*row) for row in itertools.islice(rows, ROWS_PER_STATEMENT)]:
         erase(settings.AUDIO_STORAGE_PATH, batch, own=ours)
-        own |= {e.journal_name for e in batch if e.journal_name.startswith(f"{store.folder_name(session_id)}/")}
+        own |= {e.journal_name for e in batch if e.journal_name.startswith(f"{paths.folder_name(session_id)}/")}
     return own
 
 

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from audio.media import wav
-from audio.storage import store
+from audio.storage import downloads, paths
 from tests.api.asgi import fetch
 from tests.api.rows import make_session
 
@@ -29,7 +29,7 @@ def write(storage, name, content):
 def make_live(storage, **fields):
     session = make_session({"state": "live", "master_encoding": "s16le"}, total_chunks=5, **fields)
     recording = session.recording
-    recording.master_name = f"{store.folder_name(session.pk)}/master.wav"
+    recording.master_name = f"{paths.folder_name(session.pk)}/master.wav"
     recording.master_bytes = wav.HEADER_BYTES + len(SAMPLES)
     recording.save()
     # What follows the committed length is no part of it yet.
@@ -39,7 +39,7 @@ def make_live(storage, **fields):
 
 def make_ready(storage, content):
     session = make_session(status="completed", end_time=timezone.now(), total_chunks=5)
-    name = f"{store.folder_name(session.pk)}/recording.wav"
+    name = f"{paths.folder_name(session.pk)}/recording.wav"
     write(storage, name, content)
     fields = {
         "state": "ready",
@@ -87,7 +87,7 @@ def test_the_headers_alone(storage):
 def test_a_live_recording_is_a_whole_wav_file_of_what_is_committed(storage):
     session = make_live(storage)
     answer = fetch(session)
-    pcm = store.master_format(session, session.recording)
+    pcm = downloads.master_format(session, session.recording)
     assert answer.status_code == 200
     assert answer.body == wav.header(pcm, len(SAMPLES)) + SAMPLES
     session.recording.master_bytes -= 2
@@ -175,7 +175,7 @@ def test_an_unknown_session():
 
 def test_a_file_that_is_gone_is_told_without_its_path(storage):
     session = make_ready(storage, SAMPLES)
-    (storage / store.folder_name(session.pk) / "recording.wav").unlink()
+    (storage / paths.folder_name(session.pk) / "recording.wav").unlink()
     answer = fetch(session)
     assert (answer.status_code, answer.json()["code"]) == (409, "master_damaged")
     assert str(storage) not in answer.body.decode()
@@ -184,5 +184,5 @@ def test_a_file_that_is_gone_is_told_without_its_path(storage):
 def test_deleting_a_session_deletes_its_files(storage, client):
     session = make_ready(storage, SAMPLES)
     assert client.delete(f"/api/audio/sessions/{session.pk}").status_code == 204
-    assert not store.folder(session.pk).exists()
+    assert not paths.folder(session.pk).exists()
     assert fetch(session).status_code == 404

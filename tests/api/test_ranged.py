@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from audio.api.ranged import READ_SIZE_BYTES, Span, parse_range, ranged_response
 from audio.errors import MasterDamaged, PreconditionFailed, RangeNotSatisfiable
-from audio.storage.store import Servable
+from audio.storage.downloads import Servable
 
 CONTENT = bytes(range(256)) * 8
 MODIFIED_AT = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)

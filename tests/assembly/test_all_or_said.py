@@ -12,7 +12,7 @@ from audio.integrity import replay
 from audio.jobs import derive
 from audio.media.frames import FrameCounter, flac_stream_info
 from audio.models import AudioSession, TaskKind
-from audio.storage import store
+from audio.storage import paths
 from tests.containers import duration_seconds, hashes
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 
@@ -284,8 +284,8 @@ def test_of_flac_that_is_damaged_everything_else_can_be_made(stored, tmp_path, s
         derive.run(task.pk)
         task.refresh_from_db()
         assert task.state == "completed", task.error_detail
-    heard = np.frombuffer((store.root() / task.file_name).read_bytes()[-2000:], "<i2")
-    assert len(decoded(store.root() / task.file_name)) / 2 / RATE_HZ == pytest.approx(
+    heard = np.frombuffer((paths.root() / task.file_name).read_bytes()[-2000:], "<i2")
+    assert len(decoded(paths.root() / task.file_name)) / 2 / RATE_HZ == pytest.approx(
         recording.duration_seconds, abs=0.11
     )
     assert np.abs(heard).max() > 0

@@ -14,7 +14,7 @@ from audio.assembly.master import Master
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
 from audio.storage.lock import LOCK_NAME
-from audio.storage.store import folder
+from audio.storage.paths import folder
 from tests.recorded import corrupt
 from tests.sound import cut, speech, wav_bytes
 from tests.stored import Stored

@@ -118,6 +118,8 @@ def test_ten_hours_close_with_the_work_of_ten_seconds(stored, tmp_path, monkeypa
     assert sizes[1] > 1000 * sizes[0]
     # The end of a FLAC stream is looked at, a bounded piece of it: ten seconds are shorter than that.
     assert long.pop("bytes read") - short.pop("bytes read") <= (3 << 20 if audio_format == "flac" else 0)
+    # An aged FLAC stream's frames are counted as if it were young, so that only one of the two headers needs mending.
+    assert abs(long.pop("bytes written") - short.pop("bytes written")) <= (34 if audio_format == "flac" else 0)
     assert long == short
     assert (long["windows"], long["runs of FFmpeg"]) == (1, 0)
 
@@ -133,8 +135,9 @@ def test_a_container_with_an_index_costs_one_copy_more(stored, tmp_path, monkeyp
         assert session.path.stat().st_size == pytest.approx(len(source), rel=0.1)
     short, long = work
     assert long == short
-    # One looks at the header, one copies.
-    assert (long["windows"], long["runs of FFmpeg"]) == (1, 2)
+    # One looks at the header, one measures, one copies, three compare.
+    assert long["windows"] == 1
+    assert long["runs of FFmpeg"] <= 6
 
 
 def test_what_waits_is_taken_in_windows_of_bounded_size(stored, monkeypatch):

@@ -14,7 +14,7 @@ from audio.assembly import concatenate as module
 from audio.assembly.concatenate import concatenate, rebuild
 from audio.models import AudioChunk, AudioSession
 from audio.storage.lock import session_lock
-from audio.storage.store import folder
+from audio.storage.paths import folder
 from tests.sound import cut, decoded, encoded, encoded_live, speech, wav_bytes
 
 

@@ -15,7 +15,7 @@ from audio.assembly import finish
 from audio.assembly.concatenate import concatenate
 from audio.media import waveform
 from audio.storage.lock import LOCK_NAME
-from audio.storage.store import folder, peaks_path
+from audio.storage.paths import folder, peaks_path
 from tests.containers import hashes, vector
 from tests.sound import cut, decoded, encoded, speech, wav_bytes
 

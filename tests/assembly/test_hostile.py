@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from audio.assembly import chunks
 from audio.media import ffmpeg, remux
 from audio.models import RecordingState
-from audio.storage.store import folder
+from audio.storage.paths import folder
 from tests import bait
 from tests.sound import FFMPEG, cut, decoded, encoded, encoded_live, speech, wav_bytes
 

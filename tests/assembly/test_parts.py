@@ -6,7 +6,7 @@ import pytest
 from audio.assembly import stream
 from audio.assembly.concatenate import concatenate, rebuild
 from audio.media import ffmpeg
-from audio.storage.store import folder
+from audio.storage.paths import folder
 from tests.containers import VECTORS, duration_seconds, has_index, hashes, packets, timeline_seconds, vector
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 

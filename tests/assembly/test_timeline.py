@@ -6,7 +6,7 @@ import pytest
 from audio.assembly.concatenate import concatenate
 from audio.jobs import derive
 from audio.models import Recording, TaskKind
-from audio.storage import store
+from audio.storage import paths
 from tests.gaps import RATE, bursts, ogg_with_gaps, onsets_seconds, retimed
 from tests.sound import cut, decoded
 
@@ -27,7 +27,7 @@ def made(session, kind, audio_format=""):
     derive.run(task.pk)
     task.refresh_from_db()
     assert task.state == "completed", task.error_detail
-    return store.root() / task.file_name
+    return paths.root() / task.file_name
 
 
 @pytest.mark.parametrize("chunk_mode", ["auto", "files"])

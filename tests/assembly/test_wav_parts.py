@@ -12,7 +12,7 @@ from audio.assembly.pcm import PcmRoute
 from audio.media import wav
 from audio.media.convert import Converter
 from audio.media.wav import PcmFormat
-from audio.storage.store import master_format
+from audio.storage.downloads import master_format
 from tests.sound import cut, encoded, speech, wav_bytes
 
 RATE_HZ = 8000

@@ -17,8 +17,9 @@ from audio.jobs.upload import upload
 from audio.journal.files import Extent, erase
 from audio.media import ffmpeg
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile, Recording
-from audio.storage import store
+from audio.storage import paths
 from audio.storage.lock import session_lock
+from audio.storage.remote import remote_storage
 from tests.recorded import Recorded, corrupt
 from tests.services import REPOSITORY
 from tests.sound import speech, wav_bytes
@@ -385,10 +386,10 @@ def test_a_recording_in_s3_is_compared_with_its_chunks_too(bucket, recorded: Rec
     assert survey.orphans().problems.count == 0
     (tmp_path / "damaged").write_bytes(content)
     corrupt(tmp_path / "damaged", 100)
-    store.remote().put(recorded.recording(key).file_name, tmp_path / "damaged")
+    remote_storage().put(recorded.recording(key).file_name, tmp_path / "damaged")
     assert codes(key) == ["recording_damaged"]
     # The copies that were looked at are gone.
-    assert not list(store.folder(key).rglob("copy-*"))
+    assert not list(paths.folder(key).rglob("copy-*"))
 
 
 def test_released_chunks_leave_the_recording_to_look_at(recorded: Recorded):

@@ -13,7 +13,7 @@ from audio.assembly import concatenate
 from audio.errors import RecordingEmpty, RecordingNotReady, TaskEnded, TaskFailed, TaskNotFound, TaskRunning
 from audio.jobs import derive
 from audio.models import BackgroundTask, TaskKind, TaskState
-from audio.storage import store
+from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
 from tests.sound import FFMPEG, cut, decoded, encoded, speech
 
@@ -32,7 +32,7 @@ def row(task):
 
 
 def derived_files(session):
-    return sorted(path.name for path in (store.folder(session.pk) / store.DERIVED_FOLDER).glob("**/*"))
+    return sorted(path.name for path in (paths.folder(session.pk) / paths.DERIVED_FOLDER).glob("**/*"))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_samples_of_files_are_encoded_once(stored, tmp_path):
     session = stored(format="mp3", chunk_mode="files")
     session.add([encoded(speech(1, seed=seed), RATE, tmp_path / f"{seed}.mp3") for seed in (1, 2)])
     recording = session.made()
-    master = store.root() / recording.master_name
+    master = paths.root() / recording.master_name
     assert master.suffix == ".wav"
     assert decoded(made(session.session, "flac")) == decoded(master)
 
@@ -105,7 +105,7 @@ def test_asked_twice_made_once(recorded):
 
 def test_a_second_run_at_the_same_time_does_nothing(recorded):
     task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
-    with file_lock(store.folder(recorded.pk) / store.DERIVED_FOLDER / str(task.pk) / LOCK_NAME) as is_ours:
+    with file_lock(paths.folder(recorded.pk) / paths.DERIVED_FOLDER / str(task.pk) / LOCK_NAME) as is_ours:
         assert is_ours
         derive.run(task.pk)
     assert row(task).state == TaskState.PENDING
@@ -115,7 +115,7 @@ def test_a_run_that_died_is_begun_anew_by_the_sweep(recorded):
     task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
     long_ago = timezone.now() - timedelta(hours=1)
     BackgroundTask.objects.filter(pk=task.pk).update(state=TaskState.RUNNING, updated_at=long_ago)
-    work = store.folder(recorded.pk) / store.DERIVED_FOLDER / str(task.pk)
+    work = paths.folder(recorded.pk) / paths.DERIVED_FOLDER / str(task.pk)
     work.mkdir(parents=True)
     (work / "half.mp3").write_bytes(b"half")
     assert upkeep.sweep().requested_tasks == 1
@@ -142,7 +142,7 @@ def test_a_revoked_task_is_not_done_and_made_anew_when_asked_again(recorded):
 def test_what_can_not_be_made_says_why_and_is_tried_again_on_request(recorded):
     recording = recorded.recording
     recording.refresh_from_db()
-    path = store.root() / recording.file_name
+    path = paths.root() / recording.file_name
     whole = path.read_bytes()
     path.write_bytes(b"RIFF" + bytes(1000))
     task = derive.ask(recorded, TaskKind.TRANSCODE, "flac")
@@ -176,7 +176,7 @@ def test_a_deleted_session_leaves_no_row_and_no_file(recorded):
     upkeep.delete_session(recorded.pk)
     derive.run(task.pk)
     assert not BackgroundTask.objects.filter(session=recorded.pk).exists()
-    assert not store.folder(recorded.pk).exists()
+    assert not paths.folder(recorded.pk).exists()
 
 
 def test_an_open_session_has_its_own_format_alone(stored):
@@ -212,7 +212,7 @@ def test_an_unknown_task(task_id):
 
 def test_a_recording_whose_file_is_gone_fails_for_now(recorded):
     recorded.recording.refresh_from_db()
-    shutil.rmtree(store.folder(recorded.pk))
+    shutil.rmtree(paths.folder(recorded.pk))
     task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
     derive.run(task.pk)
     assert row(task).state == TaskState.FAILED

@@ -17,7 +17,7 @@ from audio.errors import AudioError
 from audio.jobs import derive
 from audio.media.ffmpeg import LONG_LIMITS
 from audio.models import BackgroundTask, TaskKind
-from audio.storage import store
+from audio.storage import paths
 from tests.sound import cut, speech
 
 
@@ -81,7 +81,7 @@ def test_a_task_over_its_soft_time_limit_fails_and_its_ffmpeg_ends(recorded, set
         signal.signal(signal.SIGUSR1, before)
     assert (result["status"], result["code"]) == ("failed", "media_limit_exceeded")
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
-    assert not (store.folder(recorded.pk) / store.DERIVED_FOLDER / str(task.pk)).exists()
+    assert not (paths.folder(recorded.pk) / paths.DERIVED_FOLDER / str(task.pk)).exists()
 
 
 def kinds(base: type[AudioError]) -> list[type[AudioError]]:

@@ -18,8 +18,9 @@ from audio.jobs import upload as module
 from audio.jobs.upload import upload
 from audio.media import ffmpeg, waveform
 from audio.models import AudioSession, BackgroundTask, Recording, TaskKind, TaskState
-from audio.storage import store
+from audio.storage import paths
 from audio.storage.lock import session_lock
+from audio.storage.remote import remote_storage
 from tests.api.asgi import fetch
 from tests.broker import requests_for
 from tests.s3 import unchanged
@@ -169,11 +170,11 @@ def _after(monkeypatch, owner, name):
 
 
 def _after_upload(monkeypatch):
-    _after(monkeypatch, type(store.remote()), "put")
+    _after(monkeypatch, type(remote_storage()), "put")
 
 
 def _after_verification(monkeypatch):
-    _after(monkeypatch, type(store.remote()), "verify")
+    _after(monkeypatch, type(remote_storage()), "verify")
 
 
 def _after_commit(monkeypatch):
@@ -235,13 +236,13 @@ def test_a_sweep_asks_for_a_bounded_number_of_uploads(bucket, recorded, monkeypa
 @pytest.mark.database
 def test_a_rebuild_meanwhile_keeps_the_row_as_it_made_it(bucket, recorded, monkeypatch):
     session = recorded()
-    verify = type(store.remote()).verify
+    verify = type(remote_storage()).verify
 
     def rebuild_first(*arguments):
         verify(*arguments)
         concatenate.rebuild(session.session.pk)
 
-    monkeypatch.setattr(type(store.remote()), "verify", rebuild_first)
+    monkeypatch.setattr(type(remote_storage()), "verify", rebuild_first)
     upload(session.session.pk)
     assert (place(session), session.recording.state) == ((True, False), "ready")
     assert session.recording.rebuild_requested_at is not None
@@ -251,16 +252,16 @@ def test_a_rebuild_meanwhile_keeps_the_row_as_it_made_it(bucket, recorded, monke
 def test_a_session_that_is_deleted_meanwhile_leaves_no_object(bucket, recorded, monkeypatch):
     """The file is open, and the object is made after the deletion has looked for it."""
     session = recorded()
-    save = type(store.remote()).save
+    save = type(remote_storage()).save
 
     def delete_first(*arguments):
         upkeep.delete_session(session.session.pk)
         return save(*arguments)
 
-    monkeypatch.setattr(type(store.remote()), "save", delete_first)
+    monkeypatch.setattr(type(remote_storage()), "save", delete_first)
     upload(session.session.pk)
     assert bucket.objects() == {}
-    assert not store.folder(session.session.pk).exists()
+    assert not paths.folder(session.session.pk).exists()
 
 
 # Reading
@@ -319,7 +320,7 @@ def test_a_download_is_never_of_two_versions(bucket, moved):
     session = moved(LONG)
     name, size = session.recording.file_name, session.recording.size_bytes
     bucket.proxy.cut_after = 100_000
-    with store.remote().open_span(name, 0, size) as reader:
+    with remote_storage().open_span(name, 0, size) as reader:
         bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.FOLDER}/{name}", Body=bytes(size))
         with pytest.raises(StorageUnavailable):
             while reader.read(50_000):
@@ -329,7 +330,7 @@ def test_a_download_is_never_of_two_versions(bucket, moved):
 def test_a_storage_that_goes_away_in_a_download_ends_it(bucket, moved):
     session = moved(LONG)
     bucket.proxy.cut_after = 100_000
-    with store.remote().open_span(session.recording.file_name, 0, session.recording.size_bytes) as reader:
+    with remote_storage().open_span(session.recording.file_name, 0, session.recording.size_bytes) as reader:
         bucket.proxy.is_away = True
         with pytest.raises(StorageUnavailable):
             while reader.read(50_000):
@@ -390,7 +391,7 @@ def test_another_format_and_the_waveform(recorded, has_moved):
     for kind, audio_format in ((TaskKind.TRANSCODE, "flac"), (TaskKind.WAVEFORM, "")):
         assert made(session, kind, audio_format).state == TaskState.COMPLETED
     assert decoded(derive.servable(session.session, "flac").path) == SPEECH
-    derived = store.folder(session.session.pk) / store.DERIVED_FOLDER
+    derived = paths.folder(session.session.pk) / paths.DERIVED_FOLDER
     assert sorted(path.suffix for path in derived.iterdir()) == [".flac", ".peaks"]
     far = derive.waveform_of(session.session, session.recording, 100, 0.0, None)
     assert len(far.pairs) == 100

@@ -12,7 +12,7 @@ from audio.jobs import derive
 from audio.media import waveform
 from audio.media.wav import PcmFormat, Samples
 from audio.models import BackgroundTask, Recording, TaskKind
-from audio.storage import store
+from audio.storage import paths
 from tests.sound import cut, decoded, encoded, speech
 
 RATE = 16000
@@ -143,11 +143,11 @@ def test_the_peaks_of_samples_come_with_the_windows(stored, tmp_path, encoding, 
     recording = session.recording
     blocks = waveform.samples_of("wav", session.path, recording.master_encoding, tmp_path)
     waveform.write(blocks, tmp_path / "whole.peaks", lambda _: None)
-    made = store.root() / task.file_name
+    made = paths.root() / task.file_name
     assert made.read_bytes() == (tmp_path / "whole.peaks").read_bytes()
     assert task.size_bytes == made.stat().st_size
     assert [path.name for path in made.parent.iterdir()] == [made.name]
-    assert not store.peaks_path(session.recording).exists()
+    assert not paths.peaks_path(session.recording).exists()
 
 
 def test_a_copied_stream_is_decoded_once_when_it_is_ready(stored, tmp_path):
@@ -165,7 +165,7 @@ def test_peaks_that_a_power_cut_has_shortened_are_computed_anew(stored):
     for piece in (samples[:RATE], samples[RATE : 2 * RATE], samples[2 * RATE :]):
         session.add([piece.tobytes()])
         derive.make_recording(session.session.pk)
-        peaks = store.peaks_path(session.recording)
+        peaks = paths.peaks_path(session.recording)
         if peaks.exists():
             peaks.write_bytes(peaks.read_bytes()[:100])
     session.close()
@@ -183,7 +183,7 @@ def test_a_rebuilt_recording_gets_peaks_of_its_own(stored):
     derive.make_recording(session.session.pk)
     after = BackgroundTask.objects.get(session=session.session, is_current=True)
     assert after != before
-    assert (store.root() / after.file_name).exists()
+    assert (paths.root() / after.file_name).exists()
 
 
 def test_a_damaged_file_of_peaks_is_told(tmp_path):
@@ -199,4 +199,4 @@ def test_the_picture_is_svg_also_of_nothing(stored):
         picture = ElementTree.fromstring(waveform.svg(shown(session, 20, start)))
         assert picture.tag == "{http://www.w3.org/2000/svg}svg"
         assert len(picture[0].attrib["points"].split()) == (40 if start == 0 else 0)
-    assert store.folder(session.pk).exists()
+    assert paths.folder(session.pk).exists()

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from audio.models import AudioSession, Recording
-from audio.storage import store
+from audio.storage import paths
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
 from tests.server import Server, eventually
@@ -62,7 +62,7 @@ def test_a_dry_run_names_what_the_sweep_then_does(capsys):
 @with_rows
 def test_what_it_cannot_explain_is_an_error(capsys):
     name = "sessions/00/notes.txt"
-    path = store.root() / name
+    path = paths.root() / name
     path.parent.mkdir(parents=True)
     path.touch()
     with pytest.raises(CommandError, match="1 found"):

@@ -10,7 +10,8 @@ import pytest
 from audio.assembly.concatenate import concatenate
 from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
 from audio.models import Recording
-from audio.storage.store import Servable, delete_files, folder, servable
+from audio.storage.downloads import Servable, servable
+from audio.storage.paths import delete_files, folder
 from tests.sound import cut, encoded, speech
 
 

@@ -21,7 +21,7 @@ from audio.errors import ChunksReleased
 from audio.journal.files import JournalWriter, held, scan
 from audio.journal.records import RecordType, parse_commit, parse_session
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording
-from audio.storage import store
+from audio.storage import paths
 from audio.upkeep import Swept, journals
 from audio.wire.parameters import ConnectionRequest
 from tests.broker import requests_for
@@ -52,7 +52,7 @@ def pass_time(days: float = KEEP_DAYS + 1) -> None:
     span = timedelta(days=days)
     for journal in JournalFile.objects.all():
         JournalFile.objects.filter(pk=journal.pk).update(created_at=journal.created_at - span)
-        if (path := store.root() / journal.name).exists():
+        if (path := paths.root() / journal.name).exists():
             modified_at = path.stat().st_mtime - span.total_seconds()
             os.utime(path, (modified_at, modified_at))
     JournalFile.objects.update(checked_at=None)
@@ -70,15 +70,15 @@ def read(session_id: uuid.UUID) -> list[bytes]:
 
 
 def recording_of(session_id: uuid.UUID) -> bytes:
-    return (store.root() / Recording.objects.get(pk=session_id).file_name).read_bytes()
+    return (paths.root() / Recording.objects.get(pk=session_id).file_name).read_bytes()
 
 
 def files() -> list[Path]:
-    return sorted(store.root().glob("**/*.journal"))
+    return sorted(paths.root().glob("**/*.journal"))
 
 
 def own_files(session_id: uuid.UUID) -> list[Path]:
-    return sorted(store.folder(session_id).glob("*.journal"))
+    return sorted(paths.folder(session_id).glob("*.journal"))
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_recording_is_read_once_for_all_its_journals(session_ids, monkeypatch)
     make_ready(key)
     pass_time()
     Recording.objects.update(verified_at=timezone.now())
-    (store.root() / Recording.objects.get(pk=key).file_name).unlink()
+    (paths.root() / Recording.objects.get(pk=key).file_name).unlink()
     assert tidy() == Swept(removed_journals=1)
 
 
@@ -287,7 +287,7 @@ def test_chunks_of_an_open_session_are_moved_and_more_may_come(session_ids, reco
 def test_chunks_of_a_recording_that_is_not_as_it_was_made_are_kept(session_ids, caplog):
     (key,) = session_ids(1)
     make_ready(key)
-    path = store.root() / Recording.objects.get(pk=key).file_name
+    path = paths.root() / Recording.objects.get(pk=key).file_name
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -392,7 +392,7 @@ def test_a_session_that_is_deleted_during_its_move_leaves_nothing(session_ids, m
 
     monkeypatch.setattr(JournalWriter, "append", deleted_meanwhile)
     tidy()
-    assert not store.folder(key).exists()
+    assert not paths.folder(key).exists()
     assert not any(payload in path.read_bytes() for path in files() for payload in PAYLOADS)
     pass_time()
     tidy()
@@ -497,7 +497,7 @@ def test_whoever_dies_loses_no_chunk_and_the_next_goes_on(session_ids, monkeypat
     assert (read(failed), read(still_open)) == (PAYLOADS, PAYLOADS)
     assert files() == sorted(own_files(failed) + own_files(still_open))
     present = JournalFile.objects.filter(removed_at=None).values_list("name", flat=True)
-    assert sorted(present) == [str(path.relative_to(store.root())) for path in files()]
+    assert sorted(present) == [str(path.relative_to(paths.root())) for path in files()]
 
 
 def test_unknown_chunks_behind_damage_keep_their_journal(recorded):

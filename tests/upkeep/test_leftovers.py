@@ -11,7 +11,7 @@ from audio import ingest, upkeep
 from audio.assembly import superseded
 from audio.journal.files import JournalWriter
 from audio.models import AudioSession, BackgroundTask, DeletedSession, JournalFile, Recording
-from audio.storage import store
+from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
 from audio.upkeep import Swept, leftovers
 from audio.upkeep.rounds import Did, Round
@@ -67,7 +67,7 @@ def test_nothing_is_found_where_nothing_is_left(recorded):
 
 def test_the_folder_of_an_unknown_session_is_named_and_stays(root):
     """The database may be the one that lost it: after an older backup was put in place, this is the last copy."""
-    path = put(store.folder(uuid.uuid4()) / "master.wav")
+    path = put(paths.folder(uuid.uuid4()) / "master.wav")
     assert tidy().swept() == Swept()
     pass_a_day(root)
     round_ = tidy()
@@ -79,13 +79,13 @@ def test_the_folder_of_an_unknown_session_is_named_and_stays(root):
 def test_what_turns_up_of_a_deleted_session_goes_at_once():
     key = make_session()
     upkeep.delete_session(key)
-    put(store.folder(key) / "master.wav")
+    put(paths.folder(key) / "master.wav")
     assert tidy().swept() == Swept(removed_leftovers=1)
-    assert not store.folder(key).exists()
+    assert not paths.folder(key).exists()
 
 
 def test_an_unknown_folder_with_nothing_but_locks_goes_after_a_day(root):
-    path = put(store.folder(uuid.uuid4()) / LOCK_NAME, b"").parent
+    path = put(paths.folder(uuid.uuid4()) / LOCK_NAME, b"").parent
     (path / "derived").mkdir()
     assert tidy().swept() == Swept()
     pass_a_day(root)
@@ -106,8 +106,8 @@ def test_what_is_not_named_by_us_is_named_and_stays(root, name):
 
 def test_the_working_folder_of_a_dead_run_goes_after_a_day(root):
     key = make_session()
-    path = put(store.folder(key) / "work-abc" / "recording.mp3").parent
-    recording = put(store.folder(key) / "master.wav")
+    path = put(paths.folder(key) / "work-abc" / "recording.mp3").parent
+    recording = put(paths.folder(key) / "master.wav")
     assert tidy().swept() == Swept()
     pass_a_day(root)
     assert tidy().swept() == Swept(removed_leftovers=1)
@@ -116,9 +116,9 @@ def test_the_working_folder_of_a_dead_run_goes_after_a_day(root):
 
 def test_that_of_a_run_at_work_stays(root):
     key = make_session()
-    path = put(store.folder(key) / "work-abc" / "recording.mp3").parent
+    path = put(paths.folder(key) / "work-abc" / "recording.mp3").parent
     pass_a_day(root)
-    with file_lock(store.folder(key) / LOCK_NAME) as is_ours:
+    with file_lock(paths.folder(key) / LOCK_NAME) as is_ours:
         assert is_ours
         assert tidy().swept() == Swept()
     assert path.exists()
@@ -128,7 +128,7 @@ def test_that_of_a_run_at_work_stays(root):
 def test_the_folder_of_a_task_goes_when_the_task_has_ended(root, state, goes):
     key = make_session()
     task = make_task(key, state=state, is_current=not goes)
-    path = put(store.folder(key) / "derived" / str(task.pk) / "part.mp3").parent
+    path = put(paths.folder(key) / "derived" / str(task.pk) / "part.mp3").parent
     pass_a_day(root)
     assert tidy().swept() == Swept(removed_leftovers=int(goes))
     assert path.exists() is not goes
@@ -137,9 +137,9 @@ def test_the_folder_of_a_task_goes_when_the_task_has_ended(root, state, goes):
 def test_what_a_task_has_made_stays_and_what_none_has_goes(root):
     key = make_session()
     task = make_task(key, state="completed")
-    made = put(store.folder(key) / "derived" / f"{task.pk}.mp3")
+    made = put(paths.folder(key) / "derived" / f"{task.pk}.mp3")
     BackgroundTask.objects.update(file_name=str(made.relative_to(root)))
-    torn = put(store.folder(key) / "derived" / f"{uuid.uuid4()}.mp3")
+    torn = put(paths.folder(key) / "derived" / f"{uuid.uuid4()}.mp3")
     pass_a_day(root)
     assert tidy().swept() == Swept(removed_leftovers=1)
     assert (made.exists(), torn.exists()) == (True, False)
@@ -160,7 +160,7 @@ def test_an_unknown_journal_that_holds_nothing_goes_after_a_day(root):
 
 @pytest.mark.parametrize("place", ["journals/ab", "a session"])
 def test_an_unknown_journal_that_holds_something_is_named_and_stays(root, place):
-    folder = store.folder(make_session()) if place == "a session" else root / place
+    folder = paths.folder(make_session()) if place == "a session" else root / place
     path = put(folder / "abc.journal")
     pass_a_day(root)
     assert tidy().swept() == Swept(unexplained=1)
@@ -169,7 +169,7 @@ def test_an_unknown_journal_that_holds_something_is_named_and_stays(root, place)
 
 @pytest.mark.parametrize("place", ["journals/ab", "a session"])
 def test_a_journal_that_was_being_removed_goes(root, place):
-    folder = store.folder(make_session()) if place == "a session" else root / place
+    folder = paths.folder(make_session()) if place == "a session" else root / place
     path = put(folder / "abc.journal")
     name = str(path.relative_to(root))
     JournalFile.objects.create(name=name, process_id=uuid.uuid4(), removed_at="2026-01-01T00:00Z")
@@ -182,15 +182,15 @@ def test_a_journal_that_was_being_removed_goes(root, place):
 
 def test_a_dry_run_removes_nothing(root):
     key = make_session()
-    paths = [
-        put(store.folder(key) / "work-abc" / "x").parent,
-        put(store.folder(key) / "derived" / "torn.mp3"),
+    there = [
+        put(paths.folder(key) / "work-abc" / "x").parent,
+        put(paths.folder(key) / "derived" / "torn.mp3"),
         put(root / "journals" / "ab" / "abc.journal", b""),
-        put(store.folder(uuid.uuid4()) / LOCK_NAME, b"").parent,
+        put(paths.folder(uuid.uuid4()) / LOCK_NAME, b"").parent,
     ]
     pass_a_day(root)
     assert tidy(acts=False).swept() == Swept(removed_leftovers=4)
-    assert all(path.exists() for path in paths)
+    assert all(path.exists() for path in there)
 
 
 def test_round_after_round_the_whole_storage_is_looked_at(root):

@@ -30,8 +30,8 @@ from audio.models import (
     JournalFile,
     Recording,
 )
-from audio.storage import store
-from audio.storage.store import folder
+from audio.storage import paths
+from audio.storage.paths import folder
 from audio.upkeep.moving import move
 from audio.wire.parameters import ConnectionRequest
 from tests.client import Rest, recorder
@@ -157,7 +157,7 @@ def test_a_removal_that_was_cut_short_is_repeated(recorded, monkeypatch):
         raise OSError
 
     with monkeypatch.context() as broken, pytest.raises(OSError):
-        broken.setattr("audio.storage.store.delete_files", fail)
+        broken.setattr("audio.storage.paths.delete_files", fail)
         upkeep.delete_session(doomed.session_id)
     upkeep.delete_session(doomed.session_id)
     assert found_on_disk(recorded.root, secret) == set()
@@ -168,13 +168,13 @@ def test_a_worker_that_goes_on_during_a_deletion_leaves_no_files(stored, monkeyp
     session = stored(format="wav")
     session.add([bytes(3200)])
     concatenate(session.session.pk)
-    delete_files = store.delete_files
+    delete_files = paths.delete_files
 
     def a_run_comes_between(session_id: uuid.UUID) -> None:
         delete_files(session_id)
         concatenate(session_id)
 
-    monkeypatch.setattr(store, "delete_files", a_run_comes_between)
+    monkeypatch.setattr(paths, "delete_files", a_run_comes_between)
     upkeep.delete_session(session.session.pk)
     assert not AudioSession.objects.filter(pk=session.session.pk).exists()
     assert not folder(session.session.pk).exists()

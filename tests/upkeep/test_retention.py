@@ -9,7 +9,7 @@ from django.utils import timezone
 from audio import ingest, upkeep
 from audio.assembly.concatenate import concatenate
 from audio.models import AudioSession, DeletedSession
-from audio.storage import store
+from audio.storage import paths
 from audio.upkeep import Swept
 from audio.upkeep.rounds import Did
 
@@ -49,7 +49,7 @@ def test_sessions_that_ended_long_ago_go_with_their_files(ended):
     old, older, young = ended(7.1), ended(30), ended(6.9)
     assert expire() == Swept(deleted_sessions=2)
     assert left() == {young}
-    assert [store.folder(key).exists() for key in (old, older, young)] == [False, False, True]
+    assert [paths.folder(key).exists() for key in (old, older, young)] == [False, False, True]
     assert set(DeletedSession.objects.values_list("pk", flat=True)) == {old, older}
     assert expire() == Swept()
 
@@ -88,4 +88,4 @@ def test_a_dry_run_names_what_would_go(ended):
     round_ = upkeep.sweep_all(acts=False)
     assert round_.names[Did.DELETED_SESSIONS] == [str(old)]
     assert left() == {old, young}
-    assert store.folder(old).exists()
+    assert paths.folder(old).exists()

@@ -1,39 +1,16 @@
-"""Where the files of a session are, and what of them can be served.
+"""What of a session can be downloaded: its recording, what is concatenated so far, or the part of one that failed."""
 
-Everything made of a session stands in `sessions/<first two hex digits>/<its id>/` under the storage root; names
-in the database are relative to that root. Only the writer of a recording (`audio.assembly.concatenate`) changes
-these files; readers go by the lengths that the database tells. A finished recording may have moved to a remote
-storage (`audio.jobs.upload`), where it has the same name.
-"""
-
-import errno
 import hashlib
-import shutil
-import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-import structlog
-from django.conf import settings
-from django.core.files.storage import storages
-
-from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed, StorageUnavailable
-from audio.journal.files import FOLDER as JOURNALS
-from audio.media import ffmpeg, wav
+from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
+from audio.media import wav
 from audio.media.plan import FORMATS
 from audio.media.wav import PcmFormat
-from audio.models import OPEN_TASK_STATES, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
-
-if TYPE_CHECKING:
-    from audio.storage.s3 import RecordingsStorage
-
-logger = structlog.stdlib.get_logger(__name__)
-
-FOLDER = "sessions"
-DERIVED_FOLDER = "derived"
-PEAKS_SUFFIX = ".peaks"
+from audio.models import AudioSession, Recording, RecordingState
+from audio.storage.paths import root
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,39 +29,6 @@ class Servable:
     download_name: str
     modified_at: datetime
     remote_name: str = ""
-
-
-def root() -> Path:
-    """Returns the storage root."""
-    return Path(settings.AUDIO_STORAGE_PATH)
-
-
-def remote() -> "RecordingsStorage":
-    """Returns the storage that RECORDINGS_STORAGE names; raises StorageUnavailable if it names none."""
-    if not settings.RECORDINGS_STORAGE:
-        logger.error("storage_unnamed")
-        raise StorageUnavailable
-    return cast("RecordingsStorage", storages["recordings"])
-
-
-def folder_name(session_id: uuid.UUID) -> str:
-    """Returns the name of the session's folder, relative to the storage root."""
-    return f"{FOLDER}/{session_id.hex[:2]}/{session_id}"
-
-
-def folder(session_id: uuid.UUID) -> Path:
-    """Returns the session's folder."""
-    return root() / folder_name(session_id)
-
-
-def peaks_path(recording: Recording) -> Path:
-    """Returns where the peaks of the samples that are concatenated so far are: beside their master."""
-    return peaks_path_of(root() / recording.master_name)
-
-
-def peaks_path_of(master: Path) -> Path:
-    """Returns where the peaks of a master's samples are."""
-    return master.with_suffix(PEAKS_SUFFIX)
 
 
 def master_format(session: AudioSession, recording: Recording) -> PcmFormat:
@@ -175,44 +119,3 @@ def etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
     name, its length and when it was finished tell its bytes."""
     digest = hashlib.sha256(f"{name} {size_bytes} {at.isoformat() if at else 'live'}".encode()).hexdigest()
     return f'"{digest[:32]}"'
-
-
-def delete_files(session_id: uuid.UUID) -> None:
-    """Deletes every file made of a session, remote ones first; its chunks in the journals are not among them.
-
-    Repeatable, and safe beside a run that still writes there: it is begun anew until nothing is left. Raises
-    StorageUnavailable before it has deleted anything here.
-    """
-    if settings.RECORDINGS_STORAGE or Recording.objects.filter(pk=session_id, remote_at__isnull=False).exists():
-        remote().delete_folder(folder_name(session_id))
-    path = folder(session_id)
-    while path.exists():
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise
-
-
-def journal_paths() -> list[Path]:
-    """Returns the journals, those of sessions that have one of their own behind the others."""
-    shared = (root() / JOURNALS).rglob("*.journal")
-    return [*sorted(shared), *sorted((root() / FOLDER).glob("*/*/*.journal"))]
-
-
-def clear_leftovers(session_id: uuid.UUID) -> None:
-    """Removes the working folders of runs that died. The caller holds the session's lock: none of them is in use."""
-    for leftover in folder(session_id).glob(f"{ffmpeg.WORK_PREFIX}*"):
-        shutil.rmtree(leftover)
-
-
-def forget_derived(session_id: uuid.UUID) -> None:
-    """Forgets what was made of a session's recording, because that is another now, and stops what runs."""
-    made = BackgroundTask.objects.filter(session=session_id, is_current=True).exclude(kind=TaskKind.CONCATENATE)
-    made.filter(state__in=OPEN_TASK_STATES).revoke()
-    made.update(is_current=False)
-
-
-def delete_derived(session_id: uuid.UUID) -> None:
-    """Deletes the files of what was forgotten."""
-    shutil.rmtree(folder(session_id) / DERIVED_FOLDER, ignore_errors=True)
