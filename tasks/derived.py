@@ -13,7 +13,7 @@ from celery import shared_task
 from audio import database
 from audio.dispatch import BACKGROUND
 from audio.errors import MediaLimitExceeded
-from audio.jobs import derive
+from audio.jobs import rows, run
 from tasks.repeatable import Repeatable
 
 _OPTIONS: dict[str, Any] = {"bind": True, "base": Repeatable}
@@ -23,10 +23,10 @@ def _run(task: Repeatable) -> dict[str, Any]:
     task_id = uuid.UUID(task.request.id)
     database.hold_reserve()
     try:
-        derive.run(task_id)
+        run.run(task_id)
     except SoftTimeLimitExceeded:
-        derive.fail(task_id, MediaLimitExceeded())
-    return derive.outcome(task_id)
+        rows.fail(task_id, MediaLimitExceeded())
+    return rows.status(task_id)
 
 
 @shared_task(name=BACKGROUND["transcode"], **_OPTIONS)

@@ -10,7 +10,7 @@ from audio import database
 from audio.assembly.concatenate import with_chunks_waiting
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
 from audio.errors import AudioError, ObjectDamaged
-from audio.jobs.derive import make_recording
+from audio.jobs.recording import make_recording
 from audio.jobs.upload import upload
 from tasks.repeatable import WORTH_ANOTHER_TRY, Repeatable
 

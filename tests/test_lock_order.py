@@ -12,7 +12,7 @@ from audio.assembly.concatenate import concatenate, rebuild
 from audio.ingest import process, sessions
 from audio.ingest.clock import ClockSet, ClockWatch
 from audio.integrity.reindex import reindex
-from audio.jobs import derive
+from audio.jobs import recording
 from audio.models import JournalFile, Recording
 from tests.recorded import Recorded
 
@@ -66,7 +66,7 @@ def live_and_die(recorded: Recorded) -> None:
     again = recorded.resume(producer, "one")
     recorded.store(again, b"\1" * 320)
     ingest.close_session(producer.session_id)
-    derive.make_recording(producer.session_id)
+    recording.make_recording(producer.session_id)
     rebuild(producer.session_id)
     concatenate(producer.session_id)
     sessions.release_process(recorded.processes[0].id)

@@ -23,7 +23,7 @@ from audio import dispatch, ingest, upkeep
 from audio.admin.lists import StoredStateAdmin
 from audio.assembly import concatenate
 from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
-from audio.jobs import derive
+from audio.jobs import rows
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, RecordingState, TaskKind
 
@@ -58,15 +58,15 @@ def rebuild(session: AudioSession) -> None:
 
 
 def verify(session: AudioSession) -> None:
-    """Asks for a session's rows, chunks and recording to be compared. Raises what `derive.ask` raises."""
-    derive.ask(session, TaskKind.VERIFY, again=True)
+    """Asks for a session's rows, chunks and recording to be compared. Raises what `rows.enqueue` raises."""
+    rows.enqueue(session, TaskKind.VERIFY, again=True)
 
 
 def transcode(audio_format: str, session: AudioSession) -> None:
-    """Asks for a session's recording in another format. Raises InvalidParameter, and what `derive.ask` raises."""
+    """Asks for a session's recording in another format. Raises InvalidParameter, and what `rows.enqueue` raises."""
     if audio_format not in TARGETS:
         raise InvalidParameter("Choose the format in which the recording is wanted.", valid_values=list(TARGETS))
-    derive.ask(session, TaskKind.TRANSCODE, audio_format, again=True)
+    rows.enqueue(session, TaskKind.TRANSCODE, audio_format, again=True)
 
 
 def delete(session: AudioSession) -> None:

@@ -26,7 +26,7 @@ from audio.api.queries import find_session
 from audio.api.serializers import recording_of
 from audio.api.views import CheckedView
 from audio.errors import InvalidParameter
-from audio.jobs import derive
+from audio.jobs import rows
 from audio.media.plan import TARGETS
 from audio.models import BackgroundTask, RecordingState, TaskKind, TaskState
 
@@ -192,7 +192,7 @@ class TaskPages(CheckedCursorPagination):
 
 
 def _shown(request: Request, task_id: str) -> dict[str, Any]:
-    shown: dict[str, Any] = TaskSerializer(derive.find(task_id), context={"request": request}).data
+    shown: dict[str, Any] = TaskSerializer(rows.find(task_id), context={"request": request}).data
     return shown
 
 
@@ -233,7 +233,7 @@ class TaskList(CheckedView, generics.ListAPIView[BackgroundTask]):
         asked.is_valid(raise_exception=True)
         wanted = asked.validated_data
         session = find_session(ingest.parse_session_id(wanted["session_id"]))
-        task = derive.ask(session, TaskKind(wanted["task"]), wanted.get("format", ""), again=True)
+        task = rows.enqueue(session, TaskKind(wanted["task"]), wanted.get("format", ""), again=True)
         location = reverse("task-detail", [task.pk], request=request)
         headers = {"Location": location, "Retry-After": str(RETRY_AFTER_SECONDS)}
         return Response(_shown(request, str(task.pk)), status=status.HTTP_202_ACCEPTED, headers=headers)
@@ -265,5 +265,5 @@ class TaskDetail(CheckedView):
         return Response(_shown(request, task_id))
 
     def delete(self, request: Request, task_id: str) -> Response:
-        derive.revoke(task_id)
+        rows.revoke(task_id)
         return Response(_shown(request, task_id))

@@ -46,7 +46,7 @@ from audio.api.serializers import (
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
 from audio.assembly import chunks
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
-from audio.jobs import derive
+from audio.jobs import peaks, transcode
 from audio.media import waveform
 from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession
@@ -291,7 +291,7 @@ class SessionAudio(SessionView):
         if asked == own:
             found = downloads.servable(session, recording, is_partial=self._is_partial())
         else:
-            found = derive.servable(session, asked)
+            found = transcode.servable(session, asked)
         _release_database()
         return ranged_response(self.request._request, found)
 
@@ -346,7 +346,7 @@ class SessionWaveform(SessionView):
     def get(self, request: Request, session_id: str) -> HttpResponseBase:
         span = WaveformSpan.parse(request.query_params)
         session = self.session()
-        shown = derive.waveform_of(session, recording_of(session), span.points, span.start_seconds, span.end_seconds)
+        shown = peaks.shown(session, recording_of(session), span.points, span.start_seconds, span.end_seconds)
         headers = {"Cache-Control": "private, no-cache"}
         if span.format == "svg":
             return HttpResponse(waveform.svg(shown), content_type="image/svg+xml", headers=headers)

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from django.core.serializers.json import DjangoJSONEncoder
 
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
-from audio.jobs import derive
+from audio.jobs import rows, run, transcode
 from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
 from audio.storage import downloads, paths
@@ -111,11 +111,11 @@ def _found(session: AudioSession, recording: Recording, audio_format: str, is_pa
 
 def _made(session: AudioSession, audio_format: str) -> Servable:
     """Makes the format in this process, unless a worker does or has."""
-    task: BackgroundTask = derive.ask(session, TaskKind.TRANSCODE, audio_format, again=True)
+    task: BackgroundTask = rows.enqueue(session, TaskKind.TRANSCODE, audio_format, again=True)
     while True:
-        derive.run(task.pk)
+        run.run(task.pk)
         try:
-            return derive.servable(session, audio_format)
+            return transcode.servable(session, audio_format)
         except TaskRunning:
             time.sleep(_POLL_SECONDS)
 

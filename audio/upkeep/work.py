@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from audio import dispatch
-from audio.jobs import derive
+from audio.jobs import rows
 from audio.models import BackgroundTask, Recording, SessionStatus
 from audio.upkeep.rounds import Did, Round
 
@@ -25,10 +25,10 @@ def take_back_future(round_: Round) -> None:
     future = round_.now + REPEAT_AFTER
     recordings = Recording.objects
     waiting = [recordings.unfinished(), recordings.undigested(), recordings.to_rebuild(), BackgroundTask.objects.open()]
-    for rows in waiting if round_.acts else []:
+    for pending in waiting if round_.acts else []:
         # One by one, so that no two rows are locked at a time.
-        for key in list(rows.filter(updated_at__gt=future).values_list("pk", flat=True)[:REQUESTS_PER_SWEEP]):
-            rows.filter(pk=key).update(updated_at=round_.now)
+        for key in list(pending.filter(updated_at__gt=future).values_list("pk", flat=True)[:REQUESTS_PER_SWEEP]):
+            pending.filter(pk=key).update(updated_at=round_.now)
 
 
 def request_recordings(round_: Round) -> None:
@@ -66,7 +66,7 @@ def request_tasks(round_: Round) -> None:
     """Asks again for background tasks that nobody has touched for a while; one that waits in the queue, or runs, is
     not done twice."""
     quiet = BackgroundTask.objects.open().filter(updated_at__lt=round_.now - REPEAT_TASK_AFTER)
-    _ask_again(round_, Did.REQUESTED_TASKS, quiet, derive.request)
+    _ask_again(round_, Did.REQUESTED_TASKS, quiet, rows.send)
 
 
 def request_uploads(round_: Round) -> None:

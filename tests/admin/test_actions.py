@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from audio import dispatch, upkeep
 from audio.admin import actions
-from audio.jobs import derive
+from audio.jobs import rows
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, TaskKind
 from audio.upkeep.removal import REPEAT_DELETION_AFTER
 from tasks.removal import delete_session
@@ -267,7 +267,7 @@ def test_a_button_acts_and_leads_back(operator):
 
 
 def test_the_page_of_a_ready_session(operator, ready):
-    task = derive.ask(ready, TaskKind.TRANSCODE, "mp3")
+    task = rows.enqueue(ready, TaskKind.TRANSCODE, "mp3")
     page, path = page_of(operator, ready), f"/api/audio/sessions/{ready.pk}"
     assert f'<audio controls preload="none" src="{path}/audio">' in page
     assert f'src="{path}/waveform?format=svg"' in page

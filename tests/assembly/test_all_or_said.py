@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from audio.assembly.chunks import read_range
 from audio.integrity import replay
-from audio.jobs import derive
+from audio.jobs import rows, run
 from audio.media.frames import FrameCounter, flac_stream_info
 from audio.models import AudioSession, TaskKind
 from audio.storage import paths
@@ -280,8 +280,8 @@ def test_of_flac_that_is_damaged_everything_else_can_be_made(stored, tmp_path, s
         assert [entry["code"] for entry in recording.warnings] == warnings
         assert len(decoded(session.path)) / 2 / RATE_HZ == pytest.approx(recording.duration_seconds, abs=0.001)
     for kind, audio_format in ((TaskKind.WAVEFORM, ""), (TaskKind.TRANSCODE, "wav")):
-        task = derive.ask(session.session, kind, audio_format)
-        derive.run(task.pk)
+        task = rows.enqueue(session.session, kind, audio_format)
+        run.run(task.pk)
         task.refresh_from_db()
         assert task.state == "completed", task.error_detail
     heard = np.frombuffer((paths.root() / task.file_name).read_bytes()[-2000:], "<i2")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audio.assembly.concatenate import concatenate
-from audio.jobs import derive
+from audio.jobs import peaks, rows, run
 from audio.models import Recording, TaskKind
 from audio.storage import paths
 from tests.gaps import RATE, bursts, ogg_with_gaps, onsets_seconds, retimed
@@ -23,8 +23,8 @@ def gapped(kind, folder):
 
 
 def made(session, kind, audio_format=""):
-    task = derive.ask(session, kind, audio_format)
-    derive.run(task.pk)
+    task = rows.enqueue(session, kind, audio_format)
+    run.run(task.pk)
     task.refresh_from_db()
     assert task.state == "completed", task.error_detail
     return paths.root() / task.file_name
@@ -46,7 +46,7 @@ def test_a_second_is_the_same_second_everywhere(stored, tmp_path, kind, chunk_mo
         late = 0.05 if target == "aac" else 0.02
         assert onsets_seconds(decoded(path, "s16le", *options, rate=RATE)) == pytest.approx(MOMENTS, abs=late), target
     made(session.session, TaskKind.WAVEFORM)
-    shown = derive.waveform_of(session.session, Recording.objects.get(pk=session.session.pk), 700, 0.0, None)
+    shown = peaks.shown(session.session, Recording.objects.get(pk=session.session.pk), 700, 0.0, None)
     assert shown.duration_seconds == pytest.approx(recording.duration_seconds, abs=0.05)
     loud = np.flatnonzero(shown.pairs[:, 1] > 4000) * shown.duration_seconds / len(shown.pairs)
     assert [loud[0], loud[loud > 1][0]] == pytest.approx(MOMENTS, abs=0.03)

@@ -8,7 +8,7 @@ import pytest
 from audio import upkeep
 from audio.ingest import sessions
 from audio.integrity import survey
-from audio.jobs import derive
+from audio.jobs import rows, run
 from audio.journal.files import scan
 from audio.journal.records import RecordType
 from audio.models import AudioChunk, AudioSession, BackgroundTask, JournalFile, Recording, TaskKind
@@ -160,8 +160,8 @@ def test_more_rows_than_are_read_at_once(recorded, session_id, monkeypatch):
 
 
 def test_a_sound_storage_with_derived_files_and_working_folders(recorded, session_id):
-    task = derive.ask(AudioSession.objects.get(pk=session_id), TaskKind.WAVEFORM)
-    derive.run(task.pk)
+    task = rows.enqueue(AudioSession.objects.get(pk=session_id), TaskKind.WAVEFORM)
+    run.run(task.pk)
     folder = recorded.path(session_id).parent
     (folder / "work-1" / "a").mkdir(parents=True)
     (folder / "work-1" / "a" / "b").touch()
@@ -198,8 +198,8 @@ def test_a_file_that_no_row_names(recorded, session_id):
 
 
 def test_rows_without_their_file(recorded, session_id):
-    task = derive.ask(AudioSession.objects.get(pk=session_id), TaskKind.WAVEFORM)
-    derive.run(task.pk)
+    task = rows.enqueue(AudioSession.objects.get(pk=session_id), TaskKind.WAVEFORM)
+    run.run(task.pk)
     derived = BackgroundTask.objects.get(pk=task.pk).file_name
     recording = recorded.recording(session_id).file_name
     (recorded.root / derived).unlink()

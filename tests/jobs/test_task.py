@@ -14,7 +14,7 @@ from django.db import IntegrityError, OperationalError
 
 from audio import dispatch, upkeep
 from audio.errors import AudioError
-from audio.jobs import derive
+from audio.jobs import rows, transcode
 from audio.media.ffmpeg import LONG_LIMITS
 from audio.models import BackgroundTask, TaskKind
 from audio.storage import paths
@@ -58,10 +58,10 @@ def derive_by_name(task: BackgroundTask):
 
 
 def test_the_result_of_a_task_that_was_asked_for_says_what_became_of_it(recorded):
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     first, second = derive_by_name(task).result, derive_by_name(task).result
     assert first == second
-    size_bytes = derive.servable(recorded, "mp3").path.stat().st_size
+    size_bytes = transcode.servable(recorded, "mp3").path.stat().st_size
     assert first == {"status": "completed", "seconds_done": pytest.approx(2, abs=0.1), "size_bytes": size_bytes}
     upkeep.delete_session(recorded.pk)
     assert derive_by_name(task).result == {"status": "deleted"}
@@ -73,7 +73,7 @@ def test_a_task_over_its_soft_time_limit_fails_and_its_ffmpeg_ends(recorded, set
     program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nkill -USR1 {os.getpid()}\nexec sleep 3600\n")
     program.chmod(0o700)
     settings.FFMPEG_BINARY = str(program)
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     before = signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
     try:
         result = derive_by_name(task).result

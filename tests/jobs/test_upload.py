@@ -13,7 +13,7 @@ from django.utils import timezone
 from audio import dispatch, upkeep
 from audio.assembly import concatenate
 from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable
-from audio.jobs import derive
+from audio.jobs import peaks, recording, rows, run, transcode
 from audio.jobs import upload as module
 from audio.jobs.upload import upload
 from audio.media import ffmpeg, waveform
@@ -215,7 +215,7 @@ def test_the_end_of_a_recording_and_the_sweep_ask_for_the_upload(bucket, stored)
     session = stored(format="wav")
     session.add([SPEECH])
     session.close()
-    derive.make_recording(session.session.pk)
+    recording.make_recording(session.session.pk)
     assert requests_for(session.session.pk, "derived") == [dispatch.UPLOAD]
     assert upkeep.sweep().requested_uploads == 0
     Recording.objects.update(updated_at=timezone.now() - timedelta(minutes=11))
@@ -378,8 +378,8 @@ def test_an_object_that_somebody_has_shortened(bucket, moved):
 
 
 def made(session, kind, audio_format=""):
-    task = derive.ask(session.session, kind, audio_format)
-    derive.run(task.pk)
+    task = rows.enqueue(session.session, kind, audio_format)
+    run.run(task.pk)
     return BackgroundTask.objects.get(pk=task.pk)
 
 
@@ -390,13 +390,13 @@ def test_another_format_and_the_waveform(recorded, has_moved):
         upload(session.session.pk)
     for kind, audio_format in ((TaskKind.TRANSCODE, "flac"), (TaskKind.WAVEFORM, "")):
         assert made(session, kind, audio_format).state == TaskState.COMPLETED
-    assert decoded(derive.servable(session.session, "flac").path) == SPEECH
+    assert decoded(transcode.servable(session.session, "flac").path) == SPEECH
     derived = paths.folder(session.session.pk) / paths.DERIVED_FOLDER
     assert sorted(path.suffix for path in derived.iterdir()) == [".flac", ".peaks"]
-    far = derive.waveform_of(session.session, session.recording, 100, 0.0, None)
+    far = peaks.shown(session.session, session.recording, 100, 0.0, None)
     assert len(far.pairs) == 100
     # Nearer than the file of peaks: from the samples themselves.
-    near = derive.waveform_of(session.session, session.recording, 800, 0.5, 0.6)
+    near = peaks.shown(session.session, session.recording, 800, 0.5, 0.6)
     expected = SAMPLES[8000:9600].reshape(800, 2)
     scale = 32767 / 32768
     assert abs(near.pairs[:, 0] - expected.min(axis=1) * scale).max() <= 1
@@ -409,7 +409,7 @@ def test_another_format_of_a_compressed_one(moved, tmp_path, audio_format):
     session = moved(source, format=audio_format)
     assert place(session) == (True, False)
     assert made(session, TaskKind.TRANSCODE, "wav").state == TaskState.COMPLETED
-    assert decoded(derive.servable(session.session, "wav").path) == decoded(tmp_path / f"a.{audio_format}")
+    assert decoded(transcode.servable(session.session, "wav").path) == decoded(tmp_path / f"a.{audio_format}")
 
 
 def test_separate_files_leave_a_master_that_other_formats_are_made_of(bucket, moved, tmp_path):
@@ -432,7 +432,7 @@ def test_a_recording_that_moves_while_it_is_transcoded(recorded, monkeypatch):
     monkeypatch.setattr("audio.media.ffmpeg.run", moves_first)
     assert made(session, TaskKind.TRANSCODE, "flac").state == TaskState.COMPLETED
     assert place(session) == (True, False)
-    assert decoded(derive.servable(session.session, "flac").path) == SPEECH
+    assert decoded(transcode.servable(session.session, "flac").path) == SPEECH
 
 
 def test_a_recording_that_moves_before_its_waveform_is_read(recorded):
@@ -440,7 +440,7 @@ def test_a_recording_that_moves_before_its_waveform_is_read(recorded):
     made(session, TaskKind.WAVEFORM)
     before = session.recording
     upload(session.session.pk)
-    assert waveform.is_near(derive.waveform_of(session.session, before, 800, 0.5, 0.6), 800)
+    assert waveform.is_near(peaks.shown(session.session, before, 800, 0.5, 0.6), 800)
 
 
 def test_a_copy_that_is_not_the_recording_is_not_used(bucket, moved):
@@ -452,21 +452,21 @@ def test_a_copy_that_is_not_the_recording_is_not_used(bucket, moved):
 
 def test_a_copy_leaves_space_for_those_who_record(moved, monkeypatch):
     session = moved()
-    task = derive.ask(session.session, TaskKind.TRANSCODE, "flac")
+    task = rows.enqueue(session.session, TaskKind.TRANSCODE, "flac")
     free = session.recording.size_bytes * 2 - 1
-    monkeypatch.setattr("audio.jobs.derive.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    monkeypatch.setattr("audio.storage.local.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
     with pytest.raises(StorageFull):
-        derive.run(task.pk)
+        run.run(task.pk)
 
 
 def test_a_task_waits_for_a_storage_that_is_away(bucket, moved):
     session = moved()
-    task = derive.ask(session.session, TaskKind.TRANSCODE, "flac")
+    task = rows.enqueue(session.session, TaskKind.TRANSCODE, "flac")
     bucket.proxy.is_away = True
     with pytest.raises(StorageUnavailable):
-        derive.run(task.pk)
+        run.run(task.pk)
     bucket.proxy.is_away = False
-    derive.run(task.pk)
+    run.run(task.pk)
     assert BackgroundTask.objects.get(pk=task.pk).state == TaskState.COMPLETED
 
 

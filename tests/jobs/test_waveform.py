@@ -8,7 +8,7 @@ import pytest
 
 from audio.assembly import concatenate
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
-from audio.jobs import derive
+from audio.jobs import peaks, recording, rows, run
 from audio.media import waveform
 from audio.media.wav import PcmFormat, Samples
 from audio.models import BackgroundTask, Recording, TaskKind
@@ -26,11 +26,11 @@ def recorded(stored, samples, **parameters):
 
 
 def shown(session, points, start=0.0, end=None):
-    return derive.waveform_of(session, Recording.objects.get(pk=session.pk), points, start, end)
+    return peaks.shown(session, Recording.objects.get(pk=session.pk), points, start, end)
 
 
 def computed(session):
-    derive.run(derive.ask(session, TaskKind.WAVEFORM).pk)
+    run.run(rows.enqueue(session, TaskKind.WAVEFORM).pk)
 
 
 def covers(pairs, samples, first_frame, last_frame, slack_frames):
@@ -124,9 +124,9 @@ def made_by_a_worker(stored, pieces, windows=True, **parameters):
     for piece in pieces:
         session.add([piece])
         if windows:
-            derive.make_recording(session.session.pk)
+            recording.make_recording(session.session.pk)
     session.close()
-    derive.make_recording(session.session.pk)
+    recording.make_recording(session.session.pk)
     assert session.recording.state == "ready"
     return session
 
@@ -155,7 +155,7 @@ def test_a_copied_stream_is_decoded_once_when_it_is_ready(stored, tmp_path):
     session = made_by_a_worker(stored, cut(data, 4000), format="mp3")
     (task,) = BackgroundTask.objects.filter(session=session.session)
     assert (task.kind, task.state) == ("waveform", "pending")
-    derive.make_recording(session.session.pk)
+    recording.make_recording(session.session.pk)
     assert BackgroundTask.objects.get(session=session.session) == task
 
 
@@ -164,15 +164,15 @@ def test_peaks_that_a_power_cut_has_shortened_are_computed_anew(stored):
     samples = speech(3)
     for piece in (samples[:RATE], samples[RATE : 2 * RATE], samples[2 * RATE :]):
         session.add([piece.tobytes()])
-        derive.make_recording(session.session.pk)
+        recording.make_recording(session.session.pk)
         peaks = paths.peaks_path(session.recording)
         if peaks.exists():
             peaks.write_bytes(peaks.read_bytes()[:100])
     session.close()
-    derive.make_recording(session.session.pk)
+    recording.make_recording(session.session.pk)
     (task,) = BackgroundTask.objects.filter(session=session.session)
     assert (session.recording.state, task.state) == ("ready", "pending")
-    derive.run(task.pk)
+    run.run(task.pk)
     assert covers(shown(session.session, 40).pairs, samples, 0, 3 * RATE, 300)
 
 
@@ -180,7 +180,7 @@ def test_a_rebuilt_recording_gets_peaks_of_its_own(stored):
     session = made_by_a_worker(stored, cut(speech(2).tobytes(), 9000))
     before = BackgroundTask.objects.get(session=session.session)
     concatenate.rebuild(session.session.pk)
-    derive.make_recording(session.session.pk)
+    recording.make_recording(session.session.pk)
     after = BackgroundTask.objects.get(session=session.session, is_current=True)
     assert after != before
     assert (paths.root() / after.file_name).exists()

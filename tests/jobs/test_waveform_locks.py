@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from audio import upkeep
-from audio.jobs import derive
+from audio.jobs import peaks, recording
 from audio.models import AudioSession, BackgroundTask
 from tests.server import eventually
 from tests.sound import cut, speech
@@ -25,7 +25,7 @@ def test_keeping_a_waveform_and_deleting_its_session_do_not_wait_for_one_another
     session.add(cut(speech(2).tobytes(), 3200))
     session.close()
     key, errors, reached = session.session.pk, [], threading.Event()
-    record = derive._record_waveform
+    record = peaks._record_waveform
 
     def while_it_is_deleted(*arguments):
         reached.set()
@@ -41,8 +41,8 @@ def test_keeping_a_waveform_and_deleting_its_session_do_not_wait_for_one_another
         finally:
             connection.close()
 
-    monkeypatch.setattr(derive, "_record_waveform", while_it_is_deleted)
-    keeping = threading.Thread(target=in_thread, args=(derive.make_recording,))
+    monkeypatch.setattr(peaks, "_record_waveform", while_it_is_deleted)
+    keeping = threading.Thread(target=in_thread, args=(recording.make_recording,))
     keeping.start()
     assert reached.wait(60)
     deleting = threading.Thread(target=in_thread, args=(upkeep.delete_session,))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import CommandError, call_command
 
-from audio.jobs import derive
+from audio.jobs import rows
 from audio.jobs.upload import upload
 from audio.management.commands.sessions import Command
 from audio.models import AudioSession, BackgroundTask, TaskKind
@@ -230,7 +230,7 @@ def test_another_format_is_made_or_taken_from_where_it_is(call, recorded, tmp_pa
 
 def test_a_format_that_a_worker_makes_is_waited_for(call, recorded, tmp_path, monkeypatch):
     key = recorded.session(*PCM)
-    task = derive.ask(AudioSession.objects.get(pk=key), TaskKind.TRANSCODE, "mp3")
+    task = rows.enqueue(AudioSession.objects.get(pk=key), TaskKind.TRANSCODE, "mp3")
     held = file_lock(recorded.path(key).parent / "derived" / str(task.pk) / "lock")
     assert held.__enter__()
     waits: list[float] = []

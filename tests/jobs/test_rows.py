@@ -11,7 +11,7 @@ from django.utils import timezone
 from audio import upkeep
 from audio.assembly import concatenate
 from audio.errors import RecordingEmpty, RecordingNotReady, TaskEnded, TaskFailed, TaskNotFound, TaskRunning
-from audio.jobs import derive
+from audio.jobs import rows, run, transcode
 from audio.models import BackgroundTask, TaskKind, TaskState
 from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
@@ -22,9 +22,9 @@ RATE = 16000
 
 def made(session, audio_format):
     """The file of a transcode, made here and now."""
-    task = derive.ask(session, TaskKind.TRANSCODE, audio_format)
-    derive.run(task.pk)
-    return derive.servable(session, audio_format).path
+    task = rows.enqueue(session, TaskKind.TRANSCODE, audio_format)
+    run.run(task.pk)
+    return transcode.servable(session, audio_format).path
 
 
 def row(task):
@@ -84,35 +84,35 @@ def test_a_compressed_recording_is_decoded_as_it_is(stored, own, tmp_path):
     assert recording.state == "ready"
     options = ("-f", "aac") if own == "aac" else ()
     assert decoded(made(session.session, "flac")) == decoded(session.path, "s16le", *options)
-    task = derive.ask(session.session, TaskKind.WAVEFORM)
-    derive.run(task.pk)
+    task = rows.enqueue(session.session, TaskKind.WAVEFORM)
+    run.run(task.pk)
     assert row(task).state == TaskState.COMPLETED
     assert row(task).seconds_done == pytest.approx(recording.duration_seconds, abs=0.1)
 
 
 def test_asked_twice_made_once(recorded):
-    first = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
-    assert derive.ask(recorded, TaskKind.TRANSCODE, "mp3").pk == first.pk
+    first = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
+    assert rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3").pk == first.pk
     with pytest.raises(TaskRunning):
-        derive.servable(recorded, "mp3")
-    derive.run(first.pk)
-    before = derive.servable(recorded, "mp3").path.stat()
-    derive.run(first.pk)
-    assert derive.ask(recorded, TaskKind.TRANSCODE, "mp3", again=True).pk == first.pk
-    assert derive.servable(recorded, "mp3").path.stat() == before
+        transcode.servable(recorded, "mp3")
+    run.run(first.pk)
+    before = transcode.servable(recorded, "mp3").path.stat()
+    run.run(first.pk)
+    assert rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3", again=True).pk == first.pk
+    assert transcode.servable(recorded, "mp3").path.stat() == before
     assert derived_files(recorded) == [f"{first.pk}.mp3"]
 
 
 def test_a_second_run_at_the_same_time_does_nothing(recorded):
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     with file_lock(paths.folder(recorded.pk) / paths.DERIVED_FOLDER / str(task.pk) / LOCK_NAME) as is_ours:
         assert is_ours
-        derive.run(task.pk)
+        run.run(task.pk)
     assert row(task).state == TaskState.PENDING
 
 
 def test_a_run_that_died_is_begun_anew_by_the_sweep(recorded):
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     long_ago = timezone.now() - timedelta(hours=1)
     BackgroundTask.objects.filter(pk=task.pk).update(state=TaskState.RUNNING, updated_at=long_ago)
     work = paths.folder(recorded.pk) / paths.DERIVED_FOLDER / str(task.pk)
@@ -120,23 +120,23 @@ def test_a_run_that_died_is_begun_anew_by_the_sweep(recorded):
     (work / "half.mp3").write_bytes(b"half")
     assert upkeep.sweep().requested_tasks == 1
     assert upkeep.sweep().requested_tasks == 0
-    derive.run(task.pk)
+    run.run(task.pk)
     assert row(task).state == TaskState.COMPLETED
     assert derived_files(recorded) == [f"{task.pk}.mp3"]
 
 
 def test_a_revoked_task_is_not_done_and_made_anew_when_asked_again(recorded):
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     for _ in range(2):
-        derive.revoke(str(task.pk))
-    derive.run(task.pk)
+        rows.revoke(str(task.pk))
+    run.run(task.pk)
     assert row(task).state == TaskState.REVOKED
     assert derived_files(recorded) == []
-    again = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
+    again = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     assert again.pk != task.pk
-    derive.run(again.pk)
+    run.run(again.pk)
     with pytest.raises(TaskEnded):
-        derive.revoke(str(again.pk))
+        rows.revoke(str(again.pk))
 
 
 def test_what_can_not_be_made_says_why_and_is_tried_again_on_request(recorded):
@@ -145,36 +145,36 @@ def test_what_can_not_be_made_says_why_and_is_tried_again_on_request(recorded):
     path = paths.root() / recording.file_name
     whole = path.read_bytes()
     path.write_bytes(b"RIFF" + bytes(1000))
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "flac")
-    derive.run(task.pk)
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "flac")
+    run.run(task.pk)
     with pytest.raises(TaskFailed) as raised:
-        derive.servable(recorded, "flac")
+        transcode.servable(recorded, "flac")
     assert raised.value.details["reason"] == "ffmpeg_failed"
     assert derived_files(recorded) == []
     path.write_bytes(whole)
-    again = derive.ask(recorded, TaskKind.TRANSCODE, "flac", again=True)
-    derive.run(again.pk)
+    again = rows.enqueue(recorded, TaskKind.TRANSCODE, "flac", again=True)
+    run.run(again.pk)
     assert (row(task).state, row(again).state) == (TaskState.FAILED, TaskState.COMPLETED)
 
 
 def test_a_rebuilt_recording_drops_what_was_made_of_the_old_one(recorded):
     done = made(recorded, "mp3")
-    waiting = derive.ask(recorded, TaskKind.WAVEFORM)
+    waiting = rows.enqueue(recorded, TaskKind.WAVEFORM)
     concatenate.rebuild(recorded.pk)
     assert done.exists()
     concatenate.concatenate(recorded.pk)
     assert not done.exists()
     assert row(waiting).state == TaskState.REVOKED
     with pytest.raises(TaskRunning):
-        derive.servable(recorded, "mp3")
+        transcode.servable(recorded, "mp3")
     assert decoded(made(recorded, "flac")) == speech(2).tobytes()
 
 
 def test_a_deleted_session_leaves_no_row_and_no_file(recorded):
     made(recorded, "mp3")
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "flac")
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "flac")
     upkeep.delete_session(recorded.pk)
-    derive.run(task.pk)
+    run.run(task.pk)
     assert not BackgroundTask.objects.filter(session=recorded.pk).exists()
     assert not paths.folder(recorded.pk).exists()
 
@@ -182,11 +182,11 @@ def test_a_deleted_session_leaves_no_row_and_no_file(recorded):
 def test_an_open_session_has_its_own_format_alone(stored):
     session = stored(format="wav")
     with pytest.raises(RecordingEmpty):
-        derive.ask(session.session, TaskKind.TRANSCODE, "mp3")
+        rows.enqueue(session.session, TaskKind.TRANSCODE, "mp3")
     session.add([speech(1).tobytes()])
     concatenate.concatenate(session.session.pk)
     with pytest.raises(RecordingNotReady):
-        derive.ask(session.session, TaskKind.TRANSCODE, "mp3")
+        rows.enqueue(session.session, TaskKind.TRANSCODE, "mp3")
     assert not BackgroundTask.objects.exists()
 
 
@@ -194,8 +194,8 @@ def test_a_concatenation_can_be_asked_for_each_time(stored):
     session = stored(format="wav")
     for payload in cut(speech(2).tobytes(), 32000):
         session.add([payload])
-        task = derive.ask(session.session, TaskKind.CONCATENATE)
-        derive.run(task.pk)
+        task = rows.enqueue(session.session, TaskKind.CONCATENATE)
+        run.run(task.pk)
         assert row(task).state == TaskState.COMPLETED
         assert session.recording.chunks_done == session.session.total_chunks
     assert BackgroundTask.objects.count() == 2
@@ -205,29 +205,29 @@ def test_a_concatenation_can_be_asked_for_each_time(stored):
 @pytest.mark.parametrize("task_id", ["123e4567-e89b-42d3-a456-426614174000", "none", "x" * 1000])
 def test_an_unknown_task(task_id):
     with pytest.raises(TaskNotFound):
-        derive.find(task_id)
+        rows.find(task_id)
     with pytest.raises(TaskNotFound):
-        derive.revoke(task_id)
+        rows.revoke(task_id)
 
 
 def test_a_recording_whose_file_is_gone_fails_for_now(recorded):
     recorded.recording.refresh_from_db()
     shutil.rmtree(paths.folder(recorded.pk))
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
-    derive.run(task.pk)
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
+    run.run(task.pk)
     assert row(task).state == TaskState.FAILED
 
 
 def test_a_run_that_is_revoked_is_stopped_and_not_finished(recorded, monkeypatch):
-    task = derive.ask(recorded, TaskKind.TRANSCODE, "mp3")
-    finished, source = [], derive.source
+    task = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
+    finished, source = [], transcode.source
 
     def revoked_meanwhile(*arguments):
-        derive.revoke(str(task.pk))
+        rows.revoke(str(task.pk))
         return source(*arguments)
 
-    monkeypatch.setattr(derive, "_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(derive, "source", revoked_meanwhile)
-    monkeypatch.setattr(derive, "_keep", lambda *_: finished.append(True))
-    derive.run(task.pk)
+    monkeypatch.setattr(rows, "_PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(transcode, "source", revoked_meanwhile)
+    monkeypatch.setattr(rows, "keep", lambda *_: finished.append(True))
+    run.run(task.pk)
     assert (finished, row(task).state, derived_files(recorded)) == ([], TaskState.REVOKED, [])

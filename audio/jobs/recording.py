@@ -1,0 +1,60 @@
+"""The recording of a session, and what follows once it is ready."""
+
+import uuid
+from pathlib import Path
+
+from django.db.models import QuerySet
+
+from audio import dispatch
+from audio.assembly import concatenate
+from audio.errors import SessionBusy
+from audio.jobs import peaks, rows
+from audio.models import BackgroundTask, Recording, RecordingState, TaskKind
+from audio.storage.lock import session_lock
+
+
+def make_recording(session_id: uuid.UUID) -> None:
+    """Bring a session's recording as far as its chunks allow (`audio.assembly.concatenate`).
+
+    A recording that is ready gets its waveform; then its upload is enqueued (`audio.jobs.upload`).
+
+    Raises what `concatenate` raises.
+    """
+    concatenate.concatenate(session_id)
+    recording = Recording.objects.select_related("session").filter(pk=session_id, state=RecordingState.READY).first()
+    if recording is None:
+        return
+    if not _waveforms(session_id).exists():
+        with session_lock(session_id) as is_ours:
+            if is_ours and not peaks.keep_peaks(recording):
+                rows.enqueue(recording.session, TaskKind.WAVEFORM)
+    if recording.is_local:
+        dispatch.upload(session_id)
+
+
+def _waveforms(session_id: uuid.UUID) -> QuerySet[BackgroundTask]:
+    return BackgroundTask.objects.filter(session=session_id, kind=TaskKind.WAVEFORM, is_current=True)
+
+
+def make(task: BackgroundTask, work: Path) -> None:
+    """Make the recording because somebody asked for it.
+
+    Raises:
+        SessionBusy: Another run is at it.
+    """
+    make_recording(task.session_id)
+    row = BackgroundTask.objects.filter(pk=task.pk)
+    recording = Recording.objects.select_related("session").filter(pk=task.session_id).first()
+    if recording is None or _is_unfinished(recording):
+        raise SessionBusy
+    if recording.state == RecordingState.FAILED:
+        row.fail(recording.error_code, recording.error_detail)
+    else:
+        row.complete(is_current=False)
+
+
+def _is_unfinished(recording: Recording) -> bool:
+    """Whether the session is closed and its recording neither there nor given up."""
+    session = recording.session
+    is_final = recording.state in (RecordingState.READY, RecordingState.FAILED)
+    return session.total_chunks > 0 and not session.is_open and not is_final

@@ -1,0 +1,221 @@
+"""The rows of background tasks: enqueue, find, revoke, report and complete them.
+
+    pending --run--> running --complete--> completed
+        \\__revoke______|____fail_________> revoked, failed
+
+Two requests for the same thing get the same row. A run commits only while its row says `running`. A run that was
+revoked sees that with its next report, at most about a second later, and its FFmpeg is killed.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.db import IntegrityError, transaction
+
+from audio import dispatch
+from audio.errors import (
+    AudioError,
+    RecordingNotReady,
+    SessionNotFound,
+    TaskEnded,
+    TaskFailed,
+    TaskNotFound,
+    TaskRunning,
+)
+from audio.journal.files import sync_folder
+from audio.models import AudioSession, BackgroundTask, DatabaseNow, Recording, RecordingState, TaskKind, TaskState
+from audio.storage import downloads, paths
+
+logger = structlog.stdlib.get_logger(__name__)
+
+_PROGRESS_SECONDS = 1.0
+_DETAIL_CHARACTERS = 500
+_ATTEMPTS = 5
+_MADE_OF_RECORDINGS = (TaskKind.TRANSCODE, TaskKind.WAVEFORM)
+
+
+class TaskRevokedError(Exception):
+    """The row does not say `running` any more, so that the run may commit nothing."""
+
+
+def enqueue(session: AudioSession, kind: TaskKind, audio_format: str = "", again: bool = False) -> BackgroundTask:
+    """Return the task that makes something of a session; insert and send it if there is none yet.
+
+    Args:
+        session: The session.
+        kind: What to make of it.
+        audio_format: The format of a transcode.
+        again: Whether a task that failed is replaced by a new one.
+
+    Raises:
+        RecordingNotReady, or what `downloads.servable` raises: There is no finished recording to make it of.
+        SessionNotFound: The session is gone.
+    """
+    if kind in _MADE_OF_RECORDINGS:
+        require_ready(session)
+    for _ in range(_ATTEMPTS):
+        current = BackgroundTask.objects.filter(session=session, kind=kind, format=audio_format, is_current=True)
+        task = current.first()
+        if task is not None and again and task.state == TaskState.FAILED:
+            current.filter(pk=task.pk).update(is_current=False)
+            task = None
+        if task is None:
+            task = _new(session, kind, audio_format)
+        if task is not None:
+            return task
+    raise SessionNotFound(session_id=str(session.pk))
+
+
+def require_ready(session: AudioSession) -> None:
+    """Raise RecordingNotReady, or what `downloads.servable` raises, unless the recording is ready."""
+    recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
+    if recording.state == RecordingState.LIVE:
+        raise RecordingNotReady
+    downloads.servable(session, recording)
+
+
+def _new(session: AudioSession, kind: TaskKind, audio_format: str) -> BackgroundTask | None:
+    """Insert a row and send its task; return None if another request was first, or the session is gone."""
+    try:
+        with transaction.atomic():
+            task = BackgroundTask.objects.create(
+                session=session, kind=kind, format=audio_format, created_at=DatabaseNow(), updated_at=DatabaseNow()
+            )
+            task.refresh_from_db(fields=["created_at", "updated_at"])
+    except IntegrityError:
+        return None
+    send(task)
+    return task
+
+
+def send(task: BackgroundTask) -> None:
+    """Send a task that has a row to its queue."""
+    dispatch.background(task.pk, task.kind, task.session_id, task.format)
+
+
+def find(task_id: str) -> BackgroundTask:
+    """Return the task with an id.
+
+    Raises:
+        TaskNotFound: There is none.
+    """
+    try:
+        key = uuid.UUID(task_id)
+    except ValueError:
+        raise TaskNotFound(task_id=task_id[:64]) from None
+    task = BackgroundTask.objects.select_related("session__recording").filter(pk=key).first()
+    if task is None:
+        raise TaskNotFound(task_id=task_id[:64])
+    return task
+
+
+def revoke(task_id: str) -> None:
+    """Revoke a task that is pending or running; a second time is no error.
+
+    Of the kind `concatenate` only the row is revoked: every recording is made.
+
+    Raises:
+        TaskNotFound: There is none with that id.
+        TaskEnded: It has completed or failed.
+    """
+    task = find(task_id)
+    if not BackgroundTask.objects.filter(pk=task.pk).revoke() and find(task_id).state != TaskState.REVOKED:
+        raise TaskEnded(task_id=str(task.pk))
+
+
+def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tuple[BackgroundTask, Path]:
+    """Return the task that makes something of a session, and the file that it made; enqueue it if need be.
+
+    Raises:
+        TaskRunning: It is not made yet.
+        TaskFailed: It could not be made.
+        AudioError: What `enqueue` raises.
+    """
+    task = enqueue(session, kind, audio_format)
+    match task.state:
+        case TaskState.COMPLETED:
+            return task, paths.root() / task.file_name
+        case TaskState.FAILED:
+            raise TaskFailed(
+                f"This could not be made: {task.error_detail}", task_id=str(task.pk), reason=task.error_code
+            )
+        case _:
+            raise TaskRunning(task_id=str(task.pk), status=task.state, progress=round(task.progress, 3))
+
+
+def fail(task_id: uuid.UUID, error: AudioError) -> None:
+    """Mark a running task as failed."""
+    if BackgroundTask.objects.filter(pk=task_id).fail(error.code, error.detail[:_DETAIL_CHARACTERS]):
+        logger.warning("task_failed", task_id=str(task_id), code=error.code, error=error.detail)
+
+
+def status(task_id: uuid.UUID) -> dict[str, Any]:
+    """Return the `status` of a task, and what it made or why it failed; `deleted` if its session is."""
+    task = BackgroundTask.objects.filter(pk=task_id).first()
+    if task is None:
+        return {"status": "deleted"}
+    if task.state == TaskState.FAILED:
+        return {"status": task.state, "code": task.error_code, "detail": task.error_detail}
+    return {"status": task.state, "seconds_done": task.seconds_done, "size_bytes": task.size_bytes}
+
+
+def reporter(task: BackgroundTask, total_seconds: float) -> Callable[[float], None]:
+    """Return a function that writes the seconds done into a task's row, at most once a second.
+
+    It raises TaskRevokedError if the task was revoked.
+    """
+    told_at = time.monotonic()
+
+    def tell(seconds: float) -> None:
+        nonlocal told_at
+        now = time.monotonic()
+        if now - told_at < _PROGRESS_SECONDS:
+            return
+        told_at = now
+        progress = min(1.0, seconds / total_seconds) if total_seconds else 0.0
+        if not BackgroundTask.objects.filter(pk=task.pk).tell(progress, seconds):
+            raise TaskRevokedError
+
+    return tell
+
+
+def ready_recording(task: BackgroundTask) -> Recording:
+    """Return the ready recording of a task's session; raise as `enqueue` does if there is none."""
+    require_ready(task.session)
+    return Recording.objects.get(pk=task.session_id)
+
+
+def keep(task: BackgroundTask, output: Path, seconds: float) -> None:
+    """Make a file durable, move it to its place, and commit it as what the task made.
+
+    Raises:
+        TaskRevokedError: The task was revoked meanwhile.
+    """
+    final = paths.folder(task.session_id) / paths.DERIVED_FOLDER / output.name
+    size_bytes = place(output, final)
+    row = BackgroundTask.objects.filter(pk=task.pk)
+    name = name_of(task.session_id, final)
+    if not row.complete(file_name=name, size_bytes=size_bytes, seconds_done=seconds):
+        final.unlink(missing_ok=True)
+        raise TaskRevokedError
+
+
+def place(output: Path, final: Path) -> int:
+    """Give a finished file its name, durably, and return its size in bytes."""
+    with output.open("rb") as file:
+        os.fsync(file.fileno())
+        size_bytes = os.fstat(file.fileno()).st_size
+    output.replace(final)
+    for folder in (final.parent, final.parent.parent):
+        sync_folder(folder)
+    return size_bytes
+
+
+def name_of(session_id: uuid.UUID, path: Path) -> str:
+    """Return the name of a derived file, relative to the storage root."""
+    return f"{paths.folder_name(session_id)}/{paths.DERIVED_FOLDER}/{path.name}"
