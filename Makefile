@@ -11,7 +11,9 @@ PYTHON := $(BIN)/python
 BASE := $(VENV)/.base-installed
 DEV := $(VENV)/.dev-installed
 BROWSER := $(VENV)/.browser-installed
-PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
+# On a terminal pip shows how far it is; a log is spared that.
+QUIET := $(shell [ -t 2 ] || echo --quiet)
+PIP_INSTALL := $(PYTHON) -m pip install $(QUIET) --disable-pip-version-check --require-hashes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 VERSIONS := 3.11 3.12 3.13 3.14

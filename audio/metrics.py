@@ -89,6 +89,12 @@ handshakes_refused = Counter(
     ["reason"],
     registry=registry,
 )
+requests_refused = Counter(
+    "sercuescribe_requests_refused",
+    "HTTP requests that were refused because of their host.",
+    ["reason"],
+    registry=registry,
+)
 connections_closed = Counter(
     "sercuescribe_connections_closed", "WebSockets that have ended, by close code.", ["code"], registry=registry
 )
@@ -103,6 +109,7 @@ without_redis = Gauge(
 # From the start: Prometheus takes a series that begins with a count for one that has never grown, and no alert fires.
 for _reason in ("host", "origin"):
     handshakes_refused.labels(_reason)
+requests_refused.labels("host")
 for _code in CODES:
     chunks_refused.labels(_code)
     connections_refused.labels(_code)

@@ -16,12 +16,9 @@ _http = get_asgi_application()
 
 from audio import metrics  # noqa: E402 - as below
 from audio.routing import application as _websocket  # noqa: E402 - models load only after Django is set up
-from sercuescribe.proxies import BelowPath, TrustedProxies  # noqa: E402
+from sercuescribe.proxies import BelowPath, Refused, TrustedProxies, host_advice  # noqa: E402
 
 logger = structlog.stdlib.get_logger("sercuescribe.asgi")
-
-_SHOWN_CHARACTERS = 200
-_MAX_REFUSED = 100
 
 
 class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is not typed
@@ -34,13 +31,13 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
     def __init__(self, application: Any, allowed_origins: list[str]) -> None:
         super().__init__(application, allowed_origins)
         self._denier = WebsocketDenier.as_asgi()
-        self._refused: set[str] = set()
+        self._refused = Refused()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
-            self._note("host", host, "Add its name to ALLOWED_HOSTS if clients reach this server by it.")
+            self._note("host", host, host_advice(host))
         elif origin is not None and not self._allows(origin):
             self._note("origin", origin, "Add it to ALLOWED_ORIGINS if its pages may record.")
         else:
@@ -58,9 +55,7 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
 
     def _note(self, reason: str, value: str, advice: str) -> None:
         metrics.handshakes_refused.labels(reason).inc()
-        shown = value[:_SHOWN_CHARACTERS]
-        if shown not in self._refused and len(self._refused) < _MAX_REFUSED:
-            self._refused.add(shown)
+        if shown := self._refused.shown(value):
             logger.warning("handshake_refused", reason=reason, received=shown, advice=advice)
 
 

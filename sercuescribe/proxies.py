@@ -3,12 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from django.conf import settings
+from django.core.exceptions import BadRequest, DisallowedHost
 from django.http import HttpRequest, HttpResponsePermanentRedirect
+from django.http.request import split_domain_port
+from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from audio import metrics
+
+logger = structlog.stdlib.get_logger("sercuescribe.proxies")
+
 Application = Callable[..., Any]
+
+_SHOWN_CHARACTERS = 200
+_MAX_REFUSED = 100
 
 # Asked by machines that know the server by its address.
 PROBES = ("/health", "/health/ready", "/metrics")
@@ -51,16 +62,51 @@ class BelowPath:
         return {"path": path, "root_path": self._prefix}
 
 
+def host_advice(host: str) -> str:
+    """Return what would let a refused host in."""
+    if split_domain_port(host)[0]:
+        return "Add its name to ALLOWED_HOSTS if clients reach this server by it."
+    return "A name of a host has letters, digits, dots and hyphens. Have clients, or the proxy, send another."
+
+
+class Refused:
+    """The hosts or origins that were refused, so that each is logged once: who is refused tries again for ever."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+
+    def shown(self, value: str) -> str:
+        """Return what to log of a value; nothing if it was logged before, or too many others were."""
+        shown = value[:_SHOWN_CHARACTERS]
+        if shown in self._values or len(self._values) >= _MAX_REFUSED:
+            return ""
+        self._values.add(shown)
+        return shown or "(none)"
+
+
 class PublicHost(CommonMiddleware):
     """Refuses hosts that ALLOWED_HOSTS does not name; what passes counts as sent to PUBLIC_URL, if that is set."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        super().__init__(get_response)
+        self._refused = Refused()
 
     def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
         """Check the host, except of probes and scrapes, which carry no public name."""
         if request.path_info.rstrip("/") in PROBES:
             return None
-        answer = super().process_request(request)
+        try:
+            answer = super().process_request(request)
+        except DisallowedHost:
+            self._note(request.META.get("HTTP_HOST", ""))
+            raise BadRequest("This server does not answer for the host of the request.") from None
         if settings.PUBLIC_URL:
             request.META["HTTP_HOST"] = settings.PUBLIC_URL.netloc
             request.META["wsgi.url_scheme"] = settings.PUBLIC_URL.scheme
             getattr(request, "scope", {})["scheme"] = settings.PUBLIC_URL.scheme
         return answer
+
+    def _note(self, host: str) -> None:
+        metrics.requests_refused.labels("host").inc()
+        if shown := self._refused.shown(host):
+            logger.warning("request_refused", reason="host", received=shown, advice=host_advice(host))

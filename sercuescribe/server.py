@@ -14,6 +14,7 @@ import asyncio
 import fcntl
 import functools
 import gc
+import logging
 import os
 import resource
 import socket
@@ -258,7 +259,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for server in self.servers:
             for listening in server.sockets:
-                logger.info("server_listening", address=_address(listening))
+                # A supervisor says it for all of its web servers.
+                level = logging.INFO if self._ready_fd is None else logging.DEBUG
+                logger.log(level, "server_listening", address=_address(listening))
         _report_ready(self._ready_fd)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -117,6 +117,42 @@ def test_it_leaves_nothing_when_it_is_interrupted(start_demo, temporary):
     assert list(temporary.iterdir()) == []
 
 
+INTERRUPTED_BETWEEN_TWO_STEPS = """
+import asyncio, os, signal, sys
+from audio.management.commands import demo
+
+demo._interrupt_on(signal.SIGTERM)
+
+async def wait():
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    loop.call_later(0.1, done.set_result, None)
+    sys.setprofile(strike)
+    await done
+    await asyncio.sleep(3600)
+
+def strike(frame, event, argument):
+    if frame.f_code is asyncio.Handle._run.__code__ and "Task" in repr(frame.f_locals["self"]):
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+try:
+    asyncio.run(wait())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_between_two_steps_of_the_event_loop_ends_it():
+    """The step that is due is the one which goes on with the task."""
+    command = [sys.executable, "-c", INTERRUPTED_BETWEEN_TWO_STEPS]
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "sercuescribe.settings"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_wav_is_recorded_exactly(server, tmp_path, settings, kind):
     settings.DATA_DIR = tmp_path

@@ -1,6 +1,7 @@
 """The disk is full: what is recorded is refused, everything else works, deleting makes room, and then it goes on."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,53 @@ def answers(server: Server) -> bool:
         return httpx.get(f"{server.url}/health", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
+
+
+# The smallest transactions that there are, until SQLite's log can't grow by one more.
+WRITE_TO_THE_LAST_PAGE = """
+import itertools, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+for number in itertools.count():
+    try:
+        database.execute(f"PRAGMA user_version = {number}")
+    except sqlite3.OperationalError as error:
+        sys.exit(error.sqlite_errorname != "SQLITE_FULL")
+"""
+
+
+def fill_to_the_last_page(disk: Disk, server: Server) -> None:
+    disk.fill()
+    disk.run(sys.executable, "-c", WRITE_TO_THE_LAST_PAGE, str(server.folder / "db.sqlite3"))
+
+
+def has_reserve(disk: Disk, server: Server) -> bool:
+    return "reserve" in disk.run("ls", str(server.folder)).split()
+
+
+async def store_some(server: Server, count: int) -> str:
+    async with recorder(server.ws_url, source="mic") as client:
+        await client.store(*[CHUNK] * count)
+    return client.session_id
+
+
+async def test_a_deletion_takes_the_room_of_the_reserve(disk: Disk, server: Server):
+    """To close an open session takes a write, before there is a file whose removal would make room."""
+    session_id, deleted = await store_some(server, 10), await store_some(server, 10)
+    fill_to_the_last_page(disk, server)
+    assert has_reserve(disk, server)
+    rest = Rest(server.url).http
+    answer = rest.delete(f"/api/audio/sessions/{deleted}")
+    assert answer.status_code == 204, answer.text
+    assert rest.get(f"/api/audio/sessions/{deleted}").status_code == 404
+    assert server.read_log().count("reserve_released") == 1
+    assert not has_reserve(disk, server)
+    # What is left of it is for deletions alone.
+    _, _, code, _ = await store_until_refused(server, None)
+    assert code == "storage_full"
+    disk.make_room()
+    await check_goes_on(server, session_id, 10)
+    eventually(lambda: has_reserve(disk, server))
+    assert "Traceback" not in server.read_log()
 
 
 async def test_it_starts_on_a_full_disk(disk: Disk, server: Server):

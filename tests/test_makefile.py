@@ -72,3 +72,16 @@ def test_a_machine_without_python_is_told_so(tmp_path):
     )
     assert run.returncode != 0
     assert "SercueScribe needs Python 3.11 or later" in run.stderr
+
+
+def test_pip_shows_how_far_it_is_on_a_terminal_alone(tmp_path):
+    command = ["make", "--dry-run", f"VENV={tmp_path / 'venv'}", "run"]
+    reader, terminal = os.openpty()
+    try:
+        shown = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=terminal, text=True).stdout
+        quiet = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    finally:
+        os.close(reader)
+        os.close(terminal)
+    assert "pip install" in shown and "--quiet" not in shown
+    assert "pip install --quiet" in quiet

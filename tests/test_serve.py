@@ -159,6 +159,12 @@ def test_it_runs_on_any_database_with_a_redis_of_yours(run_server, any_database_
     assert answers(server.url)
 
 
+def test_a_start_says_one_line(server):
+    """On standard output, which the fixture has read; of what happens later, standard error tells."""
+    eventually(lambda: all(server.child(role) for role in ROLES))
+    assert server.read_log() == ""
+
+
 def test_a_killed_supervisor_leaves_no_process(server):
     processes = server.processes()
     server.process.kill()
@@ -173,7 +179,7 @@ def test_a_killed_process_comes_back(server, role):
     after = eventually(lambda: server.child(role))
     assert after.pid != before.pid
     name = "Redis" if role == "redis" else role
-    eventually(lambda: server.read_log().count(f"process_ready process={name}") == 2)
+    eventually(lambda: f"process_ready process={name}" in server.read_log())
     assert answers(server.url)
     assert server.stop() == 0
 

@@ -7,6 +7,7 @@ what never reaches a view. Below API_FOLDERS they answer JSON, elsewhere Django'
 from typing import Any
 
 import structlog
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.views import defaults
@@ -83,7 +84,8 @@ def _is_api(request: HttpRequest) -> bool:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler400: what Django refuses before a view sees it, such as a host that is not in ALLOWED_HOSTS."""
     if _is_api(request):
-        return JsonResponse({"detail": "The request was not understood.", "code": "bad_request"}, status=400)
+        detail = str(exception) if isinstance(exception, BadRequest) else "The request was not understood."
+        return JsonResponse({"detail": detail, "code": "bad_request"}, status=400)
     return defaults.bad_request(request, exception)
 
 

@@ -11,6 +11,7 @@ asked by its `answers`.
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import selectors
 import signal
@@ -76,6 +77,7 @@ class Child:
     process: "subprocess.Popen[bytes] | None" = None
     pipe: int | None = None
     is_ready: bool = False
+    has_worked: bool = False
     started_at: float = 0.0
     restart_at: float = 0.0
     failures: int = 0
@@ -231,7 +233,10 @@ class Supervisor:
     def _has_started(self, child: Child) -> None:
         child.is_ready = True
         seconds = round(time.monotonic() - child.started_at, 1)
-        logger.info("process_ready", process=child.program.name, seconds=seconds)
+        # That all of them have started is said once; of one that was started again this is the only word.
+        level = logging.INFO if child.has_worked else logging.DEBUG
+        logger.log(level, "process_ready", process=child.program.name, seconds=seconds)
+        child.has_worked = True
 
     def _bury(self, child: Child) -> None:
         """Takes note of a death: what the child has left behind is killed, and its successor scheduled."""

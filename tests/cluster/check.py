@@ -3,9 +3,11 @@
 Each function returns the differences between what is there and what has to be there, as sentences.
 """
 
+import contextlib
 import itertools
 import json
 import shutil
+import wave
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +116,15 @@ def _recorded(cluster: Cluster, rest: Rest, take: Take, detail: dict[str, Any]) 
         yield samples(answer.content) if answer.status_code == 200 else answer.content
     if take.is_rotten:
         folder = cluster.storage / "sessions" / UUID(take.session_id).hex[:2] / take.session_id
-        yield from (samples(path.read_bytes()) for path in sorted(folder.glob("aside/*")))
+        # Where it stays until another one is ready, and where it is put then.
+        for pattern in ("recording*", "aside/*"):
+            yield from _of_files(path for path in sorted(folder.glob(pattern)) if path.suffix == ".wav")
+
+
+def _of_files(paths: Iterable[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with contextlib.suppress(wave.Error, EOFError):  # a run that died has left half of one
+            yield samples(path.read_bytes())
 
 
 def _differences(take: Take, recorded: bytes, detail: dict[str, Any]) -> Iterator[str]:

@@ -105,3 +105,17 @@ def test_the_first_of_several_proxies_knows_whether_clients_use_tls(server, told
     """A server behind two proxies, of which the second one appends what it has seen."""
     created = httpx.post(f"{server.url}/api/audio/sessions", json={}, headers={"X-Forwarded-Proto": told}).json()
     assert created["websocket_url"].startswith("wss://")
+
+
+def test_a_host_that_is_refused_is_logged_once_and_counted(run_server):
+    server = run_server(ALLOWED_HOSTS="scribe.example.org")
+    hosts = ["evil.example", "web_1:8000"]
+    for host in [*hosts, *hosts]:
+        answer = httpx.get(f"{server.url}/api/audio/sessions", headers={"Host": host})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+        assert "host" in answer.json()["detail"]
+    log = server.read_log()
+    assert [log.count(host) for host in hosts] == [log.count("request_refused") / 2] * 2 == [1, 1]
+    advice = {line.partition("advice=")[2] for line in log.splitlines() if "request_refused" in line}
+    assert any("ALLOWED_HOSTS" in each for each in advice) and any("letters, digits" in each for each in advice)
+    assert 'sercuescribe_requests_refused_total{reason="host"} 4.0' in httpx.get(f"{server.url}/metrics").text

@@ -93,7 +93,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Does it and tells what it did. Raises CommandError unless the recording equals the source."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _interrupt_on(signal.SIGTERM)
         try:
             with self._folder(options["keep"]) as folder:
                 source = _inspected(options["file"] or _made_up(folder / "demo.wav"))
@@ -139,6 +139,15 @@ class Command(BaseCommand):
         self._say(f"Compared {samples} samples: the recording equals the source.")
         self._say(f"SHA-256 {digest}")
         self._say(f"The recording is {recording}")
+
+
+def _interrupt_on(number: signal.Signals) -> None:
+    """Have a signal act as SIGINT does.
+
+    While `asyncio.run` runs, SIGINT cancels its task. A handler that raised by itself would do so between any two steps
+    of the event loop, which can lose the one that a task waits for: the end of that task would be waited for for ever.
+    """
+    signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 # The source
