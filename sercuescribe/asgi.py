@@ -40,7 +40,7 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
-            self._note("host", host, "Add its name to ALLOWED_HOSTS if clients reach this server by it.")
+            self._note("host", host, "Add its name to ALLOWED_HOSTS if clients use it for this server.")
         elif origin is not None and not self._allows(origin):
             self._note("origin", origin, "Add it to ALLOWED_ORIGINS if its pages may record.")
         else:

@@ -145,9 +145,7 @@ def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tu
         case TaskState.COMPLETED:
             return task, store.root() / task.file_name
         case TaskState.FAILED:
-            raise TaskFailed(
-                f"This could not be made: {task.error_detail}", task_id=str(task.pk), reason=task.error_code
-            )
+            raise TaskFailed(f"The task failed: {task.error_detail}", task_id=str(task.pk), reason=task.error_code)
         case _:
             raise TaskRunning(task_id=str(task.pk), status=task.state, progress=round(task.progress, 3))
 
@@ -389,7 +387,7 @@ def _transcode_samples(
     """Make samples into a format, the silence in their gaps too; return how many seconds they last."""
     first = next((block for block in samples if block.data), None)
     if first is None:
-        raise UndecodableChunk("The recording holds no sound that can be decoded.")
+        raise UndecodableChunk("The recording has no audio that can be decoded.")
     frames = 0
 
     def blocks() -> Iterator[bytes]:

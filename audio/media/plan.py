@@ -269,7 +269,7 @@ _CODEC_NAMES = {
 def not_recordable(audio_format: str, codecs: Sequence[str]) -> str:
     """Return the sentence about a file whose audio tracks have these codecs, none of which can be recorded."""
     if not codecs:
-        return "The file holds no audio."
+        return "The file has no audio."
     found = " and ".join(_CODEC_NAMES.get(codec, codec.upper()) for codec in codecs if codec not in ("", "none"))
     decoders = FORMATS[audio_format].decoders.split(",")
     taken = ", ".join(_CODEC_NAMES[decoder] for decoder in decoders if decoder in _CODEC_NAMES)
