@@ -1,4 +1,4 @@
-# The workflow's verbs. Each works on a fresh clone with Python 3.11 or later, pip and make; none needs root.
+# The commands for development. Each works on a fresh clone with Python 3.11 or later, pip and make, and without root.
 
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
@@ -22,18 +22,19 @@ MACHINES := x86_64 aarch64
 .PHONY: help run test demo bench chaos lint format requirements wheels clean
 
 help:
-	@echo 'make run           serve on http://127.0.0.1:8000 (HOST, PORT and DATA_DIR move it); Ctrl-C stops it'
-	@echo 'make test          lint, types, import rules and all tests, on SQLite and PostgreSQL'
-	@echo 'make demo          record a sound file (FILE=your.wav) and compare the recording with it'
-	@echo 'make bench         measure'
-	@echo 'make chaos         do the worst to a production stack under load, then compare everything with what was sent (MINUTES=3, SEED=)'
-	@echo 'make lint          ruff, mypy and import-linter'
-	@echo 'make format        let ruff rewrite the code'
-	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1: to the newest versions)'
-	@echo 'make wheels        see that every requirement has a wheel for every Python and machine; asks the package index'
-	@echo 'make clean         remove the virtual environment and every cache; recordings stay'
+	@echo 'make run           start the server on http://127.0.0.1:8000; Ctrl-C stops it'
+	@echo '                   HOST, PORT and DATA_DIR change the address and the data folder'
+	@echo 'make demo          record a sound on a temporary server and compare the recording with it (FILE=your.wav)'
+	@echo 'make test          run the linters and all tests, on SQLite and PostgreSQL'
+	@echo 'make lint          run ruff, mypy, import-linter and codespell'
+	@echo 'make format        format the code with ruff'
+	@echo 'make bench         run the benchmarks'
+	@echo 'make chaos         break a production stack under load and check that no audio is lost (MINUTES=3 SEED=7)'
+	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1 takes the newest versions)'
+	@echo 'make wheels        check that every requirement has a wheel for each Python and machine; queries the index'
+	@echo 'make clean         remove the virtual environment and caches; recordings are kept'
 
-# exec: signals sent to make's child are the server's.
+# With exec, signals to make's child reach the server.
 run: $(BASE)
 	@exec $(PYTHON) manage.py serve
 
@@ -49,7 +50,8 @@ bench: $(DEV)
 chaos: $(DEV)
 	@exec $(PYTHON) -m tests.cluster.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
-# pytest comes last, so that its closing line does. More workers than cores: tests wait for servers half of the time.
+# pytest runs last, so that its summary is the last line. It uses more workers than cores, because tests spend half of
+# their time waiting for servers.
 test: lint $(if $(CHROMIUM),,$(BROWSER))
 	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 4 --dist worksteal -m database
 	$(PYTHON) -m pytest -n 4 --dist worksteal
@@ -59,6 +61,7 @@ lint: $(DEV)
 	$(BIN)/ruff format --check
 	DATA_DIR=$(VENV)/lint $(BIN)/mypy .
 	$(BIN)/lint-imports
+	$(BIN)/codespell . .env.example
 
 format: $(DEV)
 	$(BIN)/ruff check --fix
@@ -68,7 +71,7 @@ requirements: $(DEV)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/base.in -o requirements/base.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
 
-# Nothing is installed; a requirement without a wheel would need a compiler on somebody's machine.
+# This installs nothing. A requirement without a wheel would need a compiler on the user's machine.
 wheels: $(DEV)
 	@for version in $(VERSIONS); do for machine in $(MACHINES); do for list in base dev; do \
 	    $(BIN)/uv pip install --dry-run --quiet --target $(VENV)/wheels --only-binary :all: --require-hashes \
@@ -79,28 +82,28 @@ clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Any of them will do: every requirement has a wheel for each (make wheels).
+# Any of these works: every requirement has a wheel for each of them (make wheels).
 $(PYTHON):
 	@for candidate in python3.13 python3.12 python3.14 python3.11 python3; do \
 	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	        echo "making $(VENV) with $$candidate" >&2; \
+	        echo "Creating $(VENV) with $$candidate" >&2; \
 	        exec "$$candidate" -m venv --clear $(VENV); \
 	    fi; \
 	done; \
-	echo 'SercueScribe needs Python 3.11 or later with its venv module: install python3 (Debian: python3-venv).' >&2; \
+	echo 'SercueScribe needs Python 3.11 or later with the venv module. Install python3 (on Debian also python3-venv).' >&2; \
 	exit 1
 
 $(BASE): requirements/base.txt | $(PYTHON)
-	@echo "installing $$(grep -c == $<) packages into $(VENV); that is done once and takes a minute or two" >&2
+	@echo "Installing $$(grep -c == $<) packages into $(VENV). This happens once and takes a minute or two." >&2
 	@$(PIP_INSTALL) -r $<
 	@touch $@
 
 $(DEV): requirements/dev.txt $(BASE)
-	@echo "installing what the tests need into $(VENV); that is done once and takes some minutes" >&2
+	@echo "Installing the test requirements into $(VENV). This happens once and takes some minutes." >&2
 	@$(PIP_INSTALL) -r requirements/dev.txt
 	@touch $@
 
-# A minute's work at most, and done once; CHROMIUM=PATH names a browser to test with instead.
+# This takes a minute at most and happens once. CHROMIUM=PATH selects another browser.
 $(BROWSER): tests/e2e/install.py $(DEV)
 	$(PYTHON) -m tests.e2e.install $(VENV)/chromium
 	@touch $@

@@ -21,10 +21,10 @@ from audio.sniff import Container
 HEAD_BYTES = 1 << 15
 # Within so many bytes of a stream without a known beginning it shows what it is the middle of, if of anything.
 _MIDDLE_BYTES = 1 << 13
-_TAGGED_WAV = "An ID3 tag stands at the beginning, where a WAV header belongs: send the audio without the tag."
+_TAGGED_WAV = "The stream begins with an ID3 tag instead of a WAV header. Send the audio without the tag."
 _NO_FRAMES = {
-    "mp3": "No MP3 frames follow each other at the beginning of the stream.",
-    "aac": "No ADTS frames follow each other at the beginning of the stream: raw AAC and LATM are not recorded.",
+    "mp3": "The beginning of the stream has no consecutive MP3 frames.",
+    "aac": "The beginning of the stream has no consecutive ADTS frames. Raw AAC and LATM are not recorded.",
 }
 
 
@@ -204,12 +204,12 @@ class Admission:
         details = {"received": str(container), "valid_values": [self.audio_format]}
         if (right := sniff.FORMATS.get(container)) is not None:
             sentence = (
-                f"{begins}, but the session's format is {self.audio_format}. Open the session with format={right}."
+                f"{begins}, but the format of the session is {self.audio_format}. Open a session with format={right}."
             )
             return FormatMismatch(sentence, **details, format=right)
         if self.is_undecided:
             details["valid_values"] = list(dict.fromkeys(sniff.FORMATS.values()))
             return FormatMismatch(f"{begins}, which the server does not record.", **details)
         return FormatMismatch(
-            f"{begins}, which the server does not record; the session's format is {self.audio_format}.", **details
+            f"{begins}, which the server does not record. The format of the session is {self.audio_format}.", **details
         )

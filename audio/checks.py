@@ -35,7 +35,7 @@ def check_ffmpeg(**_: Any) -> list[CheckMessage]:
         ffmpeg.find()
     except FfmpegMissing:
         asked = settings.FFMPEG_BINARY
-        found = f"FFMPEG_BINARY names no program: {asked!r}." if asked else "FFmpeg was not found."
+        found = f"FFMPEG_BINARY is not a program: {asked!r}." if asked else "FFmpeg was not found."
         hint = "Set FFMPEG_BINARY to an FFmpeg program, or unset it to use the one that requirements/base.txt installs."
         return [Error(found, hint=hint, id="sercuescribe.E001")]
     return []
@@ -49,7 +49,9 @@ def check_storage(**_: Any) -> list[CheckMessage]:
         tempfile.TemporaryFile(dir=_nearest(folder)).close()
     except OSError as error:
         message = f"The folder {folder} can't be written: {error.strerror}."
-        return [Error(message, hint="Set AUDIO_STORAGE_PATH, or the folder's owner.", id="sercuescribe.E002")]
+        return [
+            Error(message, hint="Set AUDIO_STORAGE_PATH, or change the owner of the folder.", id="sercuescribe.E002")
+        ]
     return []
 
 
@@ -59,8 +61,8 @@ def check_temporary_folder(**_: Any) -> list[CheckMessage]:
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        hint = "Mount one at /tmp (Compose: `tmpfs: [/tmp]`), or set TMPDIR to a folder that can be written."
-        return [Error("No temporary folder can be written.", hint=hint, id="sercuescribe.E006")]
+        hint = "Mount one at /tmp (Compose: `tmpfs: [/tmp]`), or set TMPDIR to a writable folder."
+        return [Error("There is no writable temporary folder.", hint=hint, id="sercuescribe.E006")]
     return []
 
 
@@ -77,7 +79,13 @@ def check_secret_key(**_: Any) -> list[CheckMessage]:
     if len(settings.SECRET_KEY) >= SECRET_KEY_MINIMUM_LENGTH:
         return []
     message = f"SECRET_KEY has fewer than {SECRET_KEY_MINIMUM_LENGTH} characters and could be guessed."
-    return [Error(message, hint="Unset it: a good one is then made and kept in DATA_DIR.", id="sercuescribe.E004")]
+    return [
+        Error(
+            message,
+            hint="Unset it. The server then generates a good key and keeps it in DATA_DIR.",
+            id="sercuescribe.E004",
+        )
+    ]
 
 
 @register
@@ -90,7 +98,11 @@ def check_example_secrets(**_: Any) -> list[CheckMessage]:
         "FLOWER_BASIC_AUTH": settings.FLOWER_BASIC_AUTH,
     }
     return [
-        Error(f"{name} is the one of .env.example.", hint="Make one of your own.", id="sercuescribe.E005")
+        Error(
+            f"{name} is the example of .env.example.",
+            hint="Replace it with a secret of your own.",
+            id="sercuescribe.E005",
+        )
         for name, value in secrets.items()
         if EXAMPLE in value and not settings.DEBUG
     ]
@@ -102,7 +114,7 @@ def check_debug(**_: Any) -> list[CheckMessage]:
     if not settings.DEBUG or settings.HOST in LOOPBACK:
         return []
     message = f"DEBUG is on while the server listens on {settings.HOST}."
-    return [Warning(message, hint="Unset DEBUG where others can connect.", id="sercuescribe.W001")]
+    return [Warning(message, hint="Unset DEBUG if others can connect.", id="sercuescribe.W001")]
 
 
 @register(Tags.database)
@@ -119,9 +131,7 @@ def check_recordings_storage(**_: Any) -> list[CheckMessage]:
         cast("RecordingsStorage", storages.create_storage(settings.STORAGES["recordings"])).reach()
     except StorageUnavailable as error:
         message = f"{settings.RECORDINGS_STORAGE} can't be used: {error.__cause__}"
-        hint = (
-            "Recordings stay here until it can. Check RECORDINGS_STORAGE and the variables whose names begin with AWS_."
-        )
+        hint = "Recordings stay on the local disk until it can. Check RECORDINGS_STORAGE and the AWS_ variables."
         return [Warning(message, hint=hint, id="sercuescribe.W003")]
     return []
 
@@ -133,7 +143,7 @@ def check_sqlite(databases: Sequence[str] | None = None, **_: Any) -> list[Check
     if not uses_sqlite or sqlite3.sqlite_version_info >= SQLITE_MINIMUM:
         return []
     message = f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or later is needed."
-    hint = "Use a newer Python, or a PostgreSQL by DATABASE_URL."
+    hint = "Use a newer Python, or set DATABASE_URL to a PostgreSQL."
     return [Error(message, hint=hint, id="sercuescribe.E003")]
 
 
@@ -145,8 +155,8 @@ def check_postgresql_durability(databases: Sequence[str] | None = None, **_: Any
         if connections[alias].vendor == "postgresql":
             messages += [
                 Warning(
-                    f"PostgreSQL runs with {name} = off: an acknowledged chunk can be lost when its machine fails.",
-                    hint=f"Set {name} = on in postgresql.conf, or for the role or database in use.",
+                    f"PostgreSQL runs with {name} = off. An acknowledged chunk can be lost when the machine fails.",
+                    hint=f"Set {name} = on in postgresql.conf, for the role, or for the database.",
                     id="sercuescribe.W002",
                 )
                 for name in ("fsync", "synchronous_commit")

@@ -144,7 +144,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             session_id = ingest.parse_session_id(session_text) if session_text else None
             self._ingest = await ingest.current()
             if self._ingest.draining:
-                raise Overloaded("The server is stopping; reconnect in a moment.")
+                raise Overloaded("The server is stopping. Reconnect in a moment.")
             self._opened = await self._ingest.run(
                 ingest.open_connection, request, session_id, self._ingest.process_id, self._is_gone
             )

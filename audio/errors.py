@@ -48,7 +48,7 @@ class AudioError(Exception):
     close_code: ClassVar[int | None] = 1011
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
-    sentence: ClassVar[str] = "The server failed to do this; the fault is ours."
+    sentence: ClassVar[str] = "The server failed because of a bug or a fault of its own."
 
     def __init__(self, sentence: str | None = None, **details: Any) -> None:
         self.detail = sentence or self.sentence
@@ -62,14 +62,14 @@ class RequestError(AudioError):
     code = "bad_request"
     close_code: ClassVar[int | None] = 1008
     http_status = 400
-    sentence = "The request was not understood."
+    sentence = "The request could not be understood."
 
 
 class InvalidParameter(RequestError):
     """A query parameter or field has a value outside its range; details name it and the valid values."""
 
     code = "invalid_parameter"
-    sentence = "A parameter has a value that is not valid."
+    sentence = "A parameter has an invalid value."
 
 
 class ParameterConflict(RequestError):
@@ -77,14 +77,14 @@ class ParameterConflict(RequestError):
 
     code = "parameter_conflict"
     http_status = 409
-    sentence = "The session was opened with other parameters."
+    sentence = "The parameters differ from those of the session."
 
 
 class InvalidSessionId(RequestError):
     """The session id in the path is not a UUID (RFC 9562)."""
 
     code = "invalid_session_id"
-    sentence = "A session id is a UUID, such as 123e4567-e89b-42d3-a456-426614174000."
+    sentence = "A session id must be a UUID, such as 123e4567-e89b-42d3-a456-426614174000."
 
 
 class InvalidJson(RequestError):
@@ -117,7 +117,7 @@ class FormatMismatch(RequestError):
     code = "format_mismatch"
     close_code = None
     http_status = 415
-    sentence = "The content contradicts the session's format."
+    sentence = "The content does not match the format of the session."
 
 
 class MissingHeader(RequestError):
@@ -126,7 +126,7 @@ class MissingHeader(RequestError):
     code = "missing_header"
     close_code = None
     http_status = 415
-    sentence = "The stream must begin with its header: send the recorder's first slice first."
+    sentence = "The stream must begin with its header. Send the first slice of the recorder first."
 
 
 class MessageTooLarge(RequestError):
@@ -135,7 +135,7 @@ class MessageTooLarge(RequestError):
     code = "message_too_large"
     close_code = 1009
     http_status = 413
-    sentence = "The message is larger than the server takes."
+    sentence = "The message is larger than the server allows."
 
 
 class NotAllowed(RequestError):
@@ -151,7 +151,7 @@ class PreconditionFailed(RequestError):
 
     code = "precondition_failed"
     http_status = 412
-    sentence = "What is here is not what the request's precondition names."
+    sentence = "The recording does not match the precondition of the request."
 
 
 class UpgradeRequired(RequestError):
@@ -159,7 +159,7 @@ class UpgradeRequired(RequestError):
 
     code = "upgrade_required"
     http_status = 426
-    sentence = "This is a WebSocket: open it with ws:// or wss://, through a proxy that passes the upgrade."
+    sentence = "This path is a WebSocket. Open it with ws:// or wss://, and through a proxy that passes the upgrade."
 
 
 class RangeNotSatisfiable(RequestError):
@@ -167,7 +167,7 @@ class RangeNotSatisfiable(RequestError):
 
     code = "range_not_satisfiable"
     http_status = 416
-    sentence = "The range lies outside of the recording."
+    sentence = "The range is outside the recording."
 
 
 class SessionError(AudioError):
@@ -176,7 +176,7 @@ class SessionError(AudioError):
     code = "session_state"
     close_code: ClassVar[int | None] = 1008
     http_status = 409
-    sentence = "The session's state does not allow this."
+    sentence = "The state of the session does not allow this."
 
 
 class SessionNotFound(SessionError):
@@ -184,14 +184,14 @@ class SessionNotFound(SessionError):
 
     code = "session_not_found"
     http_status = 404
-    sentence = "There is no session with this id."
+    sentence = "No session has this id."
 
 
 class SessionClosed(SessionError):
     """The session takes no more chunks."""
 
     code = "session_closed"
-    sentence = "The session is closed and takes no more audio."
+    sentence = "The session is closed and accepts no more audio."
 
 
 class SessionPaused(SessionError):
@@ -199,7 +199,7 @@ class SessionPaused(SessionError):
 
     code = "session_paused"
     close_code = None
-    sentence = "The session is paused; the chunk was not stored. Send resume first."
+    sentence = "The session is paused, and the chunk was not stored. Send resume first."
 
 
 class OneSourceOnly(SessionError):
@@ -207,7 +207,7 @@ class OneSourceOnly(SessionError):
 
     code = "one_source_only"
     retryable = True
-    sentence = "A continuous compressed stream takes one source at a time."
+    sentence = "A continuous compressed stream accepts one source at a time."
 
 
 class TooManyConnections(SessionError):
@@ -216,7 +216,7 @@ class TooManyConnections(SessionError):
     code = "too_many_connections"
     http_status = 429
     retryable = True
-    sentence = "The session has as many connections as it may have."
+    sentence = "The session has reached its limit of connections."
 
 
 class SessionBusy(SessionError):
@@ -224,7 +224,7 @@ class SessionBusy(SessionError):
 
     code = "session_busy"
     retryable = True
-    sentence = "The session's recording is being worked on; try again in a moment."
+    sentence = "Another process is working on the recording. Try again in a moment."
 
 
 class ChunkNotFound(SessionError):
@@ -269,21 +269,21 @@ class ServiceError(AudioError):
     close_code = 1013
     http_status = 503
     retryable = True
-    sentence = "The server can't do this now; try again later."
+    sentence = "The server cannot do this now. Try again later."
 
 
 class Overloaded(ServiceError):
     """More is in flight than the server takes."""
 
     code = "overloaded"
-    sentence = "The server is overloaded; try again later."
+    sentence = "The server is overloaded. Try again later."
 
 
 class TooManySessions(ServiceError):
     """MAX_CONCURRENT_SESSIONS are open."""
 
     code = "too_many_sessions"
-    sentence = "The server has as many open sessions as it may have; try again later."
+    sentence = "The server has reached its limit of open sessions. Try again later."
 
 
 class StorageFull(ServiceError):
@@ -291,14 +291,14 @@ class StorageFull(ServiceError):
 
     code = "storage_full"
     http_status = 507
-    sentence = "The server's storage is full; try again later."
+    sentence = "The storage of the server is full. Try again later."
 
 
 class DatabaseUnavailable(ServiceError):
     """The database did not answer; nothing of the refused chunk was acknowledged."""
 
     code = "database_unavailable"
-    sentence = "The server's database does not answer; try again later."
+    sentence = "The database of the server does not respond. Try again later."
 
 
 class JournalFailed(ServiceError):
@@ -307,14 +307,14 @@ class JournalFailed(ServiceError):
     code = "journal_failed"
     close_code = 1011
     http_status = 500
-    sentence = "The server could not store the chunk; reconnect and send it again."
+    sentence = "The server could not store the chunk. Reconnect and send it again."
 
 
 class StorageUnavailable(ServiceError):
     """The storage that holds finished recordings does not answer, or refuses; nothing is lost by that."""
 
     code = "storage_unavailable"
-    sentence = "The storage that holds the recording does not answer; try again later."
+    sentence = "The storage that holds the recording does not respond. Try again later."
 
 
 class RecordingError(AudioError):
@@ -323,7 +323,7 @@ class RecordingError(AudioError):
     code = "recording_state"
     close_code = None
     http_status = 409
-    sentence = "The recording can't be fetched in its present state."
+    sentence = "The recording cannot be downloaded in its current state."
 
 
 class RecordingEmpty(RecordingError):
@@ -331,7 +331,7 @@ class RecordingEmpty(RecordingError):
 
     code = "recording_empty"
     http_status = 404
-    sentence = "Nothing is recorded in this session yet."
+    sentence = "The session has no recording yet."
 
 
 class RecordingBuilding(RecordingError):
@@ -340,7 +340,7 @@ class RecordingBuilding(RecordingError):
     code = "recording_building"
     http_status = 202
     retryable = True
-    sentence = "The recording is being made; ask again in a moment."
+    sentence = "The recording is being made. Try again in a moment."
 
 
 class RecordingFailed(RecordingError):
@@ -354,7 +354,7 @@ class RecordingNotReady(RecordingError):
     """Only a finished recording can be made into something else, and the session is not closed yet."""
 
     code = "recording_not_ready"
-    sentence = "This is made of finished recordings: close the session first."
+    sentence = "The recording is not finished. Close the session first."
 
 
 class TaskError(AudioError):
@@ -363,7 +363,7 @@ class TaskError(AudioError):
     code = "task_state"
     close_code = None
     http_status = 409
-    sentence = "The task's state does not allow this."
+    sentence = "The state of the task does not allow this."
 
 
 class TaskNotFound(TaskError):
@@ -371,7 +371,7 @@ class TaskNotFound(TaskError):
 
     code = "task_not_found"
     http_status = 404
-    sentence = "There is no task with this id."
+    sentence = "No task has this id."
 
 
 class TaskRunning(TaskError):
@@ -380,21 +380,21 @@ class TaskRunning(TaskError):
     code = "task_running"
     http_status = 202
     retryable = True
-    sentence = "This is being made; ask again in a moment."
+    sentence = "The task is not finished. Try again in a moment."
 
 
 class TaskFailed(TaskError):
     """What was asked for could not be made; details tell the `reason`. Asking by `POST /api/tasks` tries again."""
 
     code = "task_failed"
-    sentence = "This could not be made."
+    sentence = "The task failed."
 
 
 class TaskEnded(TaskError):
     """The task has ended already and can't be revoked."""
 
     code = "task_ended"
-    sentence = "The task has ended already."
+    sentence = "The task has already ended."
 
 
 class MediaError(AudioError):
@@ -417,14 +417,14 @@ class ChunkDamaged(MediaError):
 
     code = "chunk_damaged"
     http_status = 500
-    sentence = "A stored chunk is not as it was stored."
+    sentence = "A stored chunk is missing or damaged."
 
 
 class ChunksReleased(MediaError):
     """The journal that held the chunks was removed after the recording was verified: the recording alone is left."""
 
     code = "chunks_released"
-    sentence = "The session's chunks were released after its recording was verified; it can't be made anew."
+    sentence = "The chunks were deleted after the recording was verified. The recording cannot be rebuilt."
 
 
 class UnsupportedMedia(MediaError):
@@ -439,14 +439,14 @@ class MasterDamaged(MediaError):
     """The master file is shorter than the database says; it is never padded."""
 
     code = "master_damaged"
-    sentence = "The recording's file is shorter than was recorded; rebuild it from the chunks."
+    sentence = "The file of the recording is shorter than it should be. Rebuild the recording from its chunks."
 
 
 class MediaLimitExceeded(MediaError):
     """FFmpeg ran into a limit on time, memory or output."""
 
     code = "media_limit_exceeded"
-    sentence = "Processing the audio took more time, memory or space than is allowed."
+    sentence = "Processing the audio exceeded a limit of time, memory or disk space."
 
 
 class FfmpegMissing(MediaError):
@@ -455,7 +455,7 @@ class FfmpegMissing(MediaError):
     code = "ffmpeg_missing"
     http_status = 503
     retryable = True
-    sentence = "No FFmpeg program was found; set FFMPEG_BINARY or install the requirements."
+    sentence = "FFmpeg was not found. Set FFMPEG_BINARY, or install the requirements."
 
 
 class FfmpegFailed(MediaError):
@@ -471,14 +471,14 @@ class FfmpegStopped(MediaError):
     code = "ffmpeg_stopped"
     http_status = 503
     retryable = True
-    sentence = "FFmpeg was stopped before it had finished."
+    sentence = "FFmpeg was stopped before it finished."
 
 
 class ObjectDamaged(MediaError):
     """What the storage gives back is not what was uploaded: its size or its SHA-256 is another."""
 
     code = "object_damaged"
-    sentence = "The recording in the storage is not as it was uploaded."
+    sentence = "The uploaded recording differs from the original."
 
 
 def _codes(kind: type[AudioError]) -> Iterator[str]:

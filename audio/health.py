@@ -40,7 +40,7 @@ def check_redis() -> None:
     try:
         events.try_redis(ANSWER_SECONDS)
     except ResponseError as error:
-        raise Down(f"Redis refuses writes: {error}") from error
+        raise Down(f"Redis rejects writes: {error}") from error
     except RedisError as error:
         raise Down("Redis does not answer.") from error
 

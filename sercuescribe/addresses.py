@@ -15,8 +15,8 @@ from psycopg.conninfo import conninfo_to_dict
 _POSTGRESQL = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
 _PORT_MAXIMUM = 65535
-_ESCAPES = "Write a / in a user or password as %2F, and likewise : as %3A, @ as %40, % as %25."
-_REDIS_ESCAPES = "Write a # in a user or password as %23, and likewise / as %2F, ? as %3F, : as %3A, @ as %40."
+_ESCAPES = "In a user or password, write / as %2F, : as %3A, @ as %40 and % as %25."
+_REDIS_ESCAPES = "In a user or password, write # as %23, / as %2F, ? as %3F, : as %3A and @ as %40."
 _CERTIFICATE_CHECKS = ("required", "optional", "none")
 
 
@@ -48,9 +48,9 @@ def sqlite_file(url: str) -> Path | None:
         raise ImproperlyConfigured("DATABASE_URL must begin with postgresql:// or sqlite:///.")
     text = url.removeprefix(_SQLITE)
     if not text or text == ":memory:":
-        raise ImproperlyConfigured("DATABASE_URL must name a file: several processes share the database.")
+        raise ImproperlyConfigured("DATABASE_URL must name a file, because several processes share the database.")
     if "?" in text:
-        raise ImproperlyConfigured("DATABASE_URL has parameters, and SQLite takes none. Write a ? in a path as %3F.")
+        raise ImproperlyConfigured("DATABASE_URL has parameters, but SQLite has none. Write a ? in a path as %3F.")
     return Path(unquote(text)).resolve()
 
 
@@ -92,7 +92,7 @@ def _libpq_parts(url: str) -> dict[str, Any]:
     except psycopg.Error as error:
         reason = str(error).strip()
     if "query parameter" in reason and ":" in reason:  # other reasons may quote the password
-        known = "postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS lists those that there are."
+        known = "See postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS for the valid ones."
         raise ImproperlyConfigured(f"DATABASE_URL has an {reason}. {known}")
     raise ImproperlyConfigured(f"DATABASE_URL can't be read. {_ESCAPES}")
 
@@ -134,7 +134,7 @@ def _check_redis_parameters(url: str) -> None:
         redis.ConnectionPool.from_url(url).make_connection()
     except (TypeError, ValueError, redis.RedisError):
         names = ", ".join(parameters)
-        raise ImproperlyConfigured(f"REDIS_URL has a parameter that can't be used; it has these: {names}.") from None
+        raise ImproperlyConfigured(f"REDIS_URL has an invalid parameter among these: {names}.") from None
 
 
 def redis_socket_url(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Every setting, and the only place that reads the environment; the README's table lists the same names.
+"""Every setting, and the only place that reads the environment; docs/configuration.md lists the same names.
 
 A value that can't be used stops the process at once with a sentence that names the variable, what it holds
 and what would be right.
@@ -36,7 +36,7 @@ def _path(name: str, default: str) -> Path:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise ImproperlyConfigured(f"{name} must be in UTF-8, and {os.fsencode(path)!r} is not.") from None
+        raise ImproperlyConfigured(f"{name} must be valid UTF-8, not {os.fsencode(path)!r}.") from None
     return path
 
 
@@ -168,7 +168,7 @@ def _recordings_storage() -> dict[str, Any]:
             f"RECORDINGS_STORAGE must be s3://bucket or s3://bucket/folder, not {RECORDINGS_STORAGE!r}."
         )
     if bool(AWS_ACCESS_KEY_ID) != bool(AWS_SECRET_ACCESS_KEY):
-        raise ImproperlyConfigured("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set both or neither.")
+        raise ImproperlyConfigured("Set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or neither.")
     if AWS_ENDPOINT_URL_S3 and not AWS_ENDPOINT_URL_S3.startswith(("http://", "https://")):
         raise ImproperlyConfigured("AWS_ENDPOINT_URL_S3 must begin with http:// or https://.")
     options = {
@@ -244,9 +244,7 @@ def _temporary_folder() -> Path:
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:
-        raise ImproperlyConfigured(
-            "No temporary folder can be written: mount one at /tmp, or set TMPDIR to a folder that can be."
-        ) from None
+        raise ImproperlyConfigured("There is no writable temporary folder. Mount one at /tmp, or set TMPDIR.") from None
 
 
 def _redis_socket() -> Path:

@@ -33,6 +33,12 @@ def wav_bytes(samples: np.ndarray, rate: int) -> bytes:
     return buffer.getvalue()
 
 
+def samples_of(file: bytes) -> bytes:
+    """Return the samples of a 16-bit WAV file, read by Python's own wave module."""
+    with wave.open(io.BytesIO(file)) as sound:
+        return sound.readframes(sound.getnframes())
+
+
 def _run(*arguments: str, data: bytes = b"") -> bytes:
     command = [FFMPEG, "-hide_banner", "-loglevel", "error", *arguments]
     return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout

@@ -35,7 +35,7 @@ def test_a_sqlite_url_names_a_file(name):
         ("mysql://host/name", "must begin with postgresql:// or sqlite:///"),
         ("sqlite:///", "must name a file"),
         ("sqlite:///:memory:", "must name a file"),
-        ("sqlite:////data/db?timeout=3", "SQLite takes none"),
+        ("sqlite:////data/db?timeout=3", "SQLite has none"),
     ],
 )
 def test_a_url_of_no_file_is_refused(url, sentence):

@@ -261,7 +261,7 @@ def test_a_header_is_seen_wherever_it_is_cut(files, kind, at):
 def test_the_error_says_what_was_found_and_what_would_be_right(files):
     refusal = Admission("wav", "auto").refusal(files["webm"])
     assert refusal.detail == (
-        "The message begins as WebM, but the session's format is wav. Open the session with format=webm."
+        "The message begins as WebM, but the format of the session is wav. Open a session with format=webm."
     )
     assert refusal.details == {"received": "ebml", "valid_values": ["wav"], "format": "webm"}
 

@@ -139,7 +139,9 @@ def events_of_the_code() -> Iterator[str]:
     for path in (path for folder in ("audio", "sercuescribe", "tasks") for path in (REPOSITORY / folder).rglob("*.py")):
         text = path.read_text()
         if "structlog.stdlib.get_logger" in text:
-            for call in re.findall(r"\b(?:logger\.(?:debug|info|warning|error|critical)\(|logger\.log\(level, |_put_off\()([^,)]+)", text):
+            for call in re.findall(
+                r"\b(?:logger\.(?:debug|info|warning|error|critical)\(|logger\.log\(level, |_put_off\()([^,)]+)", text
+            ):
                 yield from re.findall(r'"([^"]+)"', call)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.server import DEADLINE_SECONDS, READY, eventually, is_running
 from tests.services import REPOSITORY, product_variables
+from tests.sound import speech, wav_bytes
 
 # The environment that runs the tests stands for the one that make would install.
 INSTALLED = ["--old-file", ".venv/.base-installed", f"PYTHON={sys.executable}"]
@@ -85,3 +86,19 @@ def test_pip_shows_how_far_it_is_on_a_terminal_alone(tmp_path):
         os.close(terminal)
     assert "pip install" in shown and "--quiet" not in shown
     assert "pip install --quiet" in quiet
+
+
+def test_make_demo_records_the_named_file(tmp_path):
+    foreign = {*product_variables(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    (tmp_path / "sound.wav").write_bytes(wav_bytes(speech(1), 16000))
+    done = subprocess.run(
+        ["make", *INSTALLED, "demo", f"FILE={tmp_path / 'sound.wav'}"],
+        cwd=REPOSITORY,
+        env=environment | {"DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Compared 16000 samples: the recording equals the source." in done.stdout

@@ -65,14 +65,14 @@ def verify(session: AudioSession) -> None:
 def transcode(audio_format: str, session: AudioSession) -> None:
     """Asks for a session's recording in another format. Raises InvalidParameter, and what `rows.enqueue` raises."""
     if audio_format not in TARGETS:
-        raise InvalidParameter("Choose the format in which the recording is wanted.", valid_values=list(TARGETS))
+        raise InvalidParameter("Choose a format.", valid_values=list(TARGETS))
     rows.enqueue(session, TaskKind.TRANSCODE, audio_format, again=True)
 
 
 def delete(session: AudioSession) -> None:
     """Asks for the removal of a session and every byte of it. Raises SessionBusy where that was asked for before."""
     if not upkeep.request_deletion(session.pk):
-        raise SessionBusy("The session is being deleted already.")
+        raise SessionBusy("The session is already being deleted.")
 
 
 def actions_for(session: AudioSession) -> set[str]:
@@ -109,25 +109,27 @@ class SessionActions(StoredStateAdmin):
     @admin.action(description="Rebuild the recording", permissions=["operate"])
     def rebuild_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Makes the recordings anew from the chunks."""
-        self._act(request, queryset, rebuild, "Asked for the recording to be rebuilt.")
+        self._act(request, queryset, rebuild, "The rebuild of the recording was requested.")
 
     @admin.action(description="Verify", permissions=["operate"])
     def verify_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Looks whether rows, chunks and recordings are what they should be; the session's page shows the result."""
-        self._act(request, queryset, verify, "Asked for the verification.")
+        self._act(request, queryset, verify, "The verification was requested.")
 
     @admin.action(description="Transcode", permissions=["operate"])
     def transcode_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Makes the recordings in another format."""
         audio_format = request.POST.get("format", "")
-        self._act(request, queryset, partial(transcode, audio_format), f"Asked for the recording as {audio_format}.")
+        self._act(
+            request, queryset, partial(transcode, audio_format), f"The transcode to {audio_format} was requested."
+        )
 
     @admin.action(description="Delete with every byte", permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:
         """Asks first; then removes the sessions."""
         if request.POST.get("post") != "yes":
             return self._confirm_deletion(request, queryset)
-        self._act(request, queryset, delete, "Asked for the deletion of the session and every byte of it.", DELETION)
+        self._act(request, queryset, delete, "The deletion of the session with all its data was requested.", DELETION)
         return None
 
     def _act(
@@ -150,13 +152,13 @@ class SessionActions(StoredStateAdmin):
         if done:
             self.message_user(request, f"{_counted(done)}: {message}", messages.SUCCESS)
         for sentence, count in refused.items():
-            self.message_user(request, f"Nothing was done to {_counted(count)}: {sentence}", messages.WARNING)
+            self.message_user(request, f"{_counted(count)} not changed: {sentence}", messages.WARNING)
 
     def _selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> list[AudioSession]:
         """The sessions, or none and a message where they are too many for one request."""
         sessions = list(queryset[: ACTION_LIMIT + 1])
         if len(sessions) > ACTION_LIMIT:
-            sentence = f"That are more than {ACTION_LIMIT} sessions, the most for one action. Nothing was done."
+            sentence = f"You selected more than {ACTION_LIMIT} sessions, the limit of one action. Nothing was changed."
             self.message_user(request, sentence, messages.ERROR)
             return []
         return sessions

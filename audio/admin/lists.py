@@ -65,7 +65,7 @@ class StoredStateAdmin(ReadOnlyAdmin):
 
     # The search itself is in get_search_results; the admin shows its box only where fields are named.
     search_fields = ["pk"]
-    search_help_text = "The id of a session, or its beginning"
+    search_help_text = "Search for a session id, or the beginning of one."
     session_field = "session"
 
     def get_search_results(

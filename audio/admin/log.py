@@ -15,7 +15,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
     ordering = ["-id"]
     sortable_by = ()
 
-    @admin.display(description="what")
+    @admin.display(description="action")
     def message(self, entry: LogEntry) -> str:
         """What was done, in words."""
         return entry.get_change_message()

@@ -72,7 +72,7 @@ class AudioSessionAdmin(SessionActions):
     """Sessions, newest first."""
 
     session_field = "pk"
-    search_help_text = "The id of a session or its beginning, or a part of a user_id"
+    search_help_text = "Search for a session id, the beginning of one, or a part of a user_id."
     list_display = ["short_id", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"]
     list_filter = [("status", StatusFilter), RecordingFilter, "format", "recovered", "start_time"]
     list_select_related = ["recording"]
@@ -172,7 +172,7 @@ class AudioSessionAdmin(SessionActions):
             shown = f"{shown}, {recording.duration_seconds:.3f} s"
         return shown
 
-    @admin.display(description="why not")
+    @admin.display(description="error of the recording")
     def recording_error(self, session: AudioSession) -> str:
         """Why there is no recording, and the chunk that is at fault where that is known."""
         recording = _recording(session)
@@ -195,7 +195,7 @@ class AudioSessionAdmin(SessionActions):
     def listen(self, session: AudioSession) -> str:
         """A player of the recording, or of what is recorded so far."""
         if not _can_be_played(session):
-            return "Nothing to listen to yet."
+            return "Nothing has been recorded yet."
         return format_html('<audio controls preload="none" src="{}"></audio>', _path(session, "audio"))
 
     @admin.display(description="waveform")
@@ -204,7 +204,7 @@ class AudioSessionAdmin(SessionActions):
         if not _can_be_played(session):
             return NOTHING
         return format_html(
-            '<img class="waveform" src="{}?format=svg" alt="Not there yet: reload the page in a moment."'
+            '<img class="waveform" src="{}?format=svg" alt="The waveform is not ready. Reload the page in a moment."'
             ' width="800" height="120">',
             _path(session, "waveform"),
         )
@@ -245,7 +245,7 @@ class AudioSessionAdmin(SessionActions):
         """WebSockets that may write to the session now."""
         return session.open_connections.count()
 
-    @admin.display(description="latest")
+    @admin.display(description="newest tasks")
     def tasks(self, session: AudioSession) -> str:
         """The newest background tasks, leading to all of them."""
         tasks = list(BackgroundTask.objects.filter(session=session).order_by("-created_at", "-id")[:_SHOWN_TASKS])

@@ -46,33 +46,33 @@ ERROR_PREFIX = "error_"
 _SESSION_ID = "123e4567-e89b-42d3-a456-426614174000"
 _PATH = "/api/ws/audio"
 _DESCRIPTION = (
-    "Binary messages are audio, text messages are JSON. Each binary message is answered exactly once, after its bytes "
-    "are synced to the disk and their row is committed; answers come in the order of the messages that they answer. "
-    "A client may send without waiting for answers, but must read them in the end. A named `source` makes resuming "
+    "Binary messages are audio, and text messages are JSON. Each binary message is answered exactly once, after its "
+    "bytes are synced to the disk and their row is committed. Responses come in the order of the messages that they "
+    "answer. A client may send without waiting for responses, but it must read them. A named `source` makes resuming "
     "exact: the greeting's `source_chunk_count` says how many of its chunks are stored."
 )
 _CLIENT_MESSAGES = {
-    Action.CLOSE_SESSION: "Closes the session after everything that was sent before; close code 1000 follows.",
-    Action.PAUSE: "Pauses the session: chunks are refused until it is resumed. The timeouts go on.",
+    Action.CLOSE_SESSION: "Closes the session after everything that was sent before. Close code 1000 follows.",
+    Action.PAUSE: "Pauses the session: chunks are rejected until it is resumed. Timeouts continue.",
     Action.RESUME: "Resumes a paused session.",
-    Action.PING: 'Counts as activity, and changes nothing. `{"type": "ping"}` is taken as well.',
+    Action.PING: 'Counts as activity and changes nothing. `{"type": "ping"}` is accepted as well.',
 }
 _ANSWERS = {
     messages.CREATED: ("created", "The first message of a connection that opens a session."),
     messages.RESUMED: ("continued", "The first message of a connection that continues a session."),
     messages.STORED: (
         "stored",
-        "The chunk is durable; `chunk_count` is its place in the session. An empty binary message stores nothing and "
-        "is answered with the count as it is.",
+        "The chunk is durable. `chunk_count` is its sequence in the session. An empty binary message stores nothing "
+        "and is answered with the current count.",
     ),
     messages.PAUSED_NOW: ("paused", "The session is paused."),
-    messages.RESUMED_NOW: ("resumed", "The session goes on."),
-    messages.CLOSED: ("closed", "The session takes no more, by whomever it was closed; close code 1000 follows."),
+    messages.RESUMED_NOW: ("resumed", "The session is resumed."),
+    messages.CLOSED: ("closed", "The session is closed, by this client or otherwise. Close code 1000 follows."),
     messages.PONG: ("pong", "The answer to a ping."),
     messages.PART_NOT_MADE: (
         "part_not_made",
-        "Answers nothing: something that was sent, over whichever connection, can't be decoded. The rest of the "
-        "session is recorded.",
+        "A notice that answers no message: chunks of the session, from any connection, cannot be decoded. The rest "
+        "of the session is recorded.",
     ),
 }
 _GREETINGS = (messages.CREATED, messages.RESUMED)
@@ -98,26 +98,26 @@ _HTTP_ONLY = (
     ChunkNotFound,
 )
 _DETAILS: Json = {
-    "parameter": {"type": "string", "description": "Which parameter is at fault."},
-    "received": {"description": "What was received, shortened."},
-    "valid_values": {"type": "array", "description": "What would have been right."},
-    "limit": {"type": "number", "description": "The most that is allowed."},
-    "retry_after_seconds": {"type": "number", "description": "When another attempt may succeed."},
-    "format": {"type": "string", "description": "Of a session that records what was received."},
+    "parameter": {"type": "string", "description": "The invalid parameter."},
+    "received": {"description": "The received value, shortened."},
+    "valid_values": {"type": "array", "description": "The valid values."},
+    "limit": {"type": "number", "description": "The limit that was exceeded."},
+    "retry_after_seconds": {"type": "number", "description": "The seconds after which another attempt may succeed."},
+    "format": {"type": "string", "description": "The format of a session that would record the content."},
 }
 CLOSE_CODES = {
     1000: "The session is closed.",
-    1001: "The server stops: connect again.",
-    1002: "A frame that is no WebSocket's (RFC 6455): the client has a fault.",
-    1006: "The network broke: connect again.",
-    1007: "A text that is no UTF-8: the client has a fault.",
-    1008: "Wrong parameters, no such session, closed, not allowed, too many connections: don't repeat the request.",
-    1009: "A message over `max_message_size_bytes`; no error precedes it.",
-    1011: "Our fault: connect again.",
-    1012: "The server stops: connect again.",
-    1013: "Overloaded, out of disk, or starting and stopping: connect again later.",
-    4408: "Nothing arrived for `connection_timeout_seconds`.",
-    4409: "A newer connection has taken over the `source`: leave it to that one.",
+    1001: "The server is stopping. Connect again.",
+    1002: "The client sent an invalid WebSocket frame (RFC 6455).",
+    1006: "The network broke. Connect again.",
+    1007: "The client sent text that is not UTF-8.",
+    1008: "The request was rejected. Read the error, and connect again only if it is `retryable`.",
+    1009: "A message is larger than `max_message_size_bytes`. No error precedes this code.",
+    1011: "The server has failed, or the client did not answer its pings. Connect again.",
+    1012: "The server is stopping. Connect again.",
+    1013: "The server is overloaded, its storage is full, or it is starting or stopping. Connect again later.",
+    4408: "The client sent nothing for `connection_timeout_seconds`.",
+    4409: "A newer connection has taken over the `source`. Do not connect again.",
 }
 
 
@@ -190,9 +190,12 @@ def query_parameters() -> Json:
     label = {"type": "string", "minLength": 1, "maxLength": LABEL_MAX_LENGTH}
     return {
         **_session_parameters(defaults),
-        "user_id": {**label, "description": "The client's own label of a new session."},
-        "source": {**label, "description": "The name of one producer; its newest connection takes over."},
-        "ticket": {"type": "string", "description": "What the `websocket_url` of a session created over HTTP has."},
+        "user_id": {**label, "description": "A label of the client's choice for a new session."},
+        "source": {**label, "description": "The name of a source. Its newest connection takes over."},
+        "ticket": {
+            "type": "string",
+            "description": "The ticket in the `websocket_url` of a session that was created over HTTP.",
+        },
     }
 
 
@@ -201,8 +204,8 @@ def _session_parameters(defaults: SessionParameters | None = None) -> Json:
     described: Json = {
         "sample_rate": {"type": "integer", "enum": SAMPLE_RATES_HZ, "description": "In Hz."},
         "channels": {"type": "integer", "enum": CHANNELS},
-        "format": {"type": "string", "enum": FORMATS, "description": "What is sent, and what the recording is."},
-        "encoding": {"type": "string", "enum": ENCODINGS, "description": "Of headerless PCM under `wav`."},
+        "format": {"type": "string", "enum": FORMATS, "description": "The format of the audio and of the recording."},
+        "encoding": {"type": "string", "enum": ENCODINGS, "description": "The encoding of raw PCM under `wav`."},
         "chunks": {
             "type": "string",
             "enum": CHUNK_MODES,
@@ -247,7 +250,7 @@ def _heard() -> Json:
 def _common() -> Json:
     return {
         "session_id": {"type": "string", "format": "uuid"},
-        "chunk_count": {"type": "integer", "minimum": 0, "description": "How many chunks the session has."},
+        "chunk_count": {"type": "integer", "minimum": 0, "description": "The number of chunks in the session."},
         "status": {"type": "string", "enum": SessionStatus.values},
     }
 
@@ -279,10 +282,10 @@ def _warning() -> Json:
     seconds = {"type": ["number", "null"]}
     return {
         "event": {"const": "error"},
-        "code": {"type": "string", "description": "What is wrong, for programs."},
-        "detail": {"type": "string", "description": "A sentence for people; it may be reworded."},
-        "first_sequence": {**place, "description": "The first chunk of the part."},
-        "last_sequence": {**place, "description": "The last one."},
+        "code": {"type": "string", "description": "A stable code for programs."},
+        "detail": {"type": "string", "description": "A sentence for people. It may be reworded."},
+        "first_sequence": {**place, "description": "The first affected chunk."},
+        "last_sequence": {**place, "description": "The last affected chunk."},
         "start_seconds": {**seconds, "description": "Where the part would be in the recording."},
         "end_seconds": seconds,
     }
@@ -294,16 +297,16 @@ def _greeting() -> Json:
         "undecided": {
             "type": "array",
             "items": {"type": "string", "enum": list(DECIDED_BY_MEDIA)},
-            "description": "The parameters that the client did not name and the media have not decided yet: until "
-            "then they are shown with the server's defaults.",
+            "description": "The parameters that the client did not name and the audio has not shown yet. Until "
+            "then they have the defaults of the server.",
         },
         "user_id": {"type": ["string", "null"]},
         "byte_count": {"type": "integer", "minimum": 0},
-        "source": {"type": "string", "description": "Of a connection that named one."},
+        "source": {"type": "string", "description": "The source, if the connection named one."},
         "source_chunk_count": {
             "type": "integer",
             "minimum": 0,
-            "description": "How many chunks of that source are stored: drop those, send the rest.",
+            "description": "The number of stored chunks of that source. Skip those, and send the rest.",
         },
         "max_message_size_bytes": {"type": "integer"},
         "connection_timeout_seconds": {"type": "number"},
@@ -329,7 +332,7 @@ def _errors() -> Json:
 
 def _error(error: type[AudioError]) -> Json:
     properties = {
-        "error": {"type": "string", "description": "A sentence for people; it may be reworded."},
+        "error": {"type": "string", "description": "A sentence for people. It may be reworded."},
         "code": {"const": error.code},
         "retryable": {"const": error.retryable, "description": "Whether another connection may succeed."},
         # The id may be what the client gave for one.

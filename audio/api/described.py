@@ -8,26 +8,26 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework import serializers
 
 _SENTENCES = {
-    202: "Not ready yet: `recording_building`, `task_running`. Ask again after Retry-After seconds.",
-    400: "A parameter, a field or the id is not valid: `invalid_parameter`, `invalid_session_id`, `parse_error`.",
-    404: "There is no such session, chunk or task, or nothing to fetch: `session_not_found`, `chunk_not_found`, "
+    202: "Not ready yet: `recording_building`, `task_running`. Try again after Retry-After seconds.",
+    400: "A parameter, a field or the id is invalid: `invalid_parameter`, `invalid_session_id`, `parse_error`.",
+    404: "The session, chunk, task or recording does not exist: `session_not_found`, `chunk_not_found`, "
     "`task_not_found`, `recording_empty`.",
-    409: "The session's, the recording's or the task's state does not allow it; the code says why.",
-    412: "If-Match or If-Unmodified-Since does not hold: `precondition_failed`.",
-    413: "The request's body is too large: `message_too_large`.",
+    409: "The state of the session, the recording or the task does not allow this. The code says why.",
+    412: "If-Match or If-Unmodified-Since does not match: `precondition_failed`.",
+    413: "The request body is too large: `message_too_large`.",
     415: "The body is neither JSON nor a form: `unsupported_media_type`.",
-    416: "The range lies outside of the recording: `range_not_satisfiable`.",
-    500: "A stored chunk is not as it was stored: `chunk_damaged`.",
-    503: "Not now; try again after Retry-After seconds.",
+    416: "The range is outside the recording: `range_not_satisfiable`.",
+    500: "A stored chunk is missing or damaged: `chunk_damaged`.",
+    503: "The server cannot do this now. Try again after Retry-After seconds.",
 }
 _AUDIO_TYPES = ("audio/wav", "audio/mpeg", "audio/flac", "audio/aac", "audio/webm", "audio/ogg", "audio/mp4")
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
-    """Every error. More keys may follow that say what would have been right: `parameter`, `valid_values`, `limit`."""
+    """An error. More keys may say what would be right: `parameter`, `valid_values`, `limit`."""
 
-    detail = serializers.CharField(help_text="A sentence for people; it may be reworded.")
-    code = serializers.CharField(help_text="A stable word for programs.")
+    detail = serializers.CharField(help_text="A sentence for people. It may be reworded.")
+    code = serializers.CharField(help_text="A stable code for programs.")
 
 
 def answers(*statuses: int) -> dict[int, OpenApiResponse]:
@@ -38,10 +38,10 @@ def answers(*statuses: int) -> dict[int, OpenApiResponse]:
 def download() -> dict[Any, OpenApiResponse]:
     """Returns the descriptions of a file's answers: whole, a range of it, unchanged."""
     whole = OpenApiResponse(OpenApiTypes.BINARY, description="The recording.")
-    part = OpenApiResponse(OpenApiTypes.BINARY, description="The range that was asked for.")
+    part = OpenApiResponse(OpenApiTypes.BINARY, description="The requested range.")
     described: dict[Any, OpenApiResponse] = {(200, media_type): whole for media_type in _AUDIO_TYPES}
     described |= {(206, media_type): part for media_type in _AUDIO_TYPES}
-    described[304] = OpenApiResponse(description="Unchanged: If-None-Match or If-Modified-Since says so.")
+    described[304] = OpenApiResponse(description="Not modified, according to If-None-Match or If-Modified-Since.")
     return described
 
 

@@ -84,7 +84,7 @@ def _is_api(request: HttpRequest) -> bool:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler400: what Django refuses before a view sees it, such as a host that is not in ALLOWED_HOSTS."""
     if _is_api(request):
-        detail = str(exception) if isinstance(exception, BadRequest) else "The request was not understood."
+        detail = str(exception) if isinstance(exception, BadRequest) else "The request could not be understood."
         return JsonResponse({"detail": detail, "code": "bad_request"}, status=400)
     return defaults.bad_request(request, exception)
 
@@ -92,7 +92,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler404."""
     if _is_api(request):
-        return JsonResponse({"detail": "There is nothing at this path.", "code": "not_found"}, status=404)
+        return JsonResponse({"detail": "Nothing exists at this path.", "code": "not_found"}, status=404)
     return defaults.page_not_found(request, exception)
 
 

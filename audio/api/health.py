@@ -23,7 +23,7 @@ class _HealthView(APIView):
 
 
 class Health(_HealthView):
-    """Alive: the process answers. It asks nothing of what it depends on."""
+    """Report that the process is alive. This does not check what the server depends on."""
 
     @extend_schema(
         summary="Whether the server is alive",
@@ -34,7 +34,8 @@ class Health(_HealthView):
                 "service": serializers.CharField(),
                 "version": serializers.CharField(),
                 "versions": serializers.DictField(
-                    child=serializers.CharField(), help_text="Of `python`, `django`, `ffmpeg` and the `database`."
+                    child=serializers.CharField(),
+                    help_text="Versions of `python`, `django`, `ffmpeg` and the `database`.",
                 ),
             },
         ),
@@ -52,9 +53,11 @@ _ready = inline_serializer(
         "status": serializers.CharField(),
         "service": serializers.CharField(),
         "late": serializers.ListField(
-            child=serializers.CharField(), help_text="What is down and keeps nothing from being recorded."
+            child=serializers.CharField(), help_text="What is down and only delays recordings."
         ),
-        "checks": serializers.DictField(child=serializers.CharField(), help_text="`ok`, or what is wrong."),
+        "checks": serializers.DictField(
+            child=serializers.CharField(), help_text="`ok`, or a description of the problem."
+        ),
     },
 )
 _not_ready = inline_serializer(
@@ -64,21 +67,24 @@ _not_ready = inline_serializer(
         "code": serializers.CharField(),
         "status": serializers.CharField(),
         "service": serializers.CharField(),
-        "down": serializers.ListField(
-            child=serializers.CharField(), help_text="Without which nothing can be recorded."
-        ),
+        "down": serializers.ListField(child=serializers.CharField(), help_text="What is down and prevents recording."),
         "late": serializers.ListField(child=serializers.CharField()),
-        "checks": serializers.DictField(child=serializers.CharField(), help_text="`ok`, or what is wrong."),
+        "checks": serializers.DictField(
+            child=serializers.CharField(), help_text="`ok`, or a description of the problem."
+        ),
     },
 )
 
 
 class Ready(_HealthView):
-    """Ready: the database and the storage are there, so that the server records."""
+    """Report whether the server can record. It needs the database and the storage."""
 
     @extend_schema(
         summary="Whether the server can record",
-        responses={200: _ready, 503: OpenApiResponse(_not_ready, description="`down` names what is down.")},
+        responses={
+            200: _ready,
+            503: OpenApiResponse(_not_ready, description="The server cannot record. `down` lists what is down."),
+        },
     )
     def get(self, request: Request) -> Response:
         failed = failures()

@@ -44,7 +44,7 @@ class CheckedCursorPagination(CursorPagination):
                 self.check_position(str(cursor.position))
         except (NotFound, ValidationError, OverflowError) as error:
             raise InvalidParameter(
-                "The cursor is none of this list's; follow `next` and `previous`.", parameter="cursor"
+                "The cursor does not belong to this list. Follow `next` and `previous`.", parameter="cursor"
             ) from error
         return cursor
 

@@ -53,37 +53,39 @@ class LabelField(serializers.CharField):
 
 
 class NewSessionSerializer(serializers.Serializer[AudioSession]):
-    """The parameters of a new session. Where the format, the rate or the channels are absent, the audio's own header
-    decides them; audio without a header has the server's defaults."""
+    """The parameters of a new session. If the format, the sample rate or the channels are absent, the header of the
+    audio decides. Audio without a header gets the defaults of the server."""
 
     sample_rate = ParameterField(
         SAMPLE_RATES_HZ,
         initial=lambda: settings.DEFAULT_SAMPLE_RATE,
-        help_text="Hz. If absent, that of the audio's header, else the server's default.",
+        help_text="In Hz. If absent, it is read from the header of the audio. Otherwise the server has a default.",
     )
     channels = ParameterField(
         CHANNELS,
         initial=lambda: settings.DEFAULT_CHANNELS,
-        help_text="If absent, those of the audio's header, else the server's default.",
+        help_text="If absent, they are read from the header of the audio. Otherwise the server has a default.",
     )
     format = ParameterField(
         FORMATS,
         initial=lambda: settings.DEFAULT_FORMAT,
-        help_text="What the client sends, and what the recording is. `aac` is ADTS. If absent, what the first bytes "
-        "say; raw samples have the server's default.",
+        help_text="The format of the audio and of the recording. `aac` is ADTS. If absent, the first bytes decide. Raw "
+        "samples get the default of the server.",
     )
-    encoding = ParameterField(ENCODINGS, initial="s16le", help_text="Of headerless PCM under `wav`; `s16le` if absent.")
+    encoding = ParameterField(
+        ENCODINGS, initial="s16le", help_text="The encoding of raw PCM under `wav`. The default is `s16le`."
+    )
     chunks = ParameterField(
         CHUNK_MODES,
         initial="auto",
-        help_text="`stream`: one stream, cut anywhere. `files`: each message is a complete file. `auto` if absent.",
+        help_text="`stream`: one stream, cut anywhere. `files`: each message is a whole file. The default is `auto`.",
     )
     user_id = LabelField(
         required=False,
         allow_null=True,
         max_length=LABEL_MAX_LENGTH,
         trim_whitespace=False,
-        help_text="The client's own label.",
+        help_text="A label of the client's choice.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -105,45 +107,48 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
 
 
 class FailureSerializer(serializers.Serializer[Recording]):
-    """Why there is no recording."""
+    """Why the recording failed."""
 
     detail = serializers.CharField(source="error_detail", read_only=True)
     code = serializers.CharField(source="error_code", read_only=True)
     sequence = serializers.IntegerField(
-        source="failed_sequence", read_only=True, allow_null=True, help_text="The chunk that is at fault, where known."
+        source="failed_sequence",
+        read_only=True,
+        allow_null=True,
+        help_text="The chunk that caused the failure, if known.",
     )
 
 
 class WarningSerializer(serializers.Serializer[Any]):
-    """Something that was sent and is not in the recording as it came."""
+    """Audio that was sent and is not in the recording as it came."""
 
-    code = serializers.CharField(read_only=True, help_text="What is wrong, for programs.")
-    detail = serializers.CharField(read_only=True, help_text="A sentence for people; it may be reworded.")
-    first_sequence = serializers.IntegerField(read_only=True, allow_null=True, help_text="The first chunk of it.")
-    last_sequence = serializers.IntegerField(read_only=True, allow_null=True, help_text="The last chunk of it.")
+    code = serializers.CharField(read_only=True, help_text="A stable code for programs.")
+    detail = serializers.CharField(read_only=True, help_text="A sentence for people. It may be reworded.")
+    first_sequence = serializers.IntegerField(read_only=True, allow_null=True, help_text="The first affected chunk.")
+    last_sequence = serializers.IntegerField(read_only=True, allow_null=True, help_text="The last affected chunk.")
     start_seconds = serializers.FloatField(
-        read_only=True, allow_null=True, help_text="Where it would be in the recording, or is."
+        read_only=True, allow_null=True, help_text="Where it is, or would be, in the recording."
     )
     end_seconds = serializers.FloatField(read_only=True, allow_null=True)
 
 
 class RecordingSerializer(serializers.ModelSerializer[Recording]):
-    """A session's recording: where it is fetched from, how far it is."""
+    """The recording of a session: its state and where to download it."""
 
-    url = serializers.SerializerMethodField(help_text="Where to fetch it; null while there is nothing to fetch.")
+    url = serializers.SerializerMethodField(help_text="Where to download it. Null while there is nothing to download.")
     format = serializers.SerializerMethodField()
     sha256 = serializers.CharField(
-        read_only=True, help_text="Of the recording's bytes, in hexadecimal; empty until just after `ready`."
+        read_only=True, help_text="The SHA-256 of the file, in hexadecimal. It is empty until shortly after `ready`."
     )
-    sample_rate = serializers.SerializerMethodField(help_text="Hz; null while it is not known.")
+    sample_rate = serializers.SerializerMethodField(help_text="In Hz. Null while it is not known.")
     channels = serializers.SerializerMethodField(help_text="Null while they are not known.")
     warnings = WarningSerializer(
-        many=True, read_only=True, help_text="What came and is not in the recording as it came. Bounded."
+        many=True, read_only=True, help_text="Audio that is not in the recording as it came: at most the first hundred."
     )
     progress = serializers.FloatField(read_only=True, help_text="From 0 to 1 while `state` is `building`.")
-    error = serializers.SerializerMethodField(help_text="Why, if `state` is `failed`; else null.")
+    error = serializers.SerializerMethodField(help_text="The reason if `state` is `failed`, otherwise null.")
     partial_url = serializers.SerializerMethodField(
-        help_text="Where to fetch the part that could be made, if `state` is `failed` and there is one; else null."
+        help_text="Where to download the part that could be made, if `state` is `failed`. Null if there is none."
     )
 
     class Meta:
@@ -198,18 +203,20 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
 
     session_id = serializers.UUIDField(source="id", read_only=True)
     file_path = serializers.SerializerMethodField(
-        help_text="The recording's file, relative to the storage root; null until it is ready."
+        help_text="The file of the recording, relative to the storage root. Null until it is ready."
     )
     duration_seconds = serializers.SerializerMethodField(
-        help_text="Of the recording, or of what is recorded so far; null where that is not known exactly."
+        help_text="The length of the recording, or of what has been recorded so far. Null if it is not known exactly."
     )
     connections = serializers.IntegerField(
-        source="connection_count", read_only=True, help_text="WebSockets that may write to the session now."
+        source="connection_count",
+        read_only=True,
+        help_text="The number of connections that may write to the session now.",
     )
     recording = serializers.SerializerMethodField()
     recovered = serializers.SerializerMethodField(
-        help_text="Null, or that the session was read again from the journals: `exact`; `uncertain` where the order or"
-        " the number of its last chunks is not known for sure; `pending` until that is finished."
+        help_text="Null, unless the session was restored from the journals. `exact`: it is complete. `uncertain`: the"
+        " order or the number of its last chunks may differ. `pending`: the restoration is not finished."
     )
 
     class Meta:
@@ -251,10 +258,10 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
 
 
 class CreatedSessionSerializer(SessionSerializer):
-    """A new session, and the address at which a client sends its audio."""
+    """A new session, and the URL to which a client sends its audio."""
 
     websocket_url = serializers.SerializerMethodField(
-        help_text="Where to send the audio. Its ticket holds for a short time and for this session alone."
+        help_text="Where to send the audio. The ticket in it is valid for one minute, one use and this session."
     )
 
     class Meta(SessionSerializer.Meta):
@@ -278,10 +285,10 @@ class ChunkSerializer(serializers.ModelSerializer[AudioChunk]):
     """One acknowledged chunk."""
 
     source = serializers.SerializerMethodField(  # type: ignore[assignment]
-        help_text="The name of the producer that sent it; null if it has none."
+        help_text="The name of its source. Null if the source has no name."
     )
     is_released = serializers.SerializerMethodField(
-        help_text="Whether its bytes were given up some time after the recording was made; the recording has them."
+        help_text="Whether its bytes were deleted after the recording was verified. The recording has them."
     )
 
     class Meta:
@@ -298,10 +305,12 @@ class ChunkSerializer(serializers.ModelSerializer[AudioChunk]):
 
 
 class WaveformSerializer(serializers.Serializer[Waveform]):
-    """Peaks of a span of a recording; full scale is 1."""
+    """The waveform of a span of a recording. Full scale is 1."""
 
-    sample_rate = serializers.IntegerField(help_text="Of the recording, in Hz.")
-    duration_seconds = serializers.FloatField(help_text="Of the recording, or of what is recorded so far.")
+    sample_rate = serializers.IntegerField(help_text="The sample rate of the recording, in Hz.")
+    duration_seconds = serializers.FloatField(
+        help_text="The length of the recording, or of what has been recorded so far."
+    )
     start_seconds = serializers.FloatField()
     end_seconds = serializers.FloatField()
     minimum = serializers.SerializerMethodField(help_text="The lowest sample of each point.")

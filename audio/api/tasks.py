@@ -55,13 +55,15 @@ class SessionIdField(serializers.CharField):
 
 
 class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
-    """What is asked for: `transcode` makes the recording in another format, `waveform` its peaks, `concatenate`
-    brings the recording as far as its chunks allow, which also happens by itself, and `verify` compares the session's
-    rows, chunks and recording with each other."""
+    """A new task. `transcode` makes the recording in another format, and `waveform` computes its waveform.
+    `concatenate` processes the pending chunks, which also happens by itself. `verify` compares the rows, the chunks and
+    the recording of the session with each other."""
 
     task = OneOf(TaskKind.choices)
     session_id = SessionIdField(max_length=_RECEIVED_CHARACTERS)
-    format = OneOf([(name, name) for name in TARGETS], required=False, help_text="Of a transcode, which needs it.")
+    format = OneOf(
+        [(name, name) for name in TARGETS], required=False, help_text="The target format. A transcode requires it."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
@@ -69,43 +71,43 @@ class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
             name = min(unknown)[:_RECEIVED_CHARACTERS]
             raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(self.fields))
         if (attrs["task"] == TaskKind.TRANSCODE) != ("format" in attrs):
-            sentence = "A transcode needs a format; no other task takes one."
+            sentence = "A transcode requires a format. Other tasks have none."
             raise InvalidParameter(sentence, parameter="format", valid_values=list(TARGETS))
         return attrs
 
 
 class TaskErrorSerializer(serializers.Serializer[BackgroundTask]):
-    """Why it failed."""
+    """Why the task failed."""
 
     detail = serializers.CharField(source="error_detail")
     code = serializers.CharField(source="error_code")
 
 
 class TaskResultSerializer(serializers.Serializer[Any]):
-    """Where what was made can be fetched."""
+    """Where to download the result."""
 
     url = serializers.URLField()
     size_bytes = serializers.IntegerField(allow_null=True)
 
 
 class ProblemSerializer(serializers.Serializer[Any]):
-    """Something that is not as it should be, and where."""
+    """A problem, and where it is."""
 
     code = serializers.CharField()
     detail = serializers.CharField()
     session_id = serializers.UUIDField()
-    sequence = serializers.IntegerField(required=False, help_text="Of the chunk.")
-    file_name = serializers.CharField(required=False, help_text="Relative to the storage root.")
-    offset = serializers.IntegerField(required=False, help_text="Of the chunk's record in that journal.")
+    sequence = serializers.IntegerField(required=False, help_text="The sequence of the chunk.")
+    file_name = serializers.CharField(required=False, help_text="The file, relative to the storage root.")
+    offset = serializers.IntegerField(required=False, help_text="The offset of the record in that journal.")
 
 
 class VerificationSerializer(serializers.Serializer[Any]):
-    """What a verification found; nothing is wrong if `problem_count` is 0."""
+    """The result of a verification. There is no problem if `problem_count` is 0."""
 
     session_id = serializers.UUIDField()
     chunks = serializers.IntegerField()
     bytes = serializers.IntegerField()
-    recording = serializers.CharField(help_text="`compared` with the chunks, or the state that it is in.")
+    recording = serializers.CharField(help_text="`compared` if it was compared with the chunks, otherwise its state.")
     problem_count = serializers.IntegerField()
     problems = ProblemSerializer(many=True, help_text="The first hundred.")
 
@@ -121,13 +123,13 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
     task_id = serializers.UUIDField(source="id", read_only=True)
     task = serializers.ChoiceField(TaskKind.choices, source="kind", read_only=True)
     session_id = serializers.UUIDField(read_only=True)
-    format = serializers.SerializerMethodField(help_text="Of a transcode; else null.")
+    format = serializers.SerializerMethodField(help_text="The target format of a transcode, otherwise null.")
     status = serializers.ChoiceField(TaskState.choices, source="state", read_only=True)
     progress = serializers.SerializerMethodField(help_text="From 0 to 1.")
-    percent = serializers.SerializerMethodField(help_text="The same, from 0 to 100.")
-    seconds_done = serializers.FloatField(read_only=True, help_text="Seconds of audio that are done.")
-    result = serializers.SerializerMethodField(help_text="What was made, while it is there; else null.")
-    error = serializers.SerializerMethodField(help_text="Why, if `status` is `failed`; else null.")
+    percent = serializers.SerializerMethodField(help_text="The progress from 0 to 100.")
+    seconds_done = serializers.FloatField(read_only=True, help_text="The seconds of audio that have been processed.")
+    result = serializers.SerializerMethodField(help_text="The result, if it exists, otherwise null.")
+    error = serializers.SerializerMethodField(help_text="The reason if `status` is `failed`, otherwise null.")
 
     class Meta:
         model = BackgroundTask
@@ -200,7 +202,9 @@ def _shown(request: Request, task_id: str) -> dict[str, Any]:
     get=extend_schema(
         summary="List background tasks, newest first",
         tags=["tasks"],
-        parameters=[OpenApiParameter("session_id", OpenApiTypes.UUID, description="Of this session alone.")],
+        parameters=[
+            OpenApiParameter("session_id", OpenApiTypes.UUID, description="List only the tasks of this session.")
+        ],
         responses={200: TaskSerializer(many=True), **described.answers(400, 503)},
     ),
     post=extend_schema(

@@ -64,13 +64,13 @@ class BoundedJSONParser(JSONParser):
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
         text = stream.read(BODY_LIMIT_BYTES + 1)
         if len(text) > BODY_LIMIT_BYTES:
-            raise MessageTooLarge("The request's body is too large.", limit=BODY_LIMIT_BYTES)
+            raise MessageTooLarge("The request body is too large.", limit=BODY_LIMIT_BYTES)
         parsed = super().parse(BytesIO(text), media_type, parser_context)
         try:
             json.dumps(parsed, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             # RFC 8259 section 8.2: half of a surrogate pair is JSON, but no text that could be stored or answered.
-            raise ParseError("JSON parse error - a lone surrogate is no character.") from error
+            raise ParseError("JSON parse error - a lone surrogate is not a character.") from error
         return parsed
 
 
@@ -121,7 +121,7 @@ class SessionView(CheckedView):
     ),
 )
 class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
-    """All sessions, newest first. A new one is told where to send its audio."""
+    """List sessions, newest first, or create one. The response to a creation says where to send the audio."""
 
     queryset = sessions()
     pagination_class = SessionPages
@@ -165,10 +165,10 @@ def websocket_url(request: Request, session_id: UUID) -> str:
 
 @extend_schema_view(
     get=described.session_operation("Show a session", {200: SessionSerializer}, 400, 404, 503),
-    delete=described.session_operation("Delete a session and every byte of it", {204: None}, 400, 404, 409, 503),
+    delete=described.session_operation("Delete a session with all its data", {204: None}, 400, 404, 409, 503),
 )
 class SessionDetail(SessionView):
-    """One session and how far its recording is."""
+    """One session and its recording."""
 
     serializer_class = SessionSerializer
 
@@ -181,7 +181,7 @@ class SessionDetail(SessionView):
 
 
 class SessionClose(SessionView):
-    """Closes a session: it takes no more audio, and its recording is finished. Closing it again succeeds too."""
+    """Close a session. It accepts no more audio, and its recording is finished. Closing it again succeeds too."""
 
     @described.session_operation("Close a session", {200: ClosedSessionSerializer}, 400, 404, 503, request=None)
     def post(self, request: Request, session_id: str) -> Response:
@@ -193,7 +193,7 @@ class SessionClose(SessionView):
     get=described.session_operation("List a session's chunks", {200: ChunkSerializer(many=True)}, 400, 404, 503)
 )
 class ChunkList(SessionView, generics.ListAPIView[AudioChunk]):
-    """The acknowledged chunks of a session, in their order."""
+    """The acknowledged chunks of a session, in order."""
 
     queryset = AudioChunk.objects.none()
     serializer_class = ChunkSerializer
@@ -219,12 +219,12 @@ class AnythingAccepted(DefaultContentNegotiation):
 
 
 class ChunkPayload(SessionView):
-    """One chunk, byte for byte as it came; a recording that could not be made does not keep it from its owner."""
+    """One chunk, byte for byte as it came. It is available even if the recording failed."""
 
     content_negotiation_class = AnythingAccepted
 
     @described.session_operation(
-        "Fetch a chunk",
+        "Download a chunk",
         {(200, CHUNK_CONTENT_TYPE): OpenApiResponse(OpenApiTypes.BINARY, description="The chunk's bytes.")},
         *(400, 404, 409, 500, 503),
         parameters=[
@@ -242,35 +242,35 @@ class ChunkPayload(SessionView):
     def _sequence(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= _SEQUENCE_DIGITS):
             raise InvalidParameter(
-                "A chunk's sequence is a whole number, counted from one.", parameter="sequence", received=text[:64]
+                "The sequence of a chunk is a whole number, counted from one.", parameter="sequence", received=text[:64]
             )
         return int(text)
 
 
 class SessionAudio(SessionView):
-    """The recording of a session; while the session is live, what is recorded so far.
+    """The recording of a session. While the session is open, it is what has been recorded so far.
 
-    Another format than its own is made when it is first asked for.
+    The first request for another format starts a transcode.
     """
 
     content_negotiation_class = AnythingAccepted
     query_parameters = ("format", "partial")
 
     @described.session_operation(
-        "Fetch the recording",
+        "Download the recording",
         described.download(),
         *(202, 400, 404, 409, 412, 416, 503),
         parameters=[
             OpenApiParameter(
                 "format",
                 OpenApiTypes.STR,
-                description=f"The recording's own, which is the default, or {', '.join(TARGETS)}. Another than its own "
-                "is made in the background when it is first asked for: 202 `task_running` until then.",
+                description=f"The format of the recording, which is the default, or {', '.join(TARGETS)}. The first "
+                "request for another format starts a transcode: 202 `task_running` until it is done.",
             ),
             OpenApiParameter(
                 "partial",
                 OpenApiTypes.BOOL,
-                description="`true`: of a recording that failed, the part that could be made, in its own format. The "
+                description="`true`: the part of a failed recording that could be made, in its own format. The "
                 "name in `Content-Disposition` then ends with `-incomplete`.",
             ),
             OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="`bytes=0-1023`"),
@@ -281,7 +281,7 @@ class SessionAudio(SessionView):
         for _ in range(2):
             with suppress(FileNotFoundError):
                 return self._answer()
-        raise MasterDamaged("The recording's file is missing; rebuild it from the chunks.")
+        raise MasterDamaged("The file of the recording is missing. Rebuild the recording from its chunks.")
 
     def _answer(self) -> HttpResponseBase:
         session = self.session()
@@ -311,7 +311,7 @@ class SessionAudio(SessionView):
         valid = list(dict.fromkeys([own, *TARGETS]))
         if asked not in valid:
             raise InvalidParameter(
-                f"The recording can be had as {', '.join(valid)}, not as {asked[:64]!r}.",
+                f"The recording is available as {', '.join(valid)}, not as {asked[:64]!r}.",
                 parameter="format",
                 received=asked[:64],
                 valid_values=valid,
@@ -320,27 +320,38 @@ class SessionAudio(SessionView):
 
 
 class SessionWaveform(SessionView):
-    """The waveform of a recording: for each of so many points the lowest and the highest sample.
+    """The waveform of a recording: the lowest and the highest sample for each of a number of points.
 
-    It is computed in the background when it is first asked for; while samples are being recorded, it is that of
-    what is recorded so far.
+    For PCM it is available while the session is open. For compressed streams it is computed once the recording is
+    ready.
     """
 
     content_negotiation_class = AnythingAccepted
     query_parameters = ("points", "start", "end", "format")
 
     @described.session_operation(
-        "Fetch the waveform",
+        "Get the waveform",
         {
             (200, "application/json"): WaveformSerializer,
             (200, "image/svg+xml"): OpenApiResponse(OpenApiTypes.STR, description="The picture."),
         },
         *(202, 400, 404, 409, 503),
         parameters=[
-            OpenApiParameter("points", OpenApiTypes.INT, description=f"At most so many: 1 to {MAX_POINTS}; {POINTS}."),
-            OpenApiParameter("start", OpenApiTypes.DOUBLE, description="In seconds; 0."),
-            OpenApiParameter("end", OpenApiTypes.DOUBLE, description="In seconds; the end of the recording."),
-            OpenApiParameter("format", OpenApiTypes.STR, enum=WAVEFORM_FORMATS, description="`json`, or a picture."),
+            OpenApiParameter(
+                "points",
+                OpenApiTypes.INT,
+                description=f"The maximum number of points, from 1 to {MAX_POINTS}. The default is {POINTS}.",
+            ),
+            OpenApiParameter("start", OpenApiTypes.DOUBLE, description="Start in seconds. The default is 0."),
+            OpenApiParameter(
+                "end", OpenApiTypes.DOUBLE, description="End in seconds. The default is the end of the recording."
+            ),
+            OpenApiParameter(
+                "format",
+                OpenApiTypes.STR,
+                enum=WAVEFORM_FORMATS,
+                description="`json`, the default, or `svg` for a picture.",
+            ),
         ],
     )
     def get(self, request: Request, session_id: str) -> HttpResponseBase:

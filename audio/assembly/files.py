@@ -104,7 +104,9 @@ class FilesRoute(SampleRoute):
 
     def _require_room(self, part: Part) -> None:
         if self._seconds > 2 * 3600 * settings.MAX_SESSION_DURATION_HOURS:
-            sentence = f"The files up to this one hold {self._seconds:.0f} s of audio, more than a session may."
+            sentence = (
+                f"The files up to this one have {self._seconds:.0f} s of audio, which is more than a session may have."
+            )
             raise MediaLimitExceeded(sentence, sequence=part.first_sequence)
 
     def _decoded(self, parts: Sequence[Part], work: Path) -> Iterator[Samples]:
@@ -118,7 +120,9 @@ class FilesRoute(SampleRoute):
     def _note_shortfall(self, short: Shortfall) -> None:
         place = Place(short.sequence, short.sequence, max(0.0, self._seconds - short.seconds), self._seconds)
         if short.expected_frames > short.decoded_frames:
-            sentence = f"Of the file's {short.expected_frames} sample frames {short.decoded_frames} could be decoded."
+            sentence = (
+                f"Only {short.decoded_frames} of {short.expected_frames} sample frames of the file could be decoded."
+            )
             self.losses.warn("file_incomplete", sentence, place)
         if short.damage:
             sentence = f"Something of the file can't be read and was left out. {short.damage}"
@@ -184,7 +188,7 @@ class FilesRoute(SampleRoute):
             return
         self._files += 1
         if self._files > self.looked_to + _MOST_FILES_BEYOND_MESSAGES:
-            sentence = f"The session holds {self._files} files in {self.looked_to} messages, more than are decoded."
+            sentence = f"The session has {self._files} files in {self.looked_to} messages, which is over the limit."
             raise MediaLimitExceeded(sentence, sequence=self._open_sequence)
         first, skip, start = self._open_sequence, self._open_skip, self._open_at
         last, _ = self._offsets.at(end - 1)

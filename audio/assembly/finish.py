@@ -54,7 +54,7 @@ def finish(session: AudioSession, route: Route, master: Master, on_progress: OnP
     """
     match route:
         case StreamRoute() if master.size_bytes != route.size_bytes:
-            raise MasterDamaged(f"The master has {master.size_bytes} bytes, {route.size_bytes} came.")
+            raise MasterDamaged(f"The master has {master.size_bytes} bytes instead of {route.size_bytes}.")
         case StreamRoute() if route.counter is not None:
             return _counted(session, route, route.counter, master)
         case StreamRoute() if route.flac is not None:
@@ -85,9 +85,9 @@ def _wav(session: AudioSession, route: Route, master: Master) -> Made:
 def _counted(session: AudioSession, route: StreamRoute, counter: FrameCounter, master: Master) -> Made:
     """Bring the Info frame of MP3 in line with the stream that came."""
     if not counter.samples:
-        raise UndecodableChunk(f"The stream holds no {session.format} frames.", sequence=1)
+        raise UndecodableChunk(f"The stream has no {session.format} frames.", sequence=1)
     if counter.unrecognised_bytes > counter.audio_bytes:
-        sentence = f"Of {master.size_bytes} bytes only {counter.audio_bytes} are {session.format} frames."
+        sentence = f"Only {counter.audio_bytes} of {master.size_bytes} bytes are {session.format} frames."
         place = Place(1, route.done_to, 0.0, counter.duration_seconds)
         route.losses.lose(UndecodableChunk(sentence, sequence=1), place)
     _patch(master, true_header(route))
@@ -102,7 +102,7 @@ def _flac(session: AudioSession, route: StreamRoute, counter: FlacCounter, maste
     if info is None:
         raise UndecodableChunk("The stream does not begin with a FLAC header.", sequence=1)
     if not counter.samples:
-        raise UndecodableChunk("The stream holds no flac frames.", sequence=1)
+        raise UndecodableChunk("The stream has no flac frames.", sequence=1)
     settle_last_frame(route, master.path)
     _patch(master, true_header(route))
     master.sync()
@@ -125,7 +125,7 @@ def settle_last_frame(route: StreamRoute, path: Path) -> None:
             return
     declared_seconds = counter.duration_seconds
     counter.leave_out_last()
-    sentence = "The stream ends within a frame, which can't be decoded; it is kept as it came."
+    sentence = "The stream ends within a frame. The incomplete frame is kept as it came, and can't be decoded."
     place = Place(route.done_to, route.done_to, counter.duration_seconds, declared_seconds)
     route.losses.warn("stream_damaged", sentence, place)
 
@@ -184,7 +184,7 @@ def _require_packets(
     except FfmpegFailed as error:
         if len(spans) > 1:
             raise PartsDifferError from error
-        sentence = f"The stream is damaged; it is kept as far as it can be read. {error.detail}"
+        sentence = f"The stream is damaged. It is kept as far as it can be read. {error.detail}"
         route.losses.warn("stream_damaged", sentence, Place(1, route.done_to, 0.0, seconds))
         return
     if not proof.is_complete or proof.most_displaced_seconds > _MOST_DISPLACED_SECONDS:
@@ -194,7 +194,7 @@ def _require_packets(
 
 def _nothing(route: Route) -> MediaError:
     """Return the error of a recording that holds nothing: that of its first part, if one was left out."""
-    failure = route.losses.failure or Failure(UndecodableChunk.code, "The session holds no audio.", 1)
+    failure = route.losses.failure or Failure(UndecodableChunk.code, "The session has no audio.", 1)
     kind = UnsupportedMedia if failure.code == UnsupportedMedia.code else UndecodableChunk
     return kind(failure.detail, sequence=failure.sequence)
 
@@ -226,7 +226,7 @@ def _require_all(audio_format: str, output: Path, pcm: PcmFormat, frame_count: i
     else:
         is_all = abs(written_seconds - frame_count / pcm.sample_rate) < _ENCODED_TOLERANCE_SECONDS
     if not is_all:
-        raise FfmpegFailed(f"FFmpeg wrote {written_seconds:.3f} of {frame_count / pcm.sample_rate:.3f} s.")
+        raise FfmpegFailed(f"FFmpeg wrote only {written_seconds:.3f} of {frame_count / pcm.sample_rate:.3f} s.")
 
 
 def _made_by(session: AudioSession, master: Master, make: Callable[[Path, Path], float]) -> Made:

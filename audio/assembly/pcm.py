@@ -133,8 +133,8 @@ class PcmOutput:
     def _prove(self, run: _Run, is_over: bool) -> None:
         if self.format is not None and not run.is_balanced(self.format, is_over):
             self._faults.append(
-                f"Of {run.taken} sample frames at {run.format.sample_rate} Hz {run.given} were recorded"
-                f" at {self.format.sample_rate} Hz: these are not the same."
+                f"{run.taken} sample frames at {run.format.sample_rate} Hz became {run.given} at"
+                f" {self.format.sample_rate} Hz, which is not the same length."
             )
 
     def flush(self) -> Iterator[bytes]:

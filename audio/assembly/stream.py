@@ -164,13 +164,13 @@ class StreamRoute:
             self._spans[-1][1] = self._offsets.at(counter.unrecognised[-1].end - 1)[0]
         if is_last:
             for span, (first, last) in zip(counter.unrecognised, self._spans, strict=True):
-                sentence = f"{span.end - span.start} bytes are no {self.suffix} frames; they are kept as they came."
+                sentence = f"{span.end - span.start} bytes are not {self.suffix} frames. They are kept as they came."
                 self.losses.warn("unrecognised_bytes", sentence, Place(first, last, span.seconds, span.seconds))
 
     def _note_gaps(self, flac: FlacCounter) -> None:
         for gap in flac.gaps[self._gaps :]:
             sequence = self._offsets.at(gap.offset)[0]
-            sentence = f"The frames' numbers jump by {gap.missing} samples: audio is missing, or a stream began anew."
+            sentence = f"The frame numbers jump by {gap.missing} samples: audio is missing, or a stream was restarted."
             self.losses.warn("gap", sentence, Place(sequence, sequence, gap.seconds, gap.seconds))
         self._gaps = len(flac.gaps)
 
@@ -217,7 +217,7 @@ class StreamRoute:
         else:
             self._measured.append(list(astuple(measured)))
             if measured.damage:
-                sentence = f"Something of the stream can't be read and was left out. {measured.damage}"
+                sentence = f"A part of the stream can't be read and was left out. {measured.damage}"
                 self.losses.warn("stream_damaged", sentence, self._place_of(number, self.measured or [measured]))
 
     @property

@@ -106,7 +106,7 @@ def open_connection(
         else:
             session = _continue(request, session_id)
         if is_gone():
-            raise Overloaded("The client did not wait for so long.")
+            raise Overloaded("The client did not wait long enough.")
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
     return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)

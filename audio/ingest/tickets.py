@@ -27,12 +27,12 @@ def spend_ticket(ticket: str, session_id: uuid.UUID | None) -> None:
     try:
         owner, nonce = signing.loads(ticket, salt=_SALT, max_age=TICKET_SECONDS)
     except signing.BadSignature as error:
-        raise NotAllowed("The ticket is not valid or too old; create another.") from error
+        raise NotAllowed("The ticket is not valid or has expired. Create another one.") from error
     if session_id is None or owner != session_id.hex:
         raise NotAllowed("The ticket belongs to another session.")
     try:
         fresh = cache.add(f"ticket:{nonce}", 1, TICKET_SECONDS)
     except RedisError as error:
-        raise ServiceError("Tickets can't be checked now; try again later.") from error
+        raise ServiceError("Tickets cannot be checked now. Try again later.") from error
     if not fresh:
-        raise NotAllowed("The ticket was used before; create another.")
+        raise NotAllowed("The ticket was used before. Create another one.")

@@ -203,7 +203,7 @@ class _Run:
         try:
             row = _row_of(session.key, description or {})
         except (KeyError, ValueError, TypeError, ValidationError):
-            sentence = "The journals do not say what this session was: its chunks are left where they are."
+            sentence = "The journals do not describe this session. Its chunks are left where they are."
             self.add_problem("session_unknown", sentence, session_id=str(session.key))
             return False
         if not self.is_dry_run:
@@ -357,7 +357,9 @@ class _Journal:
         if record.header.type is RecordType.CHUNK:
             self._take_chunk(record)
         elif not record.intact:
-            self._run.add_problem("record_damaged", "It fails its CRC-32.", file_name=self.name, offset=record.offset)
+            self._run.add_problem(
+                "record_damaged", "A record fails its CRC-32.", file_name=self.name, offset=record.offset
+            )
         elif record.header.type is RecordType.SESSION:
             session = self._run.session(record.header.session_id)
             session.descriptions.setdefault(record.header.source_id, parse_session(record.payload))
@@ -446,7 +448,7 @@ class _Journal:
             other = _there(place.session, [place]).get(place.sequence)
             if other is not None and other != _identity(place.header):
                 place.session.is_uncertain = True
-                sentence = f"Another chunk has place {place.sequence} of the session."
+                sentence = f"Another chunk of the session has the sequence {place.sequence}."
                 where = {"session_id": str(place.session.key), "sequence": place.sequence, "offset": place.offset}
                 self._run.add_problem("place_taken", sentence, file_name=self.name, **where)
 

@@ -55,7 +55,7 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
             raise
         raise Differs(error.detail) from error
     except PartsDifferError as error:
-        raise Differs("The parts of the stream do not fit together any more.") from error
+        raise Differs("The parts of the stream no longer fit together.") from error
     finally:
         # Deleted meanwhile: what the lock has put there again goes too.
         if not AudioSession.objects.filter(pk=session.pk).exists():
@@ -72,7 +72,7 @@ def compare_header(session: AudioSession, recording: Recording, path: Path) -> N
         expected = wav.header(_master_pcm(session, recording), max(0, recording.master_bytes - wav.HEADER_BYTES))
         with path.open("rb") as file:
             if file.read(wav.HEADER_BYTES) != expected:
-                raise Differs("The header of the recording is not the one that it was given.")
+                raise Differs("The header of the recording has changed.")
 
 
 def _master_pcm(session: AudioSession, recording: Recording) -> PcmFormat:
@@ -135,7 +135,7 @@ class _Replay:
             with self._path.open("rb") as file:
                 file.seek(offset)
                 if file.read(len(expected)) != expected:
-                    raise Differs("The header of the recording does not tell its length.")
+                    raise Differs("The header of the recording does not declare its length.")
 
     @property
     def _pcm(self) -> PcmFormat:
@@ -182,7 +182,7 @@ class _Replay:
         expected = self._packets(self._work / Path(made.file_name).name)
         for number, pair in enumerate(itertools.zip_longest(expected, self._packets(self._path)), start=1):
             if pair[0] != pair[1]:
-                raise Differs(f"Packet {number} of the recording is not the one that its chunks make.")
+                raise Differs(f"Packet {number} of the recording differs from its chunks.")
 
     def _packets(self, path: Path) -> Iterator[bytes]:
         """Gives the size and the MD5 of each packet."""
@@ -223,7 +223,7 @@ class _Comparison:
                 self._held = memoryview(next(self._actual, b""))
             count = min(len(left), len(self._held))
             if not count:
-                raise Differs(f"The recording ends after {self._at} bytes of audio, before that of its chunks does.")
+                raise Differs(f"The recording ends after {self._at} bytes of audio, but its chunks have more.")
             if is_exact and left[:count] != self._held[:count]:
                 self._blame(bytes(left[:count]), bytes(self._held[:count]), masked)
             left, self._held, self._at = left[count:], self._held[count:], self._at + count
@@ -232,12 +232,12 @@ class _Comparison:
         pairs = enumerate(zip(expected, actual, strict=True), start=self._at)
         for at, (mine, theirs) in pairs:
             if mine != theirs and at not in masked:
-                raise Differs(f"Byte {at} of the recording's audio is not the one that its chunks make.")
+                raise Differs(f"Byte {at} of the audio of the recording differs from its chunks.")
 
     def end(self) -> None:
         """Nothing more should follow. Raises Differs."""
         if self._held or any(self._actual):
-            raise Differs(f"The recording goes on behind {self._at} bytes of audio, where that of its chunks ends.")
+            raise Differs(f"The recording continues after {self._at} bytes of audio, where its chunks end.")
 
 
 def _blocks(path: Path, start: int = 0, size_bytes: int | None = None) -> Iterator[bytes]:

@@ -96,16 +96,16 @@ class _Journal:
     def look(self) -> None:
         if not self._path.exists():
             if self._next is not None and not self._was_removed():
-                self._add("journal_missing", "The journal is missing, and rows lead to it.")
+                self._add("journal_missing", "The journal is missing, but rows refer to it.")
             return
         if self._row is None and not JournalFile.objects.filter(name=self._found.name).exists():
-            self._add("orphan_journal", "There is no row of this journal.")
+            self._add("orphan_journal", "No row refers to this journal.")
         start: int | None = 0
         while start is not None:
             end = self._look_from(start)
             start = resumes_at(self._path, end)
             if start is not None and start > end:
-                self._add("record_damaged", "No record begins where the one before it ends.", offset=end)
+                self._add("record_damaged", "No record begins where the previous one ends.", offset=end)
         self._pass_rows_behind()
 
     def _was_removed(self) -> bool:
@@ -172,16 +172,16 @@ class _Journal:
             return
         there = chunk.sequence or self._sequence_now(chunk.record, sequence)
         if not there and not DeletedSession.objects.filter(pk=chunk.record.header.session_id).exists():
-            self._blame(chunk.record, "row_missing", f"The row of chunk {sequence} is lost.", sequence)
+            self._blame(chunk.record, "row_missing", f"The row of chunk {sequence} is missing.", sequence)
         elif there and there != sequence:
-            sentence = f"The journal says that this is chunk {sequence}, its row says {there}."
+            sentence = f"The journal says that this is chunk {sequence}, but its row says {there}."
             self._blame(chunk.record, "record_contradicts", sentence, sequence)
 
     def _void(self, offset: int) -> None:
         """A void record names a chunk that was refused."""
         chunk = self._unsettled.pop(offset, None)
         if chunk is not None and chunk.sequence:
-            sentence = f"The journal says that this chunk was refused, and there is row {chunk.sequence} of it."
+            sentence = f"The journal says that this chunk was rejected, but it has the row {chunk.sequence}."
             self._blame(chunk.record, "record_contradicts", sentence, chunk.sequence)
 
     def _sequence_now(self, record: ScannedRecord, sequence: int) -> int:
@@ -220,7 +220,9 @@ def orphans(on_progress: OnProgress = lambda _: None) -> Surveyed:
         on_progress(number / len(folders))
     for name, query in _expected_files():
         if not (paths.root() / name).exists() and query.exists():
-            found.problems.add(Problem("file_missing", "A row names this file, and it is not there.", file_name=name))
+            found.problems.add(
+                Problem("file_missing", "A row refers to this file, but it does not exist.", file_name=name)
+            )
     return found
 
 
@@ -231,7 +233,7 @@ def _look_at_folders(found: Surveyed, folders: list[Path]) -> None:
         states = _states([key for key in ids.values() if key is not None])
         for path, key in ids.items():
             if key not in states and path.exists() and (key is None or not _states([key])):
-                _add_orphan(found, path, "No session has this.")
+                _add_orphan(found, path, "No session owns this.")
             elif key is not None and states.get(key) in _FINISHED:
                 _look_at_files(found, key, path)
 
@@ -261,7 +263,7 @@ def _look_at_files(found: Surveyed, session_id: uuid.UUID, folder: Path) -> None
     # Once more: a run may have put one there and named it since.
     for path in sorted(files - _named_files(session_id, folder)):
         if path.exists() and _states([session_id]).get(session_id) in _FINISHED:
-            _add_orphan(found, path, "No row names this file.")
+            _add_orphan(found, path, "No row refers to this file.")
 
 
 def _is_in_work(path: Path) -> bool:

@@ -261,7 +261,7 @@ class _Session:
         source.seen += 1
         place = (header.epoch, header.number)
         if source.name and place <= source.last:
-            sentence = f"Chunk {row.sequence} stands behind a later one of its source."
+            sentence = f"Chunk {row.sequence} comes after a later chunk of its source."
             self._add("out_of_order", sentence, sequence=row.sequence)
         source.last = place
 
@@ -270,11 +270,13 @@ class _Session:
             # What is missing is told already; what it adds up to says nothing more.
             return
         if self._found.size_bytes != self._byte_count:
-            sentence = f"The chunks have {self._found.size_bytes} bytes, the session says {self._byte_count}."
+            sentence = (
+                f"The chunks have {self._found.size_bytes} bytes, but the row of the session says {self._byte_count}."
+            )
             self._add("byte_count_wrong", sentence)
         for source in self._sources.values():
             if source.name and source.seen != source.chunk_count:
-                sentence = f"Source {source.name!r} has {source.seen} chunks, its row says {source.chunk_count}."
+                sentence = f"Source {source.name!r} has {source.seen} chunks, but its row says {source.chunk_count}."
                 self._add("source_count_wrong", sentence)
 
     def _look_at_recording(self) -> None:
@@ -282,7 +284,7 @@ class _Session:
         if row is None:
             return
         if not hasattr(row, "recording"):
-            self._add("recording_row_missing", "The row of the session's recording is missing.")
+            self._add("recording_row_missing", "The row of the recording is missing.")
             return
         recording = row.recording
         self._found.recording, self._found.warnings = recording.state, recording.warnings
@@ -299,17 +301,17 @@ class _Session:
     def _look_beside(self, recording: Recording) -> None:
         """A recording that could not be made anew, and what was put aside when it was."""
         if recording.rebuild_error_code:
-            sentence = f"The recording could not be made anew ({recording.rebuild_error_code}): "
+            sentence = f"The recording could not be rebuilt ({recording.rebuild_error_code}): "
             self._add("rebuild_failed", sentence + recording.rebuild_error_detail, file_name=recording.file_name)
         for path in superseded.files_aside(recording.pk):
-            sentence = "An earlier recording, which this one does not hold, was put aside."
+            sentence = "An earlier recording was moved aside, because this one does not have all its audio."
             self._add("recording_aside", sentence, file_name=str(path.relative_to(paths.root())))
 
     def _look_at_master(self, recording: Recording) -> None:
         path = paths.root() / recording.master_name
         size_bytes = path.stat().st_size if path.exists() else 0
         if size_bytes < recording.master_bytes:
-            sentence = f"The master has {size_bytes} bytes, {recording.master_bytes} were recorded."
+            sentence = f"The master has {size_bytes} bytes instead of {recording.master_bytes}."
             self._blame(recording, "master_damaged", sentence, recording.master_name)
 
     def _look_at_file(self, session: AudioSession, recording: Recording) -> None:
@@ -325,13 +327,13 @@ class _Session:
     def _compare_file(self, session: AudioSession, recording: Recording, path: Path) -> None:
         name = recording.file_name
         if path.stat().st_size != recording.size_bytes:
-            sentence = f"The recording has {path.stat().st_size} bytes, its row says {recording.size_bytes}."
+            sentence = f"The recording has {path.stat().st_size} bytes, but its row says {recording.size_bytes}."
             self._blame(recording, "recording_size_wrong", sentence, name)
         elif recording.sha256 and _digest(path) != recording.sha256:
-            sentence = "The SHA-256 of the recording is not the one in its row."
+            sentence = "The SHA-256 of the recording differs from its row."
             self._blame(recording, "recording_damaged", sentence, name)
         elif recording.chunks_done != session.total_chunks:
-            sentence = f"The recording was made of {recording.chunks_done} chunks, there are {session.total_chunks}."
+            sentence = f"The recording was made from {recording.chunks_done} of {session.total_chunks} chunks."
             self._blame(recording, "recording_incomplete", sentence, name)
         if self._found.problems.count:
             return

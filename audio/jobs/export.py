@@ -93,13 +93,13 @@ def _write_audio(found: Servable, recording: Recording, audio: Path, is_forced: 
     with _written(audio, is_forced) as file:
         sha256 = _copy(found, file, on_progress)
         if found.path == paths.root() / recording.file_name and recording.sha256 not in ("", sha256):
-            raise MasterDamaged("The SHA-256 of the recording is not the one in its row.")
+            raise MasterDamaged("The SHA-256 of the recording differs from its row.")
     return sha256
 
 
 def _check_absent(path: Path, is_forced: bool) -> None:
     if path.exists() and not is_forced:
-        raise FileExistsError(errno.EEXIST, "is there already; --overwrite replaces it", str(path))
+        raise FileExistsError(errno.EEXIST, "exists already; --overwrite replaces it", str(path))
 
 
 def _found(session: AudioSession, recording: Recording, audio_format: str, is_partial: bool) -> Servable:

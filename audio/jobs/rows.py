@@ -141,9 +141,7 @@ def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tu
         case TaskState.COMPLETED:
             return task, paths.root() / task.file_name
         case TaskState.FAILED:
-            raise TaskFailed(
-                f"This could not be made: {task.error_detail}", task_id=str(task.pk), reason=task.error_code
-            )
+            raise TaskFailed(f"The task failed: {task.error_detail}", task_id=str(task.pk), reason=task.error_code)
         case _:
             raise TaskRunning(task_id=str(task.pk), status=task.state, progress=round(task.progress, 3))
 

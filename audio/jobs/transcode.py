@@ -37,7 +37,7 @@ def _encode_samples(
     """Encode samples, the silence in their gaps too, and return how many seconds they last."""
     first = next((block for block in samples if block.data), None)
     if first is None:
-        raise UndecodableChunk("The recording holds no sound that can be decoded.")
+        raise UndecodableChunk("The recording has no audio that can be decoded.")
     frames = 0
 
     def blocks() -> Iterator[bytes]:

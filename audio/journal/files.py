@@ -140,7 +140,7 @@ class JournalReader:
         except FileNotFoundError as error:
             raise ChunkDamaged(f"The journal {extent.journal_name} is missing.") from error
         if len(payload) != extent.size_bytes or zlib.crc32(payload) != extent.crc32:
-            raise ChunkDamaged(f"The chunk at {extent.journal_name}:{extent.offset} is not as it was stored.")
+            raise ChunkDamaged(f"The chunk at {extent.journal_name}:{extent.offset} is damaged.")
         return payload
 
     def read_record(self, extent: Extent) -> bytes:
@@ -154,7 +154,7 @@ class JournalReader:
             or header.erased
             or header.payload_crc32 != extent.crc32
         ):
-            raise ChunkDamaged(f"The header at {extent.journal_name}:{extent.offset} is not as it was stored.")
+            raise ChunkDamaged(f"The header at {extent.journal_name}:{extent.offset} is damaged.")
         return packed + payload
 
     def header(self, name: str, offset: int) -> Header | None:

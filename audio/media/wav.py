@@ -138,13 +138,13 @@ def parse_format(body: bytes) -> PcmFormat:
         UnsupportedMedia: It is sane but not PCM, float, mu-law or A-law of 1 to 8 channels at 4 to 384 kHz.
     """
     if len(body) < _SHORT_FORMAT_BYTES:
-        raise UndecodableChunk("The WAV header's format chunk is too short.")
+        raise UndecodableChunk("The format chunk of the WAV header is too short.")
     tag, channels, rate_hz, bytes_per_second, frame_bytes = struct.unpack_from("<HHIIH", body)
     # The oldest form ends before the bits.
     bits = struct.unpack_from("<H", body, 14)[0] if len(body) > _SHORT_FORMAT_BYTES + 1 else 8
     if tag == _EXTENSIBLE:
         if len(body) < _FORMAT_BYTES or body[26:40] != _GUID_TAIL:
-            raise UnsupportedMedia("The WAV header's extensible format is not one of audio samples.")
+            raise UnsupportedMedia("The extensible format of the WAV header does not describe audio samples.")
         # Of so many bits as it says are valid, left-justified: the container decides.
         tag = struct.unpack_from("<H", body, 24)[0]
     if not is_recordable(channels, rate_hz):
@@ -152,11 +152,13 @@ def parse_format(body: bytes) -> PcmFormat:
     if tag in (_ALAW, _MULAW):
         return PcmFormat(_ENCODINGS[tag, 1], rate_hz, channels)
     if tag not in (_PCM, _FLOAT):
-        raise UnsupportedMedia(f"A WAV file of {_CODECS.get(tag, f'format tag {tag}')} can't be recorded; PCM can.")
+        raise UnsupportedMedia(
+            f"A WAV file with {_CODECS.get(tag, f'format tag {tag}')} can't be recorded. Send PCM instead."
+        )
     sample_bytes = _sample_bytes(bits, channels, frame_bytes, bytes_per_second == rate_hz * frame_bytes)
     encoding = _ENCODINGS.get((tag, sample_bytes))
     if encoding is None:
-        raise UnsupportedMedia(f"A WAV file with format tag {tag} and {bits} bits a sample can't be recorded.")
+        raise UnsupportedMedia(f"A WAV file with format tag {tag} and {bits} bits per sample can't be recorded.")
     return PcmFormat(encoding, rate_hz, channels)
 
 
@@ -173,7 +175,9 @@ def _sample_bytes(bits: int, channels: int, frame_bytes: int, is_rate_consistent
         return container
     # 24 bits in four bytes are integers, floats, or in truth packed in three, by the program that wrote them.
     if bits % 8 or (needed, container) == (3, 4):
-        raise UndecodableChunk(f"The WAV header contradicts itself: it has {bits} bits a sample in {container} bytes.")
+        raise UndecodableChunk(
+            f"The WAV header contradicts itself: it has {bits} bits per sample in {container} bytes."
+        )
     return needed
 
 
@@ -548,7 +552,7 @@ class WavReader:
         self._file.end = None if _is_placeholder(size) else 8 + size
         self.phase = Phase.CHUNK
         if head[:4] == b"RIFX":
-            self._fail(UnsupportedMedia("A big-endian WAV file (RIFX) can't be recorded; one of RIFF can."))
+            self._fail(UnsupportedMedia("A big-endian WAV file (RIFX) can't be recorded. Send a RIFF file instead."))
             self._lose()
 
     def _lose(self) -> None:
@@ -581,7 +585,7 @@ class WavReader:
             self._fail(UndecodableChunk("The WAV header is damaged: a sub-chunk has no readable name."))
             self._lose()
         elif name in (b"fmt ", b"ds64") and size > _MAX_FORMAT_BYTES:
-            self._fail(UndecodableChunk("The WAV header is damaged: its format is far too large."))
+            self._fail(UndecodableChunk("The WAV header is damaged: its format chunk is too large."))
             self._lose()
         else:
             self._structure(_CHUNK_HEAD_BYTES)
@@ -620,7 +624,7 @@ class WavReader:
             size = file.long_size
         self._structure(_CHUNK_HEAD_BYTES)
         if file.format is None and file.fault is None:
-            self._fail(UndecodableChunk("The WAV file has data before it says of which format."))
+            self._fail(UndecodableChunk("The WAV file has data before its format chunk."))
         self.phase, self.left, self.is_padded, file.is_live = Phase.DATA, size, bool(size % 2), False
         if not _is_placeholder(size) and size < _LARGEST_SIZE:
             return
@@ -836,7 +840,7 @@ class WavReader:
         elif room >= _JUNK_BYTES:
             self._warn_exceeded()
             self._go_on(file.room)
-        elif 0 < room and self._available(at) <= room:
+        elif room > 0 and self._available(at) <= room:
             return self._drop_behind(pad, room)
         else:
             return self._exceed(at, pad)
@@ -869,7 +873,7 @@ class WavReader:
         return False
 
     def _warn_exceeded(self) -> None:
-        sentence = "The WAV header declares fewer samples than came; all were recorded."
+        sentence = "The WAV header declares fewer samples than the file has. All samples were recorded."
         self._out.append(Fault(None, SIZE_EXCEEDED, sentence, self._file.first_sequence, self._sequence))
 
     def _drop_behind(self, pad: int, size: int) -> bool:
@@ -880,7 +884,7 @@ class WavReader:
         size = self._search(min(size, self._available()))[1] - self._at
         if size >= (self._file.format.frame_bytes if self._file.format else 1):
             sentence = (
-                f"{size} bytes behind the samples of a WAV file are no sound and no sub-chunk; they were left out."
+                f"{size} bytes after the samples of a WAV file are neither sound nor a sub-chunk, and were left out."
             )
             self._out.append(Fault(None, AUDIO_DROPPED, sentence, self._file.first_sequence, self._sequence))
         self._drop(size, "behind_the_end")

@@ -110,7 +110,7 @@ def _look_at(journal: JournalFile, round_: Round) -> None:
 
 def _missing(journal: JournalFile, round_: Round) -> None:
     if AudioChunk.objects.filter(journal=journal).exists():
-        _unexplained(round_, journal, "the file is missing, and chunks are in it")
+        _unexplained(round_, journal, "the file is missing, but has chunks")
     elif round_.acts:
         journal.delete()
 
@@ -134,7 +134,7 @@ def _settle(journal: JournalFile, round_: Round) -> None:
     for session_id in kept.needed:
         round_.note(Did.MOVED_SESSIONS, f"{session_id} from {journal}")
         if round_.acts and not move(session_id, journal):
-            _unexplained(round_, journal, f"chunks of {session_id} are not as they were stored")
+            _unexplained(round_, journal, f"chunks of {session_id} are damaged")
             return
     if not round_.acts or _mark_removed(journal, kept):
         round_.note(Did.REMOVED_JOURNALS, journal)
@@ -206,7 +206,7 @@ def _is_sound(recording: Recording, round_: Round) -> bool:
         return True
     if not _is_as_made(recording):
         logger.error("recording_damaged", session_id=str(recording.pk))
-        round_.note(Did.UNEXPLAINED, f"{recording.pk}: the recording is not as it was made, rebuild it")
+        round_.note(Did.UNEXPLAINED, f"{recording.pk}: the recording has changed since it was made; rebuild it")
         return False
     if round_.acts:
         Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(verified_at=round_.now)
@@ -253,7 +253,7 @@ def _unknown_content(journal: JournalFile) -> str:
         elif record.header.type is RecordType.CHUNK and not record.header.erased:
             rowless[record.offset] = record.header
         elif record.header.type is RecordType.COMMIT and not _are_known(parse_commit(record.payload), rowless):
-            return "it holds chunks that the database does not know"
+            return "it has chunks that the database does not know"
     return f"no chunk can be read at {expected}" if expected is not None else ""
 
 

@@ -96,7 +96,7 @@ def _tidy_sessions(folders: Sequence[Path], round_: Round) -> None:
         elif _is_old(path, round_):
             _unexplained(path, round_, "no session has this id")
     for path in set(folders) - set(named.values()):
-        _unexplained(path, round_, "not one of our names")
+        _unexplained(path, round_, "the name is unknown")
 
 
 def _session_id(path: Path) -> uuid.UUID | None:
@@ -189,4 +189,4 @@ def _tidy_unknown(path: Path, round_: Round) -> None:
             if round_.acts:
                 path.unlink()
         elif is_ours:
-            _unexplained(path, round_, "a journal file that the database does not know")
+            _unexplained(path, round_, "the database does not know this journal")

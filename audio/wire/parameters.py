@@ -125,7 +125,7 @@ def parse_label(name: str, text: str) -> str:
     limit = LABEL_MAX_LENGTH if name != "ticket" else 1024
     if not 0 < len(text) <= limit or any(category(character) in _NO_TEXT for character in text):
         raise InvalidParameter(
-            f"{name} must be 1 to {limit} characters, none of them a control character.",
+            f"{name} must have 1 to {limit} characters and no control characters.",
             parameter=name,
             received=text[:64].encode(errors="replace").decode(),
             limit=limit,
@@ -142,13 +142,13 @@ def parse_query(query: bytes) -> ConnectionRequest:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=32, errors="strict")
     except ValueError as error:
         raise InvalidParameter(
-            "The query string is not valid UTF-8 percent-encoding of at most 32 fields.", parameter="query"
+            "The query string must be percent-encoded UTF-8 with at most 32 fields.", parameter="query"
         ) from error
     named: dict[str, str | int] = {}
     labels: dict[str, str] = {}
     for name, text in pairs:
         if name in named or name in labels:
-            raise InvalidParameter(f"{name} is given twice.", parameter=name, received=text[:64])
+            raise InvalidParameter(f"{name} appears twice.", parameter=name, received=text[:64])
         if name in _CHOICES:
             named[name] = parse_value(name, text)
         elif name in _LABELS:

@@ -76,7 +76,7 @@ def test_close(operator):
     answer = act(operator, "close_selected", open_session, closed)
     assert said(answer) == [
         "1 session: Closed.",
-        "Nothing was done to 1 session: The session is closed and takes no more audio.",
+        "1 session not changed: The session is closed and accepts no more audio.",
     ]
     assert AudioSession.objects.get(pk=open_session.pk).status == "completed"
     assert requests_for(open_session.pk) == [dispatch.CONCATENATE]
@@ -99,14 +99,14 @@ def test_transcode(operator, ready):
     act(operator, "transcode_selected", ready, live, format="mp3")
     task = BackgroundTask.objects.get()
     assert (task.session_id, task.kind, task.format) == (ready.pk, "transcode", "mp3")
-    assert LogEntry.objects.get().change_message == "Asked for the recording as mp3."
+    assert LogEntry.objects.get().change_message == "The transcode to mp3 was requested."
 
 
 def test_verify(operator, ready):
     act(operator, "verify_selected", ready)
     task = BackgroundTask.objects.get()
     assert (task.session_id, task.kind) == (ready.pk, "verify")
-    assert LogEntry.objects.get().change_message == "Asked for the verification."
+    assert LogEntry.objects.get().change_message == "The verification was requested."
     assert "verify" in operator.get(f"{LIST}{ready.pk}/change/").content.decode()
 
 
@@ -129,7 +129,7 @@ def test_delete_asks_first_and_then_goes_on_in_the_background(admin_client, read
     assert requests_for(ready.pk, "derived") == [dispatch.DELETE_SESSION]
     assert entries(ready) == [("admin", DELETION)]
     assert said(act(admin_client, "delete_selected", ready, post="yes")) == [
-        "Nothing was done to 1 session: The session is being deleted already."
+        "1 session not changed: The session is already being deleted."
     ]
     delete_session(str(ready.pk))
     delete_session(str(ready.pk))
@@ -137,7 +137,7 @@ def test_delete_asks_first_and_then_goes_on_in_the_background(admin_client, read
     assert not AudioChunk.objects.exists()
     log = admin_client.get("/admin/admin/logentry/").content.decode()
     assert str(ready.pk) in log
-    assert "every byte" in log
+    assert "all its data" in log
 
 
 def test_an_open_session_takes_nothing_more_once_its_deletion_is_asked_for(admin_client):
@@ -242,7 +242,7 @@ def test_a_log_is_read_and_not_written(admin_client, ready):
     assert admin_client.post(f"/admin/admin/logentry/{key}/delete/", {"post": "yes"}).status_code == 403
     assert admin_client.post(f"/admin/admin/logentry/{key}/change/", {"object_repr": "x"}).status_code == 403
     history = admin_client.get(f"{LIST}{ready.pk}/history/").content.decode()
-    assert "Asked for the recording to be rebuilt." in history
+    assert "The rebuild of the recording was requested." in history
 
 
 @pytest.mark.parametrize("path", ["act/", "delete/"])

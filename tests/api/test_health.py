@@ -58,7 +58,7 @@ def test_redis_refuses_to_write(client, settings):
             broker.config_set("maxmemory", 0)
     assert answer.status_code == 200
     assert answer.json()["late"] == ["redis"]
-    assert answer.json()["checks"]["redis"].startswith("Redis refuses writes: ")
+    assert answer.json()["checks"]["redis"].startswith("Redis rejects writes: ")
 
 
 @pytest.mark.database

@@ -47,7 +47,7 @@ def test_what_is_down_is_said_and_the_rest_is_shown(client, settings):
     answer = client.get("/")
     page = answer.content.decode()
     assert answer.status_code == 200
-    assert "Not well" in page
+    assert "Problems" in page
     assert "No FFmpeg program was found" in page
     assert str(session.pk) in page
 

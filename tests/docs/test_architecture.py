@@ -6,14 +6,13 @@ import tomllib
 from types import ModuleType
 
 from audio.models import RecordingState, SessionStatus
-from tests.docs.text import PAGES, fenced
+from tests.docs.text import fenced
 from tests.services import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
 FLOW = re.compile(r"-->\|([\w.]+)\|")
 TRANSITION = re.compile(r"^\s*(\S+) --> (\S+): ([\w.]+)$", re.MULTILINE)
 IN_TEXT = re.compile(r"`((?:ingest|upkeep|build|dispatch|wire|journal|media)\.[\w.]+)`")
-LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 
 
 def resolve(dotted: str) -> object:
@@ -59,9 +58,3 @@ def test_the_layers_are_those_of_the_contract():
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["audio"]]
     assert layers in [block.splitlines() for block in fenced(PAGE, "")]
-
-
-def test_every_link_leads_somewhere():
-    for page in PAGES:
-        for target in LINK.findall(page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"

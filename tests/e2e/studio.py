@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.sync_api import Page, Route
 
-from tests.docs.text import README, file
+from tests.docs.text import EXAMPLES
 
 FOLDER = Path(__file__).parent
 PATH = "/studio/"
@@ -42,7 +42,7 @@ class Studio:
 
 
 def _serve(route: Route) -> None:
-    """Adds our scripts to the server's origin, the README's client among them."""
+    """Add our scripts to the server's origin, the client of examples/ among them."""
     name = route.request.url.rpartition("/")[2]
-    body = file(README, name) if name == "recorder.mjs" else (FOLDER / name).read_text()
-    route.fulfill(body=body, content_type="text/javascript")
+    folder = EXAMPLES if name == "recorder.mjs" else FOLDER
+    route.fulfill(body=(folder / name).read_text(), content_type="text/javascript")

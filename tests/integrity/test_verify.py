@@ -111,7 +111,7 @@ def test_one_changed_bit_of_the_audio_differs(recorded: Recorded):
     Recording.objects.update(sha256="")
     found = verify.session(session_id).problems.first
     assert [(problem.code, problem.detail) for problem in found] == [
-        ("recording_differs", "Byte 920 of the recording's audio is not the one that its chunks make.")
+        ("recording_differs", "Byte 920 of the audio of the recording differs from its chunks.")
     ]
     corrupt(recorded.path(session_id), 1000)
     corrupt(recorded.path(session_id), 30)

@@ -70,8 +70,8 @@ def test_a_session_that_is_not_there():
 
 
 def test_what_is_no_id():
-    assert refusal("../../etc", returncode=2).startswith("'../../etc' is no id.")
-    assert refusal(returncode=2) == "Name sessions, or give --failed."
+    assert refusal("../../etc", returncode=2).startswith("'../../etc' is not a session id.")
+    assert refusal(returncode=2) == "Specify session ids, or --failed."
 
 
 @with_rows
@@ -113,7 +113,7 @@ def test_it_waits_for_the_recordings(recorded, monkeypatch, capsys):
     assert recorded.path(sound).read_bytes() == recorded.path(damaged).read_bytes() == before
     with pytest.raises(CommandError):
         call_command("rebuild", str(damaged), "--wait")
-    assert f"The recording of {damaged} stays as it was: The chunk at " in capsys.readouterr().out
+    assert f"The rebuild of {damaged} failed, and its recording is unchanged: The chunk at " in capsys.readouterr().out
     call_command("rebuild", str(sound), "--wait")
     assert f"The recording of {sound} is ready.\n" in capsys.readouterr().out
 
@@ -130,7 +130,7 @@ async def test_a_damaged_recording_is_made_again_by_a_running_server(run_server:
         await client.store(*[bytes([number]) * 3200 for number in range(1, 21)])
         still_open = run(server, client.session_id)
         assert (still_open.returncode, still_open.stderr.count("\n")) == (1, 1)
-        assert "is still active" in still_open.stderr
+        assert "is active" in still_open.stderr
         await client.close_session()
     before = rest.download(client.session_id)
     path = server.folder / "audio" / rest.session(client.session_id)["file_path"]

@@ -55,7 +55,7 @@ def test_it_says_what_is_uncertain_and_what_is_damaged(recorded, capsys):
 
 @pytest.mark.database
 def test_a_server_that_runs_is_left_alone(recorded):
-    with pytest.raises(CommandError, match="A server runs"):
+    with pytest.raises(CommandError, match="A server is running"):
         call_command("reindex")
     call_command("reindex", "--dry-run")
 
@@ -141,4 +141,4 @@ async def test_the_database_is_lost_and_every_acknowledged_chunk_comes_back(run_
     assert rest.download(flac)[42:] == b"".join(clients.acknowledged[flac])[42:]
     # The last chunk of each process was acknowledged, and its commit record was still to be written.
     assert rest.session(pcm)["recovered"] == "uncertain"
-    assert "Nothing is wrong" in await asyncio.to_thread(manage, server, "verify", "--all", "--journals", "--orphans")
+    assert "No problems found" in await asyncio.to_thread(manage, server, "verify", "--all", "--journals", "--orphans")

@@ -259,7 +259,7 @@ def test_what_is_there_is_refused_before_anything_is_made(call, recorded, tmp_pa
     call("export", key, "--to", tmp_path)
     capsys.readouterr()
     assert failure("export", key, "--to", tmp_path, "--format", "mp3").returncode == 1
-    assert f"{tmp_path}/{key}.json: is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert f"{tmp_path}/{key}.json: exists already; --overwrite replaces it" in capsys.readouterr().err
     assert not BackgroundTask.objects.exists()
     call("export", key, "--to", tmp_path, "--format", "mp3", "--overwrite")
     assert (tmp_path / f"{key}.mp3").exists()

@@ -24,7 +24,7 @@ def failure(*arguments: str) -> CommandError:
 def test_all_is_well(recorded: Recorded, capsys):
     sessions = [recorded.session(*PCM) for _ in range(3)]
     call_command("verify", "--all", "--journals", "--orphans")
-    assert capsys.readouterr().out == "Nothing is wrong: 5 items verified.\n"
+    assert capsys.readouterr().out == "No problems found: 5 items verified.\n"
     call_command("verify", *map(str, sessions), "--json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["session_id"] for line in lines] == list(map(str, sessions))
@@ -52,7 +52,7 @@ def test_what_is_wrong_is_named_and_the_exit_code_is_1(recorded, capsys):
     assert lines["session"]["problems"] == [
         {
             "code": "chunk_damaged",
-            "detail": f"The chunk at {row.journal.name}:{row.offset} is not as it was stored.",
+            "detail": f"The chunk at {row.journal.name}:{row.offset} is damaged.",
             "session_id": str(damaged),
             "sequence": 2,
             "file_name": row.journal.name,
@@ -69,7 +69,7 @@ def test_orphans(recorded, capsys):
     key = recorded.session(*PCM)
     recorded.path(key).with_name("stray").touch()
     assert failure("--orphans").returncode == 1
-    assert f"orphan: No row names this file. (sessions/{key.hex[:2]}/{key}/stray)" in capsys.readouterr().out
+    assert f"orphan: No row refers to this file. (sessions/{key.hex[:2]}/{key}/stray)" in capsys.readouterr().out
 
 
 def test_more_problems_than_are_named(recorded, capsys):
@@ -85,7 +85,7 @@ def test_a_session_that_can_not_be_compared_now(recorded, capsys):
     key = recorded.session(*PCM)
     with session_lock(key):
         assert failure(str(key)).returncode == 1
-    assert "session_busy: It could not be compared" in capsys.readouterr().out
+    assert "session_busy: The comparison failed" in capsys.readouterr().out
 
 
 def test_a_session_that_is_deleted_meanwhile_is_passed_over(recorded, monkeypatch, capsys):

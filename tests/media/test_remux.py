@@ -133,7 +133,7 @@ def picture(folder: Path, *options: str) -> Path:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("-map", "0", "-c:v", "libvpx"), "The file holds no audio."),
+        (("-map", "0", "-c:v", "libvpx"), "The file has no audio."),
         (
             ("-c:v", "libvpx", "-c:a", "ac3"),
             "The stream's sound is AC-3; webm takes Opus, Vorbis, AAC, FLAC, MP3, ALAC, PCM.",

@@ -82,14 +82,14 @@ class Sent:
 class Command(BaseCommand):
     """Records a WAV file through the WebSocket and compares the recording with it, sample by sample."""
 
-    help = "Records a sound on a server of its own and compares the recording with it, sample by sample."
+    help = "Records a sound on a temporary server and compares the recording with it, sample by sample."
     # The server that it starts runs them.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """What to record, and what to leave behind."""
-        parser.add_argument("--file", type=Path, help="a WAV file of yours to record (default: a sound made up here)")
-        parser.add_argument("--keep", action="store_true", help="leave the server's data folder, and say where it is")
+        parser.add_argument("--file", type=Path, help="the WAV file to record (default: a generated sound)")
+        parser.add_argument("--keep", action="store_true", help="keep the data folder of the server and print its path")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Does it and tells what it did. Raises CommandError unless the recording equals the source."""
@@ -109,7 +109,7 @@ class Command(BaseCommand):
             yield folder
         finally:
             if keep:
-                self._say(f"The server's log and data are in {folder}")
+                self._say(f"The log and the data of the server are in {folder}")
             else:
                 shutil.rmtree(folder)
 
@@ -121,7 +121,7 @@ class Command(BaseCommand):
         """Records the source; returns where the recording is."""
         with _server(folder) as url:
             self._say(f"The server is ready: {url}")
-            self._say(f"It records {source}.")
+            self._say(f"Recording {source}.")
             sent = asyncio.run(_send(url, source))
             chunks = f"{sent.chunk_count} chunks of 100 ms"
             self._say(f"Session {sent.session_id}: {chunks} sent and acknowledged in {sent.seconds:.2f} s.")
@@ -129,7 +129,7 @@ class Command(BaseCommand):
             ready_seconds = time.monotonic() - sent.closed_at
             self._say(f"The recording, {duration_seconds:.2f} s long, was ready {ready_seconds:.2f} s after the close.")
             recording = _download(url, sent.session_id)
-        self._say("The server is stopped.")
+        self._say("The server has stopped.")
         return recording
 
     def _compare(self, source: Source, recording: Path) -> None:
@@ -175,9 +175,9 @@ def _inspected(path: Path) -> Source:
         ("number of channels", found.channels, CHANNELS),
     ):
         if value not in valid:
-            raise CommandError(f"{path} has a {name} of {value}; sessions have {', '.join(map(str, valid))}.")
+            raise CommandError(f"{path} has a {name} of {value}. Sessions allow {', '.join(map(str, valid))}.")
     if found.encoding == "f64le":
-        raise CommandError(f"{path} has 64-bit samples, which a recording keeps as 32-bit: they could not be equal.")
+        raise CommandError(f"{path} has 64-bit samples. Recordings have at most 32 bits, so they could not be equal.")
     return Source(path, found)
 
 
@@ -197,7 +197,7 @@ def _format_of(path: Path) -> PcmFormat:
     except AudioError as error:
         raise CommandError(f"{path} can't be recorded: {error.detail}") from None
     if found is None:
-        raise CommandError(f"{path} ends before it says what its samples are.")
+        raise CommandError(f"{path} ends before the format of its samples.")
     return found
 
 
@@ -309,7 +309,7 @@ async def _count_to_the_close(socket: ClientConnection) -> int:
 def _checked(text: str | bytes) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(text)
     if "error" in answer:
-        raise CommandError(f"The server refused: {answer['error']} ({answer['code']})")
+        raise CommandError(f"The server rejected it: {answer['error']} ({answer['code']})")
     return answer
 
 
@@ -345,7 +345,7 @@ def _download(url: str, session_id: str) -> Path:
         connection.request("GET", f"/api/audio/sessions/{session_id}/audio")
         answer = connection.getresponse()
         if answer.status != 200:
-            raise CommandError(f"The recording can't be fetched: {answer.status} {answer.reason}.")
+            raise CommandError(f"The recording can't be downloaded: {answer.status} {answer.reason}.")
         shutil.copyfileobj(answer, file, _BLOCK_BYTES)
     return path
 
@@ -374,10 +374,10 @@ def _compared(source: Path, recording: Path) -> int:
     with _decoded(source) as expected, _decoded(recording) as found:
         for one, other in _blocks(expected, found):
             if one != other:
-                raise CommandError(f"{recording} differs from {source} from sample {at + _equal(one, other)} on.")
+                raise CommandError(f"{recording} differs from {source} at sample {at + _equal(one, other)}.")
             at += len(one) // _SAMPLE_BYTES
     if not at:
-        raise CommandError(f"{source} holds no samples.")
+        raise CommandError(f"{source} has no samples.")
     return at
 
 

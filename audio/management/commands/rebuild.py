@@ -24,14 +24,14 @@ _FINAL = (RecordingState.READY, RecordingState.FAILED)
 class Command(BaseCommand):
     """Asks the worker for other recordings of sessions; one that is ready stays until the other is complete."""
 
-    help = "Makes the recordings of closed sessions anew from their chunks, which are not touched."
+    help = "Rebuilds the recordings of closed sessions from their chunks. The chunks are not changed."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Which sessions, and whether to wait."""
-        parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session, a UUID")
-        parser.add_argument("--failed", action="store_true", help="every session whose recording has failed")
-        parser.add_argument("--wait", action="store_true", help="until the recordings are made")
-        parser.add_argument("--json", action="store_true", help="one object a line")
+        parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session (a UUID)")
+        parser.add_argument("--failed", action="store_true", help="rebuild every failed recording")
+        parser.add_argument("--wait", action="store_true", help="wait until the recordings are made")
+        parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Asks for the recordings. Raises CommandError, before it does anything, for an unknown, open
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         if options["failed"]:
             found = list(AudioSession.objects.filter(recording__state=RecordingState.FAILED).order_by("start_time"))
         elif not found:
-            raise CommandError("Name sessions, or give --failed.", returncode=BAD_ARGUMENTS)
+            raise CommandError("Specify session ids, or --failed.", returncode=BAD_ARGUMENTS)
         for session in found:
             _require_chunks(session)
         for session in found:
@@ -90,15 +90,15 @@ class Command(BaseCommand):
 
 def _sentence(recording: Recording) -> str:
     if recording.rebuild_error_detail:
-        return f"The recording of {recording.pk} stays as it was: {recording.rebuild_error_detail}"
+        return f"The rebuild of {recording.pk} failed, and its recording is unchanged: {recording.rebuild_error_detail}"
     reason = f": {recording.error_detail}" if recording.error_detail else "."
     return f"The recording of {recording.pk} is {recording.state}{reason}"
 
 
 def _require_chunks(session: AudioSession) -> None:
     if session.is_open:
-        raise CommandError(f"Session {session.pk} is still {session.status}. Close it first.")
+        raise CommandError(f"Session {session.pk} is {session.status}. Close it first.")
     if not session.total_chunks:
-        raise CommandError(f"Session {session.pk} has no chunks: there is nothing to make a recording from.")
+        raise CommandError(f"Session {session.pk} has no chunks.")
     if chunks.are_released(session.pk):
         raise CommandError(f"Session {session.pk}: {ChunksReleased().detail}")

@@ -16,12 +16,12 @@ from audio.models import IngestProcess
 class Command(BaseCommand):
     """Reads every journal, inserts what the database does not have, and asks for the recordings."""
 
-    help = "Brings back sessions and chunks from the journals, after the database was lost or put back."
+    help = "Restores sessions and chunks from the journals after the loss of the database, or after an older backup."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How to do it and tell it."""
-        parser.add_argument("--dry-run", action="store_true", help="say what would be brought back, and write nothing")
-        parser.add_argument("--json", action="store_true", help="tell it as one JSON object")
+        parser.add_argument("--dry-run", action="store_true", help="change nothing and print what would be restored")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Does it and tells what it did. Raises CommandError while a server runs, or if journals are damaged."""
@@ -59,4 +59,4 @@ def _require_no_server() -> None:
     """Raises CommandError if a web process has given a sign of life: what it has in flight looks lost."""
     since = ingest.database_time() - timedelta(seconds=upkeep.DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
     if IngestProcess.objects.filter(heartbeat_at__gte=since).exists():
-        raise CommandError("A server runs, or did until a moment ago. Stop it and try again, or use --dry-run.")
+        raise CommandError("A server is running, or was until a moment ago. Stop it and try again, or use --dry-run.")

@@ -37,14 +37,19 @@ WORKER_STOP = [(signal.SIGTERM, 3.0), (signal.SIGQUIT, 2.0)]
 class Command(BaseCommand):
     """Migrates the database, then runs Redis, the Celery worker and the web server until it is told to stop."""
 
-    help = "Runs SercueScribe: web server, worker and, without REDIS_URL, a Redis of its own. Ctrl-C stops it."
+    help = "Runs SercueScribe: the web server, the workers and, without REDIS_URL, Redis. Ctrl-C stops it."
     # They come after the folder is known to be ours, which has a clearer sentence when it can't be.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Where to listen; the environment says the rest."""
-        parser.add_argument("--host", default=settings.HOST, help="address to listen on (default: %(default)s)")
-        parser.add_argument("--port", type=int, default=settings.PORT, help="port, 0 for any (default: %(default)s)")
+        parser.add_argument("--host", default=settings.HOST, help="the address to listen on (default: %(default)s)")
+        parser.add_argument(
+            "--port",
+            type=int,
+            default=settings.PORT,
+            help="the port to listen on; 0 picks a free one (default: %(default)s)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Runs until SIGINT, SIGTERM or SIGHUP. Raises CommandError with one sentence when it can't start."""

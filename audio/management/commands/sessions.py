@@ -26,17 +26,17 @@ _LISTED_AT_MOST = 2**31 - 1
 _TIME = "such as 2026-01-31 or 2026-01-31T14:30:00Z"
 _FILTERS = {
     "status": "active, paused or completed",
-    "user_id": "the client's own label, in full",
-    "format": "the format of the chunks",
+    "user_id": "the label that the client chose, in full",
+    "format": "the format of the audio",
     "started_after": f"a date or a time, {_TIME}",
     "started_before": f"a date or a time, {_TIME}",
 }
 _ACTIONS = {
     "list": "list sessions, newest first; the filters are those of REST",
-    "show": "show everything that is known of sessions",
-    "close": "close sessions; their recordings are finished",
-    "delete": "remove sessions and every byte of them",
-    "export": "write recordings and what is known of them to a folder",
+    "show": "show all details of sessions",
+    "close": "close sessions and finish their recordings",
+    "delete": "delete sessions with all their data",
+    "export": "write recordings and their details to a folder",
 }
 _ID = "123e4567-e89b-42d3-a456-426614174000"
 _EXAMPLES = {
@@ -83,24 +83,30 @@ class Command(BaseCommand):
             if name == "list":
                 for filter_name in _FILTERS:
                     action.add_argument(f"--{filter_name.replace('_', '-')}", help=_FILTERS[filter_name])
-                action.add_argument("--limit", type=int, default=_LISTED, help=f"how many at most (default: {_LISTED})")
+                action.add_argument(
+                    "--limit", type=int, default=_LISTED, help=f"the maximum number of sessions (default: {_LISTED})"
+                )
             else:
-                action.add_argument("sessions", metavar="SESSION", nargs="+", help="the id of a session, a UUID")
+                action.add_argument("sessions", metavar="SESSION", nargs="+", help="the id of a session (a UUID)")
             if name == "delete":
-                action.add_argument("--yes", action="store_true", help="do not ask")
+                action.add_argument("--yes", action="store_true", help="do not ask for confirmation")
             if name == "export":
                 self._add_export_arguments(action)
-            action.add_argument("--json", action="store_true", help="one object a line")
+            action.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     def _add_export_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="made if it is not there")
-        parser.add_argument("--format", choices=list(TARGETS), help="another format than the recording's")
         parser.add_argument(
-            "--partial", action="store_true", help="of a recording that failed, the part that could be made"
+            "--to",
+            type=Path,
+            required=True,
+            metavar="FOLDER",
+            help="the folder to write to; it is created if necessary",
         )
+        parser.add_argument("--format", choices=list(TARGETS), help="transcode the recording to this format")
         parser.add_argument(
-            "--overwrite", "--force", dest="force", action="store_true", help="replace files that are there"
+            "--partial", action="store_true", help="export the part of a failed recording that could be made"
         )
+        parser.add_argument("--overwrite", "--force", dest="force", action="store_true", help="replace existing files")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Does it. Raises CommandError, with the exit code, for what could not be done."""
@@ -146,7 +152,7 @@ class Command(BaseCommand):
         asked = SessionFilter({name: options[name] for name in _FILTERS if options[name] is not None}, sessions())
         if not asked.is_valid():
             name, sentences = next(iter(asked.errors.items()))
-            sentence = f"Write {_FILTERS[name]}, not {options[name]!r}." if name.startswith("started") else sentences[0]
+            sentence = f"Enter {_FILTERS[name]}, not {options[name]!r}." if name.startswith("started") else sentences[0]
             raise CommandError(f"--{name.replace('_', '-')}: {sentence}", returncode=BAD_ARGUMENTS)
         if not 1 <= options["limit"] <= _LISTED_AT_MOST:
             raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
@@ -185,7 +191,7 @@ class Command(BaseCommand):
     def _confirm(self, found: list[AudioSession], is_confirmed: bool) -> None:
         if is_confirmed:
             return
-        self.stderr.write(f"{counted(len(found), 'session')} and every byte of them will be gone for good.")
+        self.stderr.write(f"This deletes {counted(len(found), 'session')} with all data. It cannot be undone.")
         try:
             answer = input("Delete? [y/N] ")
         except EOFError:

@@ -12,11 +12,11 @@ from audio.management.arguments import json_line
 class Command(BaseCommand):
     """Tells the numbers of now."""
 
-    help = "Tells how many sessions, recordings, chunks and bytes there are, from counters: it is cheap at any size."
+    help = "Prints the numbers of sessions, recordings, chunks and bytes. It reads counters, so it is fast at any size."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How to tell it."""
-        parser.add_argument("--json", action="store_true", help="as one JSON object")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Tells them."""

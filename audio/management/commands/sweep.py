@@ -15,14 +15,14 @@ class Command(BaseCommand):
     """Does at once what a running server does bit by bit; for cron, and for those who want to see it."""
 
     help = (
-        "Closes, asks for, moves and removes what is due, and tells how much. The exit code is 1 if something was"
-        " found that only a person can explain; it is left as it is."
+        "Closes overdue sessions, enqueues lost tasks and collects garbage, as a running server does. The exit code is"
+        " 1 if it leaves something that needs a decision."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How to run, and how to tell."""
-        parser.add_argument("--dry-run", action="store_true", help="change nothing, name what would be done")
-        parser.add_argument("--json", action="store_true", help="write one JSON object")
+        parser.add_argument("--dry-run", action="store_true", help="change nothing and list what would be done")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Sweeps. Raises CommandError if the database or the storage fails, or for what it can't explain."""
@@ -32,7 +32,7 @@ class Command(BaseCommand):
             raise CommandError(f"The sweep failed: {str(error).strip().splitlines()[0]}.") from None
         self.stdout.write(_as_json(done) if options["json"] else _as_text(done))
         if unexplained := done.names[Did.UNEXPLAINED]:
-            raise CommandError(f"{len(unexplained)} found that only a person can explain; see docs/operations.md.")
+            raise CommandError(f"Left unexplained: {len(unexplained)}. See docs/operations.md.")
 
 
 def _as_json(done: Round) -> str:

@@ -32,20 +32,22 @@ class Found(Protocol):
 class Command(BaseCommand):
     """Looks at sessions, journals and the storage; names what is not as it should be."""
 
-    help = "Compares rows, journals and recordings with each other. Exit code 1 says that something is wrong."
+    help = "Compares rows, journals and recordings with each other. The exit code is 1 if there are problems."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """What to look at."""
-        parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session, a UUID")
-        parser.add_argument("--all", action="store_true", help="every session")
-        parser.add_argument("--journals", action="store_true", help="every journal against its rows")
-        parser.add_argument("--orphans", action="store_true", help="files that no row names, rows without their file")
-        parser.add_argument("--json", action="store_true", help="one object a line")
+        parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session (a UUID)")
+        parser.add_argument("--all", action="store_true", help="verify every session")
+        parser.add_argument("--journals", action="store_true", help="compare every journal with its rows")
+        parser.add_argument(
+            "--orphans", action="store_true", help="find files without a row, and rows without their file"
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Looks and tells. Raises CommandError with the exit code if anything is wrong."""
         if not (options["sessions"] or options["all"] or options["journals"] or options["orphans"]):
-            sentence = "Name sessions, or give --all, --journals or --orphans."
+            sentence = "Specify session ids, --all, --journals or --orphans."
             raise CommandError(sentence, returncode=BAD_ARGUMENTS)
         self._is_json = options["json"]
         self._progress = Progress()
@@ -69,7 +71,7 @@ class Command(BaseCommand):
             return
         except AudioError as error:
             found = verify.Verified(session_id)
-            found.problems.add(Problem(error.code, f"It could not be compared: {error.detail}", label))
+            found.problems.add(Problem(error.code, f"The comparison failed: {error.detail}", label))
         self._tell("session", label, found)
         if not self._is_json:
             for warning in found.warnings:
@@ -91,7 +93,7 @@ class Command(BaseCommand):
         if self._problems:
             raise CommandError(f"{counted(self._problems, 'problem')} found.")
         if not self._is_json:
-            self.stdout.write(f"Nothing is wrong: {counted(self._looked_at, 'item')} verified.")
+            self.stdout.write(f"No problems found: {counted(self._looked_at, 'item')} verified.")
 
 
 def _place(problem: Problem) -> str:

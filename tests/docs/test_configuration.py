@@ -1,11 +1,12 @@
-"""The README's table of the environment is the settings' own: every name read there with its default, and no other."""
+"""docs/configuration.md against the settings: every variable with its default, and no other."""
 
 import ast
 from pathlib import Path
 
-from tests.docs.text import README, table, unquoted
+from tests.docs.text import tables, unquoted
 from tests.services import REPOSITORY
 
+PAGE = REPOSITORY / "docs" / "configuration.md"
 READERS = {"_text", "_path", "_number", "_seconds", "_choice", "_flag", "_list"}
 # What the defaults are made of, where nothing is set.
 CLEAN = {"DATA_DIR": Path("var"), "_LOOPBACK": True, "str": str}
@@ -28,11 +29,11 @@ def written(default: ast.expr) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_the_table_has_every_variable_with_its_default():
-    documented = {
-        unquoted(name): unquoted(default).replace("—", "") for name, default, _ in table(README, "## Environment")
-    }
+def test_the_tables_have_every_variable_with_its_default():
+    rows = tables(PAGE, "variable")
+    documented = {unquoted(name): unquoted(default).replace("—", "") for name, default, _ in rows}
     assert documented == settings_defaults()
+    assert len(rows) == len(documented)
 
 
 def test_nothing_else_reads_the_environment():
