@@ -1,7 +1,8 @@
 """System checks: what would make a start pointless or a promise void. Each has a stable id and a hint.
 
 `manage.py serve`, `manage.py migrate` and the web server run them before they start anything;
-`manage.py check --database default` runs them alone.
+`manage.py check --database default` runs them alone. A start runs only those that look at the installation (START):
+Django's own look at the code, load all of it, and find the same on each machine.
 """
 
 import sqlite3
@@ -21,6 +22,8 @@ from audio.media import ffmpeg
 if TYPE_CHECKING:
     from audio.storage.s3 import RecordingsStorage
 
+# The tag of the checks that a start makes, beside Django's `database`.
+START = "start"
 SQLITE_MINIMUM = (3, 35)  # UPDATE ... RETURNING
 SECRET_KEY_MINIMUM_LENGTH = 32
 # What the secrets of .env.example are made of.
@@ -28,7 +31,7 @@ EXAMPLE = "change-me"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-@register
+@register(START)
 def check_ffmpeg(**_: Any) -> list[CheckMessage]:
     """sercuescribe.E001: compressed audio can't be joined without FFmpeg."""
     try:
@@ -41,7 +44,7 @@ def check_ffmpeg(**_: Any) -> list[CheckMessage]:
     return []
 
 
-@register
+@register(START)
 def check_storage(**_: Any) -> list[CheckMessage]:
     """sercuescribe.E002: journals and recordings need a folder that can be written, or made. It is not made here."""
     folder = settings.AUDIO_STORAGE_PATH
@@ -55,7 +58,7 @@ def check_storage(**_: Any) -> list[CheckMessage]:
     return []
 
 
-@register
+@register(START)
 def check_temporary_folder(**_: Any) -> list[CheckMessage]:
     """sercuescribe.E006: FFmpeg's messages and the work of libraries pass through files that nobody keeps."""
     try:
@@ -73,7 +76,7 @@ def _nearest(folder: Path) -> Path:
     return folder
 
 
-@register
+@register(START)
 def check_secret_key(**_: Any) -> list[CheckMessage]:
     """sercuescribe.E004: sessions of the admin and tickets are signed with the key."""
     if len(settings.SECRET_KEY) >= SECRET_KEY_MINIMUM_LENGTH:
@@ -88,7 +91,7 @@ def check_secret_key(**_: Any) -> list[CheckMessage]:
     ]
 
 
-@register
+@register(START)
 def check_example_secrets(**_: Any) -> list[CheckMessage]:
     """sercuescribe.E005: what everybody can read in .env.example is no secret; under DEBUG it need not be one."""
     secrets = {
@@ -108,7 +111,7 @@ def check_example_secrets(**_: Any) -> list[CheckMessage]:
     ]
 
 
-@register
+@register(START)
 def check_debug(**_: Any) -> list[CheckMessage]:
     """sercuescribe.W001: pages of DEBUG show settings and source code to whoever can cause an error."""
     if not settings.DEBUG or settings.HOST in LOOPBACK:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-import psycopg
 import redis
 from django.core.exceptions import ImproperlyConfigured
-from psycopg.conninfo import conninfo_to_dict
 
 _POSTGRESQL = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
@@ -87,8 +85,10 @@ def postgresql(url: str) -> dict[str, Any]:
 
 def _libpq_parts(url: str) -> dict[str, Any]:
     """Take a URL apart as PostgreSQL's own library does, which knows all parameters."""
+    import psycopg.conninfo  # who runs on SQLite does not need it
+
     try:
-        return conninfo_to_dict(url)
+        return psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.Error as error:
         reason = str(error).strip()
     if "query parameter" in reason and ":" in reason:  # other reasons may quote the password

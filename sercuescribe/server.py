@@ -14,6 +14,7 @@ import asyncio
 import fcntl
 import functools
 import gc
+import importlib
 import logging
 import os
 import resource
@@ -341,6 +342,8 @@ def _serve(listener: socket.socket, ready_fd: int | None) -> None:
     """Serves with this process."""
     from audio import consumers  # models load only after Django is set up
 
+    # The paths are loaded before the first request, which would hold up the chunks of all clients meanwhile.
+    importlib.import_module(settings.ROOT_URLCONF)
     # What is loaded by now stays: the collector need not look at it again with every generation.
     gc.collect()
     gc.freeze()
@@ -374,10 +377,12 @@ def _listener(options: argparse.Namespace) -> socket.socket:
     """The socket that was handed down, else one of our own; ends the process with a sentence if there can't be one."""
     if options.fd is not None:
         return socket.socket(fileno=options.fd)
+    from audio import checks  # as above
+
     host = settings.HOST if options.host is None else options.host
     port = settings.PORT if options.port is None else options.port
     try:
-        BaseCommand().check()  # whoever hands a socket down has done so
+        BaseCommand().check(tags=[checks.START])  # whoever hands a socket down has done so
         return listen(host, port, PATIENCE_SECONDS)
     except SystemCheckError as error:
         sys.exit(str(error))

@@ -342,7 +342,8 @@ INSTALLED_APPS = [
     # Behind the one whose lists it replaces in the admin, before staticfiles, whose `runserver` it replaces.
     "django_celery_results",
     "audio",
-    "django.contrib.admin",
+    # Its lists are loaded with the paths (`sercuescribe.urls`): only what answers HTTP needs them.
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

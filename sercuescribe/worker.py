@@ -3,6 +3,7 @@ as the rest of the product does.
 """
 
 import functools
+import gc
 import logging
 import os
 import warnings
@@ -65,6 +66,11 @@ def die_with_worker(**_: Any) -> None:
     die_with_parent(os.getppid())
 
 
+def freeze_loaded(**_: Any) -> None:
+    """Keep the collector of a pool process away from what the worker has loaded, so that they share its memory."""
+    gc.freeze()
+
+
 def configure_logging(loglevel: int, **_: Any) -> None:
     """Take the place of Celery's own way of logging, and of its redirection of standard output.
 
@@ -103,6 +109,7 @@ def install(app: Celery) -> None:
     app.user_options["worker"].add(click.Option(["--ready-fd"], type=int, help="Report readiness to this descriptor."))
     app.steps["consumer"].add(ReportReady)
     signals.celeryd_init.connect(allow_root)
+    signals.worker_before_create_process.connect(freeze_loaded)
     signals.worker_process_init.connect(die_with_worker)
     signals.setup_logging.connect(configure_logging)
     signals.task_prerun.connect(name_task)

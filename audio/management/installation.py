@@ -5,9 +5,8 @@ import os
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
-from psycopg import errors
 
-_NO_TABLES = (errors.UndefinedTable, errors.UndefinedColumn)
+_NO_TABLES = ("UndefinedTable", "UndefinedColumn")  # of psycopg, which who runs on SQLite does not load
 _NO_SQLITE_TABLES = ("no such table", "no such column")
 
 
@@ -61,7 +60,7 @@ def sentence(error: Error) -> str:
     if path is not None and not path.exists():
         return f"There is no database at {path}. Set {_variable()}, or create a database with `manage.py migrate`."
     reason = _reason(error)
-    if isinstance(error.__cause__, _NO_TABLES) or reason.startswith(_NO_SQLITE_TABLES):
+    if type(error.__cause__).__name__ in _NO_TABLES or reason.startswith(_NO_SQLITE_TABLES):
         return f"The tables of the database are missing or old ({reason}). Run `manage.py migrate`."
     if "permission denied for schema" in reason:
         return f"The database can't be used: {reason}. GRANT CREATE, USAGE ON that SCHEMA to the role."

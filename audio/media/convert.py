@@ -6,19 +6,26 @@ with the next window and cuts off what it gave before: the output is that of one
 across a border has no click. mu-law and A-law as in ITU-T G.711.
 """
 
+from __future__ import annotations
+
 import base64
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-import soxr
-
+from audio.deferred import DeferredModule
 from audio.media.wav import PcmFormat, Samples
 
-Frames = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import soxr
+
+    Frames: TypeAlias = npt.NDArray[np.float64]
+else:
+    np, soxr = DeferredModule("numpy"), DeferredModule("soxr")
+
 _BLOCK_FRAMES = 1 << 17
 # soxr's VHQ filter, measured: beyond 120 frames of the lower rate its weight is below 1e-7.
 _REACH_FRAMES = 160
@@ -131,7 +138,7 @@ class Converter:
         }
 
     @classmethod
-    def restore(cls, target: PcmFormat, state: dict[str, Any]) -> "Converter":
+    def restore(cls, target: PcmFormat, state: dict[str, Any]) -> Converter:
         """Takes the master's format and what `state` returned; returns the converter as it was."""
         if not state:
             return cls(target)

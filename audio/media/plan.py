@@ -265,8 +265,8 @@ def is_recordable(audio_format: str, codec: str) -> bool:
 
 _CODEC_NAMES = {
     "opus": "Opus", "vorbis": "Vorbis", "aac": "AAC", "flac": "FLAC", "mp3float": "MP3", "alac": "ALAC",
-    "pcm_s16le": "PCM", "pcm_mulaw": "mu-law", "pcm_alaw": "A-law", "ac3": "AC-3", "eac3": "E-AC-3", "apple_apac": "APAC",
-    "wmav2": "WMA",
+    "pcm_s16le": "PCM", "pcm_mulaw": "mu-law", "pcm_alaw": "A-law", "ac3": "AC-3", "eac3": "E-AC-3",
+    "apple_apac": "APAC", "wmav2": "WMA",
 }  # fmt: skip
 
 

@@ -9,23 +9,29 @@ Where samples are concatenated, `extend` writes the first level window by window
 makes the file of it when the recording is ready: nothing has to be read again. Elsewhere `write` makes it in one pass.
 """
 
+from __future__ import annotations
+
 import contextlib
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from audio.deferred import DeferredModule
 from audio.errors import MasterDamaged
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.pcm import Blocks
 from audio.media.wav import PcmFormat, Samples, WavReader
 
-Pairs = npt.NDArray[np.int16]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Pairs: TypeAlias = npt.NDArray[np.int16]
+else:
+    np = DeferredModule("numpy")
 
 
 class Readable(Protocol):

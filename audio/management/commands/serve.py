@@ -21,7 +21,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseFailure
 from django.db import OperationalError, close_old_connections, connection
 
-from audio import database, metrics, upkeep
+from audio import checks, database, metrics, upkeep
 from audio.management import bundled_redis, installation, readiness, web
 from audio.management.supervisor import Program, StartFailed, Supervisor, listen
 
@@ -57,13 +57,11 @@ class Command(BaseCommand):
             _claim(settings.DATA_DIR, resources)
             resources.callback(_remove_socket_folder)
             _begin_metrics(settings.METRICS_DIR)
-            self.check()
+            self.check(tags=[checks.START])
             listener = resources.enter_context(_listen(options["host"], options["port"]))
             self._migrate()
             port = listener.getsockname()[1]
-            # The children read the same settings; only the port may have been found by us.
-            environment = os.environ | {"HOST": options["host"], "PORT": str(port), "PYTHONPATH": _python_path()}
-            with Supervisor(environment) as supervisor:
+            with Supervisor(_environment(options["host"], port)) as supervisor:
                 self._supervise(supervisor, listener)
 
     def _supervise(self, supervisor: Supervisor, listener: socket.socket) -> None:
@@ -133,6 +131,12 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _environment(host: str, port: int) -> dict[str, str]:
+    """Return the environment of the children, who read the same settings; only the port may have been found by us."""
+    # The checks have been made here.
+    return os.environ | {"HOST": host, "PORT": str(port), "PYTHONPATH": _python_path(), "CELERY_SKIP_CHECKS": "true"}
+
+
 def _python_path() -> str:
     """Lets the children import the product from any working folder."""
     return os.pathsep.join([str(settings.BASE_DIR), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -170,7 +174,7 @@ def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]
     features = ["--pool", "prefork", "--without-gossip", "--without-mingle"]
     return Program(
         name=name,
-        arguments=[sys.executable, "-m", "celery", "-A", "sercuescribe", "--quiet", "worker", *options, *features],
+        arguments=[sys.executable, "-m", "sercuescribe.celery_worker", *options, *features],
         stop=WORKER_STOP,
         prepare=prepare,
     )
