@@ -836,8 +836,8 @@ class WavReader:
         elif room >= _JUNK_BYTES:
             self._warn_exceeded()
             self._go_on(file.room)
-        elif room > 0 or file.is_whole:
-            return self._drop_behind(pad, room if room > 0 else self._available(at))
+        elif 0 < room and self._available(at) <= room:
+            return self._drop_behind(pad, room)
         else:
             return self._exceed(at, pad)
         return True
@@ -864,7 +864,7 @@ class WavReader:
             self._warn_exceeded()
             self._go_on(None)
             return True
-        if found or self._is_final:
+        if found or self._is_final or self._file.is_whole:
             return self._drop_behind(pad, cut - at)
         return False
 

@@ -118,11 +118,15 @@ def test_junk_behind_a_file_is_left_out_and_noted(stored):
     assert data_of(session.path) == first.tobytes() + last.tobytes()
 
 
-def test_samples_behind_the_declared_end_are_recorded_and_noted(stored):
+@pytest.mark.parametrize("message_bytes", [1000, 20000, 1 << 20])
+@pytest.mark.parametrize("riff_excess_bytes", [0, 100])
+@pytest.mark.parametrize("chunk_mode", ["auto", "stream", "files"])
+def test_samples_behind_the_declared_end_are_recorded_and_noted(stored, chunk_mode, riff_excess_bytes, message_bytes):
     samples = sound(1, 2).tobytes()
-    file = wav_bytes(sound(1, 1), RATE_HZ)[:44] + samples
-    session = stored(format="wav", sample_rate=RATE_HZ)
-    session.add(cut(file, 1000))
+    head = bytearray(wav_bytes(sound(1, 1), RATE_HZ)[:44])
+    struct.pack_into("<I", head, 4, struct.unpack_from("<I", head, 4)[0] + riff_excess_bytes)
+    session = stored(format="wav", sample_rate=RATE_HZ, chunk_mode=chunk_mode)
+    session.add([head + samples] if chunk_mode == "files" else cut(bytes(head) + samples, message_bytes))
     concatenate(session.session.pk)
     assert [entry["code"] for entry in entries(session)] == ["wav_size_exceeded"]
     assert session.made().state == "ready"
