@@ -116,9 +116,13 @@ class FilesRoute(SampleRoute):
             yield from pcm.decode(parts, self._format, work, self._note_shortfall)
 
     def _note_shortfall(self, short: Shortfall) -> None:
-        sentence = f"Of the file's {short.expected_frames} sample frames {short.decoded_frames} could be decoded."
         place = Place(short.sequence, short.sequence, max(0.0, self._seconds - short.seconds), self._seconds)
-        self.losses.warn("file_incomplete", sentence, place)
+        if short.expected_frames > short.decoded_frames:
+            sentence = f"Of the file's {short.expected_frames} sample frames {short.decoded_frames} could be decoded."
+            self.losses.warn("file_incomplete", sentence, place)
+        if short.damage:
+            sentence = f"Something of the file can't be read and was left out. {short.damage}"
+            self.losses.warn("stream_damaged", sentence, place)
 
     def _batches(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[list[Part]]:
         """Give the complete files by the run of FFmpeg; a large one is alone, in a file, and without `data`.

@@ -26,6 +26,8 @@ _STREAM_INFO_BYTES = 42
 _BRAND = re.compile(rb"[\x20-\x7e]{4}|\0{4}")
 _OGG_PAGE_HEADER_BYTES = 27
 _OGG_CONTINUED, _OGG_FIRST_PAGE = 1, 2
+# A page that has all of its 255 segments, each of 255 bytes.
+MOST_OGG_PAGE_BYTES = _OGG_PAGE_HEADER_BYTES + 255 + 255 * 255
 _MOST_TAG_BYTES = 16 << 20
 _NO_SEQUENCE = 1 << 62
 
@@ -78,6 +80,23 @@ def _ogg(head: bytes) -> int:
         return 0
     lacing = head[_OGG_PAGE_HEADER_BYTES : _OGG_PAGE_HEADER_BYTES + segments]
     return _OGG_PAGE_HEADER_BYTES + segments + sum(lacing) if len(lacing) == segments else _MORE
+
+
+def ogg_is_cut_off(tail: bytes) -> bool:
+    """Return whether an Ogg stream ends within a page or a packet.
+
+    Args:
+        tail: Its last `MOST_OGG_PAGE_BYTES`, or all of it.
+    """
+    at = tail.find(b"OggS\0")
+    while at >= 0 and len(tail) >= at + _OGG_PAGE_HEADER_BYTES:
+        lacing = tail[at + _OGG_PAGE_HEADER_BYTES :][: tail[at + 26]]
+        end = at + _OGG_PAGE_HEADER_BYTES + tail[at + 26] + sum(lacing)
+        if end == len(tail):
+            return lacing[-1:] == b"\xff"
+        # What looks like a page may be in the middle of one: the next one decides.
+        at = tail.find(b"OggS\0", end if tail.startswith(b"OggS\0", end) else at + 1)
+    return True
 
 
 def _ftyp(head: bytes) -> int:

@@ -38,13 +38,14 @@ _UNUSED = PcmFormat("u8", 8000, 1)
 class Shortfall:
     """What a file that was decoded to its end has less of than it says: sample frames, at the rate in Hz.
 
-    `sequence` is that of the chunk that the file begins with.
+    `sequence` is that of the chunk that the file begins with; `damage` says what of it can't be read, if that is known.
     """
 
     sequence: int
     expected_frames: int
     decoded_frames: int
     sample_rate: int
+    damage: str = ""
 
     @property
     def seconds(self) -> float:
@@ -216,11 +217,15 @@ class _Decoded:
         """Return what is missing, None if nothing is or the file does not say."""
         if not self._frames:
             return None
-        expected = self._expected_in_packets() if self._format in plan.CONTAINERS else self._expected_in_header()
-        decoded = self._frames - self._blocks.silent_frames
-        if expected <= decoded:
+        decoded, damage = self._frames - self._blocks.silent_frames, ""
+        if self._format in plan.CONTAINERS:
+            track = remux.measure(self._path, None, self._format, self._folder, self._blocks.track)
+            expected, damage = self._expected_in_packets(track, decoded), track.damage
+        else:
+            expected = self._expected_in_header()
+        if expected <= decoded and not damage:
             return None
-        return Shortfall(self._part.first_sequence, expected, decoded, self._rate_hz)
+        return Shortfall(self._part.first_sequence, max(expected, decoded), decoded, self._rate_hz, damage)
 
     def _expected_in_header(self) -> int:
         described = self._part.description
@@ -229,16 +234,14 @@ class _Decoded:
         # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles the rate that ADTS headers say.
         return described.sample_frames * self._rate_hz // described.sample_rate
 
-    def _expected_in_packets(self) -> int:
+    def _expected_in_packets(self, track: remux.Measured, decoded: int) -> int:
         """Return the length that the packets should have, judged by how many of them were decoded.
 
         What precedes zero is decoded and dropped, and so is the first packet of a codec whose windows overlap.
         """
-        track = remux.measure(self._path, None, self._format, self._folder, self._blocks.track)
         packet_seconds = track.audio_seconds / max(1, track.packets)
         dropped = 1 + int(max(0.0, -track.start_seconds) / packet_seconds + 0.01) if packet_seconds else 1
         missing = track.packets - dropped - self._blocks.count
-        decoded = self._frames - self._blocks.silent_frames
         return decoded + max(0, missing) * decoded // max(1, self._blocks.count)
 
 

@@ -51,7 +51,7 @@ class FormatPlan:
 
 CONTAINERS = ("webm", "ogg", "mp4")
 _OPUS_OR_VORBIS = "libopus,opus,libvorbis,vorbis"
-_PCM = "pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
+_PCM = "pcm_mulaw,pcm_alaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
 # What the recorders of screens, cameras and phones write into Matroska and MP4 besides.
 _OTHERS = f"aac,flac,mp3float,alac,{_PCM}"
 FORMATS = {
@@ -262,7 +262,7 @@ def is_recordable(audio_format: str, codec: str) -> bool:
 
 _CODEC_NAMES = {
     "opus": "Opus", "vorbis": "Vorbis", "aac": "AAC", "flac": "FLAC", "mp3float": "MP3", "alac": "ALAC",
-    "pcm_s16le": "PCM", "ac3": "AC-3", "eac3": "E-AC-3", "apple_apac": "APAC", "wmav2": "WMA",
+    "pcm_s16le": "PCM", "pcm_mulaw": "mu-law", "pcm_alaw": "A-law", "ac3": "AC-3", "eac3": "E-AC-3", "apple_apac": "APAC", "wmav2": "WMA",
 }  # fmt: skip
 
 

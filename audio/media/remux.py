@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from audio.errors import FfmpegFailed, UnsupportedMedia
 from audio.media import ffmpeg, plan
+from audio.media.parts import MOST_OGG_PAGE_BYTES, ogg_is_cut_off
 from audio.media.plan import Copied, Span
 
 # Of FFmpeg's framemd5 output: what has to be equal for packets to share one track.
@@ -32,6 +33,7 @@ _MOST_OVERHEAD_BYTES = 16 << 20
 _TOLERANCE_SECONDS = 0.002
 _LOOK_AHEAD_PACKETS = 64
 _BLOCK_BYTES = 4096
+_OGG_CUT_OFF = "The stream ends within a page or a packet."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ class Packet(NamedTuple):
 class Measured:
     """The timeline of one part: where its first packet begins and its last one ends, in seconds; how many there are.
 
-    `audio_seconds` is the length of all packets together, without the gaps between them. `damage` is what FFmpeg said
-    if it left something out.
+    `audio_seconds` is the length of all packets together, without the gaps between them. `damage` says what is
+    not whole, if anything is.
     """
 
     start_seconds: float
@@ -218,7 +220,18 @@ def measure(path: Path, span: Span | None, audio_format: str, folder: Path, trac
         end = packet.start_seconds + packet.duration_seconds
         audio_seconds += packet.duration_seconds
         count += 1
-    return Measured(start, end, count, audio_seconds, has_gaps, "".join(damage))
+    if audio_format == "ogg" and _is_ogg_cut_off(path, span):
+        damage.append(_OGG_CUT_OFF)
+    return Measured(start, end, count, audio_seconds, has_gaps, " ".join(damage))
+
+
+def _is_ogg_cut_off(path: Path, span: Span | None) -> bool:
+    """Whether the last page is not whole, of which FFmpeg says nothing."""
+    start, end = (span.start, span.end) if span else (0, path.stat().st_size)
+    with path.open("rb") as file:
+        begin = max(start, end - MOST_OGG_PAGE_BYTES)
+        file.seek(begin)
+        return ogg_is_cut_off(file.read(end - begin))
 
 
 def copy(

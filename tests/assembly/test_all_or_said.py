@@ -309,3 +309,38 @@ def test_what_ffmpeg_leaves_out_of_a_damaged_container_is_said(stored, tmp_path,
     assert entry["first_sequence"] > 5
     assert (entry["start_seconds"], entry["end_seconds"]) == pytest.approx((3, 6), abs=JOINT_SECONDS)
     assert_proved(session)
+
+
+@pytest.mark.parametrize("chunk_mode", ["auto", "files"])
+@pytest.mark.parametrize("audio_format", ["webm", "ogg"])
+def test_what_is_damaged_or_cut_off_is_said_in_every_mode(stored, audio_format, chunk_mode):
+    # Ogg has a page a packet.
+    options = ("-c:a", "libopus", *(("-page_duration", "20000") if audio_format == "ogg" else ()))
+    first, second = (encoded_live(speech(2, RATE_HZ, 1, seed), RATE_HZ, audio_format, *options) for seed in (1, 2))
+    for spoilt in (second[:-50], spoiled(second, 1000)):
+        session = stored(format=audio_format, sample_rate=RATE_HZ, chunk_mode=chunk_mode)
+        session.add([first, spoilt, first])
+        recording = session.made()
+        assert recording.state == "ready", recording.error_detail
+        assert {entry["code"] for entry in recording.warnings} <= {"stream_damaged", "file_incomplete"}
+        assert recording.warnings[-1]["code"] == "stream_damaged"
+        assert {entry["first_sequence"] for entry in recording.warnings} == {2}
+        assert recording.duration_seconds > 5
+        assert_proved(session)
+
+
+@pytest.mark.parametrize(
+    ("codec", "muxer"), [("pcm_mulaw", "mov"), ("pcm_alaw", "mov"), ("pcm_s8", "mov"), ("pcm_mulaw", "matroska")]
+)
+@pytest.mark.parametrize("chunk_mode", ["auto", "files"])
+def test_telephone_sound_in_a_container(stored, tmp_path, codec, muxer, chunk_mode):
+    source = tmp_path / "source"
+    data = encoded(speech(1, 8000), 8000, source, "-c:a", codec, "-f", muxer)
+    session = stored(format="webm" if muxer == "matroska" else "mp4", sample_rate=8000, chunk_mode=chunk_mode)
+    session.add([data, data])
+    recording = session.made()
+    assert (recording.state, recording.warnings) == ("ready", []), recording.error_detail
+    assert recording.duration_seconds == pytest.approx(2, abs=0.01)
+    if chunk_mode == "auto":
+        assert decoded(session.path) == decoded(source) * 2
+    assert_proved(session)

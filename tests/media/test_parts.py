@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from audio.media.frames import FrameCounter
-from audio.media.parts import FORMATS, ChunkOffsets, HeaderScanner
+from audio.media.parts import FORMATS, MOST_OGG_PAGE_BYTES, ChunkOffsets, HeaderScanner, ogg_is_cut_off
 from tests.containers import vector
 from tests.sound import encoded, encoded_live, speech
 
@@ -185,3 +185,20 @@ def test_the_chunk_that_holds_a_byte(sizes, data):
     sequence, begin = offsets.at(asked)
     assert begin <= asked < begin + sizes[sequence - 1]
     assert begins[sequence - 1] == begin
+
+
+def test_an_ogg_stream_ends_with_a_page(streams):
+    for stream in streams["ogg"]:
+        assert not ogg_is_cut_off(stream)
+        assert not ogg_is_cut_off(stream[-MOST_OGG_PAGE_BYTES:])
+        last = stream.rindex(b"OggS")
+        assert not ogg_is_cut_off(stream[:last])
+        for end in range(last + 1, len(stream)):
+            assert ogg_is_cut_off(stream[:end])
+        assert ogg_is_cut_off(stream[:last] + bytes(10))
+
+
+def test_an_ogg_stream_does_not_end_within_a_packet():
+    page = b"OggS\0\0" + bytes(20) + b"\x02\xff\xff"
+    assert ogg_is_cut_off(page + bytes(510))
+    assert not ogg_is_cut_off(page + bytes(510) + page[:-1] + b"\x05" + bytes(260))
