@@ -51,7 +51,8 @@ class FormatPlan:
 
 CONTAINERS = ("webm", "ogg", "mp4")
 _OPUS_OR_VORBIS = "libopus,opus,libvorbis,vorbis"
-_PCM = "pcm_mulaw,pcm_alaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
+_PCM = "pcm_mulaw,pcm_alaw,pcm_u8,pcm_s8,"
+_PCM += "pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
 # What the recorders of screens, cameras and phones write into Matroska and MP4 besides.
 _OTHERS = f"aac,flac,mp3float,alac,{_PCM}"
 FORMATS = {
@@ -262,7 +263,8 @@ def is_recordable(audio_format: str, codec: str) -> bool:
 
 _CODEC_NAMES = {
     "opus": "Opus", "vorbis": "Vorbis", "aac": "AAC", "flac": "FLAC", "mp3float": "MP3", "alac": "ALAC",
-    "pcm_s16le": "PCM", "pcm_mulaw": "mu-law", "pcm_alaw": "A-law", "ac3": "AC-3", "eac3": "E-AC-3", "apple_apac": "APAC", "wmav2": "WMA",
+    "pcm_s16le": "PCM", "pcm_mulaw": "mu-law", "pcm_alaw": "A-law", "ac3": "AC-3", "eac3": "E-AC-3",
+    "apple_apac": "APAC", "wmav2": "WMA",
 }  # fmt: skip
 
 
@@ -342,7 +344,7 @@ def remux(audio_format: str, path: str, output: str, copied: "Copied") -> list[s
 
 def remux_parts(audio_format: str, listing: str, output: str, copied: "Copied") -> list[str]:
     """Arguments to copy the packets of all parts of an ffconcat list, timestamps continued; any error ends the run."""
-    return ["-xerror", *_listed(audio_format, listing), *_copy(audio_format, output, copied)]
+    return ["-xerror", "-copyts", *_listed(audio_format, listing), *_copy(audio_format, output, copied)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -836,7 +836,7 @@ class WavReader:
         elif room >= _JUNK_BYTES:
             self._warn_exceeded()
             self._go_on(file.room)
-        elif 0 < room and self._available(at) <= room:
+        elif room > 0 and self._available(at) <= room:
             return self._drop_behind(pad, room)
         else:
             return self._exceed(at, pad)
