@@ -17,10 +17,10 @@ from audio import sniff
 from audio.errors import AudioError, FormatMismatch, MissingHeader
 from audio.sniff import Container
 
-# Three frames of ADTS behind the rest of one, at their largest.
+# Three frames of ADTS behind the rest of one, at their largest; two of FLAC behind the rest of one, as they are.
 HEAD_BYTES = 1 << 15
 # Within so many bytes of a stream without a known beginning it shows what it is the middle of, if of anything.
-_MIDDLE_BYTES = 1 << 13
+_MIDDLE_BYTES = sniff.FLAC_WITHIN_BYTES
 _TAGGED_WAV = "The stream begins with an ID3 tag instead of a WAV header. Send the audio without the tag."
 _NO_FRAMES = {
     "mp3": "The beginning of the stream has no consecutive MP3 frames.",
@@ -154,10 +154,15 @@ class Admission:
         """
         if self._joined is None and len(self._head) >= self._look_at_bytes:
             self._joined = sniff.joined(self._head)
-            self._look_at_bytes = min(_MIDDLE_BYTES, 2 * len(self._head))
-        if self._joined is None and (is_all or len(self._head) >= _MIDDLE_BYTES):
+            limit = _MIDDLE_BYTES if len(self._head) < _MIDDLE_BYTES else HEAD_BYTES
+            self._look_at_bytes = min(limit, 2 * len(self._head))
+        if self._joined is None and (is_all or len(self._head) >= self._most_middle_bytes()):
             self._joined = Container.UNKNOWN
         return self._joined
+
+    def _most_middle_bytes(self) -> int:
+        """Return how many bytes are waited for before a beginning is raw PCM: the frames of FLAC are the longest."""
+        return _MIDDLE_BYTES if sniff.finds_flac_frames(self._head) is False else HEAD_BYTES
 
     def _judge_as(self, audio_format: str, container: Container | None) -> AudioError | None:
         """Judge the beginning as one of a stream of that format."""

@@ -162,6 +162,25 @@ _MP4_BEGINNINGS = (b"ftyp", b"wide", b"moov", b"mdat", b"free", b"skip", b"pnot"
 _JOINED_WITHIN_BYTES = 4096
 _SYNC = re.compile(rb"\xff[\xe0-\xff]")
 _APE_HEAD_BYTES = 32
+FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")
+# Hardly a frame of two channels of 16 bits is longer.
+FLAC_WITHIN_BYTES = 1 << 14
+# A frame's header has at most so many.
+FLAC_HEADER_BYTES = 16
+
+
+class FlacHeader(NamedTuple):
+    """The header of a FLAC frame (RFC 9639 section 9.1).
+
+    `number` is that of its first sample frame if `is_variable`, else that of the frame; `constants` are what the
+    frames of a stream have in common.
+    """
+
+    number: int
+    block_samples: int
+    channels: int
+    is_variable: bool
+    constants: bytes
 
 
 def mpeg_rate_hz(header: bytes) -> int:
@@ -626,6 +645,85 @@ def finds_frames(audio_format: str, head: bytes, is_all: bool = False) -> bool |
     return None if may_be else False
 
 
+def _crc8_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        value = byte
+        for _ in range(8):
+            value = (value << 1 ^ (0x07 if value & 0x80 else 0)) & 0xFF
+        table.append(value)
+    return tuple(table)
+
+
+_CRC_8 = _crc8_table()
+
+
+def _crc8(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = _CRC_8[value ^ byte]
+    return value
+
+
+def _coded_number(data: bytes) -> tuple[int, int]:
+    """Return the number of a FLAC frame, coded like UTF-8, and its size in bytes; (0, 0) if it is none."""
+    ones = 8 - (data[0] ^ 0xFF).bit_length()
+    if ones in (1, 8) or len(data) < max(1, ones) or any(byte >> 6 != 2 for byte in data[1:ones]):
+        return 0, 0
+    value = data[0] & 0x7F >> ones
+    for byte in data[1:ones]:
+        value = value << 6 | byte & 0x3F
+    return value, max(1, ones)
+
+
+def flac_frame_header(frame: bytes) -> FlacHeader | None:
+    """Return what the header of a FLAC frame says, whose CRC-8 holds; None if none begins here.
+
+    Args:
+        frame: The beginning of the frame; FLAC_HEADER_BYTES suffice.
+    """
+    # A frame of silence, constant in each channel, takes eleven bytes.
+    if len(frame) < 11 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
+        return None
+    number, size = _coded_number(frame[4:11])
+    block_code, rate_code, channel_code = frame[2] >> 4, frame[2] & 15, frame[3] >> 4
+    block_bytes = {6: 1, 7: 2}.get(block_code, 0)
+    rate_bytes = {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+    end = 4 + size + block_bytes + rate_bytes
+    if not size or not block_code or len(frame) <= end or _crc8(frame[:end]) != frame[end]:
+        return None
+    if block_bytes:
+        block = int.from_bytes(frame[4 + size : 4 + size + block_bytes], "big") + 1
+    else:
+        block = 192 if block_code == 1 else 144 << block_code if block_code < 6 else 1 << block_code
+    channels = channel_code + 1 if channel_code < 8 else 2
+    constants = bytes((frame[1], frame[2], frame[3] & 0x0F, channels))
+    return FlacHeader(number, block, channels, bool(frame[1] & 1), constants)
+
+
+def finds_flac_frames(head: bytes) -> bool | None:
+    """Return whether a stream begins in the middle of FLAC: two frames follow each other by their numbers.
+
+    Args:
+        head: The first bytes of the stream.
+
+    Returns:
+        None if the bytes are too few to tell: there is one frame, or one may still come.
+    """
+    following: set[tuple[bytes, int]] = set()
+    if b"fLaC" in head:
+        return False
+    for sync in FLAC_SYNC.finditer(head):
+        header = flac_frame_header(head[sync.start() : sync.start() + FLAC_HEADER_BYTES])
+        # Values that no encoder writes.
+        if header is None or header.channels > 8 or header.constants[1] & 15 == 15 or header.constants[2] & 1:
+            continue
+        if (header.constants, header.number) in following:
+            return True
+        following.add((header.constants, header.number + (header.block_samples if header.is_variable else 1)))
+    return None if following or len(head) < FLAC_WITHIN_BYTES else False
+
+
 def joined(head: bytes) -> Container | None:
     """Return the container in whose middle a stream begins, where `identify` knows none that begins there.
 
@@ -641,6 +739,7 @@ def joined(head: bytes) -> Container | None:
     if any(_follow(_BLOCKS, head, block.start()) for block in _BLOCK.finditer(head, 0, _JOINED_WITHIN_BYTES)):
         return Container.EBML
     found = {container: finds_frames(name, head) for name, container in _JOINED_FRAMES.items()}
+    found[Container.FLAC] = finds_flac_frames(head)
     positive = next((container for container, is_found in found.items() if is_found), None)
     return positive or (None if None in found.values() else Container.UNKNOWN)
 

@@ -199,19 +199,19 @@ def test_a_stream_that_ends_too_early_is_what_its_bytes_say(files, kind, size):
 def raw_samples() -> Iterator[bytes]:
     sound = speech(1, 16000)
     generator = np.random.default_rng(7)
-    yield bytes(9000)
-    yield b"\xff" * 9000
+    yield bytes(18000)
+    yield b"\xff" * 18000
     yield sound.tobytes()
     yield (sound // 200).astype("<i2").tobytes()
     yield (sound / 32768).astype("<f4").tobytes()
     yield sound.astype("<i4").tobytes()
     yield np.tile(np.array([32767, -32768, -1, 0], "<i2"), 3000).tobytes()
     for _ in range(200):
-        yield generator.integers(0, 256, 12_000, dtype=np.uint8).tobytes()
-        yield generator.integers(-3, 3, 6_000).astype("<i2").tobytes()
+        yield generator.integers(0, 256, 20_000, dtype=np.uint8).tobytes()
+        yield generator.integers(-3, 3, 10_000).astype("<i2").tobytes()
 
 
-@pytest.mark.parametrize("size", [1, 160, 3200, 12_000])
+@pytest.mark.parametrize("size", [1, 160, 3200, 20_000])
 def test_raw_samples_are_always_taken(size):
     for data in raw_samples():
         data = data[:200] if size == 1 else data
@@ -429,6 +429,29 @@ def test_a_container_that_begins_in_the_middle_asks_for_its_header(muxer, option
     assert sum(size for code in codes if code is None) <= 1 << 13
     assert take(session, [live]) == [None]
     assert session.audio_format == muxer
+
+
+@pytest.mark.parametrize("size", [900, 5000, 1 << 20])
+@pytest.mark.parametrize(("rate", "channels"), [(RATE_HZ, 1), (44100, 2)])
+def test_flac_that_begins_in_the_middle_asks_for_its_header(rate, channels, size):
+    session, live = default_session(), encoded_live(speech(4, rate, channels), rate, "flac")
+    for begin in (100, 6000, len(live) // 2):
+        session = default_session()
+        codes = take(session, slices(live[begin:], size))
+        assert (codes[-1], session.is_undecided) == ("missing_header", True)
+        assert sum(size for code in codes if code is None) <= 1 << 15
+        assert take(session, [live]) == [None]
+        assert session.audio_format == "flac"
+    assert Admission("wav", "auto").refusal(live[6000:]).code == "format_mismatch"
+
+
+def test_one_header_of_flac_is_raw_pcm_by_chance():
+    live = encoded_live(speech(4, RATE_HZ), RATE_HZ, "flac")
+    frame = live[live.index(b"\xff\xf8") :][:12]
+    for samples in (frame + NOISE, (frame + NOISE[:500]) * 100):
+        session = default_session()
+        assert set(take(session, slices(samples, 900))) == {None}
+        assert (session.audio_format, session.is_undecided) == ("wav", False)
 
 
 def test_raw_pcm_is_decided_as_such_soon(files):

@@ -237,7 +237,7 @@ class StreamRoute:
         last = self._starts[number + 1][1] - 1 if number + 1 < len(self._starts) else self.looked_to
         if not measured:
             return Place(first, max(first, last), self._seconds, self._seconds)
-        start, end = remux.duration_seconds(measured[:-1]), remux.duration_seconds(measured)
+        start, end = remux.duration_seconds(measured[:-1], self.codec), remux.duration_seconds(measured, self.codec)
         return Place(first, max(first, last), start, end)
 
     def _span(self, number: int) -> Span:

@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from audio.sniff import (
+    FLAC_HEADER_BYTES,
+    FLAC_SYNC,
     adts_frame_size_bytes,
     ape_tag_size_bytes,
+    flac_frame_header,
     id3_size_bytes,
     is_info_frame,
     mpeg_frame_size_bytes,
@@ -29,7 +32,6 @@ _LAME_TAGS = (b"LAME", b"Lavf", b"Lavc")
 # Where a frame or a tag begins, or may begin with what the next bytes will be.
 _BEGINNING = re.compile(rb"\xff|ID3|ID?\Z")
 _INFO_TAG = re.compile(rb"Xing|Info|VBRI")
-_FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")
 # A true header is rarely imitated by chance, this many that follow each other never are.
 _CONFIRMING_FRAMES = 3
 # The header of an APE tag; those of frames and of other tags are shorter.
@@ -397,30 +399,10 @@ def flac_stream_info(head: bytes) -> StreamInfo | None:
     return info if info.sample_rate else None
 
 
-def _crc8_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        value = byte
-        for _ in range(8):
-            value = (value << 1 ^ (0x07 if value & 0x80 else 0)) & 0xFF
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_8 = _crc8_table()
-# A frame's header has at most 16 bytes.
-_FLAC_HEADER_BYTES = 16
 _ID3_HEADER_BYTES = 10
 # Where the STREAMINFO ends, counted from the magic.
 _STREAM_INFO_END = 42
 _NOWHERE = 1 << 62
-
-
-def _crc8(data: bytes) -> int:
-    value = 0
-    for byte in data:
-        value = _CRC_8[value ^ byte]
-    return value
 
 
 def _crc16_flac(data: bytes) -> int:
@@ -441,36 +423,13 @@ def is_whole_flac_frame(data: bytes) -> bool:
     return not _crc16_flac(data) or (tag > 0 and not _crc16_flac(data[:tag]))
 
 
-def _coded_number(data: bytes) -> tuple[int, int]:
-    """Reads the number of a frame, coded like UTF-8; returns it and its size in bytes, (0, 0) if it is none."""
-    ones = 8 - (data[0] ^ 0xFF).bit_length()
-    if ones in (1, 8) or len(data) < max(1, ones) or any(byte >> 6 != 2 for byte in data[1:ones]):
-        return 0, 0
-    value = data[0] & 0x7F >> ones
-    for byte in data[1:ones]:
-        value = value << 6 | byte & 0x3F
-    return value, max(1, ones)
-
-
 def _flac_frame(frame: bytes, info: StreamInfo) -> tuple[int, int]:
     """Return the first sample frame of the FLAC frame that begins here and the one behind its last; (0, 0) if none."""
-    # A frame of silence, constant in each channel, takes eleven bytes.
-    if len(frame) < 11 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
+    header = flac_frame_header(frame)
+    if header is None or header.channels != info.channels:
         return 0, 0
-    number, size = _coded_number(frame[4:11])
-    block_code, rate_code, channel_code = frame[2] >> 4, frame[2] & 15, frame[3] >> 4
-    block_bytes = {6: 1, 7: 2}.get(block_code, 0)
-    rate_bytes = {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    end = 4 + size + block_bytes + rate_bytes
-    channels = channel_code + 1 if channel_code < 8 else 2
-    if not size or not block_code or channels != info.channels or len(frame) <= end or _crc8(frame[:end]) != frame[end]:
-        return 0, 0
-    if block_bytes:
-        block = int.from_bytes(frame[4 + size : 4 + size + block_bytes], "big") + 1
-    else:
-        block = 192 if block_code == 1 else 144 << block_code if block_code < 6 else 1 << block_code
-    start = number if frame[1] & 1 else number * info.max_block_samples
-    return start, start + block
+    start = header.number if header.is_variable else header.number * info.max_block_samples
+    return start, start + header.block_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -547,7 +506,7 @@ class FlacCounter:
 
     def feed(self, data: bytes) -> None:
         """Count the frames whose headers are complete."""
-        self._advance(data, _FLAC_HEADER_BYTES)
+        self._advance(data, FLAC_HEADER_BYTES)
 
     def finish(self) -> None:
         """Count what was held because more could have followed."""
@@ -563,10 +522,10 @@ class FlacCounter:
         if info is None:
             return
         end = len(block) - kept_bytes
-        for candidate in _FLAC_SYNC.finditer(block, at):
+        for candidate in FLAC_SYNC.finditer(block, at):
             if candidate.start() >= end:
                 break
-            start, behind = _flac_frame(block[candidate.start() : candidate.start() + _FLAC_HEADER_BYTES], info)
+            start, behind = _flac_frame(block[candidate.start() : candidate.start() + FLAC_HEADER_BYTES], info)
             if behind:
                 self._note(base + candidate.start(), start, behind)
         self.held = block[max(0, end) :]

@@ -346,7 +346,7 @@ def remux(audio_format: str, path: str, output: str, copied: "Copied") -> list[s
 
 def remux_parts(audio_format: str, listing: str, output: str, copied: "Copied") -> list[str]:
     """Arguments to copy the packets of all parts of an ffconcat list, timestamps continued; any error ends the run."""
-    return ["-xerror", *_listed(audio_format, listing), *_copy(audio_format, output, copied)]
+    return ["-xerror", "-copyts", *_listed(audio_format, listing), *_copy(audio_format, output, copied)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ _MOST_OVERHEAD_BYTES = 16 << 20
 # Between a packet's time in a part and in the recording; WebM counts in milliseconds.
 _TOLERANCE_SECONDS = 0.002
 _LOOK_AHEAD_PACKETS = 64
+# Whose packets are equally long. A last one that says less is decoded as a whole where another part follows.
+_EQUAL_PACKETS = ("aac", "mp3", "opus")
 _BLOCK_BYTES = 4096
 _OGG_CUT_OFF = "The stream ends within a page or a packet."
 
@@ -72,7 +74,7 @@ class Measured:
     """The timeline of one part: where its first packet begins and its last one ends, in seconds; how many there are.
 
     `audio_seconds` is the length of all packets together, without the gaps between them. `damage` says what is
-    not whole, if anything is.
+    not whole, if anything is. `padding_seconds` is by how much the last packet is shorter than the one before it.
     """
 
     start_seconds: float
@@ -81,6 +83,11 @@ class Measured:
     audio_seconds: float
     has_gaps: bool
     damage: str = ""
+    padding_seconds: float = 0.0
+
+    def joint_seconds(self, codec: str) -> float:
+        """The moment at which the next part begins, if one follows."""
+        return self.end_seconds + (self.padding_seconds if codec in _EQUAL_PACKETS else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +219,25 @@ def packets(
 def measure(path: Path, span: Span | None, audio_format: str, folder: Path, track: int = 0) -> Measured:
     """Return the timeline of one part, or of a whole file without a span; raises as `packets` does."""
     start, end, count, audio_seconds, has_gaps = 0.0, 0.0, 0, 0.0, False
+    padding, last_seconds = 0.0, 0.0
     damage: list[str] = []
     for packet in packets(path, span, audio_format, folder, track, damage.append):
         if not count:
             start = end = packet.start_seconds
         has_gaps = has_gaps or packet.start_seconds - end > plan.GAP_SECONDS
-        end = packet.start_seconds + packet.duration_seconds
+        end = packet.end_seconds
         audio_seconds += packet.duration_seconds
+        padding, last_seconds = _padding_seconds(last_seconds, packet), packet.duration_seconds
         count += 1
     if audio_format == "ogg" and _is_ogg_cut_off(path, span):
         damage.append(_OGG_CUT_OFF)
-    return Measured(start, end, count, audio_seconds, has_gaps, " ".join(damage))
+    return Measured(start, end, count, audio_seconds, has_gaps, " ".join(damage), padding)
+
+
+def _padding_seconds(before_seconds: float, packet: Packet) -> float:
+    """Return by how much a packet is shorter than the one before it."""
+    padding = before_seconds - packet.duration_seconds
+    return padding if padding > _TOLERANCE_SECONDS else 0.0
 
 
 def _is_ogg_cut_off(path: Path, span: Span | None) -> bool:
@@ -266,18 +281,20 @@ def copy(
     if len(spans) == 1:
         arguments = plan.remux(audio_format, str(path), str(output), copied)
     else:
-        listing = _listing(path, spans, audio_format, folder, _distances(measured))
+        listing = _listing(path, spans, audio_format, folder, _distances(measured, codec))
         arguments = plan.remux_parts(audio_format, str(listing), str(output), copied)
     # An MP4's tables may name the same bytes again and again.
     most_bytes = 4 * sum(span.end - span.start for span in spans) + _MOST_OVERHEAD_BYTES
     seconds = ffmpeg.run(arguments, folder, replace(ffmpeg.LONG_LIMITS, file_bytes=most_bytes))
-    return duration_seconds(measured) or seconds
+    return duration_seconds(measured, codec) or seconds
 
 
-def duration_seconds(parts: Sequence[Measured]) -> float:
+def duration_seconds(parts: Sequence[Measured], codec: str) -> float:
     """Return the length of the recording of these parts; what precedes zero in the first one is not heard."""
-    priming = min(0.0, parts[0].start_seconds) if parts else 0.0
-    return round(sum(part.end_seconds - part.start_seconds for part in parts) + priming, 6)
+    if not parts:
+        return 0.0
+    begin = max(0.0, parts[0].start_seconds)
+    return round(parts[-1].end_seconds - begin + sum(_distances(parts, codec)), 6)
 
 
 def _measured(path: Path, spans: Sequence[Span], audio_format: str, folder: Path, track: int) -> Sequence[Measured]:
@@ -290,12 +307,12 @@ def _measured(path: Path, spans: Sequence[Span], audio_format: str, folder: Path
         return []
 
 
-def _distances(parts: Sequence[Measured]) -> list[float]:
+def _distances(parts: Sequence[Measured], codec: str) -> list[float]:
     """Return how far each part's beginning is from that of the next, so that packets follow without a hole.
 
     A file's timestamps begin at its first packet of any track; how far its sound is from there is its own affair.
     """
-    return [part.end_seconds - following.start_seconds for part, following in itertools.pairwise(parts)]
+    return [part.joint_seconds(codec) - following.start_seconds for part, following in itertools.pairwise(parts)]
 
 
 def _listing(
@@ -333,12 +350,15 @@ def compare(path: Path, spans: Sequence[Span], audio_format: str, output: Path, 
     proof, recorded = Proof(), _Recorded(packets(output, None, audio_format, folder))
     begins = recorded.starts_seconds
     for number, span in enumerate(spans):
-        shift, packet = 0.0, None
+        shift, padding, packet = 0.0, 0.0, None
+        last_seconds = 0.0
         for count, packet in enumerate(packets(path, span, audio_format, folder, header.track), start=1):
             if count == 1:
                 shift = begins - packet.start_seconds
+            padding, last_seconds = _padding_seconds(last_seconds, packet), packet.duration_seconds
             _compare_packet(packet, Missing(number, count, packet.start_seconds + shift), recorded, proof)
-        begins = packet.end_seconds + shift if packet else begins
+        padding = padding if header.codec in _EQUAL_PACKETS else 0.0
+        begins = packet.end_seconds + padding + shift if packet else begins
     proof.extra += recorded.count_left()
     return proof
 

@@ -9,7 +9,7 @@ from audio.errors import MediaError, UnsupportedMedia
 from audio.media import pcm, plan, remux
 from audio.media.frames import PartDescription
 from audio.media.plan import Span
-from tests.containers import hashes, vector
+from tests.containers import duration_seconds, hashes, vector
 from tests.gaps import RATE, bursts, ogg_with_gaps, onsets_seconds, retimed
 from tests.sound import FFMPEG, decoded, encoded, speech
 
@@ -136,7 +136,7 @@ def picture(folder: Path, *options: str) -> Path:
         (("-map", "0", "-c:v", "libvpx"), "The file has no audio."),
         (
             ("-c:v", "libvpx", "-c:a", "ac3"),
-            "The stream's sound is AC-3; webm takes Opus, Vorbis, AAC, FLAC, MP3, ALAC, PCM.",
+            "The stream's sound is AC-3; webm takes Opus, Vorbis, AAC, FLAC, MP3, ALAC, mu-law, A-law, PCM.",
         ),
     ],
 )
@@ -232,3 +232,15 @@ def test_a_file_that_ends_early_is_told(tmp_path):
     frames = sum(len(block.data) // 2 for block in pcm.stream(path, part, "mp3", tmp_path, told.append))
     assert told == [pcm.Shortfall(5, 4 * 16000, frames, 16000)]
     assert told[0].seconds == pytest.approx(2, abs=0.2)
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_whole_files_in_a_row_last_as_long_as_their_recording(tmp_path, rate):
+    file = encoded(speech(2, rate), rate, tmp_path / "sound.m4a", "-c:a", "aac")
+    output, seconds, proof = copied(tmp_path, "mp4", file, file, file)
+    assert proof.is_exact
+    # What precedes zero in the first file is not heard.
+    assert duration_seconds(output) == pytest.approx(seconds, abs=0.011)
+    heard = b"".join(block.data for block in pcm.Blocks(output, "mp4", "s16le", tmp_path).samples())
+    # The last packet is decoded as a whole.
+    assert 0 <= len(heard) / 2 / rate - seconds < 0.011
