@@ -48,11 +48,16 @@ def duration_seconds(path: Path) -> float:
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
-def timeline_seconds(path: Path) -> float:
-    """From the first packet to the end of the last, whatever the header says."""
+def timeline_seconds(path: Path, *, is_followed: bool = False) -> float:
+    """From the first packet to the end of the last, whatever the header says.
+
+    A last packet that is followed by another stream's is played as a whole: it is as long as the one before it.
+    """
     lines = _framemd5(path)
     base = next(line.split(": ")[1] for line in lines if line.startswith("#tb 0"))
     first, last = ([int(field) for field in line.split(",")[1:4]] for line in (lines[-len(packets(path))], lines[-1]))
+    if is_followed:
+        last[2] = max(last[2], int(lines[-2].split(",")[3]))
     return (last[1] + last[2] - first[1]) * int(base.split("/")[0]) / int(base.split("/")[1])
 
 

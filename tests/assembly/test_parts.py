@@ -61,7 +61,7 @@ def test_a_reconnect_with_a_new_recorder_gives_one_recording_with_every_packet(s
     assert times == sorted(times)
     assert has_index(session.path)
     # By the clock of the sender, as the packets' times tell it.
-    each = [timeline_seconds(source) for source in sources]
+    each = [timeline_seconds(source, is_followed=source is not sources[-1]) for source in sources]
     assert duration_seconds(session.path) == pytest.approx(sum(each), abs=0.05)
     assert recording.duration_seconds == pytest.approx(sum(each), abs=0.05)
     # Seeking into the last part leaves what lies behind that moment, not the whole.

@@ -244,3 +244,18 @@ def test_whole_files_in_a_row_last_as_long_as_their_recording(tmp_path, rate):
     heard = b"".join(block.data for block in pcm.Blocks(output, "mp4", "s16le", tmp_path).samples())
     # The last packet is decoded as a whole.
     assert 0 <= len(heard) / 2 / rate - seconds < 0.011
+
+
+def test_a_reconnect_of_chrome_begins_behind_the_whole_last_packet(tmp_path):
+    # Its muxer says that the last packet has 1024 samples, as one of AAC would.
+    data = b"".join(vector("mp4-opus"))
+    whole = tmp_path / "whole.mp4"
+    whole.write_bytes(data)
+    one = list(remux.packets(whole, None, "mp4", tmp_path))
+    assert one[-1].duration_seconds == pytest.approx(1024 / RATE, abs=0.001)
+    assert one[-2].duration_seconds == pytest.approx(0.06, abs=0.01)
+    output, _, proof = copied(tmp_path, "mp4", data, data)
+    joined = list(remux.packets(output, None, "mp4", tmp_path))
+    assert proof.is_exact
+    begin = joined[len(one)].start_seconds - joined[len(one) - 1].start_seconds
+    assert begin == pytest.approx(one[-2].duration_seconds, abs=0.002)
