@@ -12,7 +12,7 @@ from typing import Any
 import click
 import structlog
 from celery import Celery, bootsteps, signals
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker.consumer import Consumer as StockConsumer
 from click.core import ParameterSource
 from django.conf import settings
@@ -56,9 +56,10 @@ class ReportReady(bootsteps.StartStopStep):
             os.close(descriptor)
 
 
-def allow_root(**_: Any) -> None:
-    """Keep Celery from advising against root in each worker: in a container there may be nobody else."""
-    warnings.filterwarnings("ignore", category=SecurityWarning)
+def spare_advice(**_: Any) -> None:
+    """Keep Celery's advice out of the log: against root, as in a container there may be nobody else, and on settings."""
+    for category in (SecurityWarning, CPendingDeprecationWarning):
+        warnings.filterwarnings("ignore", category=category)
 
 
 def die_with_worker(**_: Any) -> None:
@@ -108,7 +109,7 @@ def install(app: Celery) -> None:
     """Adds the above to the workers of `app`."""
     app.user_options["worker"].add(click.Option(["--ready-fd"], type=int, help="Report readiness to this descriptor."))
     app.steps["consumer"].add(ReportReady)
-    signals.celeryd_init.connect(allow_root)
+    signals.celeryd_init.connect(spare_advice)
     signals.worker_before_create_process.connect(freeze_loaded)
     signals.worker_process_init.connect(die_with_worker)
     signals.setup_logging.connect(configure_logging)

@@ -12,7 +12,7 @@ import redis
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
 from tests.server import Server, eventually
-from tests.services import REPOSITORY
+from tests.services import REPOSITORY, free_port, redis_answers, redis_command
 
 A_MINUTE_PASSES = """
 from datetime import timedelta; from django.db.models import F; from audio.models import Recording
@@ -80,6 +80,46 @@ async def test_every_recording_is_made(run_server: RunServer, any_database_url):
         expected = audio(number, 1) + (audio(number, 2) if number >= 3 else b"")
         assert rest.download(client.session_id).endswith(expected)
         assert rest.session(client.session_id)["total_chunks"] == len(expected) // 3200
+
+
+async def test_it_records_while_redis_refuses_to_write(run_server: RunServer, tmp_path):
+    """One of the operator's own: out of memory, as it is after a failover to a replica, or when its disk is full."""
+    port = free_port()
+    with subprocess.Popen(redis_command(tmp_path, port), stdout=subprocess.DEVNULL) as process:
+        try:
+            eventually(lambda: redis_answers(port))
+            await recorded_while_redis_refuses(run_server(REDIS_URL=f"redis://127.0.0.1:{port}/0"), port)
+        finally:
+            process.terminate()
+
+
+async def recorded_while_redis_refuses(server: Server, port: int) -> None:
+    rest = Rest(server.url)
+    with redis.Redis(port=port) as client:
+        client.config_set("maxmemory", 1)
+        recorded = [await record(server, number) for number in range(3)]
+        ready = rest.http.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"], ready.json()["late"]) == (200, "degraded", ["redis"])
+        assert ready.json()["checks"]["redis"].startswith("Redis refuses writes: ")
+        assert "\nsercuescribe_redis_up 0.0" in rest.http.get("/metrics").text
+        # A worker that ends meanwhile is waited for.
+        server.child("worker").kill()
+        recorded.append(await record(server, 3))
+        assert all(rest.session(session_id)["recording"]["state"] == "empty" for session_id in recorded)
+        client.config_set("maxmemory", 0)
+    for number, session_id in enumerate(recorded):
+        recording = await asyncio.to_thread(rest.download, session_id)
+        assert recording.endswith(audio(number, 1) + audio(number, 2))
+    eventually(lambda: rest.http.get("/health/ready").json()["status"] == "ready")
+    assert server.read_log().count("process_died") == 1  # the worker that was killed
+    assert "DeprecationWarning" not in server.read_log()
+
+
+async def record(server: Server, number: int) -> str:
+    async with recorder(server.ws_url, source="one") as client:
+        await client.store(audio(number, 1), audio(number, 2))
+        await client.close_session()
+    return client.session_id
 
 
 def is_closed(rest: Rest, session_id: str) -> bool:
