@@ -57,7 +57,7 @@ class ReportReady(bootsteps.StartStopStep):
 
 
 def spare_advice(**_: Any) -> None:
-    """Keep Celery's advice out of the log: against root, as in a container there may be nobody else, and on settings."""
+    """Keep Celery's advice out of the log: against root (in a container there may be nobody else), and on settings."""
     for category in (SecurityWarning, CPendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
 

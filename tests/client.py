@@ -75,7 +75,7 @@ async def recorder(
     path = "/api/ws/audio" + (f"/{session_id}" if session_id else "")
     url = ws_url + path + (f"?{urlencode(query)}" if query else "")
     options: dict[str, Any] = {"ssl": ssl} if ssl else {}
-    async with connect(url, max_size=None, compression=None, ping_interval=None, open_timeout=30, **options) as socket:
+    async with connect(url, max_size=None, compression=None, ping_interval=None, open_timeout=90, **options) as socket:
         yield Recorder(socket, json.loads(await socket.recv()))
 
 
@@ -84,7 +84,7 @@ class Rest:
 
     def __init__(self, url: str) -> None:
         # Without kept connections nothing has to be closed at the end of a test.
-        self.http = httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+        self.http = httpx.Client(base_url=url, timeout=90, limits=httpx.Limits(max_keepalive_connections=0))
 
     def session(self, session_id: str) -> dict[str, Any]:
         """Returns the session's detail."""

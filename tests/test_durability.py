@@ -161,9 +161,8 @@ async def test_the_grace_begins_when_a_restarted_server_is_ready(run_server: Run
     async with recorder(server.ws_url, source="mic") as client:
         await client.store(chunk(1, 1))
     server.stop()
-    server.environment["DISCONNECT_GRACE_SECONDS"] = "3"
     # The passing of time is what is tested: a drop that is older than the grace.
-    await asyncio.sleep(4)
+    await asyncio.sleep(21)
     server.restart()
     async with recorder(server.ws_url, client.session_id, source="mic") as again:
         assert again.greeting["source_chunk_count"] == 1
@@ -188,7 +187,7 @@ async def deaf(server: Server) -> AsyncIterator[tuple[ClientConnection, str]]:
         session_id = json.loads(await client.recv())["session_id"]
         with contextlib.suppress(TimeoutError, ConnectionClosed):
             while True:
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(10):
                     await client.send(b"ab")
         try:
             yield client, session_id

@@ -25,6 +25,9 @@ from tests.sound import speech
 # The bundled Redis and Celery's last words are not from a logger; production's Redis is elsewhere.
 NOT_OURS = re.compile(r"^(\d+:[\w-]+ .*|worker: \w+ shutdown .*|)$")
 SECRET = "sesame-open"
+LOGGING_CALL = re.compile(
+    r"\b(?:logger\.(?:debug|info|warning|error|critical)\(|logger\.log\(level, |_put_off\()([^,)]+)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +142,7 @@ def events_of_the_code() -> Iterator[str]:
     for path in (path for folder in ("audio", "sercuescribe", "tasks") for path in (REPOSITORY / folder).rglob("*.py")):
         text = path.read_text()
         if "structlog.stdlib.get_logger" in text:
-            for call in re.findall(
-                r"\b(?:logger\.(?:debug|info|warning|error|critical)\(|logger\.log\(level, |_put_off\()([^,)]+)", text
-            ):
+            for call in LOGGING_CALL.findall(text):
                 yield from re.findall(r'"([^"]+)"', call)
 
 

@@ -5,8 +5,11 @@ import contextlib
 import functools
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
+import pytest
 import redis
 
 from tests.client import Rest, recorder
@@ -82,18 +85,22 @@ async def test_every_recording_is_made(run_server: RunServer, any_database_url):
         assert rest.session(client.session_id)["total_chunks"] == len(expected) // 3200
 
 
-async def test_it_records_while_redis_refuses_to_write(run_server: RunServer, tmp_path):
-    """One of the operator's own: out of memory, as it is after a failover to a replica, or when its disk is full."""
+@pytest.fixture
+def redis_port(tmp_path: Path) -> Iterator[int]:
+    """A Redis of the operator's own."""
     port = free_port()
     with subprocess.Popen(redis_command(tmp_path, port), stdout=subprocess.DEVNULL) as process:
         try:
             eventually(lambda: redis_answers(port))
-            await recorded_while_redis_refuses(run_server(REDIS_URL=f"redis://127.0.0.1:{port}/0"), port)
+            yield port
         finally:
             process.terminate()
 
 
-async def recorded_while_redis_refuses(server: Server, port: int) -> None:
+async def test_it_records_while_redis_refuses_to_write(redis_port: int, run_server: RunServer):
+    """It is out of memory; after a failover to a replica, or when its disk is full, it is the same."""
+    port = redis_port
+    server = run_server(REDIS_URL=f"redis://127.0.0.1:{port}/0")
     rest = Rest(server.url)
     with redis.Redis(port=port) as client:
         client.config_set("maxmemory", 1)

@@ -10,12 +10,12 @@ import httpx
 import psutil
 import pytest
 
-from tests.server import ROLES, eventually, is_running
+from tests.server import DEADLINE_SECONDS, ROLES, eventually, is_running
 
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=30).status_code == 200
+        return httpx.get(f"{url}/health", timeout=DEADLINE_SECONDS).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -23,7 +23,7 @@ def answers(url: str) -> bool:
 def refused(url: str) -> bool:
     address = urlsplit(url)
     try:
-        socket.create_connection((address.hostname, address.port), timeout=30).close()
+        socket.create_connection((address.hostname, address.port), timeout=DEADLINE_SECONDS).close()
     except ConnectionRefusedError:
         return True
     return False

@@ -12,7 +12,7 @@ from tests.client import Recorder, recorder
 from tests.cluster.clients import chunk, load, samples
 from tests.cluster.hosts import why_not
 from tests.cluster.stack import Cluster, Web
-from tests.server import eventually
+from tests.server import DEADLINE_SECONDS, eventually
 
 # A transaction that has locked rows and waits for its client.
 IN_TRANSACTION = """
@@ -105,7 +105,7 @@ async def test_a_process_that_hangs_in_a_commit_keeps_nobody_waiting(cluster: Cl
         await clients.progress()
         await freeze_in_a_transaction(cluster, a)
         for client in clients.clients:
-            async with asyncio.timeout(30), recorder(b.ws_url, client.session_id, source="mic") as taken:
+            async with asyncio.timeout(DEADLINE_SECONDS), recorder(b.ws_url, client.session_id, source="mic") as taken:
                 stored = taken.greeting["source_chunk_count"]
                 assert client.acknowledged <= stored <= client.sent
                 assert await taken.store(chunk(client.number, stored + 1)) == [stored + 1]

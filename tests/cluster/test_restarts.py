@@ -54,7 +54,7 @@ async def test_redis_hangs(cluster: Cluster):
         await clients.progress()
         cluster.broker.freeze()
         await clients.progress()
-        async with asyncio.timeout(80):
+        async with asyncio.timeout(3 * DEADLINE_SECONDS):
             recorded = await asyncio.gather(*[record_one(web, number) for number in range(4)])
             recorded.append(await record_one(web, 4))
         cluster.broker.thaw()

@@ -15,7 +15,7 @@ from audio import events
 from tests.client import Recorder, recorder
 from tests.cluster.clients import chunk, samples
 from tests.cluster.stack import Cluster
-from tests.server import eventually
+from tests.server import DEADLINE_SECONDS, eventually
 from tests.sound import wav_bytes
 
 CHUNKS = 40
@@ -84,7 +84,7 @@ async def test_what_the_channel_layer_loses_is_found_with_a_heartbeat(cluster: C
         with redis.Redis.from_url(cluster.broker.url()) as client:
             listeners = dict(client.zrange(key, 0, -1, withscores=True))
             client.delete(key)
-            async with asyncio.timeout(60), recorder(b.ws_url, old.session_id, source="mic") as new:
+            async with asyncio.timeout(DEADLINE_SECONDS), recorder(b.ws_url, old.session_id, source="mic") as new:
                 b.rest.http.post(f"/api/audio/sessions/{bystander.session_id}/close")
                 assert await old.close_code() == 4409
                 assert await bystander.close_code() == 1000
