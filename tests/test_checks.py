@@ -67,7 +67,7 @@ def test_a_file_system_that_is_read_only_needs_a_temporary_folder(command):
         run = [*apart, "sh", "-c", READ_ONLY, "sh", sys.executable, "manage.py", command]
         done = subprocess.run(run, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "No temporary folder can be written" in done.stderr
+    assert "There is no writable temporary folder" in done.stderr
     assert "TMPDIR" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -296,5 +296,5 @@ def test_what_could_be_made_of_a_failed_recording_can_be_downloaded(operator):
 
 def test_the_page_of_an_open_session(operator):
     empty, live = make_session(), make_session({"state": "live", "master_bytes": 480, "master_encoding": "s16le"})
-    assert "Nothing to listen to yet." in page_of(operator, empty)
+    assert "Nothing has been recorded yet." in page_of(operator, empty)
     assert "<audio" in page_of(operator, live)

@@ -48,7 +48,7 @@ def test_what_is_down_is_said_and_the_rest_is_shown(client, settings):
     page = answer.content.decode()
     assert answer.status_code == 200
     assert "Problems" in page
-    assert "No FFmpeg program was found" in page
+    assert "FFmpeg was not found" in page
     assert str(session.pk) in page
 
 

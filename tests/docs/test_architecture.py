@@ -12,7 +12,7 @@ from tests.services import REPOSITORY
 PAGE = REPOSITORY / "docs" / "architecture.md"
 FLOW = re.compile(r"-->\|([\w.]+)\|")
 TRANSITION = re.compile(r"^\s*(\S+) --> (\S+): ([\w.]+)$", re.MULTILINE)
-IN_TEXT = re.compile(r"`((?:ingest|upkeep|build|dispatch|wire|journal|media)\.[\w.]+)`")
+IN_TEXT = re.compile(r"`((?:ingest|upkeep|assembly|storage|jobs|integrity|dispatch|wire|journal|media)\.[\w.]+)`")
 
 
 def resolve(dotted: str) -> object:

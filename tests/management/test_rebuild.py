@@ -53,7 +53,7 @@ def test_the_recording_is_forgotten_and_asked_for(status, capsys):
 @pytest.mark.parametrize("status", ["active", "paused"])
 def test_an_open_session_is_left_alone(status):
     key = make_session(status=status)
-    assert refusal(key) == f"Session {key} is still {status}. Close it first."
+    assert refusal(key) == f"Session {key} is {status}. Close it first."
     assert Recording.objects.get(pk=key).state == "failed"
     assert requests_for(key) == []
 

@@ -65,7 +65,7 @@ def test_what_it_cannot_explain_is_an_error(capsys):
     path = paths.root() / name
     path.parent.mkdir(parents=True)
     path.touch()
-    with pytest.raises(CommandError, match="1 found"):
+    with pytest.raises(CommandError, match="Left unexplained: 1"):
         call_command("sweep", "--json")
     (named,) = json.loads(capsys.readouterr().out)["names"]["unexplained"]
     assert named.startswith(name)
