@@ -133,7 +133,7 @@ def _ages(now: datetime) -> Iterator[Metric]:
 def oldest_waiting_chunk() -> QuerySet[Recording]:
     """Returns the unfinished recordings with chunks that no window has looked at; `received_at` is that of the first
     of them."""
-    looked_to = Cast(KeyTextTransform("looked_to", "carry"), BigIntegerField())
+    looked_to = Cast(KeyTextTransform("looked_to", "checkpoint"), BigIntegerField())
     seen = Greatest(F("chunks_done"), Coalesce(looked_to, 0))
     waiting = Recording.objects.filter(state__in=_UNFINISHED).annotate(seen=seen)
     first = AudioChunk.objects.filter(session=OuterRef("pk"), sequence=OuterRef("seen") + 1).order_by()

@@ -384,7 +384,7 @@ class Recording(models.Model):
     channels = models.PositiveSmallIntegerField(default=0)
     chunks_done = models.BigIntegerField(default=0)
     # What the next window needs to know of those before: parsers, parts of samples, counters. Bounded.
-    carry = models.JSONField(default=dict, blank=True)
+    checkpoint = models.JSONField(default=dict, blank=True)
     progress = models.FloatField(default=0.0)
     # The recording, once ready.
     file_name = models.CharField(max_length=200, blank=True)

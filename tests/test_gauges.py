@@ -60,7 +60,7 @@ def test_the_lag_is_the_age_of_the_first_chunk_that_no_window_has_taken():
     for sequence, seconds in ((1, 900), (2, 800), (3, 70), (4, 60)):
         AudioChunk.objects.filter(session=session, sequence=sequence).update(received_at=ago(seconds))
     assert 70 <= read()["concatenation_lag_seconds"] < 80
-    Recording.objects.update(carry={"looked_to": 3})
+    Recording.objects.update(checkpoint={"looked_to": 3})
     assert 60 <= read()["concatenation_lag_seconds"] < 70
     Recording.objects.update(chunks_done=4)
     assert read()["concatenation_lag_seconds"] == 0

@@ -1,25 +1,25 @@
-"""The three ways from chunks to a master (`audio.media.plan.Route`), as steps that can stop after any window.
+"""The three ways from chunks to a master (`audio.media.plan.Family`), as steps that can stop after any window.
 
-A route takes windows of chunks and gives pieces for the master. What it needs to know for the next window is its
-`carry`: JSON, bounded, committed together with the master's length. The same chunks and carry give the same
+An assembler takes windows of chunks and gives pieces for the master. What it needs to know for the next window is its
+`checkpoint`: JSON, bounded, committed together with the master's length. The same chunks and checkpoint give the same
 pieces, so a run that died is simply repeated.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from audio.assembly.chunks import Waiting
-from audio.assembly.files import FilesRoute
+from audio.assembly.chunks import PendingChunk
+from audio.assembly.files import FilesAssembler
 from audio.assembly.losses import Losses
-from audio.assembly.pcm import PcmRoute
-from audio.assembly.stream import StreamRoute
+from audio.assembly.pcm import PcmAssembler
+from audio.assembly.stream import StreamAssembler
 from audio.media import plan
 from audio.media.wav import PcmFormat
 from audio.models import AudioSession
 
 
-class Route(Protocol):
-    """The interface between concatenation and a route.
+class Assembler(Protocol):
+    """The interface between concatenation and an assembler.
 
     Attributes:
         looked_to: The last sequence that it has seen.
@@ -51,39 +51,39 @@ class Route(Protocol):
         """The suffix of the master's name."""
         ...
 
-    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+    def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
         """Give pieces for the master of the next window, which may be empty; with `is_last` nothing follows it."""
         ...
 
-    def carry(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Return what the next window needs."""
         ...
 
 
-def restore(session: AudioSession, target: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> Route:
-    """Return a session's route where it stood.
+def restore(session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]) -> Assembler:
+    """Return a session's assembler where it stood.
 
     Args:
         session: The session.
         target: The format of the master's samples, None while it is not known and for a stream.
         done_to: The last sequence whose audio is in the master.
-        carry: What the route's `carry` returned then; empty at the beginning.
+        checkpoint: What the assembler's `checkpoint` returned then; empty at the beginning.
     """
-    match plan.Route(carry.get("route") or plan.route(session.format, session.chunk_mode)):
-        case plan.Route.PCM:
-            return PcmRoute(session, target, done_to, carry)
-        case plan.Route.STREAM:
-            return StreamRoute(session, done_to, carry)
-        case plan.Route.FILES:
-            return FilesRoute(session, target, done_to, carry)
+    match plan.Family(checkpoint.get("assembler") or plan.family(session.format, session.chunk_mode)):
+        case plan.Family.PCM:
+            return PcmAssembler(session, target, done_to, checkpoint)
+        case plan.Family.STREAM:
+            return StreamAssembler(session, done_to, checkpoint)
+        case plan.Family.FILES:
+            return FilesAssembler(session, target, done_to, checkpoint)
 
 
-def name_of(route: Route) -> plan.Route:
-    """Return the name under which `restore` finds the route again."""
-    match route:
-        case PcmRoute():
-            return plan.Route.PCM
-        case FilesRoute():
-            return plan.Route.FILES
+def name_of(assembler: Assembler) -> plan.Family:
+    """Return the name under which `restore` finds the assembler again."""
+    match assembler:
+        case PcmAssembler():
+            return plan.Family.PCM
+        case FilesAssembler():
+            return plan.Family.FILES
         case _:
-            return plan.Route.STREAM
+            return plan.Family.STREAM

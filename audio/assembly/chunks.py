@@ -1,5 +1,6 @@
 """The chunks of a session that wait for concatenation: rows by the window, payloads from the journals."""
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ OnDamage = Callable[[ChunkDamaged, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A chunk's place in its session, its source, and where its payload was when its row was read."""
+class PendingChunk:
+    """The sequence of a chunk, its source, and where its payload was when its row was read."""
 
     session_id: uuid.UUID
     sequence: int
@@ -32,24 +33,25 @@ class Chunk:
     payload: bytes
 
 
-def window_after(session_id: uuid.UUID, sequence: int) -> list[Waiting]:
-    """Returns the chunks behind `sequence` that make one window, in order, in one query.
+def window_after(session_id: uuid.UUID, sequence: int) -> list[PendingChunk]:
+    """Return the pending chunks behind `sequence` that make one window, in order, in one query.
 
-    Raises ChunkDamaged if the row of one between them is missing.
+    Raises:
+        ChunkDamaged: The row of a chunk between them is missing.
     """
     rows = (
         AudioChunk.objects.filter(session_id=session_id, sequence__gt=sequence)
         .order_by("sequence")
         .values_list("sequence", "source_id", "journal__name", "offset", "size_bytes", "crc32")[: plan.WINDOW_CHUNKS]
     )
-    waiting = [Waiting(session_id, row[0], row[1], Extent(*row[2:])) for row in rows]
+    waiting = [PendingChunk(session_id, row[0], row[1], Extent(*row[2:])) for row in rows]
     for expected, chunk in enumerate(waiting, start=sequence + 1):
         if chunk.sequence != expected:
             raise ChunkDamaged(f"The row of chunk {expected} is missing.", sequence=expected)
     return waiting[: plan.bounded([chunk.extent.size_bytes for chunk in waiting])]
 
 
-def read(waiting: Sequence[Waiting], on_damage: OnDamage | None = None) -> Iterator[Chunk]:
+def read(waiting: Sequence[PendingChunk], on_damage: OnDamage | None = None) -> Iterator[Chunk]:
     """Give the chunks of one window with their payloads.
 
     Args:
@@ -63,7 +65,7 @@ def read(waiting: Sequence[Waiting], on_damage: OnDamage | None = None) -> Itera
     with JournalReader(root()) as reader:
         for chunk in waiting:
             try:
-                with blaming(chunk.sequence):
+                with chunk_context(chunk.sequence):
                     payload = _payload(reader, chunk)
             except ChunkDamaged as error:
                 if on_damage is None:
@@ -74,17 +76,18 @@ def read(waiting: Sequence[Waiting], on_damage: OnDamage | None = None) -> Itera
 
 
 def payload(session_id: uuid.UUID, sequence: int) -> bytes:
-    """Takes a session's id and the sequence of a chunk; returns its bytes as they came.
+    """Return the bytes of one chunk of a session as they came.
 
-    Raises ChunkNotFound, ChunksReleased or ChunkDamaged.
+    Raises:
+        ChunkNotFound, ChunksReleased, ChunkDamaged: They can't be read.
     """
     source_id, extent = _row(session_id, sequence)
-    with JournalReader(root()) as reader, blaming(sequence):
-        return _payload(reader, Waiting(session_id, sequence, source_id, extent))
+    with JournalReader(root()) as reader, chunk_context(sequence):
+        return _payload(reader, PendingChunk(session_id, sequence, source_id, extent))
 
 
-def _payload(reader: JournalReader, chunk: Waiting) -> bytes:
-    """Reads the chunk, and follows it where the upkeep has moved it since its row was read."""
+def _payload(reader: JournalReader, chunk: PendingChunk) -> bytes:
+    """Read a chunk; if it was moved since its row was read, read the row again."""
     extent = chunk.extent
     while True:
         try:
@@ -97,7 +100,11 @@ def _payload(reader: JournalReader, chunk: Waiting) -> bytes:
 
 
 def _row(session_id: uuid.UUID, sequence: int) -> tuple[int, Extent]:
-    """Returns the source of a chunk, and where the chunk is. Raises ChunkNotFound or ChunksReleased."""
+    """Return the source of a chunk, and where the chunk is.
+
+    Raises:
+        ChunkNotFound, ChunksReleased: It is not there, or not any more.
+    """
     rows = AudioChunk.objects.filter(session_id=session_id, sequence=sequence)
     row = rows.values_list("source_id", "journal__removed_at", "journal__name", "offset", "size_bytes", "crc32").first()
     if row is None:
@@ -108,7 +115,7 @@ def _row(session_id: uuid.UUID, sequence: int) -> tuple[int, Extent]:
 
 
 def are_released(session_id: uuid.UUID) -> bool:
-    """Whether the bytes of a chunk of the session were given up, so that its recording can't be made anew."""
+    """Whether the bytes of a chunk of the session are gone, so that its recording can't be rebuilt."""
     return AudioChunk.objects.filter(session_id=session_id, journal__removed_at__isnull=False).exists()
 
 
@@ -122,15 +129,11 @@ def read_range(session_id: uuid.UUID, first: int, last: int, on_damage: OnDamage
         first = window[-1].sequence + 1
 
 
-class blaming:  # noqa: N801 - reads as a verb
-    """A block in which a media error is that of one chunk: its details get the chunk's `sequence`."""
-
-    def __init__(self, sequence: int) -> None:
-        self._sequence = sequence
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, MediaError):
-            error.details.setdefault("sequence", self._sequence)
+@contextlib.contextmanager
+def chunk_context(sequence: int) -> Iterator[None]:
+    """Add the `sequence` of a chunk to the details of a media error that is raised in the block."""
+    try:
+        yield
+    except MediaError as error:
+        error.details.setdefault("sequence", sequence)
+        raise

@@ -29,11 +29,11 @@ from structlog.contextvars import bound_contextvars
 from audio import events
 from audio.admission import Admission
 from audio.assembly import assembler, chunks, finish, superseded
-from audio.assembly.chunks import Waiting
-from audio.assembly.files import FilesRoute
+from audio.assembly.chunks import PendingChunk
+from audio.assembly.files import FilesAssembler
 from audio.assembly.losses import Failure
 from audio.assembly.master import Master
-from audio.assembly.stream import PartsDifferError, StreamRoute
+from audio.assembly.stream import PartsDifferError, StreamAssembler
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
@@ -43,12 +43,12 @@ from audio.storage.lock import session_lock
 logger = structlog.stdlib.get_logger(__name__)
 
 _PROGRESS_SECONDS = 1.0
-# Of what the routes carry from window to window. It is raised when an older one can't be read any more.
-_CARRY_VERSION = 2
+# Of the checkpoints. It is raised when an older one can't be read any more.
+_CHECKPOINT_VERSION = 2
 _DETAIL_CHARACTERS = 500
 
 
-class ClaimLost(Exception):
+class ClaimLostError(Exception):
     """Another run has claimed the recording, or it is gone: this one may commit nothing more."""
 
 
@@ -93,7 +93,7 @@ def rebuild(session_id: uuid.UUID) -> None:
 # The row of a recording of which nothing is made.
 _NOTHING: dict[str, Any] = {
     "token": None, "master_name": "", "master_encoding": "", "master_bytes": 0, "sample_rate": 0, "channels": 0,
-    "chunks_done": 0, "carry": {}, "progress": 0.0, "file_name": "", "format": "", "size_bytes": None,
+    "chunks_done": 0, "checkpoint": {}, "progress": 0.0, "file_name": "", "format": "", "size_bytes": None,
     "duration_seconds": None, "sha256": "", "ready_at": None, "verified_at": None, "is_void": False,
     "remote_at": None, "is_local": True, "error_code": "", "error_detail": "", "failed_sequence": None,
     "warnings": [], "rebuild_requested_at": None, "rebuild_error_code": "", "rebuild_error_detail": "",
@@ -109,7 +109,7 @@ def _run(session_id: uuid.UUID) -> bool:
             if is_ours:
                 _work(session_id)
             return is_ours
-    except ClaimLost:
+    except ClaimLostError:
         logger.info("claim_lost")
         return False
     finally:
@@ -149,11 +149,11 @@ def _decided(session_id: uuid.UUID) -> AudioSession:
     """Return the session. Its first bytes decide a format that nobody named, if its connection could not do that.
 
     Raises:
-        ClaimLost: It was deleted.
+        ClaimLostError: It was deleted.
     """
     session = AudioSession.objects.filter(pk=session_id).first()
     if session is None:
-        raise ClaimLost
+        raise ClaimLostError
     if "format" in session.undecided and session.total_chunks:
         admission = Admission(session.format, session.chunk_mode, is_undecided=True)
         # A row that is missing is told by the run that needs it.
@@ -171,20 +171,20 @@ def _decided(session_id: uuid.UUID) -> AudioSession:
 def _claimed(session: AudioSession) -> "_Run":
     """Writes a new token into the row, in the place of the one that was read from it; returns the run that it is for.
 
-    Raises ClaimLost if there is nothing to do any more, or another was faster.
+    Raises ClaimLostError if there is nothing to do any more, or another was faster.
     """
     recording = Recording.objects.get(pk=session.pk)
     before, token = recording.token, uuid.uuid4()
     is_rebuild = recording.state == RecordingState.READY and recording.rebuild_requested_at is not None
     if recording.state in (RecordingState.READY, RecordingState.FAILED) and not is_rebuild:
-        raise ClaimLost
+        raise ClaimLostError
     if not Recording.objects.filter(pk=session.pk, state=recording.state, token=before).update(token=token):
-        raise ClaimLost
+        raise ClaimLostError
     if is_rebuild:
         superseded.tidy(session.pk, token)
         return _Rebuild(session, Recording(session=session, token=token))
     recording.refresh_from_db()
-    if recording.carry.get("version") != _CARRY_VERSION or not _has_master(recording):
+    if recording.checkpoint.get("version") != _CHECKPOINT_VERSION or not _has_master(recording):
         # Nothing was made yet; or a version wrote it whose checkpoints this one does not read; or what was made is
         # not there, as after an older backup of the database was put back. The chunks are.
         return _Run(session, Recording(session=session, token=token))
@@ -206,7 +206,7 @@ def _has_work(session_id: uuid.UUID) -> bool:
         return False
     if recording.state == RecordingState.READY:
         return recording.rebuild_requested_at is not None
-    looked_to = max(recording.chunks_done, recording.carry.get("looked_to", 0))
+    looked_to = max(recording.chunks_done, recording.checkpoint.get("looked_to", 0))
     return session.total_chunks > looked_to or (session.total_chunks > 0 and not session.is_open)
 
 
@@ -236,11 +236,11 @@ class _Run:
         # The master that the row names, and whether that is certain.
         self._named = recording.master_name
         self._is_certain = True
-        self._is_flushed = bool(recording.carry.get("is_flushed"))
+        self._is_flushed = bool(recording.checkpoint.get("is_flushed"))
         target = downloads.master_format(session, recording) if recording.master_encoding else None
-        self._route = assembler.restore(session, target, recording.chunks_done, recording.carry)
+        self._assembler = assembler.restore(session, target, recording.chunks_done, recording.checkpoint)
         # How many warnings were told to the clients.
-        self._told = len(self._route.losses.entries)
+        self._told = len(self._assembler.losses.entries)
         self._master_bytes = recording.master_bytes
         self._master: Master | None = None
         self._progress_at = 0.0
@@ -256,29 +256,34 @@ class _Run:
         while self._token is not None:
             # In this order: what is read of a closed session is final, and so are the rows read after it.
             outlook = self._outlook()
-            window = chunks.window_after(self._session.id, self._route.looked_to)
-            seen_to = window[-1].sequence if window else self._route.looked_to
+            window = chunks.window_after(self._session.id, self._assembler.looked_to)
+            seen_to = window[-1].sequence if window else self._assembler.looked_to
             is_last = outlook.is_closed and seen_to == outlook.total > 0
             if not window and seen_to != outlook.total:
                 raise ChunkDamaged(f"The row of chunk {seen_to + 1} is missing.", sequence=seen_to + 1)
             if not window and (not is_last or self._is_flushed):
                 break
             self._take(window, is_last, outlook)
-        if self._token is not None and outlook.is_closed and self._is_flushed and self._route.done_to == outlook.total:
+        if (
+            self._token is not None
+            and outlook.is_closed
+            and self._is_flushed
+            and self._assembler.done_to == outlook.total
+        ):
             self._complete()
 
     def _outlook(self) -> _Outlook:
         session = AudioSession.objects.filter(pk=self._session.id).first()
         if session is None:
-            raise ClaimLost
+            raise ClaimLostError
         return _Outlook(session.total_chunks, not session.is_open)
 
-    def _take(self, window: list[Waiting], is_last: bool, outlook: _Outlook) -> None:
+    def _take(self, window: list[PendingChunk], is_last: bool, outlook: _Outlook) -> None:
         try:
             master = self._opened()
-            master.append(self._route.take(window, is_last))
-            if isinstance(self._route, StreamRoute):
-                self._route.compare(master.path, is_last)
+            master.append(self._assembler.take(window, is_last))
+            if isinstance(self._assembler, StreamAssembler):
+                self._assembler.compare(master.path, is_last)
         except PartsDifferError:
             self._start_over()
             return
@@ -289,7 +294,7 @@ class _Run:
         is_handed_over = not outlook.is_closed and window[-1].sequence == outlook.total
         self._commit(
             state=RecordingState.BUILDING if outlook.is_closed else RecordingState.LIVE,
-            progress=self._route.done_to / outlook.total if outlook.is_closed else 0.0,
+            progress=self._assembler.done_to / outlook.total if outlook.is_closed else 0.0,
             **self._position(master),
             **({"token": None} if is_handed_over else {}),
         )
@@ -300,10 +305,10 @@ class _Run:
 
     def _tell_clients(self) -> None:
         """Tell those who are connected what is new among the warnings, and the session what its media are."""
-        for warning in self._route.losses.entries[self._told :]:
+        for warning in self._assembler.losses.entries[self._told :]:
             events.recording_warned(self._session.id, warning)
-        self._told = len(self._route.losses.entries)
-        known = {"sample_rate": self._route.sample_rate, "channels": self._route.channels}
+        self._told = len(self._assembler.losses.entries)
+        known = {"sample_rate": self._assembler.sample_rate, "channels": self._assembler.channels}
         decided = {name: value for name, value in known.items() if value and name in self._session.undecided}
         if decided:
             AudioSession.objects.filter(pk=self._session.id).decide(**decided)
@@ -319,7 +324,7 @@ class _Run:
 
     def _extend_peaks(self, master: Master, is_last: bool) -> None:
         """The waveform of what this window has added, while its samples are in memory still."""
-        if (pcm := self._route.format) is not None:
+        if (pcm := self._assembler.format) is not None:
             before, now = (max(0, size - wav.HEADER_BYTES) for size in (self._master_bytes, master.size_bytes))
             waveform.extend(paths.peaks_path_of(master.path), master.path, pcm, before, now, is_last)
 
@@ -334,7 +339,7 @@ class _Run:
         return Master.handed_over(paths.root() / self._named, self._master_bytes)
 
     def _own(self) -> Master:
-        path = paths.folder(self._session.id) / f"master-{self._token}.{self._route.suffix}"
+        path = paths.folder(self._session.id) / f"master-{self._token}.{self._assembler.suffix}"
         if not self._named:
             return Master(path)
         before = paths.root() / self._named
@@ -346,21 +351,21 @@ class _Run:
         return f"{paths.folder_name(self._session.id)}/{master.path.name}"
 
     def _position(self, master: Master) -> dict[str, Any]:
-        carry = {
-            "version": _CARRY_VERSION,
-            "route": assembler.name_of(self._route).value,
+        checkpoint = {
+            "version": _CHECKPOINT_VERSION,
+            "assembler": assembler.name_of(self._assembler).value,
             "is_flushed": self._is_flushed,
-            **self._route.carry(),
+            **self._assembler.checkpoint(),
         }
         return {
             "master_name": self._name_of(master),
             "master_bytes": master.size_bytes,
-            "master_encoding": self._route.format.encoding if self._route.format else "",
-            "sample_rate": self._route.sample_rate,
-            "channels": self._route.channels,
-            "warnings": self._route.losses.entries,
-            "chunks_done": self._route.done_to,
-            "carry": carry,
+            "master_encoding": self._assembler.format.encoding if self._assembler.format else "",
+            "sample_rate": self._assembler.sample_rate,
+            "channels": self._assembler.channels,
+            "warnings": self._assembler.losses.entries,
+            "chunks_done": self._assembler.done_to,
+            "checkpoint": checkpoint,
         }
 
     def _start_over(self) -> None:
@@ -368,7 +373,7 @@ class _Run:
         stream, named = self._opened().path, self._named
         self.close()
         self._named, self._master_bytes, self._is_flushed = "", 0, False
-        self._route, self._told = FilesRoute(self._session, None, 0, {}), 0
+        self._assembler, self._told = FilesAssembler(self._session, None, 0, {}), 0
         master = self._opened()
         self._commit(**self._position(master))
         stream.unlink(missing_ok=True)
@@ -376,10 +381,10 @@ class _Run:
         self._took(master)
 
     def _commit(self, **values: Any) -> None:
-        """Writes to the row while the token in it is ours, else raises ClaimLost."""
+        """Writes to the row while the token in it is ours, else raises ClaimLostError."""
         self._is_certain = False
         if not self._mine().update(updated_at=DatabaseNow(), **values):
-            raise ClaimLost
+            raise ClaimLostError
         self._is_certain = True
 
     def _mine(self) -> QuerySet[Recording]:
@@ -399,19 +404,19 @@ class _Run:
     def _complete(self) -> None:
         """building -> ready; or, where some of it could not be decoded, building -> failed, with the rest kept."""
         try:
-            made = finish.finish(self._session, self._route, self._opened(), self._tell)
+            made = finish.finish(self._session, self._assembler, self._opened(), self._tell)
         except PartsDifferError:
             self._start_over()
             self.to_the_end()
             return
         self._tell_clients()
-        if failure := self._route.losses.failure:
+        if failure := self._assembler.losses.failure:
             self.fail(failure, made)
             return
-        position = self._position(self._opened()) | {"carry": {}}
+        position = self._position(self._opened()) | {"checkpoint": {}}
         ready: dict[str, Any] = {"state": RecordingState.READY, "progress": 1.0, "ready_at": DatabaseNow()}
         self._publish(token=None, **ready, **position, **_file(made))
-        logger.info("recording_ready", chunks=self._route.done_to, **_described(made))
+        logger.info("recording_ready", chunks=self._assembler.done_to, **_described(made))
         _conclude(Recording.objects.get(pk=self._session.id))
 
     def _publish(self, **values: Any) -> None:
@@ -434,7 +439,7 @@ class _Run:
             error_code=failure.code,
             error_detail=failure.detail[:_DETAIL_CHARACTERS],
             failed_sequence=failure.sequence,
-            **{"warnings": self._route.losses.entries, **rest},
+            **{"warnings": self._assembler.losses.entries, **rest},
         )
 
 
@@ -449,7 +454,7 @@ class _Rebuild(_Run):
     def _commit(self, **values: Any) -> None:
         self._values |= values
         if not self._mine().update(updated_at=DatabaseNow()):
-            raise ClaimLost
+            raise ClaimLostError
 
     def _publish(self, **values: Any) -> None:
         self._is_certain = False
@@ -457,7 +462,7 @@ class _Rebuild(_Run):
             # The session's row first, as whoever inserts a task does.
             AudioSession.objects.select_for_update().filter(pk=self._session.id).first()
             if not self._mine().update(**_NOTHING | self._values | values, updated_at=DatabaseNow()):
-                raise ClaimLost
+                raise ClaimLostError
             derived.forget(self._session.id)
         derived.delete(self._session.id)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from django.conf import settings
 
-from audio.assembly.chunks import Chunk, Waiting, read, read_range
+from audio.assembly.chunks import Chunk, PendingChunk, read, read_range
 from audio.assembly.losses import Losses, Place
-from audio.assembly.pcm import PcmOutput, SampleRoute
+from audio.assembly.pcm import PcmOutput, SampleAssembler
 from audio.assembly.stream import part_finder
 from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
 from audio.media import ffmpeg, frames, pcm, plan
@@ -33,33 +33,35 @@ _ONE_SOURCE = 0
 _MOST_FILES_BEYOND_MESSAGES = 1000
 
 
-class FilesRoute(SampleRoute):
-    """The route of complete files. See `audio.assembly.assembler.Route`."""
+class FilesAssembler(SampleAssembler):
+    """The assembler of complete files. See `audio.assembly.assembler.Assembler`."""
 
-    def __init__(self, session: AudioSession, target: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> None:
+    def __init__(
+        self, session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
+    ) -> None:
         self.done_to = done_to
-        self.looked_to: int = carry.get("looked_to", done_to)
+        self.looked_to: int = checkpoint.get("looked_to", done_to)
         self._session_id: uuid.UUID = session.id
         self._format = session.format
         self._is_file_each = session.chunk_mode == "files"
-        self._finder = part_finder(session.format, session.chunk_mode, carry.get("finder"))
-        super().__init__(PcmOutput(session, target, carry))
+        self._finder = part_finder(session.format, session.chunk_mode, checkpoint.get("finder"))
+        super().__init__(PcmOutput(session, target, checkpoint))
         # Of audio, in all files so far.
-        self._seconds: float = carry.get("seconds", 0.0)
+        self._seconds: float = checkpoint.get("seconds", 0.0)
         # How many bytes of the session were looked at, and where its last chunks lie among them.
-        self._looked_at_bytes: int = carry.get("looked_at_bytes", 0)
-        self._offsets = ChunkOffsets(carry.get("offsets", []))
+        self._looked_at_bytes: int = checkpoint.get("looked_at_bytes", 0)
+        self._offsets = ChunkOffsets(checkpoint.get("offsets", []))
         # The file whose end is not known yet: where it begins, and with which byte of which chunk.
-        self._open_at: int = carry.get("open_at", 0)
-        self._open_sequence: int = carry.get("open_sequence", done_to + 1)
-        self._open_skip: int = carry.get("open_skip", 0)
-        self._files: int = carry.get("files", 0)
+        self._open_at: int = checkpoint.get("open_at", 0)
+        self._open_sequence: int = checkpoint.get("open_sequence", done_to + 1)
+        self._open_skip: int = checkpoint.get("open_skip", 0)
+        self._files: int = checkpoint.get("files", 0)
         # What came in this window, from `_window_at` on.
         self._window = bytearray()
         self._window_at = self._looked_at_bytes
-        self.losses = Losses(**carry.get("losses", {}))
+        self.losses = Losses(**checkpoint.get("losses", {}))
 
-    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+    def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
         """Give the samples of the files that are complete."""
         self._window, self._window_at = bytearray(), self._looked_at_bytes
         with ffmpeg.working_folder(folder(self._session_id)) as work:
@@ -128,7 +130,7 @@ class FilesRoute(SampleRoute):
             sentence = f"Something of the file can't be read and was left out. {short.damage}"
             self.losses.warn("stream_damaged", sentence, place)
 
-    def _batches(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[list[Part]]:
+    def _batches(self, window: Sequence[PendingChunk], is_last: bool, work: Path) -> Iterator[list[Part]]:
         """Give the complete files by the run of FFmpeg; a large one is alone, in a file, and without `data`.
 
         Files of one run share no chunk: a chunk is what names them.
@@ -146,7 +148,7 @@ class FilesRoute(SampleRoute):
             yield [part]
         yield from plan.windows(small)
 
-    def _parts(self, window: Sequence[Waiting], is_last: bool, work: Path) -> Iterator[Part]:
+    def _parts(self, window: Sequence[PendingChunk], is_last: bool, work: Path) -> Iterator[Part]:
         for chunk in read(window, self._note_damage):
             for end in self._ends(chunk):
                 yield from self._closed(end, work)
@@ -221,7 +223,7 @@ class FilesRoute(SampleRoute):
                 file.write(piece)
         return Part(first, last, b"", frames.describe(self._format, head))
 
-    def carry(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Return how far it looked, what it knows of the open file, and the state of the converter."""
         return {
             "looked_to": self.looked_to,
@@ -234,5 +236,5 @@ class FilesRoute(SampleRoute):
             "open_skip": self._open_skip,
             "files": self._files,
             "losses": self.losses.state(),
-            **self.output.carry(),
+            **self.output.checkpoint(),
         }

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import structlog
 
-from audio.assembly.assembler import Route
-from audio.assembly.files import FilesRoute
+from audio.assembly.assembler import Assembler
+from audio.assembly.files import FilesAssembler
 from audio.assembly.losses import Failure, Place
 from audio.assembly.master import Master
-from audio.assembly.stream import PartsDifferError, StreamRoute
+from audio.assembly.stream import PartsDifferError, StreamAssembler
 from audio.errors import FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk, UnsupportedMedia
 from audio.journal.files import sync_folder
 from audio.media import convert, ffmpeg, frames, plan, remux, wav
@@ -46,35 +46,37 @@ class Made:
     duration_seconds: float
 
 
-def finish(session: AudioSession, route: Route, master: Master, on_progress: OnProgress) -> Made:
+def finish(session: AudioSession, assembler: Assembler, master: Master, on_progress: OnProgress) -> Made:
     """Takes a session and its complete master; returns the recording, durable on the disk.
 
     `on_progress` is called with numbers from 0 to 1 while FFmpeg runs. Raises UndecodableChunk if the stream holds
     no audio, PartsDifferError if its parts can't be joined as they are, and what FFmpeg's runs raise.
     """
-    match route:
-        case StreamRoute() if master.size_bytes != route.size_bytes:
-            raise MasterDamaged(f"The master has {master.size_bytes} bytes instead of {route.size_bytes}.")
-        case StreamRoute() if route.counter is not None:
-            return _counted(session, route, route.counter, master)
-        case StreamRoute() if route.flac is not None:
-            return _flac(session, route, route.flac, master)
-        case StreamRoute():
-            return _remuxed(session, route, master)
-        case FilesRoute():
-            return _encoded(session, route, master, on_progress)
+    match assembler:
+        case StreamAssembler() if master.size_bytes != assembler.size_bytes:
+            raise MasterDamaged(f"The master has {master.size_bytes} bytes instead of {assembler.size_bytes}.")
+        case StreamAssembler() if assembler.counter is not None:
+            return _counted(session, assembler, assembler.counter, master)
+        case StreamAssembler() if assembler.flac is not None:
+            return _flac(session, assembler, assembler.flac, master)
+        case StreamAssembler():
+            return _remuxed(session, assembler, master)
+        case FilesAssembler():
+            return _encoded(session, assembler, master, on_progress)
         case _:
-            return _wav(session, route, master)
+            return _wav(session, assembler, master)
 
 
 def _name(session_id: uuid.UUID, path: Path) -> str:
     return f"{folder_name(session_id)}/{path.name}"
 
 
-def _wav(session: AudioSession, route: Route, master: Master) -> Made:
-    pcm = route.format or PcmFormat(convert.master_encoding(session.encoding), session.sample_rate, session.channels)
-    if not master.size_bytes and route.losses.failure:
-        raise _nothing(route)
+def _wav(session: AudioSession, assembler: Assembler, master: Master) -> Made:
+    pcm = assembler.format or PcmFormat(
+        convert.master_encoding(session.encoding), session.sample_rate, session.channels
+    )
+    if not master.size_bytes and assembler.losses.failure:
+        raise _nothing(assembler)
     if not master.size_bytes:
         # Less than one sample came.
         master.append([wav.header(pcm, 0)])
@@ -82,42 +84,42 @@ def _wav(session: AudioSession, route: Route, master: Master) -> Made:
     return Made(_name(session.id, master.path), "wav", master.finish_wav(pcm), seconds)
 
 
-def _counted(session: AudioSession, route: StreamRoute, counter: FrameCounter, master: Master) -> Made:
+def _counted(session: AudioSession, assembler: StreamAssembler, counter: FrameCounter, master: Master) -> Made:
     """Bring the Info frame of MP3 in line with the stream that came."""
     if not counter.samples:
         raise UndecodableChunk(f"The stream has no {session.format} frames.", sequence=1)
     if counter.unrecognised_bytes > counter.audio_bytes:
         sentence = f"Only {counter.audio_bytes} of {master.size_bytes} bytes are {session.format} frames."
-        place = Place(1, route.done_to, 0.0, counter.duration_seconds)
-        route.losses.lose(UndecodableChunk(sentence, sequence=1), place)
-    _patch(master, true_header(route))
+        place = Place(1, assembler.done_to, 0.0, counter.duration_seconds)
+        assembler.losses.lose(UndecodableChunk(sentence, sequence=1), place)
+    _patch(master, true_header(assembler))
     master.sync()
     name = _name(session.id, master.path)
     return Made(name, session.format, master.size_bytes, counter.duration_seconds)
 
 
-def _flac(session: AudioSession, route: StreamRoute, counter: FlacCounter, master: Master) -> Made:
+def _flac(session: AudioSession, assembler: StreamAssembler, counter: FlacCounter, master: Master) -> Made:
     """Write the total into STREAMINFO where a live encoder left it open, or the stream ended before it."""
     info = counter.info
     if info is None:
         raise UndecodableChunk("The stream does not begin with a FLAC header.", sequence=1)
     if not counter.samples:
         raise UndecodableChunk("The stream has no flac frames.", sequence=1)
-    settle_last_frame(route, master.path)
-    _patch(master, true_header(route))
+    settle_last_frame(assembler, master.path)
+    _patch(master, true_header(assembler))
     master.sync()
     return Made(_name(session.id, master.path), "flac", master.size_bytes, counter.duration_seconds)
 
 
-def settle_last_frame(route: StreamRoute, path: Path) -> None:
+def settle_last_frame(assembler: StreamAssembler, path: Path) -> None:
     """Leave out of a FLAC stream's counts a last frame that is cut off, and say so.
 
     Args:
-        route: The route, at the stream's end.
+        assembler: The assembler, at the stream's end.
         path: The file that holds the stream.
     """
-    counter = route.flac
-    if counter is None or not counter.last_samples or route.size_bytes - counter.last_at > _MOST_FRAME_BYTES:
+    counter = assembler.flac
+    if counter is None or not counter.last_samples or assembler.size_bytes - counter.last_at > _MOST_FRAME_BYTES:
         return
     with path.open("rb") as file:
         file.seek(counter.last_at)
@@ -126,23 +128,23 @@ def settle_last_frame(route: StreamRoute, path: Path) -> None:
     declared_seconds = counter.duration_seconds
     counter.leave_out_last()
     sentence = "The stream ends within a frame. The incomplete frame is kept as it came, and can't be decoded."
-    place = Place(route.done_to, route.done_to, counter.duration_seconds, declared_seconds)
-    route.losses.warn("stream_damaged", sentence, place)
+    place = Place(assembler.done_to, assembler.done_to, counter.duration_seconds, declared_seconds)
+    assembler.losses.warn("stream_damaged", sentence, place)
 
 
-def true_header(route: StreamRoute) -> tuple[int, bytes] | None:
+def true_header(assembler: StreamAssembler) -> tuple[int, bytes] | None:
     """Return where in a complete stream the counts of its header stand, and what they should be; None if they are so.
 
     Those are in the Info frame of MP3 and the STREAMINFO of FLAC. A live encoder leaves them open, and a stream that
     ended early has less than they say.
     """
-    if route.flac is not None and route.flac.info is not None:
-        info, samples = route.flac.info, route.flac.samples
+    if assembler.flac is not None and assembler.flac.info is not None:
+        info, samples = assembler.flac.info, assembler.flac.samples
         return (info.offset, info.with_total(samples).body) if samples != info.total_samples else None
-    counter = route.counter
+    counter = assembler.counter
     if counter is None or counter.info is None or counter.is_info_true:
         return None
-    return counter.info_at, counter.info.corrected(counter.frame_count, route.size_bytes - counter.info_at)
+    return counter.info_at, counter.info.corrected(counter.frame_count, assembler.size_bytes - counter.info_at)
 
 
 def _patch(master: Master, header: tuple[int, bytes] | None) -> None:
@@ -150,59 +152,59 @@ def _patch(master: Master, header: tuple[int, bytes] | None) -> None:
         master.patch(header[1], header[0])
 
 
-def _remuxed(session: AudioSession, route: StreamRoute, master: Master) -> Made:
-    spans, measured = route.spans(), route.measured
+def _remuxed(session: AudioSession, assembler: StreamAssembler, master: Master) -> Made:
+    spans, measured = assembler.spans(), assembler.measured
     if not spans:
-        raise _nothing(route)
+        raise _nothing(assembler)
     if measured is None and len(spans) > 1:
         raise PartsDifferError
 
     def make(output: Path, work: Path) -> float:
-        place = (output, work, route.track)
+        place = (output, work, assembler.track)
         try:
-            seconds = remux.copy(master.path, spans, session.format, route.codec, *place, measured or ())
+            seconds = remux.copy(master.path, spans, session.format, assembler.codec, *place, measured or ())
         except FfmpegFailed as error:
             if len(spans) == 1:
                 raise
             raise PartsDifferError from error
-        _require_packets(session, route, master, output, work, seconds)
+        _require_packets(session, assembler, master, output, work, seconds)
         return seconds
 
     return _made_by(session, master, make)
 
 
 def _require_packets(
-    session: AudioSession, route: StreamRoute, master: Master, output: Path, work: Path, seconds: float
+    session: AudioSession, assembler: StreamAssembler, master: Master, output: Path, work: Path, seconds: float
 ) -> None:
     """Compare what was copied with what came; where packets lack or are at other times, all has to be decoded.
 
     One part that can't be read to its end is kept as far as it can be read, and that is said.
     """
-    spans = route.spans()
+    spans = assembler.spans()
     try:
         proof = remux.compare(master.path, spans, session.format, output, work)
     except FfmpegFailed as error:
         if len(spans) > 1:
             raise PartsDifferError from error
         sentence = f"The stream is damaged. It is kept as far as it can be read. {error.detail}"
-        route.losses.warn("stream_damaged", sentence, Place(1, route.done_to, 0.0, seconds))
+        assembler.losses.warn("stream_damaged", sentence, Place(1, assembler.done_to, 0.0, seconds))
         return
     if not proof.is_complete or proof.most_displaced_seconds > _MOST_DISPLACED_SECONDS:
         logger.warning("packets_differ", missing=proof.missing, extra=proof.extra, displaced=proof.displaced)
         raise PartsDifferError
 
 
-def _nothing(route: Route) -> MediaError:
+def _nothing(assembler: Assembler) -> MediaError:
     """Return the error of a recording that holds nothing: that of its first part, if one was left out."""
-    failure = route.losses.failure or Failure(UndecodableChunk.code, "The session has no audio.", 1)
+    failure = assembler.losses.failure or Failure(UndecodableChunk.code, "The session has no audio.", 1)
     kind = UnsupportedMedia if failure.code == UnsupportedMedia.code else UndecodableChunk
     return kind(failure.detail, sequence=failure.sequence)
 
 
-def _encoded(session: AudioSession, route: FilesRoute, master: Master, on_progress: OnProgress) -> Made:
-    pcm = route.format
+def _encoded(session: AudioSession, assembler: FilesAssembler, master: Master, on_progress: OnProgress) -> Made:
+    pcm = assembler.format
     if not master.size_bytes or pcm is None:
-        raise _nothing(route)
+        raise _nothing(assembler)
     frame_count = (master.size_bytes - wav.HEADER_BYTES) // pcm.frame_bytes
     seconds = frame_count / pcm.sample_rate
     master.finish_wav(pcm)

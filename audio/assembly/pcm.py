@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from audio.assembly.chunks import Chunk, Waiting, read
+from audio.assembly.chunks import Chunk, PendingChunk, read
 from audio.assembly.losses import Losses, Place
 from audio.errors import ChunkDamaged
 from audio.media import convert, wav
@@ -54,13 +54,13 @@ class PcmOutput:
     with two channels at most. Its encoding is that of the first samples.
     """
 
-    def __init__(self, session: AudioSession, known: PcmFormat | None, carry: dict[str, Any]) -> None:
+    def __init__(self, session: AudioSession, known: PcmFormat | None, checkpoint: dict[str, Any]) -> None:
         """Restore the output.
 
         Args:
             session: The session.
             known: The format of the master that is there, None while there is none.
-            carry: What `carry` returned.
+            checkpoint: What `checkpoint` returned.
         """
         self.format = known
         self._rate_hz = None if "sample_rate" in session.undecided else session.sample_rate
@@ -69,13 +69,13 @@ class PcmOutput:
         if known is not None:
             # One that holds nothing has no state.
             states: dict[str, dict[str, Any]] = {
-                **{source: {} for source in carry.get("runs", {})},
-                **carry.get("converters", {}),
+                **{source: {} for source in checkpoint.get("runs", {})},
+                **checkpoint.get("converters", {}),
             }
             self._converters = {int(source): Converter.restore(known, state) for source, state in states.items()}
-        self._runs = {int(source): _Run.restore(state) for source, state in carry.get("runs", {}).items()}
+        self._runs = {int(source): _Run.restore(state) for source, state in checkpoint.get("runs", {}).items()}
         # Sample frames so far, by the rate at which they came.
-        self._frames: dict[str, int] = carry.get("frames", {})
+        self._frames: dict[str, int] = checkpoint.get("frames", {})
         self._faults: list[str] = []
 
     @property
@@ -149,7 +149,7 @@ class PcmOutput:
         faults, self._faults = self._faults, []
         return faults
 
-    def carry(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Return the state of the converters that hold something, and the counts."""
         states = {str(source): converter.state() for source, converter in self._converters.items()}
         return {
@@ -159,7 +159,7 @@ class PcmOutput:
         }
 
 
-class SampleRoute:
+class SampleAssembler:
     """A route to a WAV master, and the format of its samples."""
 
     suffix = "wav"
@@ -183,13 +183,15 @@ class SampleRoute:
         return self.format.channels if self.format else 0
 
 
-class PcmRoute(SampleRoute):
+class PcmAssembler(SampleAssembler):
     """Raw PCM and WAV, parsed by us: every message by the reader of its source.
 
     A file that can't be decoded is left out and noted, and what follows it is recorded.
     """
 
-    def __init__(self, session: AudioSession, known: PcmFormat | None, done_to: int, carry: dict[str, Any]) -> None:
+    def __init__(
+        self, session: AudioSession, known: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
+    ) -> None:
         self.looked_to = self.done_to = done_to
         self._undecided: list[str] = session.undecided
         self._chunk_mode = session.chunk_mode
@@ -198,15 +200,15 @@ class PcmRoute(SampleRoute):
         self._is_decided = known is not None
         if known is not None:
             self._decide(known)
-        self.losses = Losses(**carry.get("losses", {}))
+        self.losses = Losses(**checkpoint.get("losses", {}))
         # Damaged chunks that are not noted yet, and how much silence takes their place.
         self._damaged: list[Fault] = []
         self._silent_seconds: dict[int, float] = {}
-        super().__init__(PcmOutput(session, known, carry))
-        for source, state in carry.get("readers", {}).items():
+        super().__init__(PcmOutput(session, known, checkpoint))
+        for source, state in checkpoint.get("readers", {}).items():
             self._readers[int(source)] = WavReader.restore(self._raw, self._chunk_mode, state)
 
-    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+    def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
         """Give the window's samples as those of the master."""
         entries = itertools.groupby(self._parsed(window, is_last), key=_kind)
         for (source_id, pcm_format), run in entries:
@@ -246,7 +248,7 @@ class PcmRoute(SampleRoute):
         logger.error("audio_unaccounted", detail=sentence, sequence=self.done_to)
         self.losses.warn(_UNACCOUNTED, sentence, self._place(self.done_to, self.done_to))
 
-    def _parsed(self, window: Sequence[Waiting], is_last: bool) -> Iterator[tuple[int, Samples | Fault]]:
+    def _parsed(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[tuple[int, Samples | Fault]]:
         for chunk in read(window, self._note_damage):
             reader = self._readers.get(chunk.source_id)
             if reader is None:
@@ -284,10 +286,10 @@ class PcmRoute(SampleRoute):
         for reader in self._readers.values():
             reader.raw = self._raw
 
-    def carry(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Return the state of every reader and of the converters, and what is noted."""
         readers = {str(source): reader.state() for source, reader in self._readers.items()}
-        return {"readers": readers, "losses": self.losses.state(), **self.output.carry()}
+        return {"readers": readers, "losses": self.losses.state(), **self.output.checkpoint()}
 
 
 def _kind(entry: tuple[int, Samples | Fault]) -> tuple[int, PcmFormat | None]:

@@ -11,7 +11,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Protocol
 
-from audio.assembly.chunks import Chunk, Waiting, read
+from audio.assembly.chunks import Chunk, PendingChunk, read
 from audio.assembly.losses import Losses, Place
 from audio.errors import ChunkDamaged, FfmpegFailed, MediaError, UndecodableChunk
 from audio.media import ffmpeg, remux
@@ -51,31 +51,31 @@ def part_finder(audio_format: str, chunk_mode: str, state: dict[str, Any] | None
     return HeaderScanner.restore(state) if state else HeaderScanner(audio_format)
 
 
-class StreamRoute:
-    """The route of one compressed stream. See `audio.assembly.assembler.Route`."""
+class StreamAssembler:
+    """The assembler of one compressed stream. See `audio.assembly.assembler.Assembler`."""
 
     format = None
 
-    def __init__(self, session: AudioSession, done_to: int, carry: dict[str, Any]) -> None:
+    def __init__(self, session: AudioSession, done_to: int, checkpoint: dict[str, Any]) -> None:
         self.looked_to = self.done_to = done_to
         self.suffix = session.format
         self._session_id: uuid.UUID = session.id
-        self._finder = part_finder(session.format, session.chunk_mode, carry.get("finder"))
-        flac = carry.get("flac")
+        self._finder = part_finder(session.format, session.chunk_mode, checkpoint.get("finder"))
+        flac = checkpoint.get("flac")
         self.flac = FlacCounter.restore(flac) if flac else FlacCounter() if session.format == "flac" else None
-        self._size_bytes: int = carry.get("size_bytes", 0)
-        self._offsets = ChunkOffsets(carry.get("offsets", []))
+        self._size_bytes: int = checkpoint.get("size_bytes", 0)
+        self._offsets = ChunkOffsets(checkpoint.get("offsets", []))
         # Where each part begins in the master, and with which chunk.
-        self._starts: list[list[int]] = carry.get("starts", [[0, 1]])
-        self._parameters: str = carry.get("parameters", "")
-        self._compared: int = carry.get("compared", 0)
-        self._left_out: list[int] = carry.get("left_out", [])
-        self._measured: list[list[Any] | None] = carry.get("measured", [])
-        self.track: int = carry.get("track", 0)
+        self._starts: list[list[int]] = checkpoint.get("starts", [[0, 1]])
+        self._parameters: str = checkpoint.get("parameters", "")
+        self._compared: int = checkpoint.get("compared", 0)
+        self._left_out: list[int] = checkpoint.get("left_out", [])
+        self._measured: list[list[Any] | None] = checkpoint.get("measured", [])
+        self.track: int = checkpoint.get("track", 0)
         # The first and the last chunk of each span that the counter did not recognise.
-        self._spans: list[list[int]] = carry.get("spans", [])
-        self._gaps = carry.get("gaps", 0)
-        self.losses = Losses(**carry.get("losses", {}))
+        self._spans: list[list[int]] = checkpoint.get("spans", [])
+        self._gaps = checkpoint.get("gaps", 0)
+        self.losses = Losses(**checkpoint.get("losses", {}))
 
     @property
     def counter(self) -> FrameCounter | None:
@@ -104,7 +104,7 @@ class StreamRoute:
         counted = self.counter or self.flac
         return counted.channels if counted else remux.channels_of(self._parameters)
 
-    def take(self, window: Sequence[Waiting], is_last: bool) -> Iterator[bytes]:
+    def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
         """Give the window's bytes.
 
         Raises:
@@ -248,7 +248,7 @@ class StreamRoute:
         """Return where the parts that hold packets lie in the master."""
         return [self._span(number) for number in range(len(self._starts)) if number not in self._left_out]
 
-    def carry(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Return the state of the counters, and what is known of the parts."""
         return {
             "finder": self._finder.state(),

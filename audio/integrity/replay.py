@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from audio.assembly import chunks, finish
-from audio.assembly.assembler import Route
-from audio.assembly.files import FilesRoute
+from audio.assembly.assembler import Assembler
+from audio.assembly.files import FilesAssembler
 from audio.assembly.master import Master
-from audio.assembly.pcm import PcmRoute
-from audio.assembly.stream import PartsDifferError, StreamRoute
+from audio.assembly.pcm import PcmAssembler
+from audio.assembly.stream import PartsDifferError, StreamAssembler
 from audio.errors import MediaError, SessionBusy
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.wav import SAMPLE_BYTES, PcmFormat, WavReader
@@ -68,7 +68,7 @@ def compare_header(session: AudioSession, recording: Recording, path: Path) -> N
     Raises:
         Differs: It is not the one that the recording was given.
     """
-    if plan.route(session.format, session.chunk_mode) is plan.Route.PCM:
+    if plan.family(session.format, session.chunk_mode) is plan.Family.PCM:
         expected = wav.header(_master_pcm(session, recording), max(0, recording.master_bytes - wav.HEADER_BYTES))
         with path.open("rb") as file:
             if file.read(wav.HEADER_BYTES) != expected:
@@ -89,24 +89,24 @@ class _Replay:
         self._work = work
         self._on_chunk = on_chunk
         self._path = path
-        self._route = self._chosen()
+        self._assembler = self._chosen()
 
-    def _chosen(self) -> Route:
-        if plan.route(self._session.format, self._session.chunk_mode) is plan.Route.PCM:
-            return PcmRoute(self._session, None, 0, {})
+    def _chosen(self) -> Assembler:
+        if plan.family(self._session.format, self._session.chunk_mode) is plan.Family.PCM:
+            return PcmAssembler(self._session, None, 0, {})
         if self._recording.master_encoding:
-            return FilesRoute(self._session, None, 0, {})
-        return StreamRoute(self._session, 0, {})
+            return FilesAssembler(self._session, None, 0, {})
+        return StreamAssembler(self._session, 0, {})
 
     def run(self) -> None:
-        match self._route:
-            case StreamRoute() as route if self._session.format in ("mp3", "aac", "flac"):
-                self._compare_bytes(route)
-            case StreamRoute() as route:
-                self._compare_packets(route)
-            case FilesRoute() if self._recording.format == "flac":
+        match self._assembler:
+            case StreamAssembler() as assembler if self._session.format in ("mp3", "aac", "flac"):
+                self._compare_bytes(assembler)
+            case StreamAssembler() as assembler:
+                self._compare_packets(assembler)
+            case FilesAssembler() if self._recording.format == "flac":
                 self._compare_decoded()
-            case FilesRoute():
+            case FilesAssembler():
                 self._compare_samples(paths.root() / self._recording.master_name)
             case _:
                 compare_header(self._session, self._recording, self._path)
@@ -116,21 +116,21 @@ class _Replay:
         """Gives the pieces of each window; the next may be asked for once these are taken."""
         is_last = False
         while not is_last:
-            window = chunks.window_after(self._session.pk, self._route.looked_to)
+            window = chunks.window_after(self._session.pk, self._assembler.looked_to)
             is_last = not window or window[-1].sequence >= self._session.total_chunks
-            yield self._route.take(window, is_last)
-            self._on_chunk(self._route.looked_to)
+            yield self._assembler.take(window, is_last)
+            self._on_chunk(self._assembler.looked_to)
 
     def _pieces(self) -> Iterator[bytes]:
         return itertools.chain.from_iterable(self._windows())
 
-    def _compare_bytes(self, route: StreamRoute) -> None:
+    def _compare_bytes(self, assembler: StreamAssembler) -> None:
         comparison = _Comparison(_blocks(self._path))
         for piece in self._pieces():
-            comparison.expect(piece, masked=_header_places(route))
+            comparison.expect(piece, masked=_header_places(assembler))
         comparison.end()
-        finish.settle_last_frame(route, self._path)
-        if (header := finish.true_header(route)) is not None:
+        finish.settle_last_frame(assembler, self._path)
+        if (header := finish.true_header(assembler)) is not None:
             offset, expected = header
             with self._path.open("rb") as file:
                 file.seek(offset)
@@ -164,19 +164,19 @@ class _Replay:
         comparison.end()
 
     def _is_exact(self) -> bool:
-        if self._route.carry().get("converters"):
+        if self._assembler.checkpoint().get("converters"):
             return False
-        return isinstance(self._route, PcmRoute) or (
+        return isinstance(self._assembler, PcmAssembler) or (
             self._session.format == "flac" and self._recording.master_encoding in _EXACT_FLAC
         )
 
-    def _compare_packets(self, route: StreamRoute) -> None:
-        master = Master(self._work / f"master.{route.suffix}")
+    def _compare_packets(self, assembler: StreamAssembler) -> None:
+        master = Master(self._work / f"master.{assembler.suffix}")
         try:
             for pieces in self._windows():
                 master.append(pieces)
-                route.compare(master.path, route.looked_to >= self._session.total_chunks)
-            made = finish.finish(self._session, route, master, lambda _: None)
+                assembler.compare(master.path, assembler.looked_to >= self._session.total_chunks)
+            made = finish.finish(self._session, assembler, master, lambda _: None)
         finally:
             master.close()
         expected = self._packets(self._work / Path(made.file_name).name)
@@ -194,12 +194,12 @@ class _Replay:
                     yield b",".join(line.split(b",")[4:])
 
 
-def _header_places(route: StreamRoute) -> range:
+def _header_places(assembler: StreamAssembler) -> range:
     """Where the counts stand that are written when the stream is complete, as far as the header has come."""
-    if route.flac is not None and route.flac.info is not None:
-        return range(route.flac.info.offset, route.flac.info.offset + len(route.flac.info.body))
-    if route.counter is not None and route.counter.info is not None:
-        return range(route.counter.info_at, route.counter.info_at + len(route.counter.info.frame))
+    if assembler.flac is not None and assembler.flac.info is not None:
+        return range(assembler.flac.info.offset, assembler.flac.info.offset + len(assembler.flac.info.body))
+    if assembler.counter is not None and assembler.counter.info is not None:
+        return range(assembler.counter.info_at, assembler.counter.info_at + len(assembler.counter.info.frame))
     return range(0)
 
 

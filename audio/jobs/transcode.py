@@ -66,7 +66,7 @@ def source(recording: Recording, work: Path, report: Callable[[float], None]) ->
         StorageUnavailable, ObjectDamaged: It can't be fetched.
         StorageFull: The copy would take more than half of the space that is left.
     """
-    if recording.master_encoding and (master := local.held(paths.root() / recording.master_name, work)):
+    if recording.master_encoding and (master := local.hard_link(paths.root() / recording.master_name, work)):
         return "wav", master, recording.master_encoding
     path = local.file_in(work, recording, on_block=lambda: report(0.0))
     if recording.format == "wav":

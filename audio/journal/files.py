@@ -6,7 +6,7 @@ before and given up: the kernel may have dropped the dirty pages and would repor
 "fsyncgate").
 
 A writer holds an flock on its file for as long as it may append, which the kernel lets go when it dies. So
-whoever gets that lock (`held`) knows that the file is finished.
+a process that acquires this lock (`journal_lock`) knows that the file is finished.
 """
 
 import contextlib
@@ -175,7 +175,7 @@ class JournalReader:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[bool]:
+def journal_lock(path: Path) -> Iterator[bool]:
     """Gives whether nobody appends to the journal file, and nobody will until the end of the block, in which no other
     caller gets it either. It never waits. Raises FileNotFoundError."""
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)

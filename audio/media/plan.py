@@ -29,7 +29,7 @@ GAP_SECONDS = 0.025
 _KEEP_GAPS = ("-dts_delta_threshold", "1000000000")
 
 
-class Route(StrEnum):
+class Family(StrEnum):
     """How a session's chunks become its recording."""
 
     PCM = "pcm"
@@ -87,11 +87,11 @@ class Span:
     end: int
 
 
-def route(audio_format: str, chunk_mode: str) -> Route:
-    """Takes a session's format and chunk mode; returns the way that its first chunks go."""
+def family(audio_format: str, chunk_mode: str) -> Family:
+    """Return the family by which the first chunks of a session are assembled."""
     if audio_format == "wav":
-        return Route.PCM
-    return Route.FILES if chunk_mode == "files" else Route.STREAM
+        return Family.PCM
+    return Family.FILES if chunk_mode == "files" else Family.STREAM
 
 
 def bounded(sizes: Sequence[int], limit_bytes: int = WINDOW_BYTES) -> int:

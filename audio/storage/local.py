@@ -33,10 +33,10 @@ def file_in(work: Path, recording: Recording, on_block: Callable[[], None] = lam
     A recording that is not here is copied into the folder; `on_block` is called after each megabyte. Raises
     StorageUnavailable, ObjectDamaged, or StorageFull if the copy would take more than half of the space that is left.
     """
-    return held(paths.root() / recording.file_name, work) or _fetched(recording, work, on_block)
+    return hard_link(paths.root() / recording.file_name, work) or _fetched(recording, work, on_block)
 
 
-def held(path: Path, work: Path) -> Path | None:
+def hard_link(path: Path, work: Path) -> Path | None:
     """Returns the file, under a name in the folder where an upload could remove it meanwhile; None if it is not
     there."""
     if not settings.RECORDINGS_STORAGE:

@@ -9,7 +9,7 @@ import contextlib
 import uuid
 from datetime import timedelta
 
-from audio.journal.files import erase_sessions, held
+from audio.journal.files import erase_sessions, journal_lock
 from audio.models import DeletedSession, JournalErasure, JournalFile
 from audio.storage import paths
 from audio.upkeep.rounds import Did, Round
@@ -61,7 +61,7 @@ def _erase(name: str, round_: Round) -> None:
     listed = dict(waiting.values_list("pk", "session_id"))
     path = paths.root() / name
     try:
-        with held(path) as is_ours:
+        with journal_lock(path) as is_ours:
             if not is_ours:
                 return
             if round_.acts:
@@ -78,7 +78,7 @@ def erase_finished(session_id: uuid.UUID) -> None:
     nobody appends to any more."""
     noted = JournalErasure.objects.filter(session_id=session_id)
     for key, name in list(noted.values_list("pk", "journal__name")):
-        with contextlib.suppress(FileNotFoundError), held(paths.root() / name) as is_ours:
+        with contextlib.suppress(FileNotFoundError), journal_lock(paths.root() / name) as is_ours:
             if is_ours:
                 erase_sessions(paths.root() / name, {session_id})
                 noted.filter(pk=key).delete()

@@ -31,7 +31,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from audio import dispatch
 from audio.errors import ObjectDamaged, StorageUnavailable
-from audio.journal.files import ScannedRecord, held, resumes_at, scan, sync_folder
+from audio.journal.files import ScannedRecord, journal_lock, resumes_at, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
 from audio.storage import paths
@@ -100,7 +100,7 @@ def _look_at(journal: JournalFile, round_: Round) -> None:
     path = paths.root() / journal.name
     with contextlib.ExitStack() as stack:
         try:
-            is_ours = stack.enter_context(held(path))
+            is_ours = stack.enter_context(journal_lock(path))
         except FileNotFoundError:
             _missing(journal, round_)
             return

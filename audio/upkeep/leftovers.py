@@ -16,7 +16,7 @@ import structlog
 
 from audio.assembly import superseded
 from audio.journal.files import FOLDER as JOURNALS
-from audio.journal.files import SUFFIX, held
+from audio.journal.files import SUFFIX, journal_lock
 from audio.models import AudioSession, BackgroundTask, Chore, DeletedSession, JournalFile
 from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
@@ -183,7 +183,7 @@ def _tidy_journals(journals: Sequence[Path], round_: Round) -> None:
 
 
 def _tidy_unknown(path: Path, round_: Round) -> None:
-    with held(path) as is_ours:
+    with journal_lock(path) as is_ours:
         if is_ours and not path.stat().st_size:
             _note_removed(path, round_)
             if round_.acts:

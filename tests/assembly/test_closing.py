@@ -86,8 +86,10 @@ def age(session, seconds: int) -> None:
         file.truncate(master_bytes)
     session.session.total_chunks = 10 * seconds
     session.session.save(update_fields=["total_chunks"])
-    carry = recording.carry | ({"size_bytes": master_bytes} if "size_bytes" in recording.carry else {})
-    Recording.objects.filter(pk=recording.pk).update(master_bytes=master_bytes, chunks_done=10 * seconds, carry=carry)
+    checkpoint = recording.checkpoint | ({"size_bytes": master_bytes} if "size_bytes" in recording.checkpoint else {})
+    Recording.objects.filter(pk=recording.pk).update(
+        master_bytes=master_bytes, chunks_done=10 * seconds, checkpoint=checkpoint
+    )
 
 
 def closing(session, last: bytes, monkeypatch) -> Counter[str]:

@@ -8,7 +8,7 @@ import pytest
 from audio.assembly.chunks import window_after
 from audio.assembly.concatenate import concatenate
 from audio.assembly.losses import Losses
-from audio.assembly.pcm import PcmRoute
+from audio.assembly.pcm import PcmAssembler
 from audio.media import wav
 from audio.media.convert import Converter
 from audio.media.wav import PcmFormat
@@ -32,7 +32,7 @@ def data_of(path) -> bytes:
 
 
 def entries(session) -> list[dict]:
-    return session.recording.carry["losses"]["entries"]
+    return session.recording.checkpoint["losses"]["entries"]
 
 
 @pytest.mark.parametrize("chunk_mode", ["auto", "files"])
@@ -141,17 +141,17 @@ def test_the_list_is_bounded_and_the_count_is_not(stored):
         session.add([sound(1).tobytes()])
         concatenate(session.session.pk)
     # Of each run of bad headers the next message is the end.
-    carried = Losses(**session.recording.carry["losses"])
+    carried = Losses(**session.recording.checkpoint["losses"])
     assert (carried.count, carried.lost) == (150, 150)
     assert len(carried.entries) == 100
-    assert len(str(session.recording.carry)) < 40_000
+    assert len(str(session.recording.checkpoint)) < 40_000
 
 
 # What the session leaves open
 
 
-def pcm_route(session, known=None, carry=None):
-    return PcmRoute(session.session, known, 0, carry or {})
+def pcm_route(session, known=None, checkpoint=None):
+    return PcmAssembler(session.session, known, 0, checkpoint or {})
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -160,9 +160,9 @@ def test_the_first_samples_decide_rate_and_channels_where_the_session_names_none
     session = stored(format="wav", sample_rate=44100, channels=1, undecided=["sample_rate", "channels"])
     # What follows without a header has the rate and channels of the file.
     session.add([wav_bytes(samples, 22050), samples.tobytes()])
-    route = pcm_route(session)
-    pieces = list(route.take(window_after(session.session.pk, 0), True))
-    assert route.output.format == PcmFormat("s16le", 22050, channels)
+    assembler = pcm_route(session)
+    pieces = list(assembler.take(window_after(session.session.pk, 0), True))
+    assert assembler.output.format == PcmFormat("s16le", 22050, channels)
     assert b"".join(pieces)[wav.HEADER_BYTES :] == 2 * samples.tobytes()
 
 
@@ -170,31 +170,31 @@ def test_more_than_two_channels_are_mixed_to_two(stored, tmp_path):
     file = encoded(speech(0.5, 48000, 2), 48000, tmp_path / "six.wav", "-ac", "6")
     session = stored(format="wav", sample_rate=44100, channels=1, undecided=["channels"])
     session.add([file])
-    route = pcm_route(session)
-    pieces = list(route.take(window_after(session.session.pk, 0), True))
-    assert route.output.format == PcmFormat("s16le", 44100, 2)
-    assert pieces[0] == wav.header(route.output.format, 0)
+    assembler = pcm_route(session)
+    pieces = list(assembler.take(window_after(session.session.pk, 0), True))
+    assert assembler.output.format == PcmFormat("s16le", 44100, 2)
+    assert pieces[0] == wav.header(assembler.output.format, 0)
 
 
 def test_what_was_decided_stays_in_the_next_window(stored):
     samples = speech(0.5, 22050, 2)
     session = stored(format="wav", sample_rate=44100, channels=1, undecided=["sample_rate", "channels"])
     session.add([wav_bytes(samples, 22050)])
-    route = pcm_route(session)
-    list(route.take(window_after(session.session.pk, 0), False))
+    assembler = pcm_route(session)
+    list(assembler.take(window_after(session.session.pk, 0), False))
     recording = session.recording
     recording.master_encoding, recording.sample_rate, recording.channels = "s16le", 22050, 2
     session.add([samples.tobytes()])
-    route = PcmRoute(session.session, master_format(session.session, recording), 1, route.carry())
-    assert b"".join(route.take(window_after(session.session.pk, 1), True)) == samples.tobytes()
+    assembler = PcmAssembler(session.session, master_format(session.session, recording), 1, assembler.checkpoint())
+    assert b"".join(assembler.take(window_after(session.session.pk, 1), True)) == samples.tobytes()
 
 
 def test_headerless_pcm_has_the_sessions_defaults(stored):
     session = stored(format="wav", sample_rate=44100, channels=1, undecided=["sample_rate", "channels"])
     session.add([sound(1).tobytes()])
-    route = pcm_route(session)
-    list(route.take(window_after(session.session.pk, 0), True))
-    assert route.output.format == PcmFormat("s16le", 44100, 1)
+    assembler = pcm_route(session)
+    list(assembler.take(window_after(session.session.pk, 0), True))
+    assert assembler.output.format == PcmFormat("s16le", 44100, 1)
 
 
 # Accounts
@@ -207,7 +207,7 @@ def test_samples_in_are_samples_out_whatever_is_converted(stored):
             session.add(cut(wav_bytes(speech(0.31, rate_hz, channels), rate_hz), 3001))
             session.add([wav_bytes(speech(0.31, rate_hz, channels)[:3], rate_hz)])
             concatenate(session.session.pk)
-    assert session.recording.carry["losses"]["entries"] == []
+    assert session.recording.checkpoint["losses"]["entries"] == []
     recording = session.made()
     assert recording.state == "ready"
     assert recording.duration_seconds == pytest.approx(12 * 0.31, abs=0.01)
@@ -234,10 +234,10 @@ def test_the_carry_of_an_earlier_version_is_understood(stored):
         "is_padded": False,
     }
     (chunk,) = window_after(session.session.pk, 0)
-    carry = {"readers": {str(chunk.source_id): old}, "converters": {}}
-    route = pcm_route(session, PcmFormat("s16le", RATE_HZ, 1), carry)
-    assert b"".join(route.take([chunk], True)) == sound(1).tobytes()
-    assert struct.calcsize("<h") * route.output.seconds * RATE_HZ == sound(1).nbytes
+    checkpoint = {"readers": {str(chunk.source_id): old}, "converters": {}}
+    assembler = pcm_route(session, PcmFormat("s16le", RATE_HZ, 1), checkpoint)
+    assert b"".join(assembler.take([chunk], True)) == sound(1).tobytes()
+    assert struct.calcsize("<h") * assembler.output.seconds * RATE_HZ == sound(1).nbytes
 
 
 @pytest.mark.parametrize("chunk_mode", ["auto", "stream"])

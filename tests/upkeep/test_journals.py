@@ -18,7 +18,7 @@ from django.utils import timezone
 from audio import ingest, upkeep
 from audio.assembly import chunks, concatenate
 from audio.errors import ChunksReleased
-from audio.journal.files import JournalWriter, held, scan
+from audio.journal.files import JournalWriter, journal_lock, scan
 from audio.journal.records import RecordType, parse_commit, parse_session
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording
 from audio.storage import paths
@@ -197,7 +197,7 @@ def test_a_journal_that_another_sweep_is_at_stays(session_ids):
     (key,) = session_ids(1)
     make_ready(key)
     pass_time()
-    with held(files()[0]) as is_ours:
+    with journal_lock(files()[0]) as is_ours:
         assert is_ours
         assert tidy() == Swept()
     assert read(key) == PAYLOADS

@@ -19,7 +19,7 @@ from audio.ingest.committer import Append
 from audio.ingest.erasures import erase_own
 from audio.integrity import survey
 from audio.integrity.reindex import reindex
-from audio.journal.files import Extent, JournalReader, held, scan
+from audio.journal.files import Extent, JournalReader, journal_lock, scan
 from audio.models import (
     AudioChunk,
     AudioConnection,
@@ -308,7 +308,7 @@ def test_a_place_that_a_chunk_was_moved_from_holds_it_no_more(recorded):
     recorded.committer.stop()
     shared = recorded.journal
     journal = JournalFile.objects.get()
-    with held(shared) as is_ours:
+    with journal_lock(shared) as is_ours:
         assert is_ours
         assert move(doomed.session_id, journal)
     assert shared not in found_on_disk(recorded.root, secret)
@@ -326,7 +326,7 @@ def test_a_move_that_was_cut_short_leaves_no_copy_behind_a_deletion(recorded, mo
     recorded.store(doomed, *secret)
     recorded.committer.stop()
     monkeypatch.setattr("audio.upkeep.moving.erase", lambda *_, **__: set())
-    with held(recorded.journal):
+    with journal_lock(recorded.journal):
         assert move(doomed.session_id, JournalFile.objects.get())
     upkeep.delete_session(doomed.session_id)
     erase_what_waits()
