@@ -8,11 +8,11 @@ step is a conditional update or can be repeated. What it does every time costs a
 from audio.upkeep import chores, clock, processes, removal, sessions, work
 from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS, expect_dead_runs, expect_empty_queue, forget_dead_processes
 from audio.upkeep.removal import delete_session, request_deletion
-from audio.upkeep.rounds import Round, Swept
+from audio.upkeep.sweeps import Sweep, Swept
 
 __all__ = [
     "DEAD_AFTER_HEARTBEATS",
-    "Round",
+    "Sweep",
     "Swept",
     "delete_session",
     "expect_dead_runs",
@@ -26,35 +26,40 @@ __all__ = [
 
 
 def sweep() -> Swept:
-    """Forgets dead processes, closes what is overdue, asks for recordings that were not made, for tasks that wait for
-    too long, for uploads, for deletions and for the chores that are due; returns the counts."""
-    round_ = Round()
-    _sweep(round_)
-    chores.ask_for_due(round_.now)
-    return round_.swept()
+    """Do the short work of a sweep, enqueue the rest, and return the counts.
+
+    Dead processes are forgotten and overdue sessions closed. Lost recordings, tasks, uploads and deletions, and the
+    chores that are due, are enqueued.
+    """
+    sweep = Sweep()
+    _sweep(sweep)
+    chores.ask_for_due(sweep.now)
+    return sweep.swept()
 
 
-def sweep_all(acts: bool = True) -> Round:
-    """Does all that there is to do at once, the chores too, instead of asking for them; returns what it did, or what
-    it would do if it does not act. What may go with an age goes from that age on, due or not."""
-    round_ = Round(acts)
-    _sweep(round_)
-    chores.do_all(round_)
-    return round_
+def sweep_all(dry_run: bool = False) -> Sweep:
+    """Do everything at once, including the chores, and return what was done, or in a dry run would be.
+
+    What may be removed from a certain age on is removed, whether its chore is due or not.
+    """
+    sweep = Sweep(dry_run)
+    _sweep(sweep)
+    chores.do_all(sweep)
+    return sweep
 
 
 def run_chore(name: str) -> Swept:
-    """Takes one step of the chore of that name; returns the counts."""
+    """Do one step of a chore and return the counts."""
     return chores.run(name).swept()
 
 
-def _sweep(round_: Round) -> None:
-    clock.look(round_)
-    processes.forget_silent(round_)
-    sessions.close_overdue(round_)
-    work.request_recordings(round_)
-    work.request_digests(round_)
-    work.request_rebuilds(round_)
-    work.request_tasks(round_)
-    work.request_uploads(round_)
-    removal.request_deletions(round_)
+def _sweep(sweep: Sweep) -> None:
+    clock.look(sweep)
+    processes.forget_silent(sweep)
+    sessions.close_overdue(sweep)
+    work.request_recordings(sweep)
+    work.request_digests(sweep)
+    work.request_rebuilds(sweep)
+    work.request_tasks(sweep)
+    work.request_uploads(sweep)
+    removal.request_deletions(sweep)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from audio import dispatch
 from audio.models import Chore
 from audio.upkeep import clock, erasures, journals, leftovers, removal, sessions, work
-from audio.upkeep.rounds import Round
+from audio.upkeep.sweeps import Sweep
 
 _LASTS_SECONDS = 60.0
 
@@ -22,13 +22,13 @@ class _Chore:
     """How often a chore is asked for; one step of it, as a worker takes it; and all of it at once."""
 
     interval: timedelta
-    step: Callable[[Round], None]
-    whole: Callable[[Round], None]
+    step: Callable[[Sweep], None]
+    whole: Callable[[Sweep], None]
 
 
-def _look_at_rows(round_: Round) -> None:
-    sessions.drop_deserted(round_)
-    work.take_back_future(round_)
+def _look_at_rows(sweep: Sweep) -> None:
+    sessions.drop_deserted(sweep)
+    work.take_back_future(sweep)
 
 
 _CHORES = {
@@ -59,15 +59,15 @@ def _claim(name: str, due_at: datetime | None, next_at: datetime) -> bool:
     return bool(Chore.objects.filter(name=name, due_at=due_at).update(due_at=next_at))
 
 
-def run(name: str) -> Round:
+def run(name: str) -> Sweep:
     """Takes one step of the chore of that name, which lasts a minute or so at most; returns what it did."""
-    round_ = Round(lasts_seconds=_LASTS_SECONDS)
-    clock.look(round_)
-    _CHORES[name].step(round_)
-    return round_
+    sweep = Sweep(lasts_seconds=_LASTS_SECONDS)
+    clock.look(sweep)
+    _CHORES[name].step(sweep)
+    return sweep
 
 
-def do_all(round_: Round) -> None:
+def do_all(sweep: Sweep) -> None:
     """Does every chore, whether it is due or not, to its end."""
     for chore in _CHORES.values():
-        chore.whole(round_)
+        chore.whole(sweep)

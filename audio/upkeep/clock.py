@@ -11,26 +11,26 @@ from pathlib import Path
 from audio import ingest
 from audio.ingest.clock import TOLERANCE, ClockSet, steady_seconds
 from audio.models import ClockReading
-from audio.upkeep.rounds import Round
+from audio.upkeep.sweeps import Sweep
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # The clocks of two machines drift apart, by less than the tolerance in this time.
 _REFRESH_AFTER = timedelta(minutes=10)
 
 
-def look(round_: Round) -> None:
+def look(sweep: Sweep) -> None:
     """Let ages count anew if the clock was set since a sweep of this host last looked."""
-    if not round_.acts:
+    if sweep.dry_run:
         return
     host, boot_id, steady = socket.gethostname(), _boot_id(), steady_seconds()
     before = ClockReading.objects.filter(host=host, boot_id=boot_id).first()
-    expected = before.last_at + timedelta(seconds=steady - before.steady_seconds) if before else round_.now
-    was_set = abs(round_.now - expected) > TOLERANCE
+    expected = before.last_at + timedelta(seconds=steady - before.steady_seconds) if before else sweep.now
+    was_set = abs(sweep.now - expected) > TOLERANCE
     if before is not None and was_set:
-        ingest.restart_all_ages(ClockSet(before.first_at, expected + TOLERANCE, round_.now))
+        ingest.restart_all_ages(ClockSet(before.first_at, expected + TOLERANCE, sweep.now))
     if before is None or was_set or expected - before.last_at > _REFRESH_AFTER:
-        first_at = before.first_at if before is not None and not was_set else round_.now
-        values = {"boot_id": boot_id, "first_at": first_at, "last_at": round_.now, "steady_seconds": steady}
+        first_at = before.first_at if before is not None and not was_set else sweep.now
+        values = {"boot_id": boot_id, "first_at": first_at, "last_at": sweep.now, "steady_seconds": steady}
         ClockReading.objects.update_or_create(host=host, defaults=values)
 
 

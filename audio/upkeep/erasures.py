@@ -12,7 +12,7 @@ from datetime import timedelta
 from audio.journal.files import erase_sessions, journal_lock
 from audio.models import DeletedSession, JournalErasure, JournalFile
 from audio.storage import paths
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 
 NAME = "erasures"
 _SESSIONS_PER_ROUND = 1000
@@ -20,15 +20,15 @@ _SESSIONS_PER_ROUND = 1000
 _MARGIN = timedelta(hours=1)
 
 
-def erase_deleted(round_: Round) -> None:
+def erase_deleted(sweep: Sweep) -> None:
     """Lists the journals that may hold records of deleted sessions, and erases them in those that are finished."""
-    if round_.acts:
+    if not sweep.dry_run:
         _list_journals()
     names = JournalErasure.objects.order_by("journal").values_list("journal__name", flat=True).distinct()
     for name in list(names):
-        if round_.is_over:
+        if sweep.is_over:
             return
-        _erase(name, round_)
+        _erase(name, sweep)
 
 
 def _list_journals() -> None:
@@ -56,7 +56,7 @@ def _may_hold(journal: JournalFile, written_at: float, session: DeletedSession) 
     return not is_later and not is_earlier
 
 
-def _erase(name: str, round_: Round) -> None:
+def _erase(name: str, sweep: Sweep) -> None:
     waiting = JournalErasure.objects.filter(journal__name=name)
     listed = dict(waiting.values_list("pk", "session_id"))
     path = paths.root() / name
@@ -64,12 +64,12 @@ def _erase(name: str, round_: Round) -> None:
         with journal_lock(path) as is_ours:
             if not is_ours:
                 return
-            if round_.acts:
+            if not sweep.dry_run:
                 erase_sessions(path, set(listed.values()))
-            round_.note(Did.ERASED_JOURNALS, name)
+            sweep.note(Action.ERASED_JOURNALS, name)
     except FileNotFoundError:
         pass
-    if round_.acts:
+    if not sweep.dry_run:
         waiting.filter(pk__in=listed).delete()
 
 

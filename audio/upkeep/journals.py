@@ -38,7 +38,7 @@ from audio.storage import paths
 from audio.storage.remote import remote_storage
 from audio.upkeep.erasures import is_deleted
 from audio.upkeep.moving import move
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -49,28 +49,28 @@ QUIET = timedelta(hours=1)
 _LOOK_AGAIN_AFTER = timedelta(days=1)
 
 
-def release(round_: Round) -> None:
+def release(sweep: Sweep) -> None:
     """Removes journal files that may go, of those that were not looked at for a day."""
-    lately = Q(checked_at__isnull=True) | Q(checked_at__lt=round_.now - _LOOK_AGAIN_AFTER)
-    _release(round_, lately, _FILES_PER_ROUND)
+    lately = Q(checked_at__isnull=True) | Q(checked_at__lt=sweep.now - _LOOK_AGAIN_AFTER)
+    _release(sweep, lately, _FILES_PER_ROUND)
 
 
-def release_all(round_: Round) -> None:
+def release_all(sweep: Sweep) -> None:
     """Removes all journal files that may go."""
-    _release(round_, Q(), None)
+    _release(sweep, Q(), None)
 
 
-def _release(round_: Round, which: Q, count: int | None) -> None:
-    _forget_removed(round_)
-    for journal in list(_candidates(round_.now).filter(which)[:count]):
-        if round_.is_over:
+def _release(sweep: Sweep, which: Q, count: int | None) -> None:
+    _forget_removed(sweep)
+    for journal in list(_candidates(sweep.now).filter(which)[:count]):
+        if sweep.is_over:
             return
         try:
-            _look_at(journal, round_)
+            _look_at(journal, sweep)
         except (OSError, StorageUnavailable) as error:
             logger.error("journal_put_off", journal=str(journal), error=str(error))
-        if round_.acts:
-            JournalFile.objects.filter(pk=journal.pk).update(checked_at=round_.now)
+        if not sweep.dry_run:
+            JournalFile.objects.filter(pk=journal.pk).update(checked_at=sweep.now)
 
 
 def _candidates(now: datetime) -> QuerySet[JournalFile]:
@@ -89,55 +89,55 @@ def _kept_since(now: datetime) -> datetime:
     return now - timedelta(days=settings.JOURNAL_KEEP_DAYS)
 
 
-def _forget_removed(round_: Round) -> None:
+def _forget_removed(sweep: Sweep) -> None:
     """Forgets removed files whose last chunk's row is gone."""
-    if round_.acts:
+    if not sweep.dry_run:
         for journal in JournalFile.objects.filter(~_is_named(), removed_at__isnull=False):
             _unlink(journal)
 
 
-def _look_at(journal: JournalFile, round_: Round) -> None:
+def _look_at(journal: JournalFile, sweep: Sweep) -> None:
     path = paths.root() / journal.name
     with contextlib.ExitStack() as stack:
         try:
             is_ours = stack.enter_context(journal_lock(path))
         except FileNotFoundError:
-            _missing(journal, round_)
+            _missing(journal, sweep)
             return
-        if is_ours and round_.now.timestamp() - path.stat().st_mtime >= QUIET.total_seconds():
-            _settle(journal, round_)
+        if is_ours and sweep.now.timestamp() - path.stat().st_mtime >= QUIET.total_seconds():
+            _settle(journal, sweep)
 
 
-def _missing(journal: JournalFile, round_: Round) -> None:
+def _missing(journal: JournalFile, sweep: Sweep) -> None:
     if AudioChunk.objects.filter(journal=journal).exists():
-        _unexplained(round_, journal, "the file is missing, but has chunks")
-    elif round_.acts:
+        _unexplained(sweep, journal, "the file is missing, but has chunks")
+    elif not sweep.dry_run:
         journal.delete()
 
 
-def _unexplained(round_: Round, journal: JournalFile, why: str) -> None:
+def _unexplained(sweep: Sweep, journal: JournalFile, why: str) -> None:
     logger.error("journal_kept", journal=str(journal), reason=why)
-    round_.note(Did.UNEXPLAINED, f"{journal}: {why}")
+    sweep.note(Action.UNEXPLAINED, f"{journal}: {why}")
 
 
-def _settle(journal: JournalFile, round_: Round) -> None:
+def _settle(journal: JournalFile, sweep: Sweep) -> None:
     """Removes the file if it may go, after moving what may not. The caller holds it."""
-    kept = _Kept(journal, round_)
+    kept = _Kept(journal, sweep)
     if kept.some_wait or (kept.needed and kept.is_own):
         return
     if why := _unknown_content(journal):
-        _unexplained(round_, journal, why)
+        _unexplained(sweep, journal, why)
         return
-    kept.look_at_recordings(round_)
+    kept.look_at_recordings(sweep)
     if kept.needed and kept.is_own:
         return
     for session_id in kept.needed:
-        round_.note(Did.MOVED_SESSIONS, f"{session_id} from {journal}")
-        if round_.acts and not move(session_id, journal):
-            _unexplained(round_, journal, f"chunks of {session_id} are damaged")
+        sweep.note(Action.MOVED_SESSIONS, f"{session_id} from {journal}")
+        if not sweep.dry_run and not move(session_id, journal):
+            _unexplained(sweep, journal, f"chunks of {session_id} are damaged")
             return
-    if not round_.acts or _mark_removed(journal, kept):
-        round_.note(Did.REMOVED_JOURNALS, journal)
+    if sweep.dry_run or _mark_removed(journal, kept):
+        sweep.note(Action.REMOVED_JOURNALS, journal)
 
 
 class _Kept:
@@ -145,7 +145,7 @@ class _Kept:
     instead (`spent`); `some_wait` says that one of these was made too lately, or is being made anew: to wait is better
     than to move."""
 
-    def __init__(self, journal: JournalFile, round_: Round) -> None:
+    def __init__(self, journal: JournalFile, sweep: Sweep) -> None:
         self.is_own = journal.name.startswith(f"{paths.FOLDER}/")
         self.needed: list[uuid.UUID] = []
         self.spent: list[Recording] = []
@@ -158,14 +158,14 @@ class _Kept:
                 is_awaited = True
             else:
                 self.spent.append(recording)
-                _ask_for_digest(recording, round_)
-        kept_since = _kept_since(round_.now)
+                _ask_for_digest(recording, sweep)
+        kept_since = _kept_since(sweep.now)
         are_old = settings.JOURNAL_KEEP_DAYS and all(_is_old(recording, kept_since) for recording in self.spent)
         self.some_wait = is_awaited or (bool(self.spent) and not are_old)
 
-    def look_at_recordings(self, round_: Round) -> None:
+    def look_at_recordings(self, sweep: Sweep) -> None:
         """Reads the files of the recordings; sessions whose is not as it was made still need their chunks."""
-        sound = [recording for recording in self.spent if _is_sound(recording, round_)]
+        sound = [recording for recording in self.spent if _is_sound(recording, sweep)]
         self.needed += [recording.pk for recording in self.spent if recording not in sound]
         self.spent = sound
 
@@ -193,23 +193,23 @@ def _is_old(recording: Recording, kept_since: datetime) -> bool:
     return max(recording.session.age_counts_from or recording.ready_at, recording.ready_at) <= kept_since
 
 
-def _ask_for_digest(recording: Recording, round_: Round) -> None:
+def _ask_for_digest(recording: Recording, sweep: Sweep) -> None:
     """Its worker died between the recording and its SHA-256."""
-    if round_.acts and not recording.sha256:
+    if not sweep.dry_run and not recording.sha256:
         dispatch.concatenate(recording.pk)
 
 
-def _is_sound(recording: Recording, round_: Round) -> bool:
+def _is_sound(recording: Recording, sweep: Sweep) -> bool:
     """Whether the recording's file is what it was when it was made. It is read once a day at most, however many
     journal files wait for the answer."""
-    if recording.verified_at is not None and recording.verified_at > round_.now - _LOOK_AGAIN_AFTER:
+    if recording.verified_at is not None and recording.verified_at > sweep.now - _LOOK_AGAIN_AFTER:
         return True
     if not _is_as_made(recording):
         logger.error("recording_damaged", session_id=str(recording.pk))
-        round_.note(Did.UNEXPLAINED, f"{recording.pk}: the recording has changed since it was made; rebuild it")
+        sweep.note(Action.UNEXPLAINED, f"{recording.pk}: the recording has changed since it was made; rebuild it")
         return False
-    if round_.acts:
-        Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(verified_at=round_.now)
+    if not sweep.dry_run:
+        Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(verified_at=sweep.now)
     return True
 
 

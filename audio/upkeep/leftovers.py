@@ -20,7 +20,7 @@ from audio.journal.files import SUFFIX, journal_lock
 from audio.models import AudioSession, BackgroundTask, Chore, DeletedSession, JournalFile
 from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -31,28 +31,28 @@ _REMEMBERED = timedelta(days=30)
 _FOLDERS_PER_STATEMENT = 500
 
 
-def tidy_next(round_: Round) -> None:
+def tidy_next(sweep: Sweep) -> None:
     """Looks through the next of the 256 parts of the storage; one after the other, they take about a day."""
     chore, _ = Chore.objects.get_or_create(name=NAME)
     following = (PREFIXES.index(chore.cursor) + 1) % len(PREFIXES) if chore.cursor in PREFIXES else 0
     prefix = PREFIXES[following]
     if Chore.objects.filter(pk=NAME, cursor=chore.cursor).update(cursor=prefix):
-        _tidy(prefix, round_)
+        _tidy(prefix, sweep)
 
 
-def tidy_all(round_: Round) -> None:
+def tidy_all(sweep: Sweep) -> None:
     """Looks through the whole storage."""
     for prefix in PREFIXES:
-        _tidy(prefix, round_)
+        _tidy(prefix, sweep)
 
 
-def _tidy(prefix: str, round_: Round) -> None:
+def _tidy(prefix: str, sweep: Sweep) -> None:
     folders = _listed(paths.root() / paths.FOLDER / prefix)
     for start in range(0, len(folders), _FOLDERS_PER_STATEMENT):
-        _tidy_sessions(folders[start : start + _FOLDERS_PER_STATEMENT], round_)
-    _tidy_journals([path for path in _listed(paths.root() / JOURNALS / prefix) if path.suffix == SUFFIX], round_)
-    if round_.acts:
-        DeletedSession.objects.filter(deleted_at__lt=round_.now - _REMEMBERED).delete()
+        _tidy_sessions(folders[start : start + _FOLDERS_PER_STATEMENT], sweep)
+    _tidy_journals([path for path in _listed(paths.root() / JOURNALS / prefix) if path.suffix == SUFFIX], sweep)
+    if not sweep.dry_run:
+        DeletedSession.objects.filter(deleted_at__lt=sweep.now - _REMEMBERED).delete()
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -62,41 +62,41 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _is_old(path: Path, round_: Round) -> bool:
+def _is_old(path: Path, sweep: Sweep) -> bool:
     try:
-        return round_.now.timestamp() - path.lstat().st_mtime >= _OLD.total_seconds()
+        return sweep.now.timestamp() - path.lstat().st_mtime >= _OLD.total_seconds()
     except FileNotFoundError:
         return False
 
 
-def _unexplained(path: Path, round_: Round, why: str) -> None:
+def _unexplained(path: Path, sweep: Sweep, why: str) -> None:
     name = path.relative_to(paths.root())
     logger.warning("file_unexplained", name=str(name), reason=why)
-    round_.note(Did.UNEXPLAINED, f"{name}: {why}")
+    sweep.note(Action.UNEXPLAINED, f"{name}: {why}")
 
 
-def _note_removed(path: Path, round_: Round) -> None:
-    round_.note(Did.REMOVED_LEFTOVERS, path.relative_to(paths.root()))
+def _note_removed(path: Path, sweep: Sweep) -> None:
+    sweep.note(Action.REMOVED_LEFTOVERS, path.relative_to(paths.root()))
 
 
 # Folders of sessions
 
 
-def _tidy_sessions(folders: Sequence[Path], round_: Round) -> None:
+def _tidy_sessions(folders: Sequence[Path], sweep: Sweep) -> None:
     named = {session_id: path for path in folders if (session_id := _session_id(path))}
     known = set(AudioSession.objects.filter(pk__in=named).values_list("pk", flat=True))
     deleted = set(DeletedSession.objects.filter(pk__in=named.keys() - known).values_list("pk", flat=True))
     for session_id, path in named.items():
         if session_id in known:
-            _tidy_known(session_id, path, round_)
-        elif session_id in deleted or (_is_bare(path) and _is_old(path, round_)):
-            _note_removed(path, round_)
-            if round_.acts:
+            _tidy_known(session_id, path, sweep)
+        elif session_id in deleted or (_is_bare(path) and _is_old(path, sweep)):
+            _note_removed(path, sweep)
+            if not sweep.dry_run:
                 paths.delete_files(session_id)
-        elif _is_old(path, round_):
-            _unexplained(path, round_, "no session has this id")
+        elif _is_old(path, sweep):
+            _unexplained(path, sweep, "no session has this id")
     for path in set(folders) - set(named.values()):
-        _unexplained(path, round_, "the name is unknown")
+        _unexplained(path, sweep, "the name is unknown")
 
 
 def _session_id(path: Path) -> uuid.UUID | None:
@@ -113,80 +113,80 @@ def _is_bare(path: Path) -> bool:
     return all(name == LOCK_NAME for _, _, names in os.walk(path) for name in names)
 
 
-def _tidy_known(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
+def _tidy_known(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
     listed = _listed(folder)
     for path in listed:
         if path.name.startswith("work-"):
-            _remove_dead_run(path, folder / LOCK_NAME, round_)
+            _remove_dead_run(path, folder / LOCK_NAME, sweep)
     audio = [path for path in listed if path.name.startswith(("master", "recording"))]
-    if len(audio) > 1 and any(_is_old(path, round_) for path in audio):
-        _tidy_recording(session_id, folder, round_)
+    if len(audio) > 1 and any(_is_old(path, sweep) for path in audio):
+        _tidy_recording(session_id, folder, sweep)
     if folder / paths.DERIVED_FOLDER in listed:
-        _tidy_derived(session_id, folder / paths.DERIVED_FOLDER, round_)
-    _tidy_journals([path for path in listed if path.suffix == SUFFIX], round_)
+        _tidy_derived(session_id, folder / paths.DERIVED_FOLDER, sweep)
+    _tidy_journals([path for path in listed if path.suffix == SUFFIX], sweep)
 
 
-def _tidy_recording(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
+def _tidy_recording(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
     """Files of runs that died, and of earlier recordings, beside one that is ready."""
-    if not round_.acts:
+    if sweep.dry_run:
         return
     with file_lock(folder / LOCK_NAME) as is_ours:
         if is_ours:
             superseded.tidy(session_id)
 
 
-def _tidy_derived(session_id: uuid.UUID, folder: Path, round_: Round) -> None:
+def _tidy_derived(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
     """A folder there is that of a task, and goes when its run ends; a file there is what a task has made."""
     tasks = BackgroundTask.objects.filter(session=session_id)
     unended = {str(key) for key in tasks.open().values_list("pk", flat=True)}
     made = set(tasks.values_list("file_name", flat=True))
     for path in _listed(folder):
         if path.is_dir() and path.name not in unended:
-            _remove_dead_run(path, path / LOCK_NAME, round_)
+            _remove_dead_run(path, path / LOCK_NAME, sweep)
         elif path.is_file() and path.stem not in unended and f"{path.relative_to(paths.root())}" not in made:
-            _remove_file(path, round_)
+            _remove_file(path, sweep)
 
 
-def _remove_dead_run(path: Path, lock: Path, round_: Round) -> None:
+def _remove_dead_run(path: Path, lock: Path, sweep: Sweep) -> None:
     """Removes the working folder of a run, unless its lock is held."""
-    if not _is_old(path, round_):
+    if not _is_old(path, sweep):
         return
     with file_lock(lock) as is_ours:
         if is_ours:
-            _note_removed(path, round_)
-            if round_.acts:
+            _note_removed(path, sweep)
+            if not sweep.dry_run:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove_file(path: Path, round_: Round) -> None:
-    if _is_old(path, round_):
-        _note_removed(path, round_)
-        if round_.acts:
+def _remove_file(path: Path, sweep: Sweep) -> None:
+    if _is_old(path, sweep):
+        _note_removed(path, sweep)
+        if not sweep.dry_run:
             path.unlink(missing_ok=True)
 
 
 # Journal files
 
 
-def _tidy_journals(journals: Sequence[Path], round_: Round) -> None:
+def _tidy_journals(journals: Sequence[Path], sweep: Sweep) -> None:
     """Compares journal files on the disk with their rows."""
     names = [str(path.relative_to(paths.root())) for path in journals]
     rows = dict(JournalFile.objects.filter(name__in=names).values_list("name", "removed_at")) if names else {}
     for name, path in zip(names, journals, strict=True):
-        if name not in rows and _is_old(path, round_):
-            _tidy_unknown(path, round_)
+        if name not in rows and _is_old(path, sweep):
+            _tidy_unknown(path, sweep)
         elif rows.get(name) is not None:
             # Whoever removed it died between the row and the file.
-            _note_removed(path, round_)
-            if round_.acts:
+            _note_removed(path, sweep)
+            if not sweep.dry_run:
                 path.unlink(missing_ok=True)
 
 
-def _tidy_unknown(path: Path, round_: Round) -> None:
+def _tidy_unknown(path: Path, sweep: Sweep) -> None:
     with journal_lock(path) as is_ours:
         if is_ours and not path.stat().st_size:
-            _note_removed(path, round_)
-            if round_.acts:
+            _note_removed(path, sweep)
+            if not sweep.dry_run:
                 path.unlink()
         elif is_ours:
-            _unexplained(path, round_, "the database does not know this journal")
+            _unexplained(path, sweep, "the database does not know this journal")

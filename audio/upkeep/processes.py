@@ -7,23 +7,23 @@ from django.db.models import Q
 
 from audio import ingest
 from audio.models import OPEN_STATUSES, AudioSession, BackgroundTask, IngestProcess, Recording, TaskState
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 from audio.upkeep.work import REPEAT_TASK_AFTER, REPEAT_UPLOAD_AFTER
 
 DEAD_AFTER_HEARTBEATS = 4
 
 
-def forget_silent(round_: Round) -> None:
+def forget_silent(sweep: Sweep) -> None:
     """Forgets the processes whose heartbeat has been missing for too long."""
     silence = timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
-    before = round_.now - silence
-    future = Q(heartbeat_at__gt=round_.now + silence)
+    before = sweep.now - silence
+    future = Q(heartbeat_at__gt=sweep.now + silence)
     for process in IngestProcess.objects.filter(Q(heartbeat_at__lt=before) | future):
-        if process.heartbeat_at > round_.now:
+        if process.heartbeat_at > sweep.now:
             # The clock was put back: its silence, if it is silent, begins now.
-            IngestProcess.objects.filter(future, pk=process.pk).update(heartbeat_at=round_.now)
-        elif not round_.acts or ingest.release_process(process.pk, silent_since=before):
-            round_.note(Did.DEAD_PROCESSES, process)
+            IngestProcess.objects.filter(future, pk=process.pk).update(heartbeat_at=sweep.now)
+        elif sweep.dry_run or ingest.release_process(process.pk, silent_since=before):
+            sweep.note(Action.DEAD_PROCESSES, process)
 
 
 def forget_dead_processes(before: datetime | None = None) -> int:

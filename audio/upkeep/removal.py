@@ -16,7 +16,7 @@ from audio.journal.files import Extent, erase
 from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
 from audio.storage import paths
 from audio.upkeep import erasures
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -37,15 +37,15 @@ def request_deletion(session_id: uuid.UUID) -> bool:
     return True
 
 
-def request_deletions(round_: Round) -> None:
+def request_deletions(sweep: Sweep) -> None:
     """Asks again for removals that were asked for a while ago; one that is at work can be done twice."""
-    before = round_.now - REPEAT_DELETION_AFTER
+    before = sweep.now - REPEAT_DELETION_AFTER
     waiting = AudioSession.objects.filter(delete_requested_at__lt=before)
     for key in list(waiting.order_by("delete_requested_at").values_list("pk", flat=True)[:REQUESTS_PER_SWEEP]):
-        if not round_.acts or waiting.filter(pk=key).update(delete_requested_at=round_.now):
-            if round_.acts:
+        if sweep.dry_run or waiting.filter(pk=key).update(delete_requested_at=sweep.now):
+            if not sweep.dry_run:
                 dispatch.delete_session(key)
-            round_.note(Did.REQUESTED_DELETIONS, key)
+            sweep.note(Action.REQUESTED_DELETIONS, key)
 
 
 def delete_session(session_id: uuid.UUID) -> None:
@@ -112,18 +112,18 @@ def _expired(before: datetime) -> list[uuid.UUID]:
     return list(old.order_by("end_time").values_list("pk", flat=True)[:SESSIONS_PER_ROUND])
 
 
-def delete_expired(round_: Round) -> None:
+def delete_expired(sweep: Sweep) -> None:
     """Deletes the sessions that ended more than RETENTION_DAYS ago, the oldest first; none if that is 0.
 
     One whose times contradict each other stays: a clock was wrong.
     """
     if not settings.RETENTION_DAYS:
         return
-    before = round_.now - timedelta(days=settings.RETENTION_DAYS)
+    before = sweep.now - timedelta(days=settings.RETENTION_DAYS)
     for key in _expired(before):
-        if round_.is_over:
+        if sweep.is_over:
             return
-        if round_.acts:
+        if not sweep.dry_run:
             logger.info("session_expired", session_id=str(key), days=settings.RETENTION_DAYS)
             try:
                 with contextlib.suppress(SessionNotFound):  # another was first
@@ -131,4 +131,4 @@ def delete_expired(round_: Round) -> None:
             except StorageUnavailable as error:
                 logger.warning("deletion_put_off", session_id=str(key), error=str(error))
                 return
-        round_.note(Did.DELETED_SESSIONS, key)
+        sweep.note(Action.DELETED_SESSIONS, key)

@@ -11,36 +11,36 @@ from audio import ingest
 from audio.ingest.tickets import TICKET_SECONDS
 from audio.models import AudioConnection, AudioSession, IngestProcess
 from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 
 SESSIONS_PER_SWEEP = 500
 
 
-def close_overdue(round_: Round) -> None:
+def close_overdue(sweep: Sweep) -> None:
     """Closes open sessions past their grace, or open for longer than any session may be.
 
     A clock that is put forward must end neither. It makes web processes seem dead, until each has said that it was set
     (`audio.ingest.sessions.restart_ages`); only sessions of processes that live are judged.
     """
-    for condition in _overdue(round_):
+    for condition in _overdue(sweep):
         for key in _keys(condition):
-            if not round_.acts or ingest.close_if(key, condition):
-                round_.note(Did.CLOSED_SESSIONS, key)
+            if sweep.dry_run or ingest.close_if(key, condition):
+                sweep.note(Action.CLOSED_SESSIONS, key)
 
 
-def _overdue(round_: Round) -> Iterator[Q]:
+def _overdue(sweep: Sweep) -> Iterator[Q]:
     """Gives the conditions one by one, each with an index of its own.
 
     The grace counts from the later of the drop and the moment since which some server was there to reconnect to.
     """
     grace = timedelta(seconds=settings.DISCONNECT_GRACE_SECONDS)
     ready_at = IngestProcess.objects.aggregate(ready_at=Min("ready_at"))["ready_at"]
-    if ready_at is not None and ready_at <= round_.now - grace:
-        yield Q(dropped_at__lte=round_.now - grace)
-    before = round_.now - timedelta(hours=settings.MAX_SESSION_DURATION_HOURS)
+    if ready_at is not None and ready_at <= sweep.now - grace:
+        yield Q(dropped_at__lte=sweep.now - grace)
+    before = sweep.now - timedelta(hours=settings.MAX_SESSION_DURATION_HOURS)
     is_old = Q(start_time__lte=before, age_counts_from=None) | Q(age_counts_from__lte=before)
     # One without connections is closed by its grace.
-    alive = round_.now - timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
+    alive = sweep.now - timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
     connected = AudioConnection.objects.filter(session=OuterRef("pk"), process__heartbeat_at__gte=alive)
     yield is_old & Q(Exists(connected))
 
@@ -50,18 +50,18 @@ def _keys(condition: Q) -> list[uuid.UUID]:
     return list(found[:SESSIONS_PER_SWEEP])
 
 
-def drop_deserted(round_: Round) -> None:
+def drop_deserted(sweep: Sweep) -> None:
     """Begins the grace of open sessions that count as connected although no connection is left.
 
     None should be: whatever removes a connection says when. But a row that somebody removed by hand would keep its
     session open for as long as any may be. A drop that lies in the future, because the clock was put back, is one of
     now.
     """
-    if round_.acts:
-        future = round_.now + timedelta(seconds=TICKET_SECONDS)
+    if not sweep.dry_run:
+        future = sweep.now + timedelta(seconds=TICKET_SECONDS)
         for key in _keys(Q(dropped_at__gt=future)):
-            AudioSession.objects.open().filter(pk=key, dropped_at__gt=future).update(dropped_at=round_.now)
+            AudioSession.objects.open().filter(pk=key, dropped_at__gt=future).update(dropped_at=sweep.now)
     connected = Exists(AudioConnection.objects.filter(session=OuterRef("pk")))
     for key in _keys(Q(~connected, dropped_at__isnull=True)):
-        if not round_.acts or ingest.drop_if_deserted(key):
-            round_.note(Did.DROPPED_SESSIONS, key)
+        if sweep.dry_run or ingest.drop_if_deserted(key):
+            sweep.note(Action.DROPPED_SESSIONS, key)

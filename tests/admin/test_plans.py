@@ -11,7 +11,7 @@ from django.utils import timezone
 from audio.admin import lists
 from audio.models import AudioChunk, AudioSession, AudioSource, BackgroundTask, JournalFile, Recording
 from audio.upkeep import removal
-from audio.upkeep.rounds import Round
+from audio.upkeep.sweeps import Sweep
 from tests.plans import captured, check
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -121,7 +121,7 @@ def choices(model):
 
 def test_the_sweep_finds_what_is_to_be_deleted(many):
     with captured() as queries:
-        removal.request_deletions(Round())
+        removal.request_deletions(Sweep())
     assert check(queries, READ_LIMIT, is_filtered=True)
 
 

@@ -27,7 +27,7 @@ class Clock:
     def __init__(self, monkeypatch) -> None:
         self._real, self._steady = clock_module.database_time, clock_module.steady_seconds
         self._shift = self._passed = timedelta()
-        for place in ("audio.ingest.clock", "audio.ingest.sessions", "audio.ingest.process", "audio.upkeep.rounds"):
+        for place in ("audio.ingest.clock", "audio.ingest.sessions", "audio.ingest.process", "audio.upkeep.sweeps"):
             monkeypatch.setattr(f"{place}.database_time", self.read)
         monkeypatch.setattr(ingest, "database_time", self.read)
         for place in ("audio.ingest.clock", "audio.upkeep.clock"):

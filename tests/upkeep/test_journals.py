@@ -431,7 +431,7 @@ def test_a_dry_run_says_what_would_go_and_touches_nothing(session_ids):
     make_failed(failed)
     pass_time()
     before = list(JournalFile.objects.values()), files(), Recording.objects.filter(pk=ready).values().get()
-    would = upkeep.sweep_all(acts=False).swept()
+    would = upkeep.sweep_all(dry_run=True).swept()
     assert (would.removed_journals, would.moved_sessions) == (1, 1)
     after = list(JournalFile.objects.values()), files(), Recording.objects.filter(pk=ready).values().get()
     assert after == before

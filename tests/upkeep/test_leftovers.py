@@ -14,7 +14,7 @@ from audio.models import AudioSession, BackgroundTask, DeletedSession, JournalFi
 from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
 from audio.upkeep import Swept, leftovers
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 DAY_SECONDS = 86400
@@ -38,10 +38,10 @@ def pass_a_day(root: Path) -> None:
         os.utime(path, (yesterday, yesterday))
 
 
-def tidy(acts: bool = True) -> Round:
-    round_ = Round(acts)
-    leftovers.tidy_all(round_)
-    return round_
+def tidy(dry_run: bool = False) -> Sweep:
+    sweep = Sweep(dry_run)
+    leftovers.tidy_all(sweep)
+    return sweep
 
 
 def make_session() -> uuid.UUID:
@@ -70,9 +70,9 @@ def test_the_folder_of_an_unknown_session_is_named_and_stays(root):
     path = put(paths.folder(uuid.uuid4()) / "master.wav")
     assert tidy().swept() == Swept()
     pass_a_day(root)
-    round_ = tidy()
-    assert round_.swept() == Swept(unexplained=1)
-    assert path.parent.name in round_.names[Did.UNEXPLAINED][0]
+    sweep = tidy()
+    assert sweep.swept() == Swept(unexplained=1)
+    assert path.parent.name in sweep.names[Action.UNEXPLAINED][0]
     assert path.exists()
 
 
@@ -189,7 +189,7 @@ def test_a_dry_run_removes_nothing(root):
         put(paths.folder(uuid.uuid4()) / LOCK_NAME, b"").parent,
     ]
     pass_a_day(root)
-    assert tidy(acts=False).swept() == Swept(removed_leftovers=4)
+    assert tidy(dry_run=True).swept() == Swept(removed_leftovers=4)
     assert all(path.exists() for path in there)
 
 

@@ -11,7 +11,7 @@ from audio.assembly.concatenate import concatenate
 from audio.models import AudioSession, DeletedSession
 from audio.storage import paths
 from audio.upkeep import Swept
-from audio.upkeep.rounds import Did
+from audio.upkeep.sweeps import Action
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -85,7 +85,7 @@ def test_a_round_ends_in_time(ended, monkeypatch):
 
 def test_a_dry_run_names_what_would_go(ended):
     old, young = ended(8), ended(1)
-    round_ = upkeep.sweep_all(acts=False)
-    assert round_.names[Did.DELETED_SESSIONS] == [str(old)]
+    sweep = upkeep.sweep_all(dry_run=True)
+    assert sweep.names[Action.DELETED_SESSIONS] == [str(old)]
     assert left() == {old, young}
     assert paths.folder(old).exists()

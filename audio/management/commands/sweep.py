@@ -1,4 +1,4 @@
-"""`manage.py sweep`: one whole round of upkeep, or what it would do."""
+"""`manage.py sweep`: one whole sweep, or a dry run of it."""
 
 import json
 from argparse import ArgumentParser
@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 
 from audio import upkeep
-from audio.upkeep.rounds import Did, Round
+from audio.upkeep.sweeps import Action, Sweep
 
 
 class Command(BaseCommand):
@@ -27,22 +27,22 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Sweeps. Raises CommandError if the database or the storage fails, or for what it can't explain."""
         try:
-            done = upkeep.sweep_all(acts=not options["dry_run"])
+            done = upkeep.sweep_all(dry_run=options["dry_run"])
         except (DatabaseError, OSError) as error:
             raise CommandError(f"The sweep failed: {str(error).strip().splitlines()[0]}.") from None
         self.stdout.write(_as_json(done) if options["json"] else _as_text(done))
-        if unexplained := done.names[Did.UNEXPLAINED]:
+        if unexplained := done.names[Action.UNEXPLAINED]:
             raise CommandError(f"Left unexplained: {len(unexplained)}. See docs/operations.md.")
 
 
-def _as_json(done: Round) -> str:
-    names = {did.value: done.names[did] for did in Did}
-    return json.dumps({"dry_run": not done.acts, "counts": done.swept().as_dict(), "names": names})
+def _as_json(done: Sweep) -> str:
+    names = {action.value: done.names[action] for action in Action}
+    return json.dumps({"dry_run": done.dry_run, "counts": done.swept().as_dict(), "names": names})
 
 
-def _as_text(done: Round) -> str:
+def _as_text(done: Sweep) -> str:
     lines = [f"{name.replace('_', ' ')}: {count}" for name, count in done.swept().as_dict().items()]
-    for did in Did:
-        if not done.acts or did is Did.UNEXPLAINED:
-            lines += [f"{did.replace('_', ' ')}: {name}" for name in done.names[did]]
+    for action in Action:
+        if done.dry_run or action is Action.UNEXPLAINED:
+            lines += [f"{action.replace('_', ' ')}: {name}" for name in done.names[action]]
     return "\n".join(lines)

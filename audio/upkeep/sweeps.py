@@ -1,4 +1,4 @@
-"""One round of upkeep: what it looks at as the time, whether it acts, how long it may take, and what it did."""
+"""The state of one sweep: its time, its deadline, whether it is a dry run, and what it did."""
 
 import time
 from collections import defaultdict
@@ -9,8 +9,8 @@ from enum import StrEnum
 from audio.ingest import database_time
 
 
-class Did(StrEnum):
-    """What a round does. `UNEXPLAINED` is what it leaves alone because only a person can tell what it is."""
+class Action(StrEnum):
+    """What a sweep does to something; `UNEXPLAINED` counts what it leaves for a person to decide."""
 
     DEAD_PROCESSES = "dead_processes"
     CLOSED_SESSIONS = "closed_sessions"
@@ -29,7 +29,7 @@ class Did(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How much a round did, or would do: the names of `Did`."""
+    """How often a sweep took each `Action`, or in a dry run would take it."""
 
     dead_processes: int = 0
     closed_sessions: int = 0
@@ -46,20 +46,21 @@ class Swept:
     unexplained: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by their names."""
+        """Return the counts by their names."""
         return asdict(self)
 
 
-class Round:
-    """A round in the making. One that does not act (`acts`) only notes what it would do.
+class Sweep:
+    """One sweep, or one step of a chore.
 
-    It begins nothing new once `lasts_seconds` are over; what is left is done by the next.
+    In a dry run it only notes what it would do. It begins nothing new once `lasts_seconds` are over; the next sweep
+    does the rest.
     """
 
-    def __init__(self, acts: bool = True, lasts_seconds: float = float("inf")) -> None:
+    def __init__(self, dry_run: bool = False, lasts_seconds: float = float("inf")) -> None:
         self.now: datetime = database_time()
-        self.acts = acts
-        self.names: dict[Did, list[str]] = defaultdict(list)
+        self.dry_run = dry_run
+        self.names: dict[Action, list[str]] = defaultdict(list)
         self._ends_at = time.monotonic() + lasts_seconds
 
     @property
@@ -67,10 +68,10 @@ class Round:
         """Whether nothing new should be begun."""
         return time.monotonic() >= self._ends_at
 
-    def note(self, did: Did, name: object) -> None:
-        """Notes that this was done to what has that name, or would be."""
-        self.names[did].append(str(name))
+    def note(self, action: Action, name: object) -> None:
+        """Note that an action was taken on what has this name, or would be."""
+        self.names[action].append(str(name))
 
     def swept(self) -> Swept:
-        """Returns the counts."""
-        return Swept(**{did.value: len(names) for did, names in self.names.items()})
+        """Return the counts."""
+        return Swept(**{action.value: len(names) for action, names in self.names.items()})
