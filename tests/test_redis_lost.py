@@ -107,7 +107,7 @@ async def test_it_records_while_redis_refuses_to_write(redis_port: int, run_serv
         recorded = [await record(server, number) for number in range(3)]
         ready = rest.http.get("/health/ready")
         assert (ready.status_code, ready.json()["status"], ready.json()["late"]) == (200, "degraded", ["redis"])
-        assert ready.json()["checks"]["redis"].startswith("Redis refuses writes: ")
+        assert ready.json()["checks"]["redis"].startswith("Redis rejects writes: ")
         assert "\nsercuescribe_redis_up 0.0" in rest.http.get("/metrics").text
         # A worker that ends meanwhile is waited for.
         server.child("worker").kill()
