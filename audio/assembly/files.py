@@ -127,7 +127,7 @@ class FilesAssembler(SampleAssembler):
             )
             self.losses.warn("file_incomplete", sentence, place)
         if short.damage:
-            sentence = f"Something of the file can't be read and was left out. {short.damage}"
+            sentence = f"A part of the file can't be read and was left out. {short.damage}"
             self.losses.warn("stream_damaged", sentence, place)
 
     def _batches(self, window: Sequence[PendingChunk], is_last: bool, work: Path) -> Iterator[list[Part]]:
