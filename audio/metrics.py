@@ -30,6 +30,8 @@ _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 # What a client may say when it closes is any number; what is counted is not.
 _CLOSE_CODES = frozenset((1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 4408, 4409))
 _OTHER = "other"
+# Those that `audio.ingest` runs beside the connections.
+BACKGROUND_TASKS = ("heartbeat", "windows", "events", "erasures", "announcement")
 
 
 class BatchHistogram(Histogram):
@@ -98,6 +100,12 @@ requests_refused = Counter(
 connections_closed = Counter(
     "sercuescribe_connections_closed", "WebSockets that have ended, by close code.", ["code"], registry=registry
 )
+background_task_failures = Counter(
+    "sercuescribe_background_task_failures",
+    "Unexpected ends of background tasks of the web processes, by the name of the task.",
+    ["task"],
+    registry=registry,
+)
 without_redis = Gauge(
     "sercuescribe_web_processes_without_redis",
     "Web processes of this host that are cut off from Redis.",
@@ -110,6 +118,8 @@ without_redis = Gauge(
 for _reason in ("host", "origin"):
     handshakes_refused.labels(_reason)
 requests_refused.labels("host")
+for _task in BACKGROUND_TASKS:
+    background_task_failures.labels(_task)
 for _code in CODES:
     chunks_refused.labels(_code)
     connections_refused.labels(_code)

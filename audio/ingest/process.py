@@ -33,6 +33,7 @@ from audio.ingest.clock import ClockWatch, database_time
 from audio.ingest.commit import Accepted, Outcome, Producer
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.erasures import erase_own
+from audio.ingest.supervision import Supervisor
 from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSource, IngestProcess
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -118,8 +119,8 @@ class Ingest:
         # Clients that come in crowds, or wait for a Redis that is away, must not make this process look dead.
         self._heart = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
         self._clock = ClockWatch()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._announcements: set[asyncio.Task[None]] = set()
+        self._is_started = False
+        self._background = Supervisor()
         self._committer = Committer(
             root=settings.AUDIO_STORAGE_PATH,
             process_id=self.process_id,
@@ -139,19 +140,18 @@ class Ingest:
             ServiceError: The database is away or full.
         """
         async with self._starting:
-            if not self._tasks:
+            if not self._is_started:
                 await self._start()
+                self._is_started = True
 
     async def _start(self) -> None:
         await self.run(self._clock.read)
         await self.run(_register, self.process_id)
         self._committer.start()
-        self._tasks = [
-            asyncio.create_task(self._beat(), name="heartbeat"),
-            asyncio.create_task(self._ask_for_windows(), name="windows"),
-            asyncio.create_task(self._listen(), name="events"),
-            asyncio.create_task(self._erase_deleted(), name="erasures"),
-        ]
+        self._background.keep_running("heartbeat", self._beat)
+        self._background.keep_running("windows", self._ask_for_windows)
+        self._background.keep_running("events", self._listen)
+        self._background.keep_running("erasures", self._erase_deleted)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function that uses the database in a thread of the executor.
@@ -173,15 +173,11 @@ class Ingest:
         self._connections[connection.connection_id] = connection
         self._empty.clear()
         if connection.producer.epoch is not None and connection.producer.epoch > 1:
-            self._announce(connection.producer.source_id, connection.producer.epoch)
+            # In the background: a Redis that hangs must not hold up the connection.
+            superseded = events.source_superseded(connection.producer.source_id, connection.producer.epoch)
+            self._background.run_once("announcement", superseded)
         if self.draining:
             connection.go_away()
-
-    def _announce(self, source_id: int, epoch: int) -> None:
-        """Send the event in the background: a Redis that hangs must not hold up the connection."""
-        task = asyncio.create_task(events.source_superseded(source_id, epoch), name="announcement")
-        self._announcements.add(task)
-        task.add_done_callback(self._announcements.discard)
 
     async def remove(self, connection: LiveConnection) -> None:
         """A connection has ended; its row goes, with a later heartbeat if the database is away."""
@@ -225,7 +221,7 @@ class Ingest:
                 await self._empty.wait()
         except TimeoutError:
             logger.warning("connections_abandoned", count=len(self._connections))
-        await self._end_tasks()
+        await self._background.stop()
         await asyncio.to_thread(self._committer.stop)
         try:
             # In the heartbeat's thread: a sign of life that is under way must not come behind.
@@ -234,14 +230,6 @@ class Ingest:
             logger.warning("process_release_put_off", error=str(error))
         self._executor.shutdown()
         self._heart.shutdown()
-
-    async def _end_tasks(self) -> None:
-        """Cancels the tasks beside the committer, until they have ended: a Redis client may swallow the first time."""
-        running = {*self._tasks, *self._announcements}
-        while running:
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=_TICK_SECONDS)
 
     def _deliver(self, settled: list[Settled]) -> None:
         """From the committer's thread: one wake-up of the loop for the whole batch."""

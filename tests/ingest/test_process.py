@@ -1,7 +1,6 @@
 """The ingest of a process on a real event loop, with a real database and a real Redis.
 
-`Client` stands where `audio.consumers` stands: it has what the ingest needs of a connection and no socket. The last
-test goes through the door of a real server.
+The connections are `tests.ingest.live.Client`, which has no socket. The last test uses a real server.
 """
 
 import asyncio
@@ -9,150 +8,26 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import psutil
 import pytest
-import redis
-from django.conf import settings as django_settings
 from django.db import OperationalError, connections, transaction
 
 from audio import dispatch, events, upkeep
 from audio.errors import DatabaseUnavailable
 from audio.ingest import process, sessions
-from audio.ingest.commit import Accepted, Outcome, Producer
+from audio.ingest.commit import Accepted
 from audio.ingest.process import Ingest
 from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest
 from tests.broker import requests_for
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
-from tests.server import DEADLINE_SECONDS, POLL_SECONDS, eventually
+from tests.ingest.live import Client, after_heartbeats, deafen, listeners, until
+from tests.server import DEADLINE_SECONDS, eventually
 
 pytestmark = [pytest.mark.database]
 with_rows = pytest.mark.django_db(transaction=True)
-
-GROUP_KEY = f"sercuescribe:group:{events.GROUP}"
-
-
-@dataclass
-class Client:
-    """A connection as the ingest sees it, which notes what it is told."""
-
-    ingest: Ingest
-    opened: sessions.Opened
-    told: list[str] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
-    sent: int = 0
-    removed: asyncio.Task[None] | None = None
-
-    def __post_init__(self) -> None:
-        self.connection_id: int = self.opened.connection_id
-        self.producer: Producer = self.opened.producer
-
-    def send(self, payload: bytes) -> None:
-        self.sent += 1
-        self.ingest.submit(self, payload)
-
-    def settle(self, size_bytes: int, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-
-    def wake(self) -> None:
-        """Leaves once it was sent away and has all its answers, as a real connection does."""
-        if "away" in self.told and len(self.outcomes) == self.sent and self.removed is None:
-            self.removed = asyncio.create_task(self.ingest.remove(self))
-
-    def session_closed(self) -> None:
-        self.told.append("closed")
-
-    def superseded(self) -> None:
-        self.told.append("superseded")
-
-    def session_deleted(self) -> None:
-        self.told.append("deleted")
-
-    def warned(self, warning: dict[str, Any]) -> None:
-        self.told.append(warning["code"])
-
-    def go_away(self) -> None:
-        self.told.append("away")
-        self.wake()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Lets the event loop go on until the condition holds."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(POLL_SECONDS)
-
-
-@pytest.fixture(autouse=True)
-def closed_databases(monkeypatch):
-    """Closes the executor's connections to the database after each use: in the product they end with the process."""
-    real = process._with_database
-
-    def closing(function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return real(function, *arguments)
-        finally:
-            connections.close_all()
-
-    monkeypatch.setattr(process, "_with_database", closing)
-
-
-@pytest.fixture
-async def ingest(settings, tmp_path):
-    """A started ingest that beats ten times a second."""
-    settings.AUDIO_STORAGE_PATH = tmp_path / "audio"
-    settings.HEARTBEAT_SECONDS = 0.1
-    settings.COMMIT_GATHER_MS = 0
-    made = Ingest()
-    await made.started()
-    yield made
-    if not made.draining:
-        await made.drain()
-
-
-@pytest.fixture
-def connect(ingest):
-    """Opens a connection of this process: `await connect(session_id, source="mic")`."""
-
-    async def open_one(session_id: uuid.UUID | None = None, source: str | None = None) -> Client:
-        request = ConnectionRequest({}, source=source)
-        opened = await ingest.run(sessions.open_connection, request, session_id, ingest.process_id)
-        client = Client(ingest, opened)
-        ingest.add(client)
-        return client
-
-    return open_one
-
-
-def listeners() -> int:
-    """How many channels the layer sends the events to."""
-    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
-        return client.zcard(GROUP_KEY)
-
-
-async def deafen() -> None:
-    """Makes the channel layer lose every event from now on."""
-    await until(listeners)
-    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
-        client.delete(GROUP_KEY)
-
-
-def beats(ingest: Ingest) -> Any:
-    return IngestProcess.objects.filter(pk=ingest.process_id).values_list("heartbeat_at", flat=True).first()
-
-
-async def after_heartbeats(ingest: Ingest, count: int = 3) -> None:
-    """Returns after some more heartbeats: what they had to say was said."""
-    for _ in range(count):
-        last = await ingest.run(beats, ingest)
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while await ingest.run(beats, ingest) == last:  # noqa: ASYNC110 - the database has no event
-                await asyncio.sleep(POLL_SECONDS)
 
 
 def open_elsewhere(session_id: uuid.UUID, source: str) -> sessions.Opened:
