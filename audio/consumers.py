@@ -33,7 +33,7 @@ from audio.errors import (
     SessionPaused,
     Superseded,
 )
-from audio.ingest.commit import Accepted, Outcome, Producer
+from audio.ingest.types import Accepted, Outcome, Producer
 from audio.wire import messages
 from audio.wire.connection import SERVICE_RESTART, Close, Connection, State
 from audio.wire.messages import Action

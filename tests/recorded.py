@@ -9,8 +9,9 @@ from pathlib import Path
 
 from audio.assembly.concatenate import concatenate
 from audio.ingest import sessions
-from audio.ingest.commit import Accepted, ChunkIndex, Outcome, Producer
+from audio.ingest.commit import ChunkIndex
 from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalReader
 from audio.models import AudioChunk, AudioSession, IngestProcess, JournalFile, Recording
 from audio.wire.parameters import ConnectionRequest

@@ -2,7 +2,7 @@
 
 from audio.ingest.clock import database_time
 from audio.ingest.erasures import own_names
-from audio.ingest.process import Ingest, LiveConnection, current, drain
+from audio.ingest.process import Ingest, current, drain
 from audio.ingest.sessions import (
     Opened,
     close_if,
@@ -20,6 +20,7 @@ from audio.ingest.sessions import (
     resume_session,
 )
 from audio.ingest.tickets import make_ticket
+from audio.ingest.types import LiveConnection
 
 __all__ = [
     "Ingest",

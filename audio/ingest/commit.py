@@ -8,7 +8,7 @@ rather than the ORM, because a row a chunk through the ORM costs several times t
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from audio.database import AWAY, is_full, refusal
 from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
 from audio.ingest.clock import database_time
 from audio.ingest.statements import Statements, statements_for
+from audio.ingest.types import Accepted, Outcome, Producer
 from audio.models import AudioChunk, JournalFile, SessionStatus
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -32,29 +33,6 @@ _RETRY_SECONDS = 10.0
 _LOST = (*AWAY, IntegrityError)
 
 
-@dataclass(slots=True)
-class Producer:
-    """A connection as the commit sees it: whose chunks they are, and whether it may still write.
-
-    `epoch` is that of its named source, None for the unnamed. `failed` is set with the first fatal refusal, and with
-    any refusal of a named source: from then on nothing of this connection is stored, because a hole in a source could
-    not be resumed. A pause that is over is forgotten when the connection itself says `resume`.
-    """
-
-    session_id: uuid.UUID
-    source_id: int
-    epoch: int | None
-    description: dict[str, Any] = field(default_factory=dict)
-    number: int = 0
-    failed: AudioError | None = None
-    session_key: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Prepares the session's key as the database's driver takes it, once instead of for every chunk."""
-        native = connections[DEFAULT_DB_ALIAS].features.has_native_uuid_field
-        self.session_key = self.session_id if native else self.session_id.hex
-
-
 class Placed(NamedTuple):
     """A chunk that is durable in the journal at `offset` and waits for its row."""
 
@@ -63,16 +41,6 @@ class Placed(NamedTuple):
     size_bytes: int
     crc32: int
     received_at_us: int
-
-
-class Accepted(NamedTuple):
-    """The chunk's row is committed: its place in the session, and the count of its source if that is named."""
-
-    sequence: int
-    source_count: int
-
-
-Outcome = Accepted | AudioError
 
 
 @dataclass(slots=True)

@@ -22,7 +22,8 @@ from django.db import connection
 
 from audio import database, metrics
 from audio.errors import AudioError, JournalFailed, StorageFull
-from audio.ingest.commit import Accepted, ChunkIndex, Outcome, Placed, Producer
+from audio.ingest.commit import ChunkIndex, Placed
+from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalWriter, erase
 from audio.journal.records import HEADER_BYTES, Committed, RecordType, commit_record, pack_header, session_record
 from audio.journal.records import void_record as make_void_record

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from channels.layers import get_channel_layer
@@ -30,10 +30,10 @@ from audio.database import refusal
 from audio.errors import AudioError, ServiceError
 from audio.ingest import sessions
 from audio.ingest.clock import ClockWatch, database_time
-from audio.ingest.commit import Accepted, Outcome, Producer
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.erasures import erase_own
 from audio.ingest.supervision import Supervisor
+from audio.ingest.types import Accepted, LiveConnection, Producer
 from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSource, IngestProcess
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -49,34 +49,6 @@ _REJOIN_SECONDS = 3600.0
 _DRAIN_SECONDS = 4.0
 # Longer than the answer to the commit of an opening can be on its way.
 _STRAY_SECONDS = 15.0
-
-
-class LiveConnection(Protocol):
-    """What the ingest needs of a connection; `audio.consumers` has it."""
-
-    connection_id: int
-    producer: Producer
-
-    def settle(self, size_bytes: int, outcome: Outcome) -> None:
-        """The oldest chunk in flight, of this size, has its outcome."""
-
-    def wake(self) -> None:
-        """There may be something to send."""
-
-    def session_closed(self) -> None:
-        """The session was closed elsewhere."""
-
-    def session_deleted(self) -> None:
-        """The session was deleted elsewhere."""
-
-    def superseded(self) -> None:
-        """A newer connection has taken over the source."""
-
-    def warned(self, warning: dict[str, Any]) -> None:
-        """The session's recording has a new warning."""
-
-    def go_away(self) -> None:
-        """The server stops: answer what is in flight, then close."""
 
 
 class _Pulse(NamedTuple):

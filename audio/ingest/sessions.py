@@ -28,8 +28,8 @@ from audio.errors import (
     TooManySessions,
 )
 from audio.ingest.clock import ClockSet, database_time
-from audio.ingest.commit import Producer
 from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
+from audio.ingest.types import Producer
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
 from audio.wire.parameters import ConnectionRequest, SessionParameters
 

@@ -41,7 +41,7 @@ from pathlib import Path
 from django.conf import settings
 from audio.ingest import close_session, create_session
 from audio.ingest.committer import Append, Committer
-from audio.ingest.commit import Producer
+from audio.ingest.types import Producer
 from audio.models import AudioSource
 from audio.wire.parameters import SessionParameters
 call_command("migrate", verbosity=0)

@@ -11,7 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
 django.setup()
 
 from audio import consumers, ingest  # noqa: E402 - models load only after Django is set up
-from audio.ingest.commit import Accepted, Producer  # noqa: E402
+from audio.ingest.types import Accepted, Producer  # noqa: E402
 from audio.models import AudioSession, AudioSource  # noqa: E402
 
 

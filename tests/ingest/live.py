@@ -10,8 +10,8 @@ from django.conf import settings
 
 from audio import events
 from audio.ingest import sessions
-from audio.ingest.commit import Outcome, Producer
 from audio.ingest.process import Ingest
+from audio.ingest.types import Outcome, Producer
 from audio.models import IngestProcess
 from tests.server import DEADLINE_SECONDS, POLL_SECONDS
 

@@ -27,8 +27,8 @@ from audio.errors import (
     Superseded,
 )
 from audio.ingest import commit
-from audio.ingest.commit import Accepted, Outcome, Producer
 from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalReader, scan
 from audio.journal.records import RecordType, parse_commit, parse_session, parse_void
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile

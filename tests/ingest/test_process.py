@@ -16,8 +16,8 @@ from django.db import OperationalError, connections, transaction
 from audio import dispatch, events, upkeep
 from audio.errors import DatabaseUnavailable
 from audio.ingest import process, sessions
-from audio.ingest.commit import Accepted
 from audio.ingest.process import Ingest
+from audio.ingest.types import Accepted
 from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest
 from tests.broker import requests_for

@@ -25,9 +25,9 @@ from audio.errors import (
     TooManySessions,
 )
 from audio.ingest import sessions
-from audio.ingest.commit import Accepted
 from audio.ingest.committer import Append, Committer, Settled
 from audio.ingest.tickets import TICKET_SECONDS
+from audio.ingest.types import Accepted
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest
 from tests.broker import requests_for

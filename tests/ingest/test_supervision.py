@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from audio import dispatch, events, metrics
 from audio.ingest import sessions, supervision
-from audio.ingest.commit import Accepted
 from audio.ingest.supervision import Supervisor
+from audio.ingest.types import Accepted
 from audio.models import JournalErasure, JournalFile
 from tests.broker import requests_for
 from tests.ingest.live import after_heartbeats, deafen, listeners, until

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from audio.ingest import sessions
-from audio.ingest.commit import Outcome, Producer
 from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.types import Outcome, Producer
 from audio.models import IngestProcess
 from audio.wire.parameters import ConnectionRequest
 from tests.server import eventually

@@ -14,9 +14,9 @@ from audio import upkeep
 from audio.assembly.concatenate import concatenate
 from audio.errors import DatabaseUnavailable, SessionClosed, SessionNotFound
 from audio.ingest import sessions
-from audio.ingest.commit import Accepted
 from audio.ingest.committer import Append
 from audio.ingest.erasures import erase_own
+from audio.ingest.types import Accepted
 from audio.integrity import survey
 from audio.integrity.reindex import reindex
 from audio.journal.files import Extent, JournalReader, journal_lock, scan
