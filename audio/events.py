@@ -2,7 +2,7 @@
 
 A session was closed, a source was taken over, a part of a recording was found to be undecodable. They are hints that
 make a remote connection hear at once what the database already says. The layer may lose them; each process also looks
-in the database with every heartbeat (`audio.ingest.process`).
+in the database with every heartbeat (`audio.ingest.heartbeat`).
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from audio import ingest, upkeep
 from audio.assembly.concatenate import concatenate, rebuild
-from audio.ingest import process, sessions
+from audio.ingest import heartbeat, sessions
 from audio.ingest.clock import ClockSet, ClockWatch
 from audio.integrity.reindex import reindex
 from audio.jobs import recording
@@ -60,7 +60,7 @@ def live_and_die(recorded: Recorded) -> None:
     """What happens to sessions, once."""
     producer = recorded.open("one")
     recorded.store(producer, b"\0" * 320)
-    process._heartbeat(recorded.processes[0].id, {}, ClockWatch())
+    heartbeat._heartbeat(recorded.processes[0].id, {}, ClockWatch())
     now = timezone.now()
     sessions.restart_ages(ClockSet(now, now, now), recorded.processes[0].id, {producer.session_id})
     again = recorded.resume(producer, "one")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from audio.ingest import process, sessions
+from audio.ingest import executor, sessions
 from audio.ingest.process import Ingest
 from audio.wire.parameters import ConnectionRequest
 from tests.ingest.live import Client
@@ -16,7 +16,7 @@ from tests.ingest.live import Client
 @pytest.fixture
 def closed_databases(monkeypatch):
     """Closes the executor's connections to the database after each use: in the product they end with the process."""
-    real = process._with_database
+    real = executor._with_database
 
     def closing(function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -24,7 +24,7 @@ def closed_databases(monkeypatch):
         finally:
             connections.close_all()
 
-    monkeypatch.setattr(process, "_with_database", closing)
+    monkeypatch.setattr(executor, "_with_database", closing)
 
 
 @pytest.fixture

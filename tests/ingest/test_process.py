@@ -15,7 +15,8 @@ from django.db import OperationalError, connections, transaction
 
 from audio import dispatch, events, upkeep
 from audio.errors import DatabaseUnavailable
-from audio.ingest import process, sessions
+from audio.ingest import connections as live_connections
+from audio.ingest import heartbeat, process, sessions, windows
 from audio.ingest.process import Ingest
 from audio.ingest.types import Accepted
 from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
@@ -179,7 +180,7 @@ async def test_an_ended_connection_leaves_no_row_and_a_dropped_session(ingest, c
 @with_rows
 async def test_a_connection_whose_opening_failed_after_its_commit_leaves_no_row(ingest, connect, monkeypatch):
     """Whoever waited for the outcome got an error, and no connection."""
-    monkeypatch.setattr(process, "_STRAY_SECONDS", 0.0)
+    monkeypatch.setattr(heartbeat, "_STRAY_SECONDS", 0.0)
     client = await connect()
     opened = await ingest.run(sessions.open_connection, ConnectionRequest({}), None, ingest.process_id)
     await after_heartbeats(ingest)
@@ -319,7 +320,7 @@ async def test_windows_are_asked_for_by_size(ingest, connect, settings):
     settings.WINDOW_SECONDS = 3600
     little, much = await connect(), await connect()
     little.send(b"x" * 1000)
-    for _ in range(process.WINDOW_BYTES // 65536):
+    for _ in range(windows.DUE_BYTES // 65536):
         much.send(b"x" * 65536)
     await until(lambda: requests_for(much.producer.session_id))
     assert requests_for(much.producer.session_id) == [dispatch.CONCATENATE_LIVE]
@@ -353,7 +354,7 @@ async def test_refused_chunks_ask_for_no_window(ingest, connect, settings):
 
 @with_rows
 async def test_a_full_process_has_room_again_when_chunks_are_settled(ingest, connect, monkeypatch):
-    monkeypatch.setattr(process, "MAX_IN_FLIGHT_BYTES", 1000)
+    monkeypatch.setattr(live_connections, "PROCESS_MAX_IN_FLIGHT_BYTES", 1000)
     client = await connect()
     assert ingest.has_room
     client.send(b"x" * 1000)

@@ -12,7 +12,7 @@ from django.utils import timezone
 from audio import ingest, upkeep
 from audio.assembly.concatenate import concatenate
 from audio.ingest import clock as clock_module
-from audio.ingest import process, sessions
+from audio.ingest import heartbeat, sessions
 from audio.ingest.clock import ClockWatch
 from audio.models import AudioChunk, AudioConnection, AudioSession, Chore, IngestProcess, JournalFile, Recording
 from audio.wire.parameters import ConnectionRequest
@@ -27,7 +27,7 @@ class Clock:
     def __init__(self, monkeypatch) -> None:
         self._real, self._steady = clock_module.database_time, clock_module.steady_seconds
         self._shift = self._passed = timedelta()
-        for place in ("audio.ingest.clock", "audio.ingest.sessions", "audio.ingest.process", "audio.upkeep.sweeps"):
+        for place in ("audio.ingest.clock", "audio.ingest.sessions", "audio.ingest.heartbeat", "audio.upkeep.sweeps"):
             monkeypatch.setattr(f"{place}.database_time", self.read)
         monkeypatch.setattr(ingest, "database_time", self.read)
         for place in ("audio.ingest.clock", "audio.upkeep.clock"):
@@ -48,13 +48,13 @@ class Clock:
 
     def start(self) -> None:
         self._watch.read()
-        process._register(self.process_id)
+        heartbeat._register(self.process_id)
 
     def open(self):
         return sessions.open_connection(ConnectionRequest({}), None, self.process_id)
 
     def beat(self, *opened) -> None:
-        process._heartbeat(self.process_id, {one.connection_id: one.producer for one in opened}, self._watch)
+        heartbeat._heartbeat(self.process_id, {one.connection_id: one.producer for one in opened}, self._watch)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audio import dispatch, ingest, upkeep
-from audio.ingest import process, sessions
+from audio.ingest import heartbeat, sessions
 from audio.ingest.clock import ClockWatch
 from audio.models import AudioConnection, AudioSession, IngestProcess, Recording
 from audio.upkeep import Swept
@@ -170,12 +170,12 @@ def test_hosts_whose_clocks_differ_judge_by_the_database_s(monkeypatch, hours):
     if connection.vendor == "postgresql":
         monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(hours=hours))
     process_id = uuid.uuid4()
-    process._register(process_id)
+    heartbeat._register(process_id)
     opened = sessions.open_connection(ConnectionRequest({}), None, process_id)
     sessions.release_connection(opened.connection_id)
     ticketed = sessions.create_session(sessions.default_parameters())
     assert upkeep.sweep() == Swept()
-    process._heartbeat(process_id, {}, ClockWatch())
+    heartbeat._heartbeat(process_id, {}, ClockWatch())
     now = ingest.database_time()
     row = IngestProcess.objects.get()
     dropped_at = AudioSession.objects.get(pk=opened.session.pk).dropped_at

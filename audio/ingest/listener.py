@@ -1,0 +1,65 @@
+"""The listener of a process: it reads the events of `audio.events` and tells the connections that they are about.
+
+The channel layer may lose any event. What it loses, the heartbeat finds in the database (`audio.ingest.heartbeat`).
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import structlog
+from channels.layers import get_channel_layer
+from redis.exceptions import RedisError
+
+from audio import events, metrics
+from audio.ingest.connections import Connections
+
+logger = structlog.stdlib.get_logger(__name__)
+
+# The layer forgets a member of a group after a day.
+_REJOIN_SECONDS = 3600.0
+_RETRY_SECONDS = 1.0
+
+
+class Listener:
+    """The one reader of the channel layer in this process: a reader for each connection would cost many times more."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def keep_listening(self) -> None:
+        """Receive events until cancelled, and again once Redis is back."""
+        layer = get_channel_layer()
+        while True:
+            try:
+                channel = await layer.new_channel()
+                while True:
+                    await layer.group_add(events.GROUP, channel)
+                    metrics.without_redis.set(0)
+                    await self._listen_for(layer, channel, _REJOIN_SECONDS)
+            except (RedisError, OSError) as error:
+                metrics.without_redis.set(1)
+                logger.warning("channel_layer_away", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _listen_for(self, layer: Any, channel: str, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._tell(await layer.receive(channel))
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        for connection in self._connections:
+            producer = connection.producer
+            if event["type"] in (events.CLOSED, events.WARNED) and str(producer.session_id) == event["session_id"]:
+                if event["type"] == events.CLOSED:
+                    connection.session_closed()
+                else:
+                    connection.warned(event["warning"])
+            elif (
+                event["type"] == events.SUPERSEDED
+                and producer.source_id == event["source_id"]
+                and producer.epoch is not None
+                and producer.epoch < event["epoch"]
+            ):
+                connection.superseded()
