@@ -42,7 +42,7 @@ from audio.wire.parameters import parse_query
 logger = structlog.stdlib.get_logger(__name__)
 
 ACCEPT: Any = {"type": "websocket.accept"}
-MAX_IN_FLIGHT_BYTES = 1024 * 1024
+CONNECTION_MAX_IN_FLIGHT_BYTES = 1024 * 1024
 MAX_BACKLOG = 16384
 LAST_ANSWERS_SECONDS = 5.0
 ABNORMAL_CLOSURE = 1006
@@ -61,33 +61,50 @@ async def start() -> None:
 
 
 async def drain() -> None:
-    """Ends every connection after its last answer, with 1012; the web server calls it before it stops."""
+    """End every connection after its last answer, with 1012; the web server calls it before it stops."""
     await ingest.drain()
 
 
 class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typed
     """One connection of section 2 of the contract: `/api/ws/audio` and `/api/ws/audio/{session_id}`."""
 
-    connection_id: int
-    producer: Producer
-    _ingest: ingest.Ingest
-    _opened: ingest.Opened
-    _protocol: Connection
+    def __init__(self) -> None:
+        """Declare the state of a connection, in the order in which it comes into being."""
+        # Set when the server calls the consumer. The typed events of ASGI know none of the servers' shorter forms.
+        self.scope: Any  # the path and the query of the connection
+        self._receive: Any  # returns the next event of the socket
+        self._send: Any  # sends an event to the socket
+        self._first: asyncio.Future[Any]  # the client's first message, or its disconnection, read ahead
+
+        # Set when the connection is opened and greeted.
+        self._ingest: ingest.Ingest  # the ingest of this process
+        self._opened: ingest.Opened  # the rows of the session and the source, as they were at the opening
+        self.connection_id: int  # the key of the connection's row
+        self.producer: Producer  # the connection as the commit sees it, with why it may no longer write
+        self._admission: Admission  # whether what arrives is the audio that the session records
+        self._protocol: Connection  # what is to be answered, and whether the connection is ending
+
+        # Set when it is served.
+        self._task: asyncio.Task[Any]  # the task that receives
+        self._sender: asyncio.Task[None]  # the task that sends
+        self._idle_timer: asyncio.TimerHandle  # ends a connection that says nothing
+        self._heard_at = 0.0  # when the last message arrived, on the event loop's clock
+
+        # Changes while it is served.
+        self._in_flight_bytes = 0  # bytes of chunks that have no outcome yet
+        self._has_paused = False  # this connection has paused the session and not resumed it
+        self._is_abandoned = False  # the client takes no answers, not even the last
+        self._close_code = 0  # how the connection ended, 0 before that
+        self._news: asyncio.Future[None] | None = None  # what the sender waits for when there is nothing to send
+        self._progress = asyncio.Event()  # chunks have got their outcomes, or answers were sent
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Serves one connection to its end."""
-        self.scope: Any = scope
-        # The typed events of ASGI know none of the servers' shorter forms.
-        self._receive: Any = receive
-        self._send: Any = send
-        self._in_flight_bytes = 0
-        self._has_paused = False
-        self._news: asyncio.Future[None] | None = None
-        self._progress = asyncio.Event()
+        """Serve one connection to its end."""
+        self.scope, self._receive, self._send = scope, receive, send
         await self._receive()
         await self._send(ACCEPT)
         # Read ahead while the connection is opened: a client may have given up by the time that it could be.
-        self._first: asyncio.Future[Any] = asyncio.ensure_future(self._receive())
+        self._first = asyncio.ensure_future(self._receive())
         try:
             if await self._open():
                 await self._serve()
@@ -96,48 +113,49 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     # What the ingest calls, on the event loop.
 
-    def settle(self, size_bytes: int, outcome: Outcome) -> None:
-        """The oldest chunk in flight has its outcome."""
+    def deliver(self, size_bytes: int, outcome: Outcome) -> None:
+        """Note the outcome of the oldest chunk in flight, which has this size."""
         self._in_flight_bytes -= size_bytes
-        if isinstance(outcome, Accepted):
-            self._protocol.stored(outcome.sequence)
-        else:
-            self._protocol.refused(outcome)
+        self._protocol.deliver(outcome.sequence if isinstance(outcome, Accepted) else outcome)
 
     def wake(self) -> None:
-        """There may be something to send, and room to receive."""
+        """Send what there is to send, and receive again if there is room."""
         self._wake_sender()
         self._progress.set()
 
     def session_closed(self) -> None:
-        """The session was closed elsewhere."""
+        """Say that the session was closed elsewhere, and end."""
         self._protocol.closed()
         self.wake()
 
     def superseded(self) -> None:
-        """A newer connection has taken over the source."""
+        """Say that a newer connection has taken over the source, and end."""
         self._protocol.reject(Superseded())
         self.wake()
 
     def session_deleted(self) -> None:
-        """The session was deleted elsewhere."""
+        """Say that the session was deleted elsewhere, and end."""
         self._protocol.reject(SessionNotFound("The session was deleted."))
         self.wake()
 
     def warned(self, warning: dict[str, Any]) -> None:
-        """Something that came can't be in the recording as it came."""
+        """Say that something cannot be in the recording as it came."""
         self._protocol.warn(warning)
         self.wake()
 
     def go_away(self) -> None:
-        """The server stops: answer what is in flight, then close."""
+        """Answer what is in flight, then end, because the server stops."""
         self._protocol.end(SERVICE_RESTART)
         self.wake()
 
     # Opening.
 
     async def _open(self) -> bool:
-        """Validates, opens and greets; a refusal is sent as an error, then the close code. Returns success."""
+        """Open and greet the connection, or reject it: send the error, then the close code.
+
+        Returns:
+            Whether the connection is open.
+        """
         session_text = self.scope["url_route"]["kwargs"].get("session_id")
         try:
             request = parse_query(self.scope["query_string"])
@@ -149,7 +167,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
                 ingest.open_connection, request, session_id, self._ingest.process_id, self._is_gone
             )
         except AudioError as error:
-            await self._refuse(error, session_text)
+            await self._reject(error, session_text)
             return False
         self._greet(self._opened)
         self._tell()
@@ -159,12 +177,12 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         return True
 
     def _is_gone(self) -> bool:
-        """Whether the client left before it was greeted."""
+        """Return whether the client left before it was greeted."""
         first = self._first
         return first.done() and not first.cancelled() and first.result()["type"] == "websocket.disconnect"
 
     def _tell(self) -> None:
-        """Binds the session and the connection to this task's context, and so to every line of the log from here."""
+        """Bind the session and the connection to this task's context, and so to every line of the log from here."""
         session, source = self._opened.session, self._opened.source
         bind_contextvars(session_id=str(session.pk), connection_id=self.connection_id)
         logger.info(
@@ -174,13 +192,13 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             source=source.name or None,
         )
 
-    async def _refuse(self, error: AudioError, session_text: str | None) -> None:
+    async def _reject(self, error: AudioError, session_text: str | None) -> None:
         metrics.connections_refused.labels(error.code).inc()
         logger.info("connection_refused", code=error.code, session_id=session_text[:64] if session_text else None)
         status = error.details.pop("status", None)
         with contextlib.suppress(OSError):
             named = session_text[:64] if session_text else None
-            await self._send({"type": "websocket.send", "text": messages.refusal(error, named, None, status)})
+            await self._send({"type": "websocket.send", "text": messages.rejection(error, named, None, status)})
             await self._send({"type": "websocket.close", "code": error.close_code or 1011})
 
     def _greet(self, opened: "ingest.Opened") -> None:
@@ -209,12 +227,10 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     # Serving.
 
     async def _serve(self) -> None:
-        """Runs both loops until the connection has ended, then signs it off."""
+        """Run both loops until the connection has ended, then sign it off."""
         loop = asyncio.get_running_loop()
         metrics.connections_opened.inc()
-        self._close_code = 0
-        self._abandoned = False
-        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # it is inside one
+        self._task = asyncio.current_task()  # type: ignore[assignment]  # it is inside one
         self._heard_at = loop.time()
         self._idle_timer = loop.call_later(settings.CONNECTION_TIMEOUT_SECONDS, self._check_idle, loop)
         self._sender = asyncio.create_task(self._send_all())
@@ -223,11 +239,11 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         try:
             await self._receive_all()
         except asyncio.CancelledError:
-            if not self._abandoned:
+            if not self._is_abandoned:
                 raise
         finally:
             self._idle_timer.cancel()
-            await self._settled()
+            await self._until_none_in_flight()
             self._sender.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await self._sender
@@ -236,18 +252,18 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             await self._ingest.remove(self)
 
     def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer a connection, moved on when it fires: re-arming it for every message would cost more."""
+        """End an idle connection, or set its one timer again: re-arming it for every message would cost more."""
         due = self._heard_at + settings.CONNECTION_TIMEOUT_SECONDS
         if due <= loop.time():
-            self._protocol.fail(IdleTimeout(limit=settings.CONNECTION_TIMEOUT_SECONDS))
+            self._protocol.reject(IdleTimeout(limit=settings.CONNECTION_TIMEOUT_SECONDS))
             self.wake()
             self._idle_timer = loop.call_later(LAST_ANSWERS_SECONDS, self._abandon)
         else:
             self._idle_timer = loop.call_at(due, self._check_idle, loop)
 
     def _abandon(self) -> None:
-        """The client does not even take the last answers: end without it, or it would hold its place for ever."""
-        self._abandoned = True
+        """End without the client, which does not even take the last answers; it would stay connected for ever."""
+        self._is_abandoned = True
         self._task.cancel()
 
     async def _receive_all(self) -> None:
@@ -258,23 +274,36 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             payload = message.get("bytes")
             if payload is None:
                 await self._take_text(message["text"])
-            elif self._admission.is_undecided:
-                await self._take_undecided(payload)
-            else:
-                self._take_binary(payload)
+            elif self._protocol.state is State.OPEN:
+                if self._admission.is_undecided:
+                    await self._take_undecided(payload)
+                else:
+                    self._take(payload, self._rejection(payload))
             if self._full():
                 await self._until_room()
             message = await self._receive()
         # A server that was not told why the client went says 1005 or 1006, or nothing.
         self._close_code = self._close_code or message.get("code") or ABNORMAL_CLOSURE
 
-    def _take_binary(self, payload: bytes) -> None:
-        self._take(payload, self._admission.refusal(payload))
+    def _rejection(self, payload: bytes) -> AudioError | None:
+        """Return why a binary message may not be written, None if it may.
 
-    def _take(self, payload: bytes, refusal: AudioError | None) -> None:
-        if refusal is not None:
-            metrics.chunks_refused.labels(refusal.code).inc()
-            self._protocol.reject(refusal)
+        This is the one place that asks whether the connection may still write. The parts of the answer are:
+
+        1. `Connection.state`: a connection that is ending reads on until the disconnect and looks at nothing, so this
+           method is not even called.
+        2. `Admission`: the audio is, from its beginning, what the session records.
+        3. `Producer.rejection`: no earlier chunk of the connection was rejected for good.
+        4. The commit transaction (`audio.ingest.commit`) has the last word, on rows that it locks: the session is
+           active, and no newer connection has taken over the source. What it rejects for good it notes in 3.
+        """
+        error = self._admission.refusal(payload)
+        return self.producer.rejection if error is None and payload else error
+
+    def _take(self, payload: bytes, rejection: AudioError | None) -> None:
+        if rejection is not None:
+            metrics.chunks_refused.labels(rejection.code).inc()
+            self._protocol.reject(rejection)
             self._wake_sender()
         elif self._protocol.receive_binary(len(payload)):
             self._in_flight_bytes += len(payload)
@@ -283,17 +312,21 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._wake_sender()
 
     async def _take_undecided(self, payload: bytes) -> None:
-        """Makes the format durable that the first bytes decide, before the chunk is stored that decides it."""
-        refusal = self._admission.refusal(payload)
+        """Make the format durable that the first bytes decide, before the chunk is stored that decides it."""
+        rejection = self._rejection(payload)
         if self._admission.found:
             try:
-                refusal = await self._decide(self._admission.found) or refusal
+                rejection = await self._decide(self._admission.found) or rejection
             except AudioError as error:
-                refusal = error
-        self._take(payload, refusal)
+                rejection = error
+        self._take(payload, rejection)
 
     async def _decide(self, audio_format: str) -> AudioError | None:
-        """Decides the session's format; returns why the last message does not fit what another has decided."""
+        """Decide the session's format.
+
+        Returns:
+            Why the last message does not fit what another connection has decided, None if it fits.
+        """
         session_id = self.producer.session_id
         session = await self._ingest.run(ingest.decide_format, session_id, self.connection_id, audio_format)
         self.producer.description = ingest.describe(session, self._opened.source.name)
@@ -303,7 +336,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def _take_text(self, text: str) -> None:
         action = self._protocol.receive_text(text)
         if action is not None:
-            await self._settled()
+            await self._until_none_in_flight()
             # What came before it may have ended the connection meanwhile.
             if self._protocol.state is State.OPEN:
                 try:
@@ -316,8 +349,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         producer = self.producer
         if action is Action.CLOSE_SESSION:
             # Another has paused the session in the middle of what this source sends: the rest would be lost.
-            if isinstance(producer.failed, SessionPaused) and not self._has_paused:
-                raise producer.failed
+            if isinstance(producer.rejection, SessionPaused) and not self._has_paused:
+                raise producer.rejection
             await self._ingest.run(ingest.close_session, producer.session_id, "client", producer)
             self._protocol.closed()
         elif action is Action.PAUSE:
@@ -327,19 +360,19 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         elif action is Action.RESUME:
             await self._ingest.run(ingest.resume_session, producer.session_id, producer)
             self._has_paused = False
-            if isinstance(producer.failed, SessionPaused):
-                producer.failed = None
+            if isinstance(producer.rejection, SessionPaused):
+                producer.rejection = None
             self._protocol.resumed()
 
     def _full(self) -> bool:
         return (
-            self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES
+            self._in_flight_bytes >= CONNECTION_MAX_IN_FLIGHT_BYTES
             or self._protocol.backlog >= MAX_BACKLOG
             or not self._ingest.has_room
         )
 
     async def _until_room(self) -> None:
-        while self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES or self._protocol.backlog >= MAX_BACKLOG:
+        while self._in_flight_bytes >= CONNECTION_MAX_IN_FLIGHT_BYTES or self._protocol.backlog >= MAX_BACKLOG:
             if self._sender.done():
                 # Nobody takes answers any more, so the backlog stays: on to the disconnect that waits to be received.
                 return
@@ -347,13 +380,13 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             await self._progress.wait()
         await self._ingest.room()
 
-    async def _settled(self) -> None:
-        while self._protocol.unsettled:
+    async def _until_none_in_flight(self) -> None:
+        while self._protocol.in_flight:
             self._progress.clear()
             await self._progress.wait()
 
     def _wake_sender(self) -> None:
-        """A future costs a third of an asyncio.Event, and one is waited for with every batch of answers."""
+        """Wake the sender. A future costs a third of an asyncio.Event, and each batch of answers needs one."""
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
@@ -372,7 +405,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
 
 def _first_payloads(session_id: uuid.UUID) -> list[bytes]:
-    """Returns the chunks of a session whose format is undecided: a few bytes, which an earlier connection sent."""
+    """Return the chunks of a session whose format is undecided: a few bytes, which an earlier connection sent."""
     try:
         return [chunk.payload for chunk in chunks.read(chunks.window_after(session_id, 0))]
     except MediaError as error:

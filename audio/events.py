@@ -27,7 +27,7 @@ _SEND_SECONDS = 3.0
 
 
 def session_closed(session_id: uuid.UUID) -> None:
-    """Tells every process, once the surrounding transaction is committed, that a session takes no more."""
+    """Tell every process, once the surrounding transaction is committed, that a session takes no more."""
     transaction.on_commit(lambda: _send({"type": CLOSED, "session_id": str(session_id)}))
 
 

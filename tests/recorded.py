@@ -9,8 +9,8 @@ from pathlib import Path
 
 from audio.assembly.concatenate import concatenate
 from audio.ingest import sessions
-from audio.ingest.commit import ChunkIndex
-from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.commit import RowWriter
+from audio.ingest.committer import Append, Committer, Delivery
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalReader
 from audio.models import AudioChunk, AudioSession, IngestProcess, JournalFile, Recording
@@ -22,7 +22,7 @@ class Process:
     """What takes chunks in one web process, with a journal of its own."""
 
     def __init__(self, root: Path) -> None:
-        self._settled: list[Settled] = []
+        self._settled: list[Delivery] = []
         self.id = IngestProcess.objects.create(host=socket.gethostname(), pid=os.getpid()).pk
         self._committer = Committer(root, self.id, self._settled.extend, 0.0, 1 << 24)
         self._committer.start()
@@ -35,8 +35,8 @@ class Process:
         return [outcome for _, outcome in self._settled[before:]]
 
     @property
-    def index(self) -> ChunkIndex:
-        return self._committer._index
+    def rows(self) -> RowWriter:
+        return self._committer._rows
 
     def stop(self) -> None:
         """Ends it in good order: the journal says everything."""

@@ -69,7 +69,7 @@ def live_and_die(recorded: Recorded) -> None:
     recording.make_recording(producer.session_id)
     rebuild(producer.session_id)
     concatenate(producer.session_id)
-    sessions.release_process(recorded.processes[0].id)
+    sessions.remove_process(recorded.processes[0].id)
     recorded.stop()
     reindex()
     long_ago = timezone.now() - timedelta(days=100)

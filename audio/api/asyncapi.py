@@ -339,7 +339,7 @@ def _error(error: type[AudioError]) -> Json:
         **_common() | {"session_id": {"type": "string"}},
         **_DETAILS,
     }
-    example = json.loads(messages.refusal(error(), _SESSION_ID, 3, SessionStatus.ACTIVE))
+    example = json.loads(messages.rejection(error(), _SESSION_ID, 3, SessionStatus.ACTIVE))
     summary = " ".join((error.__doc__ or "").split())
     return _message(summary, _object(properties, ["error", "code", "retryable"]), example, **_closes(error))
 

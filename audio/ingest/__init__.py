@@ -1,4 +1,4 @@
-"""Taking chunks: sessions are opened and closed here, chunks are made durable, connections are kept count of."""
+"""Everything that takes chunks: sessions are opened and closed here, chunks made durable, connections registered."""
 
 from audio.ingest.clock import database_time
 from audio.ingest.erasures import own_names
@@ -15,7 +15,7 @@ from audio.ingest.sessions import (
     open_connection,
     parse_session_id,
     pause_session,
-    release_process,
+    remove_process,
     restart_all_ages,
     resume_session,
 )
@@ -41,7 +41,7 @@ __all__ = [
     "own_names",
     "parse_session_id",
     "pause_session",
-    "release_process",
+    "remove_process",
     "restart_all_ages",
     "resume_session",
 ]

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 
 def database_time() -> datetime:
-    """Returns the time of now on PostgreSQL's clock; with SQLite all are on one host, and its clock is as good."""
+    """Return the time of now on PostgreSQL's clock; with SQLite all are on one host, and its clock is as good."""
     if connection.vendor != "postgresql":
         return timezone.now()
     with connection.cursor() as cursor:

@@ -1,8 +1,8 @@
-"""The commit transaction: gives a batch of journalled chunks their places and their rows.
+"""The commit transaction: it gives the chunks of a batch, which are in the journal, their sequences and their rows.
 
 One transaction a batch, with a number of statements that does not depend on the number of chunks: lock the
 sessions and the named sources in the order of their keys, decide, update the counters, insert the rows. The
-same transaction refuses the chunks of closed or paused sessions and of superseded connections. It speaks SQL
+same transaction rejects the chunks of closed or paused sessions and of superseded connections. It speaks SQL
 rather than the ORM, because a row a chunk through the ORM costs several times the rest of the path.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
-from django.db import Error as DatabaseFailure
+from django.db import Error as DjangoDatabaseError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from audio.database import AWAY, is_full, refusal
@@ -33,7 +33,7 @@ _RETRY_SECONDS = 10.0
 _LOST = (*AWAY, IntegrityError)
 
 
-class Placed(NamedTuple):
+class JournalledChunk(NamedTuple):
     """A chunk that is durable in the journal at `offset` and waits for its row."""
 
     producer: Producer
@@ -58,11 +58,23 @@ class _SourceCounters:
     added_chunks: int = 0
 
 
-class ChunkIndex:
-    """Commits batches. Belongs to one thread, whose Django connection it owns and replaces when it breaks."""
+class RowWriter:
+    """Writes the rows of chunks. It belongs to one thread, whose database connection it replaces when that breaks."""
 
     def create_journal(self, name: str, process_id: uuid.UUID) -> int:
-        """Takes a new journal's name; returns the key of its row. Raises DatabaseUnavailable or StorageFull."""
+        """Create the row of a new journal.
+
+        Args:
+            name: The journal's name.
+            process_id: The process that writes it.
+
+        Returns:
+            The key of the row.
+
+        Raises:
+            DatabaseUnavailable: The database is away.
+            StorageFull: The database is full.
+        """
 
         def create() -> int:
             defaults = {"process_id": process_id, "created_at": database_time()}
@@ -70,11 +82,19 @@ class ChunkIndex:
 
         return self._persist(create)
 
-    def commit(self, journal_id: int, batch: Sequence[Placed]) -> list[Outcome]:
-        """Takes chunks of one journal, in the order of their offsets; returns their outcomes in that order.
+    def commit(self, journal_id: int, batch: Sequence[JournalledChunk]) -> list[Outcome]:
+        """Commit the chunks of a batch. When it returns, what it accepted is durable.
 
-        When it returns, what it accepted is durable. Raises StorageFull, or DatabaseUnavailable: the outcome is then
-        not known.
+        Args:
+            journal_id: The key of the journal's row.
+            batch: Chunks of that journal, in the order of their offsets.
+
+        Returns:
+            Their outcomes, in the same order.
+
+        Raises:
+            DatabaseUnavailable: The database is away. What was committed is not known.
+            StorageFull: The database is full.
         """
         attempts = 0
 
@@ -89,10 +109,10 @@ class ChunkIndex:
         return self._persist(attempt)
 
     def _persist(self, function: Callable[[], T]) -> T:
-        """Runs the function until it succeeds, on a new connection after each failure."""
+        """Run the function until it succeeds, on a new connection after each failure."""
         try:
             return function()
-        except DatabaseFailure as error:
+        except DjangoDatabaseError as error:
             # A disk that is full stays so for longer than a chunk can wait.
             if not isinstance(error, _LOST) or is_full(error):
                 raise refusal(error) from error
@@ -100,7 +120,7 @@ class ChunkIndex:
         connections[DEFAULT_DB_ALIAS].close()
         try:
             return _retrying()(function)
-        except DatabaseFailure as error:
+        except DjangoDatabaseError as error:
             logger.error("commit_failed", error=str(error))
             raise refusal(error) from error
 
@@ -118,7 +138,7 @@ def _retrying() -> Retrying:
 class _Transaction:
     """The statements of one attempt. Its caller holds the transaction open."""
 
-    def __init__(self, statements: Statements, journal_id: int, batch: Sequence[Placed]) -> None:
+    def __init__(self, statements: Statements, journal_id: int, batch: Sequence[JournalledChunk]) -> None:
         self._statements = statements
         self._journal_id = journal_id
         self._batch = batch
@@ -129,35 +149,35 @@ class _Transaction:
         self._lock_sessions()
         self._lock_sources()
         if look_for_own_rows and (own := self._own_rows()):
-            return [own.get(placed.offset) or self._refused_before(placed) for placed in self._batch]
-        outcomes = [self._place(placed) for placed in self._batch]
+            return [own.get(chunk.offset) or self._rejected_before(chunk) for chunk in self._batch]
+        outcomes = [self._decide(chunk) for chunk in self._batch]
         self._write_counters()
         self._insert([(p, o) for p, o in zip(self._batch, outcomes, strict=True) if isinstance(o, Accepted)])
         return outcomes
 
-    def _refused_before(self, placed: Placed) -> AudioError:
-        """Why an earlier attempt, which did commit, left this chunk out; if that can't be told any more, its
+    def _rejected_before(self, chunk: JournalledChunk) -> AudioError:
+        """Return why an earlier attempt, which did commit, left this chunk out; if that cannot be told any more, its
         producer has to reconnect."""
-        producer = placed.producer
+        producer = chunk.producer
         session, source = self._sessions.get(producer.session_key), self._sources.get(producer.source_id)
-        refusal = _refusal(producer, session, source) or DatabaseUnavailable()
-        return self._note(producer, refusal)
+        rejection = _rejection(producer, session, source) or DatabaseUnavailable()
+        return self._note(producer, rejection)
 
     @staticmethod
-    def _note(producer: Producer, refusal: AudioError) -> AudioError:
-        if refusal.close_code is not None or producer.epoch is not None:
-            producer.failed = refusal
-        return refusal
+    def _note(producer: Producer, rejection: AudioError) -> AudioError:
+        if rejection.close_code is not None or producer.epoch is not None:
+            producer.rejection = rejection
+        return rejection
 
-    def _place(self, placed: Placed) -> Outcome:
-        producer = placed.producer
+    def _decide(self, chunk: JournalledChunk) -> Outcome:
+        producer = chunk.producer
         session = self._sessions.get(producer.session_key)
         source = self._sources.get(producer.source_id)
-        if (refusal := _refusal(producer, session, source)) is not None:
-            return self._note(producer, refusal)
-        assert session is not None  # noqa: S101 - _refusal answers for a missing one
+        if (rejection := _rejection(producer, session, source)) is not None:
+            return self._note(producer, rejection)
+        assert session is not None  # noqa: S101 - _rejection answers for a missing one
         session.added_chunks += 1
-        session.added_bytes += placed.size_bytes
+        session.added_bytes += chunk.size_bytes
         if source is not None:
             source.added_chunks += 1
         return Accepted(
@@ -166,18 +186,18 @@ class _Transaction:
         )
 
     def _lock_sessions(self) -> None:
-        keys = list({placed.producer.session_key for placed in self._batch})
+        keys = list({chunk.producer.session_key for chunk in self._batch})
         rows = self._statements.lock_sessions(keys)
         self._sessions = {key: _Counters(status, total) for key, status, total in rows}
 
     def _lock_sources(self) -> None:
-        keys = {placed.producer.source_id for placed in self._batch if placed.producer.epoch is not None}
+        keys = {chunk.producer.source_id for chunk in self._batch if chunk.producer.epoch is not None}
         if keys:
             rows = self._statements.lock_sources(list(keys))
             self._sources = {key: _SourceCounters(epoch, count) for key, epoch, count in rows}
 
     def _own_rows(self) -> dict[int, Accepted]:
-        """What an earlier attempt, whose commit was not confirmed, has in fact committed."""
+        """Return what an earlier attempt, whose commit was not confirmed, has in fact committed."""
         rows = AudioChunk.objects.filter(
             journal_id=self._journal_id, offset__gte=self._batch[0].offset, offset__lte=self._batch[-1].offset
         ).values_list("offset", "sequence", "source__chunk_count")
@@ -191,28 +211,28 @@ class _Transaction:
         if sources:
             self._statements.add_to_sources(sources)
 
-    def _insert(self, accepted: list[tuple[Placed, Accepted]]) -> None:
+    def _insert(self, accepted: list[tuple[JournalledChunk, Accepted]]) -> None:
         time = self._statements.time
         self._statements.insert_chunks(
             [
                 (
-                    placed.producer.session_key,
+                    chunk.producer.session_key,
                     outcome.sequence,
-                    placed.producer.source_id,
+                    chunk.producer.source_id,
                     self._journal_id,
-                    placed.offset,
-                    placed.size_bytes,
-                    placed.crc32,
-                    time(placed.received_at_us),
+                    chunk.offset,
+                    chunk.size_bytes,
+                    chunk.crc32,
+                    time(chunk.received_at_us),
                 )
-                for placed, outcome in accepted
+                for chunk, outcome in accepted
             ]
         )
 
 
-def _refusal(producer: Producer, session: _Counters | None, source: _SourceCounters | None) -> AudioError | None:
-    if producer.failed is not None:
-        return producer.failed
+def _rejection(producer: Producer, session: _Counters | None, source: _SourceCounters | None) -> AudioError | None:
+    if producer.rejection is not None:
+        return producer.rejection
     if session is None:
         return SessionNotFound("The session was deleted.")
     if producer.epoch is not None and (source is None or source.epoch != producer.epoch):

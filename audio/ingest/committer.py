@@ -15,15 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 from django.db import connection
 
 from audio import database, metrics
 from audio.errors import AudioError, JournalFailed, StorageFull
-from audio.ingest.commit import ChunkIndex, Placed
-from audio.ingest.types import Accepted, Outcome, Producer
+from audio.ingest.commit import JournalledChunk, RowWriter
+from audio.ingest.types import Accepted, LiveConnection, Outcome, Producer
 from audio.journal.files import Extent, JournalWriter, erase
 from audio.journal.records import HEADER_BYTES, Committed, RecordType, commit_record, pack_header, session_record
 from audio.journal.records import void_record as make_void_record
@@ -37,15 +36,16 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(slots=True)
 class Append:
-    """A chunk on its way: who sends it, its bytes, when it arrived, and who waits for the outcome."""
+    """A chunk on its way: its producer, its bytes, when it arrived, and the connection that waits for its outcome."""
 
     producer: Producer
     payload: bytes
     received_at_us: int
-    waiter: Any
+    connection: LiveConnection
 
 
-Settled = tuple[Append, Outcome]
+# A chunk with its outcome, on its way back.
+Delivery = tuple[Append, Outcome]
 
 
 class _OpenJournal:
@@ -59,7 +59,7 @@ class _OpenJournal:
 
 
 class Committer:
-    """Takes chunks from the event loop's thread with `submit`; gives outcomes to `deliver` from its own thread.
+    """The thread that makes chunks durable. It calls `deliver` with their outcomes, from itself.
 
     The outcomes of one producer come in the order in which its chunks were submitted.
     """
@@ -68,7 +68,7 @@ class Committer:
         self,
         root: Path,
         process_id: uuid.UUID,
-        deliver: Callable[[list[Settled]], None],
+        deliver: Callable[[list[Delivery]], None],
         gather_seconds: float,
         journal_file_size_bytes: int,
     ) -> None:
@@ -77,10 +77,10 @@ class Committer:
         self._deliver = deliver
         self._gather_seconds = gather_seconds
         self._journal_file_size_bytes = journal_file_size_bytes
-        self._index = ChunkIndex()
+        self._rows = RowWriter()
         self._journal: _OpenJournal | None = None
         self._journals_opened = 0
-        self._refused: list[Extent] = []
+        self._rejected: list[Extent] = []
         self._pending: deque[Append] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -88,11 +88,11 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
 
     def submit(self, append: Append) -> None:
-        """Takes a chunk; its outcome comes through `deliver`."""
+        """Enqueue a chunk, from the event loop's thread; its outcome comes through `deliver`."""
         self._pending.append(append)
         # The flag is set before the last look at the queue, so a chunk is either seen there or announced here.
         if self._idle:
@@ -112,7 +112,7 @@ class Committer:
         try:
             while batch := self._take():
                 self._deliver(list(zip(batch, self._commit(batch), strict=True)))
-                self._erase_refused()
+                self._erase_rejected()
             self._retire_journal()
             connection.close()
             ended_well = True
@@ -122,13 +122,13 @@ class Committer:
 
     @staticmethod
     def _die() -> None:
-        """A committer that died of a fault of ours would leave every client waiting: end the process, so that
-        its supervisor starts a sound one. Nothing acknowledged is lost by it."""
+        """End the process, so that its supervisor starts a sound one: a committer that died of a fault of ours would
+        leave every client waiting. Nothing acknowledged is lost by it."""
         logger.critical("committer_died", exc_info=True)
         os._exit(70)
 
     def _take(self) -> list[Append]:
-        """Waits for chunks and returns a batch of them; an empty one means that it is time to stop."""
+        """Wait for chunks and return a batch of them; an empty one means that it is time to stop."""
         if not self._pending:
             with self._changed:
                 self._idle = True
@@ -143,59 +143,61 @@ class Committer:
         return batch
 
     def _gather(self) -> None:
-        """Waits for company, until the oldest chunk has waited long enough: less CPU for a latency that nobody hears.
-        A chunk that arrived during the last flush has waited already, so a slow disk gathers by itself."""
+        """Wait for more chunks until the oldest has waited long enough: less CPU for a latency that nobody hears.
+
+        A chunk that arrived during the last flush has waited already, so a slow disk gathers by itself.
+        """
         if 0 < len(self._pending) < BATCH_MAX_CHUNKS:
             waited_seconds = time.time() - self._pending[0].received_at_us / 1_000_000
             if 0 <= waited_seconds < self._gather_seconds and not self._stopping:
                 time.sleep(self._gather_seconds - waited_seconds)
 
     def _commit(self, batch: list[Append]) -> Sequence[Outcome]:
-        """Returns an outcome for each chunk. A failed producer's chunks don't reach the journal any more."""
-        before = [append.producer.failed for append in batch]
-        if not any(before):
+        """Return an outcome for each chunk. Chunks of a producer that was rejected for good reach no journal."""
+        rejections = [append.producer.rejection for append in batch]
+        if not any(rejections):
             return self._store(batch)
-        live = [append for append, failed in zip(batch, before, strict=True) if failed is None]
+        live = [append for append, rejection in zip(batch, rejections, strict=True) if rejection is None]
         outcomes = iter(self._store(live) if live else ())
-        return [next(outcomes) if failed is None else failed for failed in before]
+        return [next(outcomes) if rejection is None else rejection for rejection in rejections]
 
     def _store(self, batch: list[Append]) -> Sequence[Outcome]:
         metrics.batch_chunks.observe(len(batch))
         try:
             database.hold_reserve()
             journal = self._open_journal()
-            placed = self._write(journal, batch)
+            journalled = self._write(journal, batch)
             with metrics.commit.time():
-                outcomes = self._index.commit(journal.id, placed)
+                outcomes = self._rows.commit(journal.id, journalled)
         except AudioError as error:
-            return self._fail(batch, error)
+            return self._reject_all(batch, error)
         except OSError as error:
             logger.error("journal_failed", error=str(error))
             full = error.errno in _NO_SPACE
-            return self._fail(batch, StorageFull() if full else JournalFailed())
-        self._note(journal, placed, outcomes)
+            return self._reject_all(batch, StorageFull() if full else JournalFailed())
+        self._note(journal, journalled, outcomes)
         return outcomes
 
-    def _fail(self, batch: list[Append], error: AudioError) -> Sequence[Outcome]:
-        """What is durable in the file is not known any more: give it up, and these producers with it."""
+    def _reject_all(self, batch: list[Append], error: AudioError) -> Sequence[Outcome]:
+        """Give up the journal, of which it is not known any more what is durable, and these producers with it."""
         self._abandon_journal()
         for append in batch:
-            append.producer.failed = error
+            append.producer.rejection = error
         return [error] * len(batch)
 
-    def _write(self, journal: _OpenJournal, batch: list[Append]) -> list[Placed]:
+    def _write(self, journal: _OpenJournal, batch: list[Append]) -> list[JournalledChunk]:
         buffers, journal.trailer = journal.trailer, []
         end = journal.writer.end + sum(map(len, buffers))
-        placed: list[Placed] = []
+        journalled: list[JournalledChunk] = []
         for append in batch:
             end += self._describe(journal, append.producer, buffers)
             crc32 = zlib.crc32(append.payload)
             buffers += (self._header(append, crc32), append.payload)
-            placed.append(Placed(append.producer, end, len(append.payload), crc32, append.received_at_us))
+            journalled.append(JournalledChunk(append.producer, end, len(append.payload), crc32, append.received_at_us))
             end += HEADER_BYTES + len(append.payload)
         with metrics.journal_flush.time():
             journal.writer.append(buffers)
-        return placed
+        return journalled
 
     @staticmethod
     def _header(append: Append, crc32: int) -> bytes:
@@ -214,7 +216,7 @@ class Committer:
 
     @staticmethod
     def _describe(journal: _OpenJournal, producer: Producer, buffers: list[bytes]) -> int:
-        """Puts what is known of a session before its first chunk in this file; returns the bytes it takes."""
+        """Put what is known of a session before its first chunk in this file, and return how many bytes that is."""
         key = (producer.session_id, producer.source_id)
         if key in journal.described:
             return 0
@@ -222,24 +224,24 @@ class Committer:
         buffers.append(session_record(producer.session_id.bytes, producer.source_id, producer.description))
         return len(buffers[-1])
 
-    def _note(self, journal: _OpenJournal, placed: Sequence[Placed], outcomes: Sequence[Outcome]) -> None:
-        """Prepares what the next write says about this batch, for those who verify the file or rebuild the index."""
-        pairs = list(zip(placed, outcomes, strict=True))
+    def _note(self, journal: _OpenJournal, journalled: Sequence[JournalledChunk], outcomes: Sequence[Outcome]) -> None:
+        """Prepare what the next write says about this batch, for verification and for `reindex`."""
+        pairs = list(zip(journalled, outcomes, strict=True))
         committed = [Committed(p.offset, o.sequence, o.source_count) for p, o in pairs if isinstance(o, Accepted)]
-        refused = [p for p, o in pairs if not isinstance(o, Accepted)]
+        rejected = [p for p, o in pairs if not isinstance(o, Accepted)]
         if committed:
             journal.trailer.append(commit_record(committed))
-        if refused:
-            journal.trailer.append(make_void_record(p.offset for p in refused))
-            self._refused += [Extent(journal.writer.name, p.offset, p.size_bytes, p.crc32) for p in refused]
+        if rejected:
+            journal.trailer.append(make_void_record(p.offset for p in rejected))
+            self._rejected += [Extent(journal.writer.name, p.offset, p.size_bytes, p.crc32) for p in rejected]
 
-    def _erase_refused(self) -> None:
-        """Takes refused chunks out of the file: no row would lead the removal of their session to them."""
-        refused, self._refused = self._refused, []
+    def _erase_rejected(self) -> None:
+        """Erase rejected chunks from the file: no row would lead the removal of their session to them."""
+        rejected, self._rejected = self._rejected, []
         try:
-            erase(self._root, refused, own={extent.journal_name for extent in refused})
+            erase(self._root, rejected, own={extent.journal_name for extent in rejected})
         except OSError as error:
-            logger.warning("refused_chunks_not_erased", error=str(error))
+            logger.warning("rejected_chunks_not_erased", error=str(error))
 
     def _open_journal(self) -> _OpenJournal:
         if self._journal is not None and self._journal.writer.end >= self._journal_file_size_bytes:
@@ -248,14 +250,14 @@ class Committer:
             self._journals_opened += 1
             writer = JournalWriter(self._root, self._process_id, self._journals_opened)
             try:
-                self._journal = _OpenJournal(writer, self._index.create_journal(writer.name, self._process_id))
+                self._journal = _OpenJournal(writer, self._rows.create_journal(writer.name, self._process_id))
             except AudioError:
                 writer.close()
                 raise
         return self._journal
 
     def _retire_journal(self) -> None:
-        """Writes what is left to say about the last batch and closes the file."""
+        """Write what is left to say about the last batch, and close the file."""
         if self._journal is not None and self._journal.trailer:
             try:
                 self._journal.writer.append(self._journal.trailer)

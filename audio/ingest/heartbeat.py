@@ -81,9 +81,9 @@ class Heartbeat:
     async def remove_row(self, connection_id: int) -> None:
         """Remove the row of a connection that has ended, with a later heartbeat if the database is away."""
         try:
-            await self._executor.run(sessions.release_connection, connection_id)
+            await self._executor.run(sessions.remove_connection, connection_id)
         except ServiceError as error:
-            logger.warning("connection_release_put_off", connection_id=connection_id, error=str(error))
+            logger.warning("connection_removal_put_off", connection_id=connection_id, error=str(error))
             self._ended.add(connection_id)
         else:
             self._ended.discard(connection_id)
@@ -92,9 +92,9 @@ class Heartbeat:
         """Remove the row of the process; others remove it later if the database is away."""
         try:
             # In the heartbeat's thread: a beat that is under way must not come behind.
-            await self._heart.run(sessions.release_process, self._process_id)
+            await self._heart.run(sessions.remove_process, self._process_id)
         except ServiceError as error:
-            logger.warning("process_release_put_off", error=str(error))
+            logger.warning("process_removal_put_off", error=str(error))
         self._heart.shutdown()
 
     async def _beat(self) -> None:
@@ -161,9 +161,9 @@ def _restore(process_id: uuid.UUID, missing: dict[int, Producer]) -> tuple[list[
         superseded = [key for key, p in present.items() if p.epoch not in (None, epochs[p.source_id])]
         current = {key: p for key, p in present.items() if key not in superseded}
         closed = [key for key, p in current.items() if statuses[p.session_id] not in OPEN_STATUSES]
-        held = {key: p for key, p in current.items() if key not in closed}
-        AudioConnection.objects.bulk_create(_row(process_id, key, producer) for key, producer in held.items())
-        AudioSession.objects.open().filter(pk__in={p.session_id for p in held.values()}).update(dropped_at=None)
+        kept = {key: p for key, p in current.items() if key not in closed}
+        AudioConnection.objects.bulk_create(_row(process_id, key, producer) for key, producer in kept.items())
+        AudioSession.objects.open().filter(pk__in={p.session_id for p in kept.values()}).update(dropped_at=None)
     return closed, deleted, superseded
 
 

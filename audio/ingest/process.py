@@ -16,7 +16,7 @@ from django.conf import settings
 
 from audio import events, metrics
 from audio.errors import AudioError
-from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.committer import Append, Committer, Delivery
 from audio.ingest.connections import Connections, InFlight
 from audio.ingest.erasures import erase_own
 from audio.ingest.executor import DatabaseExecutor
@@ -104,7 +104,7 @@ class Ingest:
         self._connections.note_removed()
 
     def submit(self, connection: LiveConnection, payload: bytes) -> None:
-        """Hand a chunk to the committer; its outcome comes through `connection.settle`."""
+        """Hand a chunk to the committer; its outcome comes through `connection.deliver`."""
         self._in_flight.add(len(payload))
         self._committer.submit(Append(connection.producer, payload, time.time_ns() // 1000, connection))
 
@@ -137,27 +137,27 @@ class Ingest:
         await self._heartbeat.sign_off()
         self._executor.shutdown()
 
-    def _deliver(self, settled: list[Settled]) -> None:
-        """From the committer's thread: one wake-up of the loop for the whole batch."""
-        self._loop.call_soon_threadsafe(self._settle, settled)
+    def _deliver(self, batch: list[Delivery]) -> None:
+        """Hand the outcomes of a batch from the committer's thread to the event loop, with one wake-up for all."""
+        self._loop.call_soon_threadsafe(self._deliver_to_connections, batch)
 
-    def _settle(self, settled: list[Settled]) -> None:
+    def _deliver_to_connections(self, batch: list[Delivery]) -> None:
         touched = {}
         acknowledged: list[Append] = []
-        settled_bytes = 0
-        for append, outcome in settled:
+        batch_bytes = 0
+        for append, outcome in batch:
             size_bytes = len(append.payload)
-            settled_bytes += size_bytes
-            append.waiter.settle(size_bytes, outcome)
-            touched[id(append.waiter)] = append.waiter
+            batch_bytes += size_bytes
+            append.connection.deliver(size_bytes, outcome)
+            touched[id(append.connection)] = append.connection
             if isinstance(outcome, Accepted):
                 acknowledged.append(append)
                 self._windows.note(append.producer.session_id, size_bytes)
             else:
                 metrics.chunks_refused.labels(outcome.code).inc()
-        for waiter in touched.values():
-            waiter.wake()
-        self._in_flight.subtract(settled_bytes)
+        for connection in touched.values():
+            connection.wake()
+        self._in_flight.subtract(batch_bytes)
         self._measure(acknowledged)
 
     def _measure(self, acknowledged: list[Append]) -> None:
@@ -190,7 +190,11 @@ _current = _Current()
 
 
 async def current() -> Ingest:
-    """Returns the ingest of this process, started."""
+    """Return the ingest of this process, started.
+
+    Raises:
+        ServiceError: The database is away or full.
+    """
     ingest = _current.ingest
     if ingest is None or not ingest.belongs_here():
         ingest = _current.ingest = Ingest()
@@ -199,7 +203,7 @@ async def current() -> Ingest:
 
 
 async def drain() -> None:
-    """Ends the ingest of this process, if it was started; see `Ingest.drain`."""
+    """End the ingest of this process, if it was started; see `Ingest.drain`."""
     ingest, _current.ingest = _current.ingest, None
     if ingest is not None:
         await ingest.drain()

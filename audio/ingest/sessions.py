@@ -35,7 +35,7 @@ from audio.wire.parameters import ConnectionRequest, SessionParameters
 
 logger = structlog.stdlib.get_logger(__name__)
 
-# Of a refusal that ends with another connection: one that the network lost is given up within some 20 seconds.
+# Of a rejection that ends with another connection: one that the network lost is given up within some 20 seconds.
 RETRY_AFTER_SECONDS = 5
 _CREATION_LOCK = 1936946035  # any number, the same in every process
 
@@ -52,7 +52,11 @@ class Opened:
 
 
 def parse_session_id(text: str) -> uuid.UUID:
-    """Takes the id in a path; returns it; raises InvalidSessionId."""
+    """Return the session id that a path holds.
+
+    Raises:
+        InvalidSessionId: It is no UUID.
+    """
     try:
         return uuid.UUID(text)
     except ValueError as error:
@@ -60,7 +64,7 @@ def parse_session_id(text: str) -> uuid.UUID:
 
 
 def default_parameters() -> SessionParameters:
-    """Returns the parameters of a session whose client names none."""
+    """Return the parameters of a session whose client names none."""
     return SessionParameters(
         sample_rate=settings.DEFAULT_SAMPLE_RATE, channels=settings.DEFAULT_CHANNELS, format=settings.DEFAULT_FORMAT
     )
@@ -91,12 +95,24 @@ def open_connection(
     process_id: uuid.UUID,
     is_gone: Callable[[], bool] = lambda: False,
 ) -> Opened:
-    """Opens a session, or continues `session_id`; registers a connection of this process to it.
+    """Open a session, or continue one, and register a connection to it.
 
-    `is_gone` tells, once the database has let us in, whether the client still waits: one that lost its patience and
-    is connected elsewhere must not be superseded by its own older attempt.
-    Raises SessionNotFound, SessionClosed, ParameterConflict, TooManyConnections, TooManySessions, OneSourceOnly,
-    NotAllowed, or Overloaded for a client that is gone.
+    Args:
+        request: What the client asks for.
+        session_id: The session to continue, None for a new one.
+        process_id: The process that has the connection.
+        is_gone: Tells whether the client has left while the database was waited for. One that lost its patience and
+            is connected elsewhere must not be superseded by its own older attempt.
+
+    Raises:
+        NotAllowed: The ticket does not open this session.
+        OneSourceOnly: The session is a continuous compressed stream, and another connection sends it.
+        Overloaded: The client is gone.
+        ParameterConflict: The client names other parameters than the session has.
+        SessionClosed: The session is closed.
+        SessionNotFound: There is no such session.
+        TooManyConnections: The session has as many connections as it may have.
+        TooManySessions: As many sessions are open as may be.
     """
     if request.ticket is not None:
         spend_ticket(request.ticket, session_id)
@@ -138,8 +154,8 @@ def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) 
     return session
 
 
-def release_connection(connection_id: int) -> None:
-    """A connection has ended: its row goes, and a session without connections counts as dropped from now."""
+def remove_connection(connection_id: int) -> None:
+    """Remove the row of a connection that has ended; a session without connections counts as dropped from now."""
     with transaction.atomic():
         session = AudioSession.objects.select_for_update().filter(open_connections=connection_id).first()
         if session is None:
@@ -148,11 +164,17 @@ def release_connection(connection_id: int) -> None:
         _drop_if_deserted(session.pk)
 
 
-def release_process(process_id: uuid.UUID, silent_since: datetime | None = None) -> bool:
-    """A process has ended: its connections go, and it goes. Returns whether it was there.
+def remove_process(process_id: uuid.UUID, silent_since: datetime | None = None) -> bool:
+    """Remove the rows of a process that has ended and of its connections, all at once.
 
-    With `silent_since`, only if it has given no sign of life since then: it may have come back a moment ago.
-    All at once: a process that lives after all would take its missing connections for superseded ones.
+    A process that lives after all would take connections that are missing alone for superseded ones.
+
+    Args:
+        process_id: The process.
+        silent_since: Remove it only if its last heartbeat is older: it may have come back a moment ago.
+
+    Returns:
+        Whether it was removed.
     """
     silent = Q() if silent_since is None else Q(heartbeat_at__lt=silent_since)
     with transaction.atomic():
@@ -171,7 +193,7 @@ def release_process(process_id: uuid.UUID, silent_since: datetime | None = None)
 
 
 def close_session(session_id: uuid.UUID, by: str = "request", producer: Producer | None = None) -> AudioSession:
-    """Close a session, whatever its connections do, and ask for its recording. A closed one stays as it is.
+    """Close a session, whatever its connections do, and enqueue its recording. A closed one stays as it is.
 
     Args:
         session_id: The session's id.
@@ -191,7 +213,7 @@ def close_session(session_id: uuid.UUID, by: str = "request", producer: Producer
 
 
 def close_if(session_id: uuid.UUID, condition: Q, by: str = "sweep") -> bool:
-    """Closes a session if the condition still holds for its row; returns whether it did. `by` is for the log."""
+    """Close a session if the condition still holds for its row, and return whether it did. `by` is for the log."""
     with transaction.atomic():
         if not AudioSession.objects.filter(condition, pk=session_id).close():
             return False
@@ -277,8 +299,10 @@ def _create(
 
 
 def _one_at_a_time() -> None:
-    """Waits for other transactions that create sessions, so that no two take the last place. On SQLite, where
-    every transaction begins IMMEDIATE, they wait anyway."""
+    """Wait for other transactions that create sessions, so that no two open the last one that is allowed.
+
+    On SQLite, where every transaction begins IMMEDIATE, they wait anyway.
+    """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION_LOCK])
@@ -302,7 +326,7 @@ def _continue(request: ConnectionRequest, session_id: uuid.UUID) -> AudioSession
 
 
 def _supersede(session: AudioSession, name: str) -> None:
-    """The rows of older connections of the name go, so that they don't count against the limit."""
+    """Remove the rows of older connections of the name, so that they do not count against the limit."""
     session.open_connections.filter(source__name=name).delete()
 
 
@@ -315,7 +339,7 @@ def _check_room(session: AudioSession) -> None:
 
 
 def _takes_one_source(session: AudioSession) -> bool:
-    """Whether the session is a continuous compressed stream."""
+    """Return whether the session is a continuous compressed stream."""
     is_known = "format" not in session.undecided
     return is_known and session.format != "wav" and session.chunk_mode != "files"
 
@@ -339,7 +363,7 @@ def _producer(session: AudioSession, source: AudioSource) -> Producer:
 
 
 def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
-    """Returns what the journal says of a session and of one of its sources."""
+    """Return what the journal says of a session and of one of its sources."""
     return {
         **session.parameters.as_dict(),
         "user_id": session.user_id,
@@ -362,10 +386,10 @@ def restart_all_ages(clock_set: ClockSet) -> None:
     _restart_ages(clock_set, Q(end_time=None), IngestProcess.objects.all())
 
 
-def _restart_ages(clock_set: ClockSet, held: Q, processes: QuerySet[IngestProcess]) -> None:
+def _restart_ages(clock_set: ClockSet, chosen: Q, processes: QuerySet[IngestProcess]) -> None:
     ended_meanwhile = Q(end_time__gte=clock_set.since, end_time__lte=clock_set.until)
     with transaction.atomic():
-        affected = AudioSession.objects.filter(held | ended_meanwhile).select_for_update()
+        affected = AudioSession.objects.filter(chosen | ended_meanwhile).select_for_update()
         keys = list(affected.order_by("pk").values_list("pk", flat=True))
         AudioSession.objects.filter(pk__in=keys).update(age_counts_from=clock_set.now)
         processes.update(ready_at=clock_set.now)
@@ -373,7 +397,7 @@ def _restart_ages(clock_set: ClockSet, held: Q, processes: QuerySet[IngestProces
 
 
 def drop_if_deserted(session_id: uuid.UUID) -> bool:
-    """Begins the grace of an open session that counts as connected and is not; returns whether it did."""
+    """Begin the grace of an open session that counts as connected and is not, and return whether it did."""
     with transaction.atomic():
         sessions = AudioSession.objects.open().filter(pk=session_id, dropped_at__isnull=True)
         # Locked before the look at its connections: one that is just being opened has the lock.

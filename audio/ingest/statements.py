@@ -27,22 +27,22 @@ class Statements(Protocol):
     """What the transaction asks of the database. Keys are given and returned as the driver has them."""
 
     def lock_sessions(self, keys: Sequence[Any]) -> Iterable[Row]:
-        """Gives (id, status, total_chunks) of the sessions, locked in the order of their keys."""
+        """Return (id, status, total_chunks) of the sessions, locked in the order of their keys."""
 
     def lock_sources(self, keys: Sequence[int]) -> Iterable[Row]:
-        """Gives (id, epoch, chunk_count) of the sources, locked in the order of their keys."""
+        """Return (id, epoch, chunk_count) of the sources, locked in the order of their keys."""
 
     def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
-        """Takes (chunks, bytes, id) for each session that grows."""
+        """Add to the counters of sessions: (chunks, bytes, id) of each that grows, at this time."""
 
     def add_to_sources(self, added: Sequence[tuple[int, int]]) -> None:
-        """Takes (chunks, id) for each source that grows."""
+        """Add to the counters of sources: (chunks, id) of each that grows."""
 
     def insert_chunks(self, rows: Sequence[Row]) -> None:
-        """Takes the rows of the chunks, with times from `time`."""
+        """Insert the rows of chunks, with times from `time`."""
 
     def time(self, microseconds: int) -> Any:
-        """Takes microseconds since the epoch; returns the time as the driver takes it."""
+        """Return a time, in microseconds since the epoch, as the driver takes it."""
 
 
 class SqliteStatements:
@@ -76,7 +76,7 @@ class SqliteStatements:
         self._raw.executemany(f"INSERT INTO {_CHUNKS} ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
 
     def time(self, microseconds: int) -> str:
-        """As Django's DateTimeField writes a time on SQLite: UTC, without saying so."""
+        """Return a time as Django's DateTimeField writes it on SQLite: UTC, without saying so."""
         return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(" ")
 
 
@@ -124,7 +124,7 @@ class PostgresStatements:
 
 
 def statements_for(connection: BaseDatabaseWrapper) -> Statements:
-    """Returns the statements for an open connection of Django's."""
+    """Return the statements for an open connection of Django's."""
     if connection.vendor == "postgresql":
         return PostgresStatements(connection.connection)
     return SqliteStatements(connection.connection)

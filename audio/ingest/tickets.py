@@ -18,12 +18,21 @@ _SALT = "audio.ingest.tickets"
 
 
 def make_ticket(session_id: uuid.UUID) -> str:
-    """Returns a ticket for the session, good for TICKET_SECONDS and one use."""
+    """Return a ticket for the session, good for TICKET_SECONDS and one use."""
     return signing.dumps([session_id.hex, secrets.token_urlsafe(12)], salt=_SALT)
 
 
 def spend_ticket(ticket: str, session_id: uuid.UUID | None) -> None:
-    """Takes a ticket and the session it is shown for; raises NotAllowed if it is foreign, old or spent."""
+    """Spend a ticket that is shown for a session.
+
+    Args:
+        ticket: The ticket.
+        session_id: The session, None for a new one.
+
+    Raises:
+        NotAllowed: The ticket is forged, too old, spent, or another session's.
+        ServiceError: Redis, which remembers spent tickets, is away.
+    """
     try:
         owner, nonce = signing.loads(ticket, salt=_SALT, max_age=TICKET_SECONDS)
     except signing.BadSignature as error:

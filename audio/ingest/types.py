@@ -13,9 +13,10 @@ from audio.errors import AudioError
 class Producer:
     """A connection as the commit sees it: whose chunks they are, and whether it may still write.
 
-    `epoch` is that of its named source, None for the unnamed. `failed` is set with the first fatal refusal, and with
-    any refusal of a named source: from then on nothing of this connection is stored, because a hole in a source could
-    not be resumed. A pause that is over is forgotten when the connection itself says `resume`.
+    `epoch` is that of its named source, None for the unnamed. `rejection` is why the connection may no longer write, if
+    it may not. The commit sets it to the first fatal error, and to any error of a named source: nothing more of the
+    connection is stored then, because a hole in a source could not be resumed. A pause that is over is forgotten when
+    the connection itself says `resume`.
     """
 
     session_id: uuid.UUID
@@ -23,17 +24,17 @@ class Producer:
     epoch: int | None
     description: dict[str, Any] = field(default_factory=dict)
     number: int = 0
-    failed: AudioError | None = None
+    rejection: AudioError | None = None
     session_key: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Prepares the session's key as the database's driver takes it, once instead of for every chunk."""
+        """Prepare the session's key as the database's driver takes it, once instead of for every chunk."""
         native = connections[DEFAULT_DB_ALIAS].features.has_native_uuid_field
         self.session_key = self.session_id if native else self.session_id.hex
 
 
 class Accepted(NamedTuple):
-    """The chunk's row is committed: its place in the session, and the count of its source if that is named."""
+    """The chunk's row is committed: its sequence, and the count of its source if that is named, else 0."""
 
     sequence: int
     source_count: int
@@ -48,23 +49,23 @@ class LiveConnection(Protocol):
     connection_id: int
     producer: Producer
 
-    def settle(self, size_bytes: int, outcome: Outcome) -> None:
-        """The oldest chunk in flight, of this size, has its outcome."""
+    def deliver(self, size_bytes: int, outcome: Outcome) -> None:
+        """Note the outcome of the oldest chunk in flight, which has this size."""
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Send what there is to send."""
 
     def session_closed(self) -> None:
-        """The session was closed elsewhere."""
+        """Say that the session was closed elsewhere, and end."""
 
     def session_deleted(self) -> None:
-        """The session was deleted elsewhere."""
+        """Say that the session was deleted elsewhere, and end."""
 
     def superseded(self) -> None:
-        """A newer connection has taken over the source."""
+        """Say that a newer connection has taken over the source, and end."""
 
     def warned(self, warning: dict[str, Any]) -> None:
-        """The session's recording has a new warning."""
+        """Say that the session's recording has a new warning."""
 
     def go_away(self) -> None:
-        """The server stops: answer what is in flight, then close."""
+        """Answer what is in flight, then end, because the server stops."""

@@ -22,7 +22,7 @@ def forget_silent(sweep: Sweep) -> None:
         if process.heartbeat_at > sweep.now:
             # The clock was put back: its silence, if it is silent, begins now.
             IngestProcess.objects.filter(future, pk=process.pk).update(heartbeat_at=sweep.now)
-        elif sweep.dry_run or ingest.release_process(process.pk, silent_since=before):
+        elif sweep.dry_run or ingest.remove_process(process.pk, silent_since=before):
             sweep.note(Action.DEAD_PROCESSES, process)
 
 
@@ -31,7 +31,7 @@ def forget_dead_processes(before: datetime | None = None) -> int:
     connections: their sessions count as dropped from now. Returns how many processes there were."""
     processes = IngestProcess.objects.all() if before is None else IngestProcess.objects.filter(heartbeat_at__lt=before)
     process_ids = list(processes.values_list("pk", flat=True))
-    return sum(ingest.release_process(process_id, silent_since=before) for process_id in process_ids)
+    return sum(ingest.remove_process(process_id, silent_since=before) for process_id in process_ids)
 
 
 def expect_dead_runs() -> None:

@@ -1,22 +1,33 @@
-"""PURE. The state machine of a connection; this docstring is its specification.
+"""PURE. The state machine of a connection; this docstring is the specification of what it answers, and in which order.
 
-The machine knows no socket, no file and no clock. What arrives is put in, what is to be done comes out, and
-what is to be sent is taken out with `outgoing`:
+The machine knows no socket, no file and no clock. What arrives is put in, what is to be done comes out, and what is to
+be sent is taken out with `outgoing`:
 
-1. Every binary message is answered exactly once, every text message at least once, and answers leave in the
-   order of the messages they answer. An answer that waits for a commit holds back those behind it.
-2. A chunk is acknowledged only by `stored`, which the I/O side calls after the commit: there is no other way
-   to an acknowledgement of a message that holds bytes. That is "acknowledged means durable".
+1. Every binary message is answered exactly once, every text message at least once, and answers leave in the order of
+   the messages that they answer. An answer that waits for a commit holds back those behind it.
+2. A chunk is acknowledged only by `deliver`, which the I/O side calls after the commit, with the chunk's sequence:
+   there is no other way to an acknowledgement of a message that holds bytes. That is "acknowledged means durable".
 3. An empty binary message stores nothing and is answered with the count as it is.
-4. `close_session`, `pause` and `resume` act on the session, after everything that came before them is settled:
-   the I/O side waits until `unsettled` is 0, acts, and reports with `closed`, `paused` or `resumed`.
-5. An error with a close code ends the connection: its text is sent in its turn, then the close. Nothing that
-   arrives afterwards is looked at, and nothing more is stored. What is already with the committer is still
-   answered before the end is sent.
+4. `close_session`, `pause` and `resume` act on the session after every chunk before them has its outcome: the I/O side
+   waits until `in_flight` is 0, acts, and reports with `closed`, `paused` or `resumed`.
+5. An error with a close code ends the connection: its text is sent in its turn, then the close. Nothing that arrives
+   afterwards is looked at, and nothing more is stored. What is already with the committer is still answered before the
+   end is sent.
 6. Besides the answers there are notices, which answer nothing: `warn` says that a part of the recording could not be
-   made. A notice has the same four keys first, then `event`, and never a key `error`, which is that of a refusal.
+   made. A notice has the same four keys first, then `event`, and never a key `error`, which only rejections have.
 
-    OPEN -- closed / fail / end --> ENDING -- the last answer has left --> ENDED
+    OPEN -- closed / reject / end --> ENDING -- the last answer has left --> ENDED
+
+The rest of a connection's specification is elsewhere:
+
+- the names and values of the query: `audio.wire.parameters`
+- the texts of the messages, and which control messages there are: `audio.wire.messages`
+- which audio is stored, by its headers and its format: `audio.admission`
+- opening and resuming a session, and the limits of both: `audio.ingest.sessions`
+- rejection of chunks of sessions that are paused, closed or deleted, and of superseded sources: `audio.ingest.commit`
+- reading, with backpressure, the idle timeout, and who may pause what: `audio.consumers`
+- backpressure of the whole process, and the drain before it stops: `audio.ingest.connections`, `audio.ingest.process`
+- codes, sentences and close codes of all errors: `audio.errors`
 """
 
 from collections import deque
@@ -49,16 +60,16 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class _Say:
+class _Text:
     message: str
     more: dict[str, Any]
 
 
-class _Unsettled(Enum):
+class _InFlight(Enum):
     CHUNK = 0
 
 
-_Answer = AudioError | _Say | Close | _Unsettled
+_Answer = AudioError | _Text | Close | _InFlight
 
 
 class Connection:
@@ -72,12 +83,12 @@ class Connection:
         self._acknowledgement = AcknowledgementTemplate(session_id, "active")
         self._answers: deque[_Answer] = deque()
         self._outcomes: deque[int | AudioError] = deque()
-        self._unsettled = 0
+        self._in_flight = 0
 
     @property
-    def unsettled(self) -> int:
+    def in_flight(self) -> int:
         """How many chunks are with the committer."""
-        return self._unsettled
+        return self._in_flight
 
     @property
     def backlog(self) -> int:
@@ -85,22 +96,22 @@ class Connection:
         return len(self._answers)
 
     def greet(self, message: str, **more: Any) -> None:
-        """Queues the greeting."""
-        self._answers.append(_Say(message, more))
+        """Queue the greeting."""
+        self._answers.append(_Text(message, more))
 
     def receive_binary(self, size_bytes: int) -> bool:
-        """Takes the size of a binary message; returns whether its bytes are to be stored."""
+        """Note a binary message of this size, and return whether its bytes are to be stored."""
         if self.state is not State.OPEN:
             return False
         if not size_bytes:
-            self._answers.append(_Say(messages.STORED, {}))
+            self._answers.append(_Text(messages.STORED, {}))
             return False
-        self._answers.append(_Unsettled.CHUNK)
-        self._unsettled += 1
+        self._answers.append(_InFlight.CHUNK)
+        self._in_flight += 1
         return True
 
     def receive_text(self, text: str) -> Action | None:
-        """Takes a text message; returns the action that the I/O side has to take, if any."""
+        """Note a text message, and return the action that the I/O side has to take, if any."""
         if self.state is not State.OPEN:
             return None
         try:
@@ -110,78 +121,76 @@ class Connection:
             return None
         if action is not Action.PING:
             return action
-        self._answers.append(_Say(messages.PONG, {}))
+        self._answers.append(_Text(messages.PONG, {}))
         return None
 
-    def stored(self, sequence: int) -> None:
-        """The oldest unsettled chunk is durable, as number `sequence` of its session."""
-        self._outcomes.append(sequence)
-        self._unsettled -= 1
+    def deliver(self, outcome: int | AudioError) -> None:
+        """Note the outcome of the oldest chunk in flight.
 
-    def refused(self, error: AudioError) -> None:
-        """The oldest unsettled chunk was not stored; a fatal error ends the connection."""
-        self._outcomes.append(error)
-        self._unsettled -= 1
-        self._end_after(error)
+        Args:
+            outcome: Its sequence if it is durable; else why it was rejected, which ends the connection if it is fatal.
+        """
+        self._outcomes.append(outcome)
+        self._in_flight -= 1
+        if isinstance(outcome, AudioError):
+            self._end_after(outcome)
 
     def reject(self, error: AudioError) -> None:
-        """A message is refused before anything was stored of it; a fatal error ends the connection."""
+        """Answer a message of which nothing was stored, or the connection, with an error; a fatal one ends it."""
         if self.state is State.OPEN:
             self._answers.append(error)
             self._end_after(error)
 
-    fail = reject
-
     def paused(self) -> None:
-        """The session is paused."""
+        """Say that the session is paused."""
         self._turn("paused", messages.PAUSED_NOW)
 
     def resumed(self) -> None:
-        """The session goes on."""
+        """Say that the session goes on."""
         self._turn("active", messages.RESUMED_NOW)
 
     def closed(self) -> None:
-        """The session is closed: say so and end with 1000."""
+        """Say that the session is closed, and end with 1000."""
         if self.state is State.OPEN:
             self._turn("completed", messages.CLOSED)
             self.end(NORMAL_CLOSURE)
 
     def warn(self, warning: dict[str, Any]) -> None:
-        """Says that something that was sent can't be in the recording as it came: its code, its detail, its place."""
+        """Say that something cannot be in the recording as it came: its code, its detail, and which chunks it is."""
         if self.state is State.OPEN:
-            self._answers.append(_Say(messages.PART_NOT_MADE, {"event": "error", **warning}))
+            self._answers.append(_Text(messages.PART_NOT_MADE, {"event": "error", **warning}))
 
     def end(self, code: int) -> None:
-        """Ends the connection with this close code, after what is unsettled has been answered."""
+        """End the connection with this close code, after what is in flight has been answered."""
         if self.state is State.OPEN:
             self.state = State.ENDING
             self._answers.append(Close(code))
 
     def outgoing(self) -> Iterator[str | Close]:
-        """Gives what can be sent now, in order; each item is gone from the queue once it is given."""
+        """Yield what can be sent now, in order; each item has left the queue once it is yielded."""
         while self._answers and self.state is not State.ENDED:
             answer = self._answers[0]
-            if answer is _Unsettled.CHUNK:
+            if answer is _InFlight.CHUNK:
                 if not self._outcomes:
                     return
                 self._answers.popleft()
-                yield from self._settle(self._outcomes.popleft())
+                yield from self._answer_chunk(self._outcomes.popleft())
             else:
                 self._answers.popleft()
                 yield from self._say(answer)
 
-    def _settle(self, outcome: int | AudioError) -> Iterator[str | Close]:
+    def _answer_chunk(self, outcome: int | AudioError) -> Iterator[str | Close]:
         if isinstance(outcome, int):
             self.chunk_count = max(self.chunk_count, outcome)
             yield self._acknowledgement.fill(outcome)
         else:
             yield from self._say(outcome)
 
-    def _say(self, answer: "AudioError | _Say | Close | _Unsettled") -> Iterator[str | Close]:
-        if isinstance(answer, _Say):
+    def _say(self, answer: "AudioError | _Text | Close | _InFlight") -> Iterator[str | Close]:
+        if isinstance(answer, _Text):
             yield messages.answer(answer.message, self.session_id, self.chunk_count, self.status, **answer.more)
         elif isinstance(answer, AudioError):
-            yield messages.refusal(answer, self.session_id, self.chunk_count, self.status)
+            yield messages.rejection(answer, self.session_id, self.chunk_count, self.status)
             if answer.close_code is not None:
                 yield self._ended(answer.close_code)
         elif isinstance(answer, Close):
@@ -194,7 +203,7 @@ class Connection:
 
     def _turn(self, status: str, message: str) -> None:
         self.status = status
-        self._answers.append(_Say(message, {}))
+        self._answers.append(_Text(message, {}))
 
     def _end_after(self, error: AudioError) -> None:
         if error.close_code is not None and self.state is State.OPEN:

@@ -47,7 +47,7 @@ def parse_text(text: str) -> Action:
         UnknownAction: It is a control message that asks for something else.
     """
     try:
-        message = json.loads(text, parse_constant=_refuse_constant)
+        message = json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         sentence = _with_directions(InvalidJson.sentence) if _is_no_attempt(text) else None
         raise InvalidJson(sentence, received=_short(text), valid_values=_FORMS) from error
@@ -89,30 +89,30 @@ def _with_directions(sentence: str) -> str:
 
 
 def _is_no_attempt(text: str) -> bool:
-    """Whether a text that is no JSON is not meant as JSON either, but is audio or another service's command."""
+    """Return whether a text that is no JSON is not meant as JSON either, but is audio or another service's command."""
     is_audio = len(text) >= _SHORTEST_AUDIO or not text.isprintable() or text.startswith(("data:", "[object"))
     return (is_audio and not text.startswith("{")) or text.lower() in _COMMANDS
 
 
-def _refuse_constant(name: str) -> None:
-    """NaN and the infinities, which Python's parser takes, are no JSON (RFC 8259 section 6)."""
+def _reject_constant(name: str) -> None:
+    """Reject NaN and the infinities, which Python's parser takes and JSON has not (RFC 8259 section 6)."""
     raise ValueError(name)
 
 
 def _short(value: Any) -> str | None:
-    """What was received, as text: a number can be one that JSON has no digits for, or has thousands."""
+    """Return what was received, as text: a number can be one that JSON has no digits for, or has thousands."""
     return None if value is None else str(value)[:100]
 
 
 def answer(message: str, session_id: str, chunk_count: int, status: str, **more: Any) -> str:
-    """Returns the text of an answer that is not an error."""
+    """Return the text of an answer that is not an error."""
     return json.dumps(
         {"message": message, "session_id": session_id, "chunk_count": chunk_count, "status": status, **more}
     )
 
 
-def refusal(error: AudioError, session_id: str | None, chunk_count: int | None, status: str | None) -> str:
-    """Returns the text of an error; keys whose value is not known are left out.
+def rejection(error: AudioError, session_id: str | None, chunk_count: int | None, status: str | None) -> str:
+    """Return the text of an error; keys whose value is not known are left out.
 
     `retryable` says whether the same may succeed over another connection.
     """
@@ -138,5 +138,5 @@ class AcknowledgementTemplate:
         self._head += place[:-1]
 
     def fill(self, chunk_count: int) -> str:
-        """Returns the text with the count in place."""
+        """Return the text with the count in place."""
         return f"{self._head}{chunk_count}{self._tail}"

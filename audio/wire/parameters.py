@@ -1,7 +1,7 @@
 """PURE. The parameters of a session and of a connection: their values, defaults and checks.
 
-The table in section 2 of the contract, as code: `parse_query` takes the query string of a WebSocket's URL
-(RFC 3986 section 3.4) and gives a `ConnectionRequest` or raises an error that names the valid values.
+The table in section 2 of the contract, as code: `parse_query` turns the query string of a WebSocket's URL (RFC 3986
+section 3.4) into a `ConnectionRequest`, or raises an error that names the valid values.
 """
 
 from collections.abc import Collection, Mapping
@@ -44,7 +44,7 @@ class SessionParameters:
     chunks: str = "auto"
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the parameters as the keys and values of the contract."""
+        """Return the parameters as the keys and values of the contract."""
         return asdict(self)
 
 
@@ -58,7 +58,7 @@ class ConnectionRequest:
     ticket: str | None = None
 
     def parameters(self, defaults: SessionParameters) -> SessionParameters:
-        """Returns the parameters of a new session: what the query named, else `defaults`."""
+        """Return the parameters of a new session: what the query named, else `defaults`."""
         return SessionParameters(**{**defaults.as_dict(), **self.named})
 
     @property
@@ -102,7 +102,11 @@ def undecided_among(named: Collection[str]) -> list[str]:
 
 
 def parse_value(name: str, text: str) -> str | int:
-    """Takes a parameter's name and its text; returns its value; raises InvalidParameter with `valid_values`."""
+    """Return the value of a parameter.
+
+    Raises:
+        InvalidParameter: The parameter does not have this value; the error names the `valid_values`.
+    """
     choices = _CHOICES[name]
     value: str | int = text.lower()
     if isinstance(choices[0], int):
@@ -134,9 +138,10 @@ def parse_label(name: str, text: str) -> str:
 
 
 def parse_query(query: bytes) -> ConnectionRequest:
-    """Takes the raw query string of a connection's URL; returns what it asks for.
+    """Return what the raw query string of a connection's URL asks for.
 
-    Raises InvalidParameter for an unknown name, a name given twice, or a value outside its range.
+    Raises:
+        InvalidParameter: A name is unknown or given twice, or a value is outside its range.
     """
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=32, errors="strict")

@@ -44,7 +44,7 @@ class Instant:
 
     def submit(self, connection: ingest.LiveConnection, payload: bytes) -> None:
         self._counts[id(connection)] += 1
-        connection.settle(len(payload), Accepted(self._counts[id(connection)], 0))
+        connection.deliver(len(payload), Accepted(self._counts[id(connection)], 0))
         connection.wake()
 
 

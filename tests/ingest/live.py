@@ -37,7 +37,7 @@ class Client:
         self.sent += 1
         self.ingest.submit(self, payload)
 
-    def settle(self, size_bytes: int, outcome: Outcome) -> None:
+    def deliver(self, size_bytes: int, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
     def wake(self) -> None:

@@ -27,7 +27,7 @@ from audio.errors import (
     Superseded,
 )
 from audio.ingest import commit
-from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.committer import Append, Committer, Delivery
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalReader, scan
 from audio.journal.records import RecordType, parse_commit, parse_session, parse_void
@@ -56,14 +56,14 @@ class Run:
     root: Any
     size_bytes: int = 1 << 20
     gather_seconds: float = 0.0
-    check: Callable[[list[Settled]], None] = lambda settled: None
+    check: Callable[[list[Delivery]], None] = lambda settled: None
     process_id: uuid.UUID = field(default_factory=uuid.uuid4)
     settled: list[tuple[Append, Outcome]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.committer = Committer(self.root, self.process_id, self._deliver, self.gather_seconds, self.size_bytes)
 
-    def _deliver(self, settled: list[Settled]) -> None:
+    def _deliver(self, settled: list[Delivery]) -> None:
         self.check(settled)
         self.settled.extend(settled)
 
@@ -132,7 +132,7 @@ def test_a_refused_chunk_of_a_named_source_is_a_wall(run):
     AudioSession.objects.filter(pk=session.pk).resume()
     assert [type(outcome) for outcome in committer.store(mic, b"4")] == [SessionPaused]
     assert committer.store(unnamed, b"y") == [Accepted(2, 0)]
-    mic.failed = None
+    mic.rejection = None
     assert committer.store(mic, b"2", b"3") == [Accepted(3, 2), Accepted(4, 3)]
 
 
@@ -147,7 +147,7 @@ def test_an_outcome_leaves_only_after_sync_and_commit(run, tmp_path, monkeypatch
     monkeypatch.setattr(os, "fdatasync", observed_sync)
     wrong: list[str] = []
 
-    def look(settled: list[Settled]) -> None:
+    def look(settled: list[Delivery]) -> None:
         visible: list[tuple] = []
         other = threading.Thread(target=lambda: visible.extend(_rows_seen_by_another_connection()))
         other.start()

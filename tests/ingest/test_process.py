@@ -250,7 +250,7 @@ async def test_a_redis_that_hangs_holds_up_no_opening(settings, ingest, connect,
 @with_rows
 async def test_a_connection_that_ends_while_the_database_is_away_leaves_no_row_either(ingest, connect, monkeypatch):
     client = await connect()
-    release, failures = sessions.release_connection, []
+    release, failures = sessions.remove_connection, []
 
     def away_at_first(connection_id: int) -> None:
         if not failures:
@@ -258,7 +258,7 @@ async def test_a_connection_that_ends_while_the_database_is_away_leaves_no_row_e
             raise OperationalError("away")
         release(connection_id)
 
-    monkeypatch.setattr(sessions, "release_connection", away_at_first)
+    monkeypatch.setattr(sessions, "remove_connection", away_at_first)
     await ingest.remove(client)
     assert failures == [client.connection_id]
     await after_heartbeats(ingest)

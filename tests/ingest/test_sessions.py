@@ -25,7 +25,7 @@ from audio.errors import (
     TooManySessions,
 )
 from audio.ingest import sessions
-from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.committer import Append, Committer, Delivery
 from audio.ingest.tickets import TICKET_SECONDS
 from audio.ingest.types import Accepted
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess
@@ -142,7 +142,7 @@ def test_the_limit_of_connections_frees_with_a_release(connect, settings):
     second = connect(first.session.pk)
     with pytest.raises(TooManyConnections):
         connect(first.session.pk)
-    sessions.release_connection(second.connection_id)
+    sessions.remove_connection(second.connection_id)
     assert connect(first.session.pk).resumed
 
 
@@ -200,13 +200,13 @@ def test_a_session_made_over_rest_counts_as_dropped_when_its_ticket_ends(connect
 def test_a_session_is_dropped_when_its_last_connection_goes(connect):
     first = connect()
     second = connect(first.session.pk)
-    sessions.release_connection(first.connection_id)
+    sessions.remove_connection(first.connection_id)
     assert stored(first.session.pk).dropped_at is None
     before = timezone.now()
-    sessions.release_connection(second.connection_id)
+    sessions.remove_connection(second.connection_id)
     dropped_at = stored(first.session.pk).dropped_at
     assert before <= dropped_at <= timezone.now()
-    sessions.release_connection(second.connection_id)
+    sessions.remove_connection(second.connection_id)
     assert stored(first.session.pk).dropped_at == dropped_at
     connect(first.session.pk)
     assert stored(first.session.pk).dropped_at is None
@@ -215,7 +215,7 @@ def test_a_session_is_dropped_when_its_last_connection_goes(connect):
 def test_the_end_of_a_superseded_connection_drops_nothing(connect):
     old = connect(source="mic")
     connect(old.session.pk, source="mic")
-    sessions.release_connection(old.connection_id)
+    sessions.remove_connection(old.connection_id)
     assert stored(old.session.pk).dropped_at is None
 
 
@@ -224,14 +224,14 @@ def test_two_last_connections_that_end_at_once_leave_the_session_dropped(connect
         first = connect()
         second = connect(first.session.pk)
         ended = [first.connection_id, second.connection_id]
-        assert at_once(*[lambda key=key: sessions.release_connection(key) for key in ended]) == [None, None]
+        assert at_once(*[lambda key=key: sessions.remove_connection(key) for key in ended]) == [None, None]
         assert stored(first.session.pk).dropped_at is not None
 
 
 def test_a_closed_session_is_not_dropped(connect):
     opened = connect()
     sessions.close_session(opened.session.pk)
-    sessions.release_connection(opened.connection_id)
+    sessions.remove_connection(opened.connection_id)
     session = stored(opened.session.pk)
     assert (session.status, session.dropped_at, session.open_connections.count()) == ("completed", None, 0)
 
@@ -240,12 +240,12 @@ def test_a_dead_process_takes_only_its_own_connections(connect, process_id):
     other = IngestProcess.objects.create(host="other", pid=2)
     alone, shared = connect(), connect()
     elsewhere = sessions.open_connection(ConnectionRequest({}), shared.session.pk, other.pk)
-    assert sessions.release_process(process_id)
+    assert sessions.remove_process(process_id)
     assert stored(alone.session.pk).dropped_at is not None
     assert stored(shared.session.pk).dropped_at is None
     assert AudioConnection.objects.get().pk == elsewhere.connection_id
     assert IngestProcess.objects.get() == other
-    assert not sessions.release_process(process_id)
+    assert not sessions.remove_process(process_id)
 
 
 @pytest.mark.parametrize("function", [sessions.close_session, sessions.pause_session, sessions.resume_session])
@@ -300,7 +300,7 @@ def test_a_second_source_of_what_has_become_one_stream_is_refused(connect):
         sessions.decide_format(first.session.pk, second.connection_id, "webm")
     with pytest.raises(OneSourceOnly):
         connect(first.session.pk)
-    sessions.release_connection(first.connection_id)
+    sessions.remove_connection(first.connection_id)
     assert sessions.decide_format(first.session.pk, second.connection_id, "wav").format == "webm"
 
 
@@ -397,7 +397,7 @@ def test_an_id_that_is_no_uuid(text):
 def test_a_close_amid_commits_fixes_the_count(connect, tmp_path):
     """What was committed before the close is counted, nothing is after it, and every chunk has its answer."""
     opened = connect()
-    settled: list[Settled] = []
+    settled: list[Delivery] = []
     committer = Committer(tmp_path, uuid.uuid4(), settled.extend, gather_seconds=0.0, journal_file_size_bytes=1 << 20)
     committer.start()
     submitted, enough = itertools.count(1), threading.Event()

@@ -121,7 +121,7 @@ def test_a_later_connection_tells_what_was_taken_of_an_earlier_one(recorded, los
     if was_taken:
         recorded.store(producer, b"three")
     else:
-        monkeypatch.setattr(recorded.processes[-1].index, "commit", unavailable)
+        monkeypatch.setattr(recorded.processes[-1].rows, "commit", unavailable)
         recorded.processes[-1].store(producer, b"three")
     recorded.processes.pop().kill()
     recorded.another_process()
@@ -317,7 +317,7 @@ def test_chunks_that_the_next_connection_was_refused_do_not_count(recorded, lost
     producer = recorded.open("one")
     recorded.store(producer, b"one")
     recorded.store(producer, b"two")
-    monkeypatch.setattr(recorded.processes[-1].index, "commit", unavailable)
+    monkeypatch.setattr(recorded.processes[-1].rows, "commit", unavailable)
     recorded.processes[-1].store(producer, b"three")
     recorded.processes.pop().kill()
     recorded.another_process()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from audio.ingest import sessions
-from audio.ingest.committer import Append, Committer, Settled
+from audio.ingest.committer import Append, Committer, Delivery
 from audio.ingest.types import Outcome, Producer
 from audio.models import IngestProcess
 from audio.wire.parameters import ConnectionRequest
@@ -19,7 +19,7 @@ class Recorded:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.settled: list[Settled] = []
+        self.settled: list[Delivery] = []
         self.process_id = IngestProcess.objects.create(host=socket.gethostname(), pid=os.getpid()).pk
         self.committer = Committer(root, self.process_id, self.settled.extend, 0.0, 1 << 24)
         self.committer.start()

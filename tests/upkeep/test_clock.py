@@ -80,7 +80,7 @@ def test_a_live_session_outlives_a_clock_that_is_set(clock, days, is_first):
 @pytest.mark.parametrize("is_first", ["sweep", "beat"])
 def test_a_grace_begins_anew_when_the_clock_is_put_forward(clock, settings, is_first):
     dropped = clock.open()
-    sessions.release_connection(dropped.connection_id)
+    sessions.remove_connection(dropped.connection_id)
     clock.beat()
     clock.set(days=3)
     if is_first == "sweep":
@@ -95,7 +95,7 @@ def test_a_grace_begins_anew_when_the_clock_is_put_forward(clock, settings, is_f
 
 def test_a_grace_ends_although_the_clock_was_put_back(clock, settings):
     dropped = clock.open()
-    sessions.release_connection(dropped.connection_id)
+    sessions.remove_connection(dropped.connection_id)
     clock.set(days=-3)
     clock.beat()
     upkeep.run_chore("connections")

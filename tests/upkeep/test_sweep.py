@@ -150,13 +150,13 @@ def test_a_process_that_gives_a_sign_of_life_meanwhile_is_not_forgotten(monkeypa
     """The sweep has found it silent, and before it forgets it the process beats again."""
     process = make_process(heartbeat_at=ago(minutes=1))
     opened = sessions.open_connection(ConnectionRequest({}), None, process.pk)
-    release_process = sessions.release_process
+    remove_process = sessions.remove_process
 
     def beat_first(process_id: uuid.UUID, **options: datetime) -> bool:
         IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=timezone.now())
-        return release_process(process_id, **options)
+        return remove_process(process_id, **options)
 
-    monkeypatch.setattr("audio.ingest.release_process", beat_first)
+    monkeypatch.setattr("audio.ingest.remove_process", beat_first)
     assert upkeep.sweep() == Swept()
     assert AudioConnection.objects.get().pk == opened.connection_id
     assert AudioSession.objects.get().dropped_at is None
@@ -172,7 +172,7 @@ def test_hosts_whose_clocks_differ_judge_by_the_database_s(monkeypatch, hours):
     process_id = uuid.uuid4()
     heartbeat._register(process_id)
     opened = sessions.open_connection(ConnectionRequest({}), None, process_id)
-    sessions.release_connection(opened.connection_id)
+    sessions.remove_connection(opened.connection_id)
     ticketed = sessions.create_session(sessions.default_parameters())
     assert upkeep.sweep() == Swept()
     heartbeat._heartbeat(process_id, {}, ClockWatch())

@@ -30,7 +30,7 @@ def test_nothing_is_said_of_a_chunk_before_it_is_stored():
     machine = connection()
     assert machine.receive_binary(3200)
     assert said(machine) == []
-    machine.stored(1)
+    machine.deliver(1)
     assert said(machine) == [
         {"message": "Chunk processed successfully", "session_id": SESSION_ID, "chunk_count": 1, "status": "active"}
     ]
@@ -66,7 +66,7 @@ def test_chunks_committed_together_are_answered_one_two_three():
     for _ in range(3):
         machine.receive_binary(10)
     for sequence in (1, 2, 3):
-        machine.stored(sequence)
+        machine.deliver(sequence)
     assert [answer["chunk_count"] for answer in said(machine)] == [1, 2, 3]
 
 
@@ -74,7 +74,7 @@ def test_an_empty_message_is_answered_with_the_count_and_stores_nothing():
     machine = connection()
     machine.receive_binary(10)
     assert not machine.receive_binary(0)
-    machine.stored(7)
+    machine.deliver(7)
     assert [(a["message"], a["chunk_count"]) for a in said(machine)] == [(messages.STORED, 7), (messages.STORED, 7)]
 
 
@@ -85,10 +85,10 @@ def test_answers_keep_the_order_of_the_messages():
     machine.receive_binary(10)
     machine.receive_text('{"type": "control", "action": "ping"}')
     assert said(machine) == []
-    machine.stored(1)
+    machine.deliver(1)
     first = said(machine)
     assert [first[0]["chunk_count"], first[1]["code"]] == [1, "invalid_json"]
-    machine.stored(2)
+    machine.deliver(2)
     assert [answer["message"] for answer in said(machine)] == [messages.STORED, "pong"]
 
 
@@ -161,12 +161,12 @@ def test_an_action_without_a_type_is_told_the_whole_message():
     assert '{"type": "control", "action": "close_session"}' in answer["error"]
 
 
-def test_a_warning_answers_nothing_and_is_no_refusal():
+def test_a_warning_answers_nothing_and_is_no_rejection():
     machine = connection()
     machine.receive_binary(10)
     machine.warn({"code": "undecodable_chunk", "detail": "why", "first_sequence": 1, "last_sequence": 2})
     assert said(machine) == []
-    machine.stored(4)
+    machine.deliver(4)
     stored, notice = said(machine)
     assert stored["chunk_count"] == 4
     assert list(notice)[:5] == ["message", "session_id", "chunk_count", "status", "event"]
@@ -204,21 +204,21 @@ def test_a_paused_session_refuses_and_goes_on():
     machine = connection()
     machine.paused()
     machine.receive_binary(10)
-    machine.refused(SessionPaused())
+    machine.deliver(SessionPaused())
     paused, refused = said(machine)
     assert (paused["status"], refused["code"], refused["status"]) == ("paused", "session_paused", "paused")
     machine.resumed()
     machine.receive_binary(10)
-    machine.stored(1)
+    machine.deliver(1)
     assert [answer["status"] for answer in said(machine)] == ["active", "active"]
 
 
-def test_a_fatal_refusal_is_sent_in_its_turn_and_then_the_close():
+def test_a_fatal_rejection_is_sent_in_its_turn_and_then_the_close():
     machine = connection()
     machine.receive_binary(1)
     machine.receive_binary(1)
-    machine.stored(1)
-    machine.refused(StorageFull())
+    machine.deliver(1)
+    machine.deliver(StorageFull())
     assert not machine.receive_binary(1)
     acknowledged, error, close = said(machine)
     assert (acknowledged["chunk_count"], error["code"], close) == (1, "storage_full", Close(1013))
@@ -227,9 +227,9 @@ def test_a_fatal_refusal_is_sent_in_its_turn_and_then_the_close():
 def test_what_is_with_the_committer_is_answered_before_the_end():
     machine = connection()
     machine.receive_binary(1)
-    machine.fail(IdleTimeout(limit=300))
+    machine.reject(IdleTimeout(limit=300))
     assert said(machine) == []
-    machine.stored(1)
+    machine.deliver(1)
     acknowledged, error, close = said(machine)
     assert (acknowledged["chunk_count"], error["code"], error["limit"], close) == (1, "idle_timeout", 300, Close(4408))
 
@@ -237,7 +237,7 @@ def test_what_is_with_the_committer_is_answered_before_the_end():
 def test_a_second_end_changes_nothing():
     machine = connection()
     machine.end(1012)
-    machine.fail(SessionClosed())
+    machine.reject(SessionClosed())
     machine.closed()
     assert said(machine) == [Close(1012)]
 
@@ -275,7 +275,7 @@ class AcknowledgedMeansDurable(RuleBasedStateMachine):
     def commit(self):
         sequence = self.waiting.popleft()
         self.durable.append(sequence)
-        self.machine.stored(sequence)
+        self.machine.deliver(sequence)
 
     @rule()
     def end(self):
@@ -295,7 +295,7 @@ class AcknowledgedMeansDurable(RuleBasedStateMachine):
             else:
                 assert answer.get("code", "empty") == expected
         assert self.acknowledged == self.durable[: len(self.acknowledged)]
-        assert self.machine.unsettled == len(self.waiting)
+        assert self.machine.in_flight == len(self.waiting)
 
 
 TestAcknowledgedMeansDurable = AcknowledgedMeansDurable.TestCase
