@@ -1,1 +1,1 @@
-"""Background work: thin Celery tasks over the product and the sweeps."""
+"""The Celery tasks: thin layers over the product."""

@@ -1,7 +1,7 @@
-"""The tasks that somebody asked for: each has a row of its own, named by its id, that says how far it is.
+"""The tasks that REST shows. Each has a row, which has the id of the task and stores its progress.
 
-Each is repeatable: a run that died is begun anew, one that was revoked or has ended is not. What became of it is also
-Celery's result, for operators who look there.
+Each task can be repeated. A run that died starts again; a task that has ended or was revoked does not. The outcome is
+also stored as Celery's result, for operators who look there.
 """
 
 import uuid
@@ -31,23 +31,23 @@ def _run(task: Repeatable) -> dict[str, Any]:
 
 @shared_task(name=BACKGROUND["transcode"], **_OPTIONS)
 def transcode(self: Repeatable, session_id: str, audio_format: str) -> dict[str, Any]:
-    """Makes a session's recording in another format."""
+    """Make a session's recording in another format."""
     return _run(self)
 
 
 @shared_task(name=BACKGROUND["waveform"], **_OPTIONS)
 def waveform(self: Repeatable, session_id: str) -> dict[str, Any]:
-    """Makes the peaks of a session's recording."""
+    """Make the peaks of a session's recording."""
     return _run(self)
 
 
 @shared_task(name=BACKGROUND["verify"], **_OPTIONS)
 def verify(self: Repeatable, session_id: str) -> dict[str, Any]:
-    """Compares a session's rows, chunks and recording with each other."""
+    """Compare a session's rows, chunks and recording with each other."""
     return _run(self)
 
 
 @shared_task(name=BACKGROUND["concatenate"], **_OPTIONS)
 def concatenate_asked(self: Repeatable, session_id: str) -> dict[str, Any]:
-    """Brings a session's recording as far as its chunks allow, because somebody asked for it."""
+    """Process the pending chunks of a session, because a client requested it."""
     return _run(self)

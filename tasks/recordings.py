@@ -1,4 +1,4 @@
-"""The tasks that make recordings. Each is repeatable: the database says what is left to do."""
+"""The tasks that make recordings. Each can be repeated, because the database knows what is left to do."""
 
 import uuid
 
@@ -19,7 +19,10 @@ logger = structlog.stdlib.get_logger(__name__)
 
 @shared_task(name=CONCATENATE_LIVE, ignore_result=True)
 def concatenate_live(session_ids: list[str]) -> None:
-    """Takes the next windows of open sessions; one that fails is asked for again by its next window or its close."""
+    """Process the next windows of open sessions.
+
+    The task does not retry a session that fails: the next window or the close of the session enqueues it again.
+    """
     for session_id in with_chunks_waiting([uuid.UUID(session_id) for session_id in session_ids]):
         try:
             database.hold_reserve()
@@ -30,7 +33,7 @@ def concatenate_live(session_ids: list[str]) -> None:
 
 @shared_task(name=CONCATENATE, base=Repeatable, ignore_result=True)
 def concatenate_session(session_id: str) -> None:
-    """Bring the recording of a session as far as its chunks allow."""
+    """Process all pending chunks of a session."""
     database.hold_reserve()
     make_recording(uuid.UUID(session_id))
 
@@ -45,5 +48,8 @@ def concatenate_session(session_id: str) -> None:
     max_retries=8,
 )
 def upload_recording(session_id: str) -> None:
-    """Moves the finished recording of a session to the remote storage; after the last retry the sweep asks again."""
+    """Move the finished recording of a session to the remote storage.
+
+    After the last retry the sweep enqueues the task again.
+    """
     upload(uuid.UUID(session_id))

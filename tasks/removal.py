@@ -1,4 +1,4 @@
-"""The removal of sessions that an operator has marked for it."""
+"""The removal of sessions that an operator has marked for deletion."""
 
 import contextlib
 import uuid
@@ -13,6 +13,6 @@ from tasks.repeatable import Repeatable
 
 @shared_task(name=DELETE_SESSION, base=Repeatable, ignore_result=True)
 def delete_session(session_id: str) -> None:
-    """Removes a session and every byte of it; one that is gone already is what was wanted."""
+    """Remove a session and all its data. A session that is already gone is no error."""
     with contextlib.suppress(SessionNotFound):
         upkeep.delete_session(uuid.UUID(session_id))

@@ -1,4 +1,4 @@
-"""What repeatable tasks have in common: an error that may pass by itself is met by trying again, later each time."""
+"""The base of tasks that retry after an error that may pass, with a growing delay."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from audio.errors import AudioError
 
 
 def _retryable(kind: type[AudioError]) -> Iterator[type[AudioError]]:
-    """Gives the errors below `kind` that say so of themselves; what is below one of those is one too."""
+    """Yield the topmost subclasses of `kind` that are marked as retryable. Their own subclasses are retryable too."""
     if kind.retryable:
         yield kind
         return
@@ -22,7 +22,7 @@ WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (*AWAY, OSError, *_retryable(Au
 
 
 class Repeatable(Task[Any, Any]):
-    """A task that is tried again when the database, the disk or a service was away; any other error ends it."""
+    """A task that retries when the database, the disk or a service was not available. Any other error ends it."""
 
     autoretry_for = WORTH_ANOTHER_TRY
     retry_backoff = 1

@@ -1,4 +1,4 @@
-"""The sweep as a task, for `celery beat`; `manage.py serve` sweeps without it."""
+"""The sweep as a task, for `celery beat`. `manage.py serve` sweeps without it."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ logger = structlog.stdlib.get_logger(__name__)
 
 @shared_task(name=SWEEP, ignore_result=True)
 def sweep() -> None:
-    """Take one round of upkeep; a database or a storage that is away is met again in the next one."""
+    """Run one sweep. If the database or the storage is not available, the next sweep does the work."""
     try:
         done = dataclasses.asdict(upkeep.sweep())
     except (*AWAY, OSError) as error:

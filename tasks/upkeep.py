@@ -1,4 +1,4 @@
-"""The task that does a chore of the upkeep."""
+"""The task that runs one step of a chore."""
 
 import structlog
 from celery import shared_task
@@ -12,7 +12,7 @@ logger = structlog.stdlib.get_logger(__name__)
 
 @shared_task(name=CHORE, ignore_result=True)
 def chore(name: str) -> None:
-    """Take one step of a chore; what fails is done when it is due again."""
+    """Run one step of a chore. A step that fails runs again when the chore is due again."""
     try:
         upkeep.run_chore(name)
     except (*AWAY, OSError) as error:

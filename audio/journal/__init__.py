@@ -1,1 +1,1 @@
-"""The journal: the files that every chunk is in before it is acknowledged."""
+"""The journals: every chunk is in one of them before it is acknowledged."""

@@ -1,12 +1,13 @@
 """Journal files on the disk: append and sync, read one extent, scan a file, erase a payload.
 
-Two rules make a crash harmless. A process appends only to files that it created itself (`O_EXCL`), so a torn
-tail is never written over. And after a failed or short write, or a failed sync, the file is cut to what was good
-before and given up: the kernel may have dropped the dirty pages and would report success the next time (fsync(2),
-"fsyncgate").
+Two rules make a crash harmless:
 
-A writer holds an flock on its file for as long as it may append, which the kernel lets go when it dies. So
-a process that acquires this lock (`journal_lock`) knows that the file is finished.
+- A process appends only to files that it created itself (`O_EXCL`). So a torn tail is never overwritten.
+- After a failed or short write, or a failed sync, the file is cut back to its last good byte and never written again.
+  The kernel may have dropped the dirty pages, and the next sync would report success (fsync(2), "fsyncgate").
+
+The owner of a journal holds an flock on it for as long as it may append. The kernel releases that lock when the
+process ends. So a caller that acquires the lock (`journal_lock`) knows that the journal will not grow any more.
 """
 
 import contextlib
@@ -34,7 +35,10 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where a chunk is. `journal_name` is relative to the storage root, `offset` is that of the record's header."""
+    """The range of bytes of a chunk's record.
+
+    `journal_name` is relative to the storage root, and `offset` is the offset of the record's header.
+    """
 
     journal_name: str
     offset: int
@@ -43,7 +47,7 @@ class Extent:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable, as fsync(2) of a file does not."""
+    """Make the names in `folder` durable, which fsync(2) of a file in it does not do."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -54,8 +58,8 @@ def sync_folder(folder: Path) -> None:
 class JournalWriter:
     """One journal file, created and appended to by this process alone.
 
-    `name` is relative to `root`. `end` is the offset at which the next record will stand; it moves only after a
-    write that was complete. Any OSError from `append` means that the file must be given up.
+    `name` is relative to `root`. `end` is the offset of the next record. It moves only after a complete write. After
+    any OSError from `append` the file must not be used any more.
     """
 
     def __init__(self, root: Path, process_id: uuid.UUID, number: int) -> None:
@@ -63,7 +67,7 @@ class JournalWriter:
 
     @classmethod
     def at(cls, root: Path, name: str) -> "JournalWriter":
-        """Creates the file of that name, relative to `root`, instead of one of the process's own."""
+        """Create the file `name`, relative to `root`, instead of one of the process's own."""
         writer = cls.__new__(cls)
         writer._create(root, name)
         return writer
@@ -85,9 +89,14 @@ class JournalWriter:
             raise
 
     def append(self, buffers: Sequence[bytes]) -> None:
-        """Writes the buffers at the end and makes them durable: one writev, one fdatasync (more buffers than
-        IOV_MAX take a writev for each that many). Raises OSError; nothing of the buffers is in the file then, unless
-        the disk refuses that too."""
+        """Write the buffers at the end and make them durable, with one writev and one fdatasync.
+
+        More than IOV_MAX buffers need one writev for each IOV_MAX of them.
+
+        Raises:
+            OSError: The write or the sync failed. None of the buffers is in the file then, unless cutting it back
+                failed too.
+        """
         try:
             for batch in _batches(buffers):
                 self._write(batch)
@@ -107,7 +116,7 @@ class JournalWriter:
             raise OSError(errno.ENOSPC, f"short write to {self.name}: {written} of {expected} bytes")
 
     def close(self) -> None:
-        """Closes the file; what is in it stays."""
+        """Close the file and keep its content."""
         os.close(self._handle)
 
 
@@ -116,8 +125,11 @@ def _batches(buffers: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 class JournalReader:
-    """Reads chunks by their extents. Use one for one window: files are opened anew each time, because a network
-    file system promises to show another host's writes only to those who open after them."""
+    """A reader of chunks by their extents, for one window.
+
+    Files are opened anew for each window: a network file system shows the writes of another host only to those who open
+    the file after them.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -134,7 +146,11 @@ class JournalReader:
         self._handles.clear()
 
     def read(self, extent: Extent) -> bytes:
-        """Returns the payload at `extent`; raises ChunkDamaged if the file does not hold it as it was stored."""
+        """Return the payload at `extent`.
+
+        Raises:
+            ChunkDamaged: The file is missing, or does not hold the payload as it was stored.
+        """
         try:
             payload = os.pread(self._open(extent.journal_name), extent.size_bytes, extent.offset + HEADER_BYTES)
         except FileNotFoundError as error:
@@ -144,7 +160,11 @@ class JournalReader:
         return payload
 
     def read_record(self, extent: Extent) -> bytes:
-        """Returns the whole record at `extent`, header and payload; raises ChunkDamaged as `read` does."""
+        """Return the whole record at `extent`, header and payload.
+
+        Raises:
+            ChunkDamaged: The file is missing, or does not hold the record as it was stored.
+        """
         payload = self.read(extent)
         packed = os.pread(self._open(extent.journal_name), HEADER_BYTES, extent.offset)
         header = parse_header(packed)
@@ -158,8 +178,11 @@ class JournalReader:
         return packed + payload
 
     def header(self, name: str, offset: int) -> Header | None:
-        """Returns the header at an offset of a journal, None if none is there; raises ChunkDamaged if the file is
-        missing."""
+        """Return the header at an offset of a journal; None if there is none.
+
+        Raises:
+            ChunkDamaged: The file is missing.
+        """
         try:
             return parse_header(os.pread(self._open(name), HEADER_BYTES, offset))
         except FileNotFoundError as error:
@@ -176,8 +199,15 @@ class JournalReader:
 
 @contextlib.contextmanager
 def journal_lock(path: Path) -> Iterator[bool]:
-    """Gives whether nobody appends to the journal file, and nobody will until the end of the block, in which no other
-    caller gets it either. It never waits. Raises FileNotFoundError."""
+    """Try to acquire the journal's lock until the end of the block, without waiting.
+
+    Yields:
+        Whether the lock was acquired. If so, no process appends to the file, and no other caller acquires the lock
+        before the end of the block.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,7 +216,7 @@ def journal_lock(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        # Whoever held it before may have removed it.
+        # The previous holder of the lock may have removed the file.
         yield os.fstat(handle).st_nlink > 0
     finally:
         os.close(handle)
@@ -194,7 +224,7 @@ def journal_lock(path: Path) -> Iterator[bool]:
 
 @dataclass(frozen=True, slots=True)
 class ScannedRecord:
-    """A record found by `scan`. `intact` says whether the payload's CRC holds."""
+    """A record that `scan` has found. `intact` tells whether the CRC-32 of its payload is right."""
 
     offset: int
     header: Header
@@ -203,13 +233,17 @@ class ScannedRecord:
 
     @property
     def end(self) -> int:
-        """The offset behind it."""
+        """The offset of the next record."""
         return self.offset + HEADER_BYTES + self.header.length_bytes
 
 
 def scan(path: Path, start: int = 0) -> Iterator[ScannedRecord]:
-    """Takes a journal file and the offset of a record in it; gives the records from there on, in order, up to the
-    first place where no record begins."""
+    """Yield the records of a journal in order, up to the first place where no complete record begins.
+
+    Args:
+        path: The journal file.
+        start: The offset of the first record to read.
+    """
     with path.open("rb") as file:
         offset = file.seek(start)
         while (header := parse_header(file.read(HEADER_BYTES))) is not None:
@@ -224,10 +258,18 @@ def scan(path: Path, start: int = 0) -> Iterator[ScannedRecord]:
 
 
 def resumes_at(path: Path, end: int) -> int | None:
-    """Takes a journal file and where `scan` ended; returns where its records go on, None if that was their end.
+    """Find the next record after the place where `scan` ended.
 
-    A torn record at the end is what a crash leaves, and `end` itself means that the file has grown since. Behind
-    damage the next header is looked for. A payload can hold what looks like one: that deserves less trust.
+    A torn record at the end is what a crash leaves behind. Behind damage the next valid header is searched for. A
+    payload can contain bytes that look like a header, so records found in this way deserve less trust.
+
+    Args:
+        path: The journal file.
+        end: The offset where `scan` ended.
+
+    Returns:
+        The offset of the next record. It is `end` itself if the file has grown since, and None if there are no more
+        records.
     """
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -282,9 +324,9 @@ def erase(root: Path, extents: Sequence[Extent], own: Collection[str] = (), *, f
 
 
 def erase_sessions(path: Path, session_ids: Collection[uuid.UUID]) -> None:
-    """Erase every chunk record of these sessions from a file, which the caller holds or appends to itself.
+    """Erase every chunk record of these sessions from a file whose lock the caller holds.
 
-    Behind damage nothing is erased: what looks like a record there may be a client's payload.
+    Nothing is erased behind damage: what looks like a record there may be a client's payload.
     """
     with _writable(path, is_own=True) as handle:
         if handle is None:
@@ -304,7 +346,7 @@ def erase_sessions(path: Path, session_ids: Collection[uuid.UUID]) -> None:
 
 @contextlib.contextmanager
 def _writable(path: Path, is_own: bool) -> Iterator[int | None]:
-    """Gives a descriptor to write with; None if another process appends to the file."""
+    """Open a file for writing; yield None instead of a descriptor if another process appends to it."""
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if not is_own:

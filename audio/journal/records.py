@@ -5,8 +5,8 @@ A record is a 64-byte header and a payload. All numbers are little-endian:
     offset  size  field
          0     4  magic, b"SSJ1"
          4     1  type: 1 chunk, 2 void, 3 commit, 4 session
-         5     1  flags: bit 0 says that the payload was erased: its session was deleted, or it was refused; bit 1 that
-                  it was erased because the chunk was moved to another file
+         5     1  flags: bit 0 is set if the payload was erased, because its session was deleted or the chunk was
+                  rejected; bit 1 is set if it was erased because the chunk was moved to another file
          6     2  reserved, zero
          8    16  session id (UUID, RFC 9562), zero in a commit record
         24     8  source id, the database's number of the producer
@@ -14,17 +14,21 @@ A record is a 64-byte header and a payload. All numbers are little-endian:
         40     8  received_at, microseconds since the Unix epoch, UTC
         48     4  epoch of the source
         52     4  length of the payload in bytes
-        56     4  CRC-32 (ISO 3309, as zlib's) of the payload
+        56     4  CRC-32 of the payload (ISO 3309, the same as zlib's)
         60     4  CRC-32 of the header's first 60 bytes
 
-Payloads: of a chunk, its bytes; of a void, the offsets (8 bytes each) of chunk records in this file that were
-refused after they had been written; of a commit, triples (offset 8, sequence 8, source's count 8) of chunk
-records in this file that the database has taken; of a session, JSON with the parameters of the session and the
-name of the source, written before the first chunk that either has in this file.
+The payload depends on the type:
 
-A chunk that neither a void nor a commit names was in flight when the process ended: only the database knows.
-A file ends where a record is cut short or its header's CRC fails: its process died there and nobody appends to
-a file that it did not create.
+    chunk    the bytes of the chunk
+    void     the offsets (8 bytes each) of chunk records in this file that were rejected after they had been written
+    commit   a triple (offset 8, sequence 8, count of the source 8) for each chunk record in this file that the
+             database has accepted
+    session  JSON with the parameters of the session and the name of the source, written before the first chunk that
+             either has in this file
+
+A chunk that neither a void nor a commit names was in flight when the process ended. Only the database knows whether it
+was accepted. A file ends where a record is cut short or the CRC of its header fails: its process died there, and no
+other process appends to the file.
 """
 
 import json
@@ -48,7 +52,7 @@ _NO_SESSION = bytes(16)
 
 
 class RecordType(IntEnum):
-    """What a record is."""
+    """The type of a record."""
 
     CHUNK = 1
     VOID = 2
@@ -58,7 +62,7 @@ class RecordType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A record's header. `received_at_us` is in microseconds since the epoch."""
+    """The header of a record. `received_at_us` counts microseconds since the Unix epoch."""
 
     type: RecordType
     length_bytes: int
@@ -73,7 +77,7 @@ class Header:
 
 
 class Committed(NamedTuple):
-    """One entry of a commit record: the chunk at `offset` has place `sequence` in its session."""
+    """One entry of a commit record: the chunk at `offset` has the number `sequence` in its session."""
 
     offset: int
     sequence: int
@@ -91,7 +95,7 @@ def pack_header(
     epoch: int = 0,
     flags: int = 0,
 ) -> bytes:
-    """Takes the fields of a header (`session` as 16 bytes); returns its 64 bytes."""
+    """Return the 64 bytes of a header. `session` is the session id as 16 bytes."""
     fields = _FIELDS.pack(
         MAGIC, kind, flags, 0, session, source_id, number, received_at_us, epoch, length_bytes, payload_crc32
     )
@@ -99,7 +103,7 @@ def pack_header(
 
 
 def parse_header(data: bytes) -> Header | None:
-    """Takes 64 bytes; returns the header in them, or None where there is none (the end of a torn file)."""
+    """Return the header in the first 64 bytes of `data`; None if there is none, as at the end of a torn file."""
     if len(data) < HEADER_BYTES or data[:4] != MAGIC:
         return None
     (crc32,) = _CRC.unpack_from(data, 60)
@@ -131,17 +135,17 @@ def _record(kind: RecordType, payload: bytes, session: bytes = _NO_SESSION, sour
 
 
 def void_record(offsets: Iterable[int]) -> bytes:
-    """Takes the offsets of refused chunk records; returns the record that says so."""
+    """Return the record that marks the chunk records at these offsets as rejected."""
     return _record(RecordType.VOID, b"".join(map(_OFFSET.pack, offsets)))
 
 
 def parse_void(payload: bytes) -> Iterator[int]:
-    """Takes the payload of a void record; gives the offsets in it."""
+    """Return an iterator over the offsets in the payload of a void record."""
     return (offset for (offset,) in _OFFSET.iter_unpack(payload))
 
 
 def commit_record(entries: Iterable[Committed]) -> bytes:
-    """Takes what the database has committed; returns the record that says so."""
+    """Return the record that lists the chunks that the database has committed."""
     return _record(
         RecordType.COMMIT,
         b"".join(_COMMITTED.pack(*entry) for entry in entries),
@@ -149,16 +153,16 @@ def commit_record(entries: Iterable[Committed]) -> bytes:
 
 
 def parse_commit(payload: bytes) -> Iterator[Committed]:
-    """Takes the payload of a commit record; gives its entries."""
+    """Return an iterator over the entries in the payload of a commit record."""
     return (Committed(*entry) for entry in _COMMITTED.iter_unpack(payload))
 
 
 def session_record(session: bytes, source_id: int, description: dict[str, Any]) -> bytes:
-    """Takes a session (16 bytes), a source's number and what is known of both; returns the record."""
+    """Return the record that describes a session (its id as 16 bytes) and a source (by its number)."""
     return _record(RecordType.SESSION, json.dumps(description, sort_keys=True).encode(), session, source_id)
 
 
 def parse_session(payload: bytes) -> dict[str, Any]:
-    """Takes the payload of a session record; returns the description in it."""
+    """Return the description in the payload of a session record."""
     description: dict[str, Any] = json.loads(payload)
     return description

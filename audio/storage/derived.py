@@ -1,4 +1,4 @@
-"""Files made of a session's recording: transcodes and waveforms, which go when the recording changes."""
+"""Files that jobs made from a recording, such as transcodes. They are removed when the recording changes."""
 
 import shutil
 import uuid
@@ -8,12 +8,12 @@ from audio.storage.paths import DERIVED_FOLDER, folder
 
 
 def forget(session_id: uuid.UUID) -> None:
-    """Forget what was made of a session's recording, because that is another now, and stop what runs."""
+    """Revoke the jobs on a session's recording that has changed, and forget the files that they made."""
     made = BackgroundTask.objects.filter(session=session_id, is_current=True).exclude(kind=TaskKind.CONCATENATE)
     made.filter(state__in=OPEN_TASK_STATES).revoke()
     made.update(is_current=False)
 
 
 def delete(session_id: uuid.UUID) -> None:
-    """Delete the files of what was forgotten."""
+    """Delete the files that `forget` has forgotten."""
     shutil.rmtree(folder(session_id) / DERIVED_FOLDER, ignore_errors=True)

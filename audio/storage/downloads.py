@@ -1,4 +1,4 @@
-"""What of a session can be downloaded: its recording, what is concatenated so far, or the part of one that failed."""
+"""The parts of a session that can be downloaded: its recording, the audio so far, or a part of a failed recording."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ from audio.storage.paths import root
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """Something to download: `head` takes the place of the first bytes of the file at `path`.
+    """A file to download. `head` replaces the first bytes of the file at `path`.
 
-    `size_bytes` counts what is served, `etag` is strong and quoted (RFC 9110 section 8.8.3). `remote_name` names the
-    object in the remote storage that takes the place of the file, where it has moved.
+    `size_bytes` counts the bytes that are served. `etag` is strong and quoted (RFC 9110 section 8.8.3). `remote_name`
+    names the object in the remote storage to which the file has moved; it is empty if the file is local.
     """
 
     path: Path
@@ -38,17 +38,17 @@ def master_format(session: AudioSession, recording: Recording) -> PcmFormat:
 
 
 def servable(session: AudioSession, recording: Recording, is_partial: bool = False) -> Servable:
-    """Return what can be served of a session: the recording, or what is concatenated so far.
+    """Return what can be downloaded of a session: its recording, or the audio so far.
 
     Args:
         session: The session.
         recording: Its recording.
-        is_partial: Whether of a recording that failed the part will do that could be made.
+        is_partial: Whether to accept the part of a failed recording that could be made.
 
     Raises:
         RecordingEmpty: There is nothing yet, and there may never be.
-        RecordingBuilding: It is being made.
-        RecordingFailed: It could not be made, or no part of it.
+        RecordingBuilding: The recording is being made.
+        RecordingFailed: The recording could not be made, or no part of it.
     """
     match recording.state:
         case RecordingState.READY:
@@ -66,7 +66,7 @@ def servable(session: AudioSession, recording: Recording, is_partial: bool = Fal
         case RecordingState.BUILDING:
             raise RecordingBuilding(progress=round(recording.progress, 3))
         case _ if session.total_chunks and not session.is_open:
-            # No worker has begun with it yet.
+            # No worker has started yet.
             raise RecordingBuilding(progress=0.0)
         case _:
             raise RecordingEmpty
@@ -87,7 +87,7 @@ def _ready(session: AudioSession, recording: Recording) -> Servable:
 
 
 def has_part(recording: Recording) -> bool:
-    """Whether a part of a recording that failed could be made."""
+    """Whether a failed recording has a part that could be made."""
     header_bytes = wav.HEADER_BYTES if recording.master_encoding else 0
     is_made = bool(recording.size_bytes) or recording.master_bytes > header_bytes
     return recording.state == RecordingState.FAILED and is_made
@@ -115,7 +115,10 @@ def _snapshot(session: AudioSession, recording: Recording) -> Servable:
 
 
 def etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
-    """Returns the strong validator of a file of a session: it never changes below a committed length, so that its
-    name, its length and when it was finished tell its bytes."""
+    """Return the strong validator of a file of a session.
+
+    Bytes below a committed length never change. So the name, the length and the time of completion identify the
+    content.
+    """
     digest = hashlib.sha256(f"{name} {size_bytes} {at.isoformat() if at else 'live'}".encode()).hexdigest()
     return f'"{digest[:32]}"'

@@ -1,4 +1,4 @@
-"""The file of a recording on the local disk, for what needs a file: the one that is here, else a copy."""
+"""The file of a recording on the local disk, copied from the remote storage if it has moved there."""
 
 import contextlib
 import shutil
@@ -16,8 +16,11 @@ from audio.storage.remote import remote_storage
 
 @contextlib.contextmanager
 def recording_file(recording: Recording) -> Iterator[Path]:
-    """Gives the file of a ready recording; a copy, if it has to be one, goes with the block. Raises what `file_in`
-    raises."""
+    """Yield the file of a ready recording. A copy is deleted at the end of the block.
+
+    Raises:
+        StorageUnavailable, ObjectDamaged, StorageFull: As `file_in` does.
+    """
     if not settings.RECORDINGS_STORAGE:
         yield paths.root() / recording.file_name
         return
@@ -28,17 +31,23 @@ def recording_file(recording: Recording) -> Iterator[Path]:
 
 
 def file_in(work: Path, recording: Recording, on_block: Callable[[], None] = lambda: None) -> Path:
-    """Takes a folder and a ready recording; returns its file, which stays for as long as the folder does.
+    """Return the file of a ready recording. It exists for as long as the folder `work`.
 
-    A recording that is not here is copied into the folder; `on_block` is called after each megabyte. Raises
-    StorageUnavailable, ObjectDamaged, or StorageFull if the copy would take more than half of the space that is left.
+    Args:
+        work: A folder, into which the recording is copied if it has moved to the remote storage.
+        recording: The recording.
+        on_block: Called after each megabyte of the copy.
+
+    Raises:
+        StorageUnavailable: The remote storage does not answer.
+        ObjectDamaged: The object differs from the recording.
+        StorageFull: The copy would take more than half of the free space.
     """
     return hard_link(paths.root() / recording.file_name, work) or _fetched(recording, work, on_block)
 
 
 def hard_link(path: Path, work: Path) -> Path | None:
-    """Returns the file, under a name in the folder where an upload could remove it meanwhile; None if it is not
-    there."""
+    """Return the file, or a hard link to it in `work` if an upload could remove it; None if it is missing."""
     if not settings.RECORDINGS_STORAGE:
         return path if path.exists() else None
     link = work / path.name
@@ -55,7 +64,7 @@ def _fetched(recording: Recording, work: Path, on_block: Callable[[], None]) -> 
     path, size_bytes = paths.root() / recording.file_name, recording.size_bytes or 0
     if recording.remote_at is None:
         return path
-    # The rest is for those who record meanwhile.
+    # Sessions that are being recorded need the rest of the space.
     if shutil.disk_usage(work).free < 2 * size_bytes:
         raise StorageFull
     copy = work / path.name

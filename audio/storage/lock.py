@@ -1,4 +1,4 @@
-"""One worker at a time on a session's files: an flock that the kernel lets go when its holder dies."""
+"""A lock on a session's files: one worker at a time writes there. It is an flock that ends with its process."""
 
 import contextlib
 import fcntl
@@ -14,14 +14,17 @@ LOCK_NAME = "lock"
 
 @contextlib.contextmanager
 def session_lock(session_id: uuid.UUID) -> Iterator[bool]:
-    """Gives whether the session's lock is ours until the end of the block; it never waits."""
+    """Try to acquire the session's lock until the end of the block, without waiting; yield whether it was acquired."""
     with file_lock(folder(session_id) / LOCK_NAME) as is_ours:
         yield is_ours
 
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[bool]:
-    """Gives whether the lock on the file, made if it is not there, is ours until the end of the block."""
+    """Try to acquire the lock on a file until the end of the block, without waiting; yield whether it was acquired.
+
+    The file is created if it does not exist.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
@@ -33,7 +36,7 @@ def file_lock(path: Path) -> Iterator[bool]:
 def _acquire(handle: int, path: Path) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The folder may have been deleted and made anew between opening and locking: that is another lock.
+        # If the folder was deleted and created again between opening and locking, this is not the lock any more.
         return os.path.samestat(os.fstat(handle), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False

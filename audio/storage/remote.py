@@ -18,7 +18,7 @@ def remote_storage() -> "RecordingsStorage":
     """Return the storage that RECORDINGS_STORAGE names.
 
     Raises:
-        StorageUnavailable: It names none.
+        StorageUnavailable: The setting is empty.
     """
     if not settings.RECORDINGS_STORAGE:
         logger.error("storage_unnamed")

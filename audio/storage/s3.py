@@ -1,8 +1,8 @@
-"""Recordings in S3: Django's storage by django-storages, and what it lacks: reading a span, and emptying a folder.
+"""Recordings in S3: django-storages, extended to read a range of an object and to empty a folder.
 
-Only this module speaks to S3 and knows its library. It is imported when RECORDINGS_STORAGE names a bucket, and not
-before: boto3 takes its time and some memory. Whatever keeps S3 from answering is StorageUnavailable, and an object
-that is not there is a FileNotFoundError, as a file would be.
+Only this module talks to S3 and knows its library. It is imported only if RECORDINGS_STORAGE names a bucket, because
+boto3 takes time to load, and memory. Any failure of S3 raises StorageUnavailable. A missing object raises
+FileNotFoundError, as a missing file does.
 """
 
 import contextlib
@@ -27,25 +27,27 @@ logger = structlog.stdlib.get_logger(__name__)
 _BLOCK_BYTES = 1 << 20
 _MISSING = "NoSuchKey"
 _TOO_SHORT = "InvalidRange"
-# A span that gets this often no further is given up.
+# After this many attempts without progress the download of a span fails.
 _ATTEMPTS = 3
 _CLIENT = Config(
     connect_timeout=5,
     read_timeout=20,
     retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=50,
-    # Many a server that speaks S3 does not know the newer checksums; what counts here is the SHA-256 of the whole.
+    # Many servers that speak S3 do not know the newer checksums. `verify` compares the SHA-256 of the whole object.
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
-# One part after the other, so that memory does not grow with the recording.
+# Without threads parts are sent one after the other, so that memory does not grow with the recording.
 _TRANSFER = TransferConfig(use_threads=False)
 
 
 @contextlib.contextmanager
 def _translated(name: str) -> Iterator[None]:
-    """Turns what the library raises into FileNotFoundError, ObjectDamaged or StorageUnavailable, with its reason in
-    the log."""
+    """Translate errors of the library into FileNotFoundError, ObjectDamaged or StorageUnavailable.
+
+    The reason is logged.
+    """
     try:
         yield
     except ClientError as error:
@@ -62,52 +64,67 @@ def _translated(name: str) -> Iterator[None]:
 
 
 class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is not typed
-    """A bucket, or a folder in one, with an object for each recording, named as its file is under the storage root."""
+    """A bucket, or a folder in one, with one object for each recording.
+
+    An object has the name of its file, relative to the storage root.
+    """
 
     def get_default_settings(self) -> dict[str, Any]:
-        """Limits on time and memory, in place of the library's."""
+        """Return the library's defaults with limits on time and memory."""
         defaults: dict[str, Any] = super().get_default_settings()
         path_style = Config(s3={"addressing_style": "path"})
         return defaults | {
-            # Servers of one's own seldom have a host name for each bucket.
+            # Self-hosted servers seldom have a host name for each bucket.
             "client_config": _CLIENT.merge(path_style) if defaults["endpoint_url"] else _CLIENT,
             "transfer_config": _TRANSFER,
         }
 
     @property
     def client(self) -> Any:
-        """The one client of the process, which all threads may use; a resource belongs to a single thread."""
+        """The client of the process. All threads may share it; a resource of boto3 belongs to a single thread."""
         return self.bucket.meta.client
 
     def key(self, name: str) -> str:
-        """Returns the key of the object with that name."""
+        """Return the key of the object with this name."""
         key: str = self._normalize_name(name)
         return key
 
     def reach(self) -> None:
-        """Ask for what a deletion asks for, and end the connections.
+        """Make the requests with which a deletion starts, then close the connections.
 
         Raises:
-            StorageUnavailable: The server, or the key, refuses it.
+            StorageUnavailable: The server did not answer, or does not allow these requests with this key.
         """
         with _translated(self.bucket_name), contextlib.closing(self.client):
             self.client.list_objects_v2(Bucket=self.bucket_name, Prefix=self.key(""), MaxKeys=1)
             self.client.list_multipart_uploads(Bucket=self.bucket_name, Prefix=self.key(""), MaxUploads=1)
 
     def put(self, name: str, path: Path) -> None:
-        """Uploads a file as the object `name`, in the place of any other; it is not verified."""
+        """Upload a file as the object `name` and replace any older one. The upload is not verified."""
         with _translated(name), path.open("rb") as file:
             self.save(name, File(file))
 
     def verify(self, name: str, size_bytes: int, sha256: str) -> None:
-        """Reads the whole object back; raises ObjectDamaged if it has not that size and SHA-256."""
+        """Read the whole object and compare it with the size and the SHA-256.
+
+        Raises:
+            ObjectDamaged: One of them differs.
+        """
         with self.open_span(name, 0, size_bytes) as reader:
             _copied(reader, size_bytes, sha256, lambda _: None)
 
     def fetch(self, name: str, path: Path, size_bytes: int, sha256: str, on_block: Callable[[], None]) -> None:
-        """Writes the object to a file; raises ObjectDamaged if it has not that size and SHA-256.
+        """Write the object to a file.
 
-        `on_block` is called after each megabyte; what it raises ends the copying.
+        Args:
+            name: The name of the object.
+            path: The file to write.
+            size_bytes: The expected size.
+            sha256: The expected SHA-256.
+            on_block: Called after each megabyte. An error that it raises ends the copy.
+
+        Raises:
+            ObjectDamaged: The size or the SHA-256 differs.
         """
 
         def write(block: bytes) -> None:
@@ -118,11 +135,11 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
             _copied(reader, size_bytes, sha256, write)
 
     def open_span(self, name: str, start: int, end: int) -> "SpanReader":
-        """Opens the bytes of an object from `start` up to, not including, `end`."""
+        """Open the bytes of an object from `start` up to, and not including, `end`."""
         return SpanReader(self, name, start, end)
 
     def names(self, folder: str) -> Iterator[str]:
-        """Give the names of the objects in the folder."""
+        """Yield the names of the objects in the folder."""
         place = {"Bucket": self.bucket_name, "Prefix": f"{self.key(folder)}/"}
         with _translated(folder):
             for page in self.client.get_paginator("list_objects_v2").paginate(**place):
@@ -131,14 +148,14 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
                 )
 
     def delete_object(self, name: str) -> None:
-        """Deletes an object; one that is not there is no error."""
+        """Delete an object. A missing one is no error."""
         with _translated(name):
             self.client.delete_object(Bucket=self.bucket_name, Key=self.key(name))
 
     def delete_folder(self, name: str) -> None:
-        """Delete every object in the folder, and the parts of uploads that were cut short there.
+        """Delete every object in the folder, and the parts of unfinished uploads to it.
 
-        Both are listed before anything is deleted: a server that refuses to list either keeps all.
+        Both are listed before anything is deleted. If the server rejects one of the lists, nothing is deleted.
         """
         place = {"Bucket": self.bucket_name, "Prefix": f"{self.key(name)}/"}
         with _translated(name):
@@ -154,7 +171,7 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
         return [found for page in pages for found in page.get(what, ())]
 
     def _abort(self, key: str, upload_id: str) -> None:
-        # One that has ended meanwhile is no concern of ours.
+        # The upload may have ended since it was listed.
         with contextlib.suppress(self.client.exceptions.NoSuchUpload):
             self.client.abort_multipart_upload(Bucket=self.bucket_name, Key=key, UploadId=upload_id)
 
@@ -169,14 +186,20 @@ def _copied(reader: "SpanReader", size_bytes: int, sha256: str, write: Callable[
 
 
 class SpanReader:
-    """The bytes of a span of an object, one after the other, as they come over one connection.
+    """A reader of a range of an object, over one connection.
 
-    A connection that breaks, as one does that a slow client leaves idle, is replaced where it broke; the bytes stay
-    those of one and the same version. `object_bytes` is the length of the whole object.
+    A broken connection is replaced and continues where it broke, as happens when a slow client leaves it idle. All
+    bytes belong to the same version of the object. `object_bytes` is the length of the whole object.
     """
 
     def __init__(self, storage: RecordingsStorage, name: str, start: int, end: int) -> None:
-        """Asks for the span; raises FileNotFoundError, ObjectDamaged if it is not all there, or StorageUnavailable."""
+        """Request the range.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            ObjectDamaged: The object is shorter than `end`.
+            StorageUnavailable: The storage does not answer.
+        """
         self._storage = storage
         self._name = name
         self._position = start
@@ -194,7 +217,7 @@ class SpanReader:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection, or gives it back if all was read."""
+        """Close the connection, or return it to the pool if the body was read to its end."""
         self._body.close()
 
     def _asked(self) -> Any:
@@ -214,7 +237,11 @@ class SpanReader:
         return answer["Body"]
 
     def read(self, size_bytes: int) -> bytes:
-        """Returns the next bytes, at most `size_bytes`; none at the end. Raises StorageUnavailable."""
+        """Return the next bytes, at most `size_bytes` of them; an empty result is the end of the range.
+
+        Raises:
+            StorageUnavailable: The storage does not answer.
+        """
         wanted = min(size_bytes, self._end - self._position)
         for _ in range(_ATTEMPTS if wanted else 0):
             try:
