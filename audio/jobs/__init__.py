@@ -1,1 +1,1 @@
-"""What is made of a recording in the background: transcodes, waveforms, exports."""
+"""Jobs on a recording: transcodes, waveforms, uploads and exports."""

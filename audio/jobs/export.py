@@ -1,7 +1,7 @@
-"""A recording out of the storage, with what is known of it, as two files of a folder: `ID.FORMAT` and `ID.json`.
+"""The export of a recording and its metadata as two files of a folder, `ID.FORMAT` and `ID.json`.
 
-Each is written beside its name, synced, and given the name in one step; the JSON comes last, so that where it is, the
-audio is too and has the SHA-256 that it says.
+Each file is written under a temporary name, synced, and renamed at the end. The JSON is written last. So if the JSON
+exists, the audio exists too and has the SHA-256 that the JSON names.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """The two files that an export has written. Size and SHA-256 are those of the audio."""
 
     audio: Path
     metadata: Path
@@ -54,21 +54,22 @@ def export(
     is_partial: bool = False,
     on_progress: OnProgress = lambda _: None,
 ) -> Exported:
-    """Write the recording of a session, and a JSON file with what is known of it.
+    """Write the recording of a session, and a JSON file that describes it.
 
     Args:
         session: The session.
-        described: What the JSON is to say of it.
-        folder: Where to; it is made if it is not there.
-        audio_format: Another format than the recording's; it is made if it is not there.
-        is_forced: Whether files that are there are replaced.
-        is_partial: Whether of a recording that failed the part is written that could be made.
-        on_progress: Called with how far the writing is, from 0 to 1.
+        described: The description of the session for the JSON.
+        folder: The target folder; it is created if it does not exist.
+        audio_format: A format other than the recording's; the recording is transcoded if that was not done yet.
+        is_forced: Whether to replace existing files.
+        is_partial: Whether to export the part of a failed recording that could be made.
+        on_progress: Called with the progress of the writing, from 0 to 1.
 
     Raises:
-        FileExistsError: One of the files is there; nothing was made or written.
-        RecordingNotReady: The session is open. Others are those of `downloads.servable`.
-        TaskFailed, MasterDamaged: The format could not be made, or the file is not what was recorded.
+        FileExistsError: One of the files exists; nothing was made or written.
+        RecordingNotReady: The session is open. Other errors are those of `downloads.servable`.
+        TaskFailed: The transcode failed.
+        MasterDamaged: The file differs from what was recorded.
     """
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
     metadata = folder / f"{session.pk}.json"
@@ -88,7 +89,7 @@ def export(
 
 
 def _write_audio(found: Servable, recording: Recording, audio: Path, is_forced: bool, on_progress: OnProgress) -> str:
-    """Write what can be served of a recording into a new file; return its SHA-256."""
+    """Write a downloadable file to a new file, and return its SHA-256."""
     audio.parent.mkdir(parents=True, exist_ok=True)
     with _written(audio, is_forced) as file:
         sha256 = _copy(found, file, on_progress)
@@ -110,7 +111,7 @@ def _found(session: AudioSession, recording: Recording, audio_format: str, is_pa
 
 
 def _made(session: AudioSession, audio_format: str) -> Servable:
-    """Makes the format in this process, unless a worker does or has."""
+    """Transcode the recording in this process, unless a worker does that or has done it."""
     task: BackgroundTask = rows.enqueue(session, TaskKind.TRANSCODE, audio_format, again=True)
     while True:
         run.run(task.pk)
@@ -122,7 +123,7 @@ def _made(session: AudioSession, audio_format: str) -> Servable:
 
 @contextlib.contextmanager
 def _written(path: Path, is_forced: bool) -> Iterator[IO[bytes]]:
-    """Gives a file to write, which takes its name when the block has ended well."""
+    """Yield a file to write, which is renamed to `path` if the block ends without an error."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -132,7 +133,7 @@ def _written(path: Path, is_forced: bool) -> Iterator[IO[bytes]]:
         if is_forced:
             Path(name).replace(path)
         else:
-            # A link, because it fails where a file of that name has appeared meanwhile.
+            # Unlike a rename, a hard link fails if a file of that name has appeared since the check.
             path.hardlink_to(name)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -145,7 +146,7 @@ def _opened(found: Servable) -> "IO[bytes] | SpanReader":
 
 
 def _copy(found: Servable, file: IO[bytes], on_progress: OnProgress) -> str:
-    """Writes what is served of a file; returns its SHA-256."""
+    """Copy the bytes that are served of a file, and return their SHA-256."""
     digest, done = hashlib.sha256(), 0
     with _opened(found) as source:
         while block := source.read(min(_BLOCK_BYTES, found.size_bytes - done)):
@@ -159,7 +160,7 @@ def _copy(found: Servable, file: IO[bytes], on_progress: OnProgress) -> str:
 
 
 def _metadata(session: AudioSession, head: dict[str, Any]) -> Iterator[bytes]:
-    """Gives the JSON piece by piece: a session may have a million chunks."""
+    """Yield the JSON piece by piece, because a session may have a million chunks."""
     opened = json.dumps(head, cls=DjangoJSONEncoder, indent=2).rstrip("}").rstrip()
     yield f'{opened},\n  "chunks": ['.encode()
     separator, after = "\n    ", 0

@@ -1,4 +1,4 @@
-"""Waveforms of recordings: kept from the peaks of the windows, or made by decoding."""
+"""Waveforms of recordings, made from the peaks of the windows or by decoding the recording."""
 
 from pathlib import Path
 
@@ -27,7 +27,10 @@ def shown(
 ) -> Waveform:
     """Return at most `points` peaks of a span of a recording.
 
-    While samples are recorded, these are the peaks of what is concatenated so far. Raises what `file_of` raises.
+    While samples are recorded, these are the peaks of the audio so far.
+
+    Raises:
+        AudioError: As `rows.file_of` does.
     """
     span = (points, start_seconds, end_seconds)
     if recording.state == RecordingState.LIVE and recording.master_encoding:
@@ -59,7 +62,7 @@ def _master_frames(session: AudioSession, recording: Recording) -> int:
 
 
 def keep_peaks(recording: Recording) -> bool:
-    """Make the waveform from the peaks that the windows have left; return False where they left none."""
+    """Make the waveform from the peaks that the windows have left; return False if they left none."""
     peaks = paths.peaks_path(recording)
     if not recording.master_encoding or not peaks.exists():
         return False
@@ -72,9 +75,9 @@ def keep_peaks(recording: Recording) -> bool:
         return False
     size_bytes = rows.place(part, final)
     with transaction.atomic():
-        # The session first, as a deletion locks it: in the other order the two would wait for one another.
+        # A deletion locks the session first too. In the other order the two could wait for each other.
         AudioSession.objects.select_for_update().filter(pk=recording.pk).first()
-        # It was not made anew meanwhile.
+        # A rebuild that ended meanwhile has another `ready_at`.
         if Recording.objects.select_for_update().filter(pk=recording.pk, ready_at=recording.ready_at).exists():
             _record_waveform(recording, final, size_bytes)
     peaks.unlink(missing_ok=True)
@@ -101,13 +104,13 @@ def _record_waveform(recording: Recording, final: Path, size_bytes: int) -> None
 
 
 def _has_samples(recording: Recording) -> bool:
-    """Whether there is a WAV master, here or, being the recording itself, in the remote storage."""
+    """Whether a WAV master exists, here or (if it is the recording itself) in the remote storage."""
     has_moved = recording.remote_at is not None and recording.master_name == recording.file_name
     return bool(recording.master_encoding) and (has_moved or (paths.root() / recording.master_name).exists())
 
 
 def _opener(recording: Recording) -> OpenSpan:
-    """Return a function that opens a span of the bytes of a WAV master, wherever it is by then."""
+    """Return a function that opens a span of the bytes of a WAV master, wherever the master is at that time."""
     name = recording.master_name
 
     def open_span(start: int, end: int) -> Readable:

@@ -1,4 +1,4 @@
-"""The recording of a session, and what follows once it is ready."""
+"""The recording of a session, and the jobs that follow once it is ready."""
 
 import uuid
 from pathlib import Path
@@ -14,11 +14,12 @@ from audio.storage.lock import session_lock
 
 
 def make_recording(session_id: uuid.UUID) -> None:
-    """Bring a session's recording as far as its chunks allow (`audio.assembly.concatenate`).
+    """Process the pending chunks of a session (`audio.assembly.concatenate`).
 
-    A recording that is ready gets its waveform; then its upload is enqueued (`audio.jobs.upload`).
+    A recording that becomes ready gets its waveform; then its upload is enqueued (`audio.jobs.upload`).
 
-    Raises what `concatenate` raises.
+    Raises:
+        AudioError: As `concatenate` does.
     """
     concatenate.concatenate(session_id)
     recording = Recording.objects.select_related("session").filter(pk=session_id, state=RecordingState.READY).first()
@@ -37,10 +38,10 @@ def _waveforms(session_id: uuid.UUID) -> QuerySet[BackgroundTask]:
 
 
 def make(task: BackgroundTask, work: Path) -> None:
-    """Make the recording because somebody asked for it.
+    """Process the pending chunks of a session for a task that a client requested.
 
     Raises:
-        SessionBusy: Another run is at it.
+        SessionBusy: Another run is at work on the session.
     """
     make_recording(task.session_id)
     row = BackgroundTask.objects.filter(pk=task.pk)
@@ -54,7 +55,7 @@ def make(task: BackgroundTask, work: Path) -> None:
 
 
 def _is_unfinished(recording: Recording) -> bool:
-    """Whether the session is closed and its recording neither there nor given up."""
+    """Whether the session is closed, and its recording is neither ready nor failed."""
     session = recording.session
     is_final = recording.state in (RecordingState.READY, RecordingState.FAILED)
     return session.total_chunks > 0 and not session.is_open and not is_final

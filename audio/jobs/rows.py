@@ -1,10 +1,10 @@
-"""The rows of background tasks: enqueue, find, revoke, report and complete them.
+r"""The rows of background tasks: enqueue, find, revoke, report and complete them.
 
     pending --run--> running --complete--> completed
-        \\__revoke______|____fail_________> revoked, failed
+        \__revoke______|____fail_________> revoked, failed
 
-Two requests for the same thing get the same row. A run commits only while its row says `running`. A run that was
-revoked sees that with its next report, at most about a second later, and its FFmpeg is killed.
+Two requests for the same work get the same row. A run commits only while the state in its row is `running`. A run that
+was revoked notices that with its next report, at most about a second later, and its FFmpeg is killed.
 """
 
 import os
@@ -40,20 +40,21 @@ _MADE_OF_RECORDINGS = (TaskKind.TRANSCODE, TaskKind.WAVEFORM)
 
 
 class TaskRevokedError(Exception):
-    """The row does not say `running` any more, so that the run may commit nothing."""
+    """The state in the row is no longer `running`, so the run must not commit anything."""
 
 
 def enqueue(session: AudioSession, kind: TaskKind, audio_format: str = "", again: bool = False) -> BackgroundTask:
-    """Return the task that makes something of a session; insert and send it if there is none yet.
+    """Return the task that does some work on a session; insert and send it if there is none yet.
 
     Args:
         session: The session.
-        kind: What to make of it.
+        kind: The kind of work.
         audio_format: The format of a transcode.
-        again: Whether a task that failed is replaced by a new one.
+        again: Whether to replace a task that failed by a new one.
 
     Raises:
-        RecordingNotReady, or what `downloads.servable` raises: There is no finished recording to make it of.
+        RecordingNotReady: The recording that the task needs is not finished. `downloads.servable` may raise other
+            errors for the same reason.
         SessionNotFound: The session is gone.
     """
     if kind in _MADE_OF_RECORDINGS:
@@ -80,7 +81,7 @@ def require_ready(session: AudioSession) -> None:
 
 
 def _new(session: AudioSession, kind: TaskKind, audio_format: str) -> BackgroundTask | None:
-    """Insert a row and send its task; return None if another request was first, or the session is gone."""
+    """Insert a row and send its task; return None if another request was first, or if the session is gone."""
     try:
         with transaction.atomic():
             task = BackgroundTask.objects.create(
@@ -99,7 +100,7 @@ def send(task: BackgroundTask) -> None:
 
 
 def find(task_id: str) -> BackgroundTask:
-    """Return the task with an id.
+    """Return the task with this id.
 
     Raises:
         TaskNotFound: There is none.
@@ -115,13 +116,13 @@ def find(task_id: str) -> BackgroundTask:
 
 
 def revoke(task_id: str) -> None:
-    """Revoke a task that is pending or running; a second time is no error.
+    """Revoke a task that is pending or running. Revoking it again is no error.
 
-    Of the kind `concatenate` only the row is revoked: every recording is made.
+    For the kind `concatenate` only the row is revoked, because every recording is made in any case.
 
     Raises:
-        TaskNotFound: There is none with that id.
-        TaskEnded: It has completed or failed.
+        TaskNotFound: There is no task with that id.
+        TaskEnded: The task has completed or failed.
     """
     task = find(task_id)
     if not BackgroundTask.objects.filter(pk=task.pk).revoke() and find(task_id).state != TaskState.REVOKED:
@@ -129,12 +130,12 @@ def revoke(task_id: str) -> None:
 
 
 def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tuple[BackgroundTask, Path]:
-    """Return the task that makes something of a session, and the file that it made; enqueue it if need be.
+    """Return the task that does some work on a session, and the file that it made; enqueue the task if there is none.
 
     Raises:
-        TaskRunning: It is not made yet.
-        TaskFailed: It could not be made.
-        AudioError: What `enqueue` raises.
+        TaskRunning: The task has not ended yet.
+        TaskFailed: The task failed.
+        AudioError: As `enqueue` does.
     """
     task = enqueue(session, kind, audio_format)
     match task.state:
@@ -153,7 +154,7 @@ def fail(task_id: uuid.UUID, error: AudioError) -> None:
 
 
 def status(task_id: uuid.UUID) -> dict[str, Any]:
-    """Return the `status` of a task, and what it made or why it failed; `deleted` if its session is."""
+    """Return the `status` of a task, with its result or its error; `deleted` if its session was deleted."""
     task = BackgroundTask.objects.filter(pk=task_id).first()
     if task is None:
         return {"status": "deleted"}
@@ -163,33 +164,37 @@ def status(task_id: uuid.UUID) -> dict[str, Any]:
 
 
 def reporter(task: BackgroundTask, total_seconds: float) -> Callable[[float], None]:
-    """Return a function that writes the seconds done into a task's row, at most once a second.
+    """Return a function that stores the seconds done in a task's row, at most once a second.
 
-    It raises TaskRevokedError if the task was revoked.
+    The function raises TaskRevokedError if the task was revoked.
     """
-    told_at = time.monotonic()
+    reported_at = time.monotonic()
 
-    def tell(seconds: float) -> None:
-        nonlocal told_at
+    def report(seconds: float) -> None:
+        nonlocal reported_at
         now = time.monotonic()
-        if now - told_at < _PROGRESS_SECONDS:
+        if now - reported_at < _PROGRESS_SECONDS:
             return
-        told_at = now
+        reported_at = now
         progress = min(1.0, seconds / total_seconds) if total_seconds else 0.0
         if not BackgroundTask.objects.filter(pk=task.pk).tell(progress, seconds):
             raise TaskRevokedError
 
-    return tell
+    return report
 
 
 def ready_recording(task: BackgroundTask) -> Recording:
-    """Return the ready recording of a task's session; raise as `enqueue` does if there is none."""
+    """Return the recording of a task's session.
+
+    Raises:
+        AudioError: The recording is not ready, as for `enqueue`.
+    """
     require_ready(task.session)
     return Recording.objects.get(pk=task.session_id)
 
 
 def keep(task: BackgroundTask, output: Path, seconds: float) -> None:
-    """Make a file durable, move it to its place, and commit it as what the task made.
+    """Make a file durable, move it to its place, and commit it as the result of the task.
 
     Raises:
         TaskRevokedError: The task was revoked meanwhile.
@@ -204,7 +209,7 @@ def keep(task: BackgroundTask, output: Path, seconds: float) -> None:
 
 
 def place(output: Path, final: Path) -> int:
-    """Give a finished file its name, durably, and return its size in bytes."""
+    """Rename a finished file durably, and return its size in bytes."""
     with output.open("rb") as file:
         os.fsync(file.fileno())
         size_bytes = os.fstat(file.fileno()).st_size

@@ -1,6 +1,6 @@
-"""One execution of a background task that has a row.
+"""One execution of a task that has a row.
 
-A run holds an flock in a folder of its own, which goes when the run ends.
+A run holds an flock in a working folder of its own, which is removed when the run ends.
 """
 
 import shutil
@@ -24,10 +24,10 @@ logger = structlog.stdlib.get_logger(__name__)
 
 
 def run(task_id: uuid.UUID) -> None:
-    """Run the task with an id, unless it has ended, is gone, or another run is at it.
+    """Run the task with this id, unless it has ended or is gone, or another run is at work on it.
 
-    A fault of the media or of the recording's state makes it `failed`. Any other error, and every error that may pass
-    by itself, is raised; the same call may succeed later.
+    A fault of the media, or of the state of the recording, makes the task `failed`. All other errors, and those that
+    may pass, are raised. The same call may succeed later.
     """
     task = BackgroundTask.objects.select_related("session").filter(pk=task_id).first()
     if task is None:
@@ -38,7 +38,7 @@ def run(task_id: uuid.UUID) -> None:
             if is_ours:
                 _begin(task, work)
     finally:
-        # Deleted meanwhile: what this run has put there again goes too.
+        # If the session was deleted meanwhile, the files of this run have to go too.
         if not AudioSession.objects.filter(pk=task.session_id).exists():
             paths.delete_files(task.session_id)
 

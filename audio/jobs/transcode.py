@@ -1,4 +1,4 @@
-"""Recordings in other formats, each made once and kept."""
+"""Transcodes: recordings in other formats, each made once and kept."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def make(task: BackgroundTask, work: Path) -> None:
 def _encode_samples(
     samples: Iterator[Samples], target: str, output: Path, work: Path, report: Callable[[float], None]
 ) -> float:
-    """Encode samples, the silence in their gaps too, and return how many seconds they last."""
+    """Encode samples, including the silence in their gaps, and return their duration in seconds."""
     first = next((block for block in samples if block.data), None)
     if first is None:
         raise UndecodableChunk("The recording has no audio that can be decoded.")
@@ -52,10 +52,10 @@ def _encode_samples(
 
 
 def source(recording: Recording, work: Path, report: Callable[[float], None]) -> tuple[str, Path, str]:
-    """Return the format, the file and the sample encoding of what a recording is best transcoded from.
+    """Return the format, the file and the sample encoding of the best source for a transcode.
 
-    That is the master of samples where one was kept, else the recording itself. A recording that has moved to the
-    remote storage is copied into the folder first.
+    That is the master of samples if there is one, else the recording itself. A recording that has moved to the remote
+    storage is copied into the folder first.
 
     Args:
         recording: A ready recording.
@@ -63,8 +63,9 @@ def source(recording: Recording, work: Path, report: Callable[[float], None]) ->
         report: Called while the recording is copied.
 
     Raises:
-        StorageUnavailable, ObjectDamaged: It can't be fetched.
-        StorageFull: The copy would take more than half of the space that is left.
+        StorageUnavailable: The remote storage does not answer.
+        ObjectDamaged: The object differs from the recording.
+        StorageFull: The copy would take more than half of the free space.
     """
     if recording.master_encoding and (master := local.hard_link(paths.root() / recording.master_name, work)):
         return "wav", master, recording.master_encoding
@@ -84,7 +85,11 @@ def _flac_encoding(path: Path) -> str:
 
 
 def servable(session: AudioSession, audio_format: str) -> Servable:
-    """Return the file of a session in another format than its recording's, or raise as `rows.file_of` does."""
+    """Return a session's transcode to another format.
+
+    Raises:
+        AudioError: The transcode is not ready, as for `rows.file_of`.
+    """
     task, path = rows.file_of(session, TaskKind.TRANSCODE, audio_format)
     at = task.ended_at or task.updated_at
     return Servable(

@@ -1,11 +1,11 @@
-"""A finished recording goes to the storage that RECORDINGS_STORAGE names, and its local file away.
+"""The upload of a finished recording to the storage that RECORDINGS_STORAGE names, and the removal of its local file.
 
     is_local --_upload--> is_local, remote_at --_remove--> remote_at
 
-The order is upload, read back, commit `remote_at`, remove the file, and of one that was made anew the object of the
-same bytes that was there before. Each step can be repeated: a run that dies
-leaves an object that no row names and the next one replaces, or a file that the next one removes. The session's lock
-keeps everything away that writes the recording; who reads it looks at the row, and again where the file is gone.
+The steps are: upload, read back and compare, commit `remote_at`, remove the local file. After a rebuild, the older
+object with the same bytes is deleted too. Each step can be repeated. A run that dies leaves an object that no row
+names, which the next run replaces, or a file, which the next run removes. The session's lock keeps all writers of the
+recording away. Readers look at the row, and look again if the file is gone.
 """
 
 import uuid
@@ -26,10 +26,14 @@ logger = structlog.stdlib.get_logger(__name__)
 
 
 def upload(session_id: uuid.UUID) -> None:
-    """Moves the recording of a session to the remote storage, if it is ready and still here.
+    """Move the recording of a session to the remote storage, if it is ready and still local.
 
-    Raises SessionBusy if somebody else works on the session, StorageUnavailable, or ObjectDamaged if what the storage
-    gives back is not the recording; the local file is there then, and the same call may succeed later.
+    The local file stays if an error is raised, and the same call may succeed later.
+
+    Raises:
+        SessionBusy: Another run is at work on the session.
+        StorageUnavailable: The remote storage does not answer.
+        ObjectDamaged: The object that was read back differs from the recording.
     """
     if not _to_move(session_id).exists():
         return
@@ -39,11 +43,11 @@ def upload(session_id: uuid.UUID) -> None:
                 raise SessionBusy
             _move(session_id)
     finally:
-        # Deleted meanwhile: the object that this run has made goes too.
+        # If the session was deleted meanwhile, the object of this run has to go too.
         if not AudioSession.objects.filter(pk=session_id).exists():
             paths.delete_files(session_id)
     if not Recording.objects.filter(pk=session_id, state=RecordingState.READY, rebuild_requested_at=None).exists():
-        # To be made anew: who came for that has found the session locked.
+        # A rebuild was requested meanwhile; its run has found the session locked.
         dispatch.concatenate(session_id)
 
 
@@ -52,7 +56,7 @@ def _to_move(session_id: uuid.UUID) -> QuerySet[Recording]:
 
 
 def _move(session_id: uuid.UUID) -> None:
-    # The sweep asks again once a row was not touched for a while.
+    # The sweep enqueues the upload again once `updated_at` is old enough.
     _to_move(session_id).update(updated_at=DatabaseNow())
     recording = _to_move(session_id).first()
     if recording is None:
@@ -64,9 +68,9 @@ def _move(session_id: uuid.UUID) -> None:
 
 
 def _upload(recording: Recording) -> bool:
-    """Upload, verify and commit, and return whether the recording is still there.
+    """Upload, verify and commit; return whether the recording still exists.
 
-    A row that is not as it was read stays so, and the file stays with it.
+    A row that changed since it was read is not updated, and its local file stays.
     """
     concatenate.add_digest(recording)
     remote, name = remote_storage(), recording.file_name
@@ -86,7 +90,7 @@ def _upload(recording: Recording) -> bool:
 
 
 def _forget_others(recording: Recording) -> None:
-    """Deletes objects of the session that are the same as its recording: it was made anew. One that differs stays."""
+    """Delete other objects of the session with the same bytes, left by a rebuild. An object that differs stays."""
     remote = remote_storage()
     for name in remote.names(paths.folder_name(recording.pk)):
         if name == recording.file_name:
@@ -100,7 +104,7 @@ def _forget_others(recording: Recording) -> None:
 
 
 def _remove(recording: Recording) -> None:
-    """Removes the local file of a recording whose row says that it is remote."""
+    """Remove the local file of a recording whose row says that it is remote."""
     remote = _as_read(recording).filter(remote_at=recording.remote_at)
     if remote.exists():
         path = paths.root() / recording.file_name
