@@ -1,1 +1,1 @@
-"""The product: receive chunks durably, keep sessions, make recordings. `docs/architecture.md` is the map."""
+"""The product: receive chunks durably, keep sessions, make recordings. See `docs/architecture.md`."""

@@ -1,4 +1,4 @@
-"""Django's entry to the product: the name of the app, its system checks, and what each database connection is told."""
+"""The Django app: its name, its system checks, and the setup of database connections."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from django.db.backends.signals import connection_created
 
 
 class AudioConfig(AppConfig):
-    """Registers the checks of `audio.checks`, and sets up database connections."""
+    """The configuration of the app. It registers `audio.checks` and sets up database connections."""
 
     name = "audio"
     verbose_name = "Recordings"
@@ -22,9 +22,9 @@ class AudioConfig(AppConfig):
 
 
 def set_session(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Set POSTGRESQL_SESSION on a new connection, except for what the operator's `options` set.
+    """Apply POSTGRESQL_SESSION to a new connection, except for the settings that the operator's `options` contain.
 
-    It is not part of the connection's start, because a pooler such as PgBouncer refuses parameters there.
+    The settings are not part of the connection's startup parameters, because a pooler such as PgBouncer rejects those.
     """
     if connection.vendor != "postgresql":
         return

@@ -1,13 +1,13 @@
-"""What the database's errors mean, and the reserve that lets SQLite delete on a full disk.
+"""The meaning of database errors, and the reserve that lets SQLite delete rows on a full disk.
 
-Django's classes follow the drivers', which sort one cause into several: a PostgreSQL that became read-only raises
-InternalError, one that was stopped OperationalError or InterfaceError. `AWAY` is the one list of those that pass by
-themselves; `refusal` says what a client is told.
+Django's error classes follow those of the drivers, and one cause appears as several classes: a PostgreSQL that became
+read-only raises InternalError, a stopped one raises OperationalError or InterfaceError. `AWAY` lists the errors that
+may pass. `refusal` chooses the answer for clients.
 
-SQLite needs space to delete a row. On a disk that is full to the last byte nobody could make room, so a file of
-RESERVE_BYTES lies beside the database. A deletion that finds the disk full removes the file and goes on in its place
-(`release_reserve`). Who takes chunks or makes recordings asks for the reserve first (`hold_reserve`), and is refused
-until there is room for it again.
+SQLite needs space to delete a row, so on a completely full disk nothing could be deleted. Therefore a file of
+RESERVE_BYTES lies beside the database. A deletion that finds the disk full removes this file and uses its space
+(`release_reserve`). Code that stores chunks or makes recordings calls `hold_reserve` first, which raises an error until
+there is space for the reserve again.
 """
 
 import errno
@@ -23,17 +23,17 @@ from audio.errors import DatabaseUnavailable, ServiceError, StorageFull
 
 AWAY = (OperationalError, InterfaceError, InternalError)
 RESERVE_BYTES = 8 * 1024 * 1024
-# The reserve is made again when that many times its size is free: what a deletion frees at first is for the deletion.
+# The reserve is created again only if this many times its size is free, because the deletion itself needs space first.
 _ROOM_FACTOR = 2
 _SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _POSTGRESQL_FULL = "53100"  # disk_full
 
 
 def is_full(error: BaseException) -> bool:
-    """Tell whether a database error, or what caused it, says that a disk has no room.
+    """Tell whether a database error, or its cause, says that a disk is full.
 
     Args:
-        error: An error of Django's or of the driver's.
+        error: An error of Django or of the driver.
     """
     causes = (error, error.__cause__)
     return any(
@@ -45,15 +45,15 @@ def is_full(error: BaseException) -> bool:
 
 
 def refusal(error: BaseException) -> ServiceError:
-    """Return what is answered to a request that failed with this database error."""
+    """Return the error that clients get for a request that failed with this database error."""
     return StorageFull() if is_full(error) else DatabaseUnavailable()
 
 
 def hold_reserve() -> None:
-    """Make the reserve if it is not there.
+    """Create the reserve if it does not exist.
 
     Raises:
-        OSError: With ENOSPC, if the disk has no room for it.
+        OSError: The disk is too full for it (ENOSPC).
     """
     path = _reserve_path()
     if path is None or path.exists():
@@ -73,7 +73,7 @@ def release_reserve() -> bool:
     """Remove the reserve.
 
     Returns:
-        Whether it was there, so that what failed on a full disk deserves another try.
+        Whether the reserve existed. If so, an operation that failed on the full disk can be retried.
     """
     path = _reserve_path()
     if path is None:
@@ -86,6 +86,6 @@ def release_reserve() -> bool:
 
 
 def _reserve_path() -> Path | None:
-    """Return where the reserve is; None if the database is not a file of ours."""
+    """Return the path of the reserve; None if the database is not an SQLite file."""
     path: Path | None = settings.SQLITE_FILE
     return path.with_name("reserve") if path is not None else None

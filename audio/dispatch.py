@@ -1,6 +1,6 @@
-"""The names of the background tasks, and how the product asks for one.
+"""The names of the Celery tasks, and the functions that enqueue them.
 
-A request is a hint: the broker may lose it, or be away. The sweep finds in the database what was not done.
+The broker may lose a task, or not be available. The sweep finds undone work in the database and enqueues it again.
 """
 
 import uuid
@@ -21,30 +21,30 @@ CHORE = "sercuescribe.chore"
 UPLOAD = "sercuescribe.upload"
 SWEEP = "sercuescribe.sweep"
 DELETE_SESSION = "sercuescribe.delete_session"
-# Those whose state is in a row of their own, by their kind. What takes long goes to another queue (the setting
-# CELERY_TASK_ROUTES), so that it never delays the closing of sessions.
+# Tasks that have a row, by their kind. Long tasks go to another queue (the setting CELERY_TASK_ROUTES), so that they
+# never delay the recordings of closed sessions.
 BACKGROUND = {
     "concatenate": "sercuescribe.concatenate_asked",
     "transcode": "sercuescribe.transcode",
     "waveform": "sercuescribe.waveform",
     "verify": "sercuescribe.verify",
 }
-# Of the forty of one request, in what an operator sees of it.
+# How many of the (up to forty) sessions of one task are shown to operators.
 _SHOWN_SESSIONS = 2
 
 
 def concatenate(session_id: uuid.UUID) -> None:
-    """Asks for the recording of a session to be brought up to date, and finished if the session is closed.
+    """Enqueue the assembly of a session's pending chunks, which finishes the recording if the session is closed.
 
-    The request leaves once the surrounding transaction, if any, is committed.
+    The task is sent when the surrounding transaction, if any, is committed.
     """
     transaction.on_commit(lambda: _send(CONCATENATE, [str(session_id)]))
 
 
 def concatenate_live(session_ids: Sequence[uuid.UUID]) -> None:
-    """Asks for the next windows of open sessions, in one task: a task a session would cost more than the chunks.
+    """Enqueue the next windows of open sessions in one task. A task for each session would cost more than its chunks.
 
-    None expires, because the clocks of two hosts may differ: a request for which nothing is left to do costs a query.
+    The task never expires, because the clocks of two hosts may differ. If nothing is left to do, it costs one query.
     """
     keys = [str(session_id) for session_id in session_ids]
     shown = f"({len(keys)} sessions, {', '.join(keys[:_SHOWN_SESSIONS])}{', ...' if keys[_SHOWN_SESSIONS:] else ''})"
@@ -52,24 +52,24 @@ def concatenate_live(session_ids: Sequence[uuid.UUID]) -> None:
 
 
 def chore(name: str) -> None:
-    """Asks for a chore of the upkeep."""
+    """Enqueue a chore."""
     _send(CHORE, [name])
 
 
 def upload(session_id: uuid.UUID) -> None:
-    """Asks for the finished recording of a session to be moved to the storage that RECORDINGS_STORAGE names, if any."""
+    """Enqueue the upload of a session's finished recording, if RECORDINGS_STORAGE names a storage."""
     if settings.RECORDINGS_STORAGE:
         transaction.on_commit(lambda: _send(UPLOAD, [str(session_id)]))
 
 
 def background(task_id: uuid.UUID, kind: str, session_id: uuid.UUID, audio_format: str) -> None:
-    """Asks for the background task with that id, a row that says what there is to do, once that row is committed."""
+    """Enqueue the task whose row has this id, once the row is committed."""
     arguments = [str(session_id), audio_format] if audio_format else [str(session_id)]
     transaction.on_commit(lambda: _send(BACKGROUND[kind], arguments, task_id=str(task_id)))
 
 
 def delete_session(session_id: uuid.UUID) -> None:
-    """Asks for the removal of a session that is marked for it, once the mark is committed."""
+    """Enqueue the removal of a session that is marked for deletion, once the mark is committed."""
     transaction.on_commit(lambda: _send(DELETE_SESSION, [str(session_id)]))
 
 

@@ -1,8 +1,8 @@
-"""What the database and the storage know, for Prometheus: read when somebody asks, not kept up to date.
+"""Prometheus gauges that are read from the database and the storage at the time of a scrape.
 
-Every query is answered from an index, or from rows that are open only, and none looks at more chunks than there are
-sessions that wait. A reading is kept for some seconds, and for a hundred times as long as it took: however large the
-database is, a web process spends at most a hundredth of its time on it.
+Every query uses an index, or reads only open rows. None reads more chunks than there are waiting sessions. A reading is
+cached for some seconds, and for at least a hundred times as long as it took. So however large the database is, a web
+process spends at most a hundredth of its time on readings.
 """
 
 import os
@@ -46,7 +46,7 @@ _UNFINISHED = (RecordingState.EMPTY, RecordingState.LIVE, RecordingState.BUILDIN
 
 
 class Reading(Collector):
-    """The latest reading. One object serves a process, as the client library's own collectors do."""
+    """The latest reading. One object serves a process, like the collectors of the client library."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class Reading(Collector):
         self._good_until = 0.0
 
     def collect(self) -> Iterable[Metric]:
-        """Gives the families of a reading that is new enough, which may have to be taken now."""
+        """Return the families of the cached reading; take a new reading if that one is too old."""
         with self._lock:
             started = time.monotonic()
             if started >= self._good_until:
@@ -68,7 +68,7 @@ reading = Reading()
 
 
 def _database() -> list[Metric]:
-    """A database that is away is a fact to be told, not an error: all that is left of it is that."""
+    """Return the gauges of the database. If the database does not answer, that is the only gauge."""
     try:
         families = [*_counts(), *_ages(ingest.database_time())]
     except DatabaseError:
@@ -131,8 +131,10 @@ def _ages(now: datetime) -> Iterator[Metric]:
 
 
 def oldest_waiting_chunk() -> QuerySet[Recording]:
-    """Returns the unfinished recordings with chunks that no window has looked at; `received_at` is that of the first
-    of them."""
+    """Return the unfinished recordings with chunks that no window has seen.
+
+    `received_at` is the arrival of the first of these chunks.
+    """
     looked_to = Cast(KeyTextTransform("looked_to", "checkpoint"), BigIntegerField())
     seen = Greatest(F("chunks_done"), Coalesce(looked_to, 0))
     waiting = Recording.objects.filter(state__in=_UNFINISHED).annotate(seen=seen)
@@ -177,7 +179,7 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
 
 
 def _by_state(name: str, documentation: str, counts: dict[str, int], states: list[str]) -> Metric:
-    """States that nothing is in are told too: an alert can't see what is not there."""
+    """Return a gauge by state. States without rows are included, because an alert can't see a missing series."""
     family = GaugeMetricFamily(f"sercuescribe_{name}", documentation, labels=["state"])
     for state in states:
         family.add_metric([state], counts.get(state, 0))

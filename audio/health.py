@@ -1,4 +1,4 @@
-"""What this server needs, and whether it is there.
+"""Health checks of the services that this server needs.
 
 Without the database or the storage nothing is recorded (`NEEDED`). Without Redis or FFmpeg everything is recorded, and
 recordings come later (`LATE`).
@@ -19,11 +19,11 @@ ANSWER_SECONDS = 1.0
 
 
 class Down(Exception):
-    """What was asked does not answer as it should; the sentence names no address and no path."""
+    """A service does not work as it should. The sentence contains no address and no path."""
 
 
 def check_database() -> None:
-    """Raise Down unless the database answers a query and takes writes."""
+    """Raise Down unless the database answers a query and accepts writes."""
     is_read_only = "SELECT current_setting('transaction_read_only') = 'on'"
     try:
         with connection.cursor() as cursor:
@@ -36,7 +36,7 @@ def check_database() -> None:
 
 
 def check_redis() -> None:
-    """Raise Down unless Redis takes a write within ANSWER_SECONDS."""
+    """Raise Down unless Redis accepts a write within ANSWER_SECONDS."""
     try:
         events.try_redis(ANSWER_SECONDS)
     except ResponseError as error:
@@ -46,7 +46,7 @@ def check_redis() -> None:
 
 
 def check_storage() -> None:
-    """Raise Down unless a file can be written under AUDIO_STORAGE_PATH, and the database has its reserve."""
+    """Raise Down unless a file can be written under AUDIO_STORAGE_PATH and the database has its reserve."""
     try:
         database.hold_reserve()
         settings.AUDIO_STORAGE_PATH.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def check_storage() -> None:
 
 
 def check_ffmpeg() -> None:
-    """Raise Down unless there is a program that runs."""
+    """Raise Down unless there is an FFmpeg that runs."""
     try:
         ffmpeg.version(ffmpeg.find())
     except FfmpegMissing as error:
@@ -76,7 +76,7 @@ CHECKS: dict[str, Callable[[], None]] = {
 
 
 def failures() -> dict[str, str]:
-    """Return what is down, by name, each with a sentence; nothing if all is well."""
+    """Return a sentence for each service that is down, by its name."""
     found = {}
     for name, check in CHECKS.items():
         try:

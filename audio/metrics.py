@@ -1,12 +1,12 @@
-"""The instruments of a web process: what only it can know of the chunks' way in.
+"""The Prometheus instruments of a web process, which measure what only the process itself knows about incoming chunks.
 
-Prometheus' client library wants an instrument to be an object of its module, made once; this module is the one place
-for them. They are moved once a batch, not once a chunk. What the database knows is read when somebody asks
+Prometheus' client library expects each instrument to be an object of a module, created once. All of them are here. They
+change once for each batch, not for each chunk. Numbers from the database are read at the time of a scrape
 (`audio.gauges`).
 
-The web processes of a host share a folder (`settings.METRICS_DIR`), in which the library keeps the numbers of each,
-and whichever is asked answers for all of them. The library looks for its name in PROMETHEUS_MULTIPROC_DIR when it is
-loaded; `sercuescribe.server` puts it there. A process without it answers for itself.
+The web processes of a host share a folder (`settings.METRICS_DIR`), in which the library keeps the numbers of each. The
+process that is scraped answers for all of them. The library reads the folder's name from PROMETHEUS_MULTIPROC_DIR when
+it is imported; `sercuescribe.server` sets it. A process without it answers for itself alone.
 """
 
 import errno
@@ -27,7 +27,7 @@ from audio.errors import CODES
 _LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _FLUSH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
-# What a client may say when it closes is any number; what is counted is not.
+# Clients may close with any code. A fixed set of labels keeps the number of series bounded.
 _CLOSE_CODES = frozenset((1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 4408, 4409))
 _OTHER = "other"
 # Those that `audio.ingest` runs beside the connections.
@@ -35,10 +35,10 @@ BACKGROUND_TASKS = ("heartbeat", "windows", "events", "erasures", "announcement"
 
 
 class BatchHistogram(Histogram):
-    """A histogram that takes many observations at once."""
+    """A histogram that records many observations at once."""
 
     def observe_all(self, amounts: Sequence[float]) -> None:
-        """Does what `observe` does for each of the amounts, at a fraction of the price."""
+        """Observe each of the amounts, much cheaper than by calls of `observe`."""
         self._sum.inc(sum(amounts))
         for place, count in Tally(map(partial(bisect_left, self._upper_bounds), amounts)).items():
             self._buckets[place].inc(count)
@@ -114,7 +114,7 @@ without_redis = Gauge(
 )
 
 
-# From the start: Prometheus takes a series that begins with a count for one that has never grown, and no alert fires.
+# All series begin at zero. Prometheus sees no growth in a series whose first value is a count, so no alert would fire.
 for _reason in ("host", "origin"):
     handshakes_refused.labels(_reason)
 requests_refused.labels("host")
@@ -128,23 +128,28 @@ for _close_code in (*sorted(_CLOSE_CODES), _OTHER):
 
 
 class _FolderCollector(MultiProcessCollector):
-    """The library's, in a folder of any name: its own `collect` takes brackets in the path for a pattern."""
+    """The library's collector, for a folder of any name.
+
+    The library's own `collect` uses the path as a glob pattern, so that brackets in it would have a meaning.
+    """
 
     def collect(self) -> Iterable[Metric]:
-        """Return the sums of what the processes have written."""
+        """Return the sums of the numbers that the processes have written."""
         files = [str(path) for path in Path(self._path).glob("*.db")]
         merged: Iterable[Metric] = self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
         return merged
 
 
 def count_closed(code: int) -> None:
-    """Counts the end of a connection; close codes that nobody uses here are counted together."""
+    """Count the end of a connection. Close codes that are not used here share one label."""
     connections_closed.labels(str(code) if code in _CLOSE_CODES else _OTHER).inc()
 
 
 def instruments(folder: Path) -> Collector:
-    """Returns what gives the instruments of all web processes that share the folder; those of this process alone
-    where it shares none."""
+    """Return a collector of the instruments of all web processes that share the folder.
+
+    In a process that shares no folder, these are its own instruments alone.
+    """
     try:
         shared: Collector = _FolderCollector(None)  # type: ignore[no-untyped-call]  # the library's
     except ValueError:
@@ -154,9 +159,9 @@ def instruments(folder: Path) -> Collector:
 
 
 def begin_anew(folder: Path) -> None:
-    """Make the folder, and remove what processes before now have left in it; none may be running.
+    """Create the folder, and remove the numbers of earlier processes. None of them may be running.
 
-    A disk without room for the folder costs the numbers and nothing else: each web process keeps its own.
+    If the disk has no room for the folder, only the shared numbers are lost: each web process keeps its own.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +174,10 @@ def begin_anew(folder: Path) -> None:
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Removes the gauges of processes that are gone. Their counters stay: a sum that sinks looks like a restart."""
+    """Remove the gauges of processes that have ended.
+
+    Their counters stay, because a falling sum looks like a restart.
+    """
     for path in folder.glob("gauge_live*.db"):
         pid = int(path.stem.rpartition("_")[2])
         if not _is_running(pid):

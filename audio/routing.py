@@ -1,4 +1,4 @@
-"""The WebSocket paths; like the HTTP paths they work with and without a trailing slash."""
+"""The WebSocket paths. Like the HTTP paths they work with and without a trailing slash."""
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from channels.routing import URLRouter
@@ -8,7 +8,7 @@ from audio.consumers import AudioConsumer
 
 
 async def refuse_unknown_path(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Rejects the handshake of a path that is not ours: the server answers 403."""
+    """Reject the handshake of an unknown path. The server answers it with 403."""
     await receive()
     await send({"type": "websocket.close", "code": 1008, "reason": "unknown path"})
 

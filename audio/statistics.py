@@ -1,7 +1,7 @@
-"""What the server holds, in numbers: cheap also with a million sessions and a billion chunks.
+"""Statistics of the whole server, which stay cheap with a million sessions and a billion chunks.
 
-Chunks are never counted: their numbers and bytes are sums of the counters that every commit keeps in the row of its
-session, so one pass over the sessions and one over the recordings are all that it takes. Nothing is estimated.
+Chunks are never counted. Every commit updates counters in the row of its session, and the numbers here are sums of
+them. So one pass over the sessions and one over the recordings are enough. Nothing is estimated.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,7 +19,10 @@ _CLOSED = (SessionStatus.COMPLETED, SessionStatus.ERROR)
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The numbers of one moment. `oldest_unfinished_at` is when the session closed whose recording is longest due."""
+    """The numbers of one moment.
+
+    `oldest_unfinished_at` is the close of the session that has waited longest for its recording.
+    """
 
     sessions: dict[str, int]
     recordings: dict[str, int]
@@ -32,12 +35,12 @@ class Statistics:
     oldest_unfinished_at: datetime | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns them as JSON has them."""
+        """Return the numbers as JSON values."""
         return asdict(self)
 
 
 def collect() -> Statistics:
-    """Returns the numbers of now."""
+    """Return the current numbers."""
     by_status = AudioSession.objects.order_by().values_list("status").annotate(Count("pk"))
     sessions = list(by_status.annotate(Sum("total_chunks"), Sum("byte_count")))
     recordings = list(Recording.objects.order_by().values_list("state").annotate(Count("pk"), Sum("size_bytes")))
@@ -56,7 +59,7 @@ def collect() -> Statistics:
 
 
 def _oldest_unfinished_at() -> datetime | None:
-    """Uses the index of the unfinished recordings, of which there are few."""
+    """Return the close of the session that has waited longest, from the index of the few unfinished recordings."""
     due = Recording.objects.filter(
         state__in=_UNFINISHED, session__status__in=_CLOSED, session__total_chunks__gt=0
     ).aggregate(at=Min("session__end_time"))

@@ -1,4 +1,4 @@
-"""What runs here, and in which version: for those who look after many servers."""
+"""The versions of the software that runs here, for operators of many servers."""
 
 import platform
 import sqlite3
@@ -14,7 +14,7 @@ UNKNOWN = "unknown"
 
 
 def known() -> dict[str, str]:
-    """Return versions by name; what would have to be asked for and does not answer is `unknown`."""
+    """Return versions by name. A version that can't be found out is `unknown`."""
     return {
         "sercuescribe": str(settings.SPECTACULAR_SETTINGS["VERSION"]),
         "python": platform.python_version(),
@@ -32,7 +32,7 @@ def _ffmpeg() -> str:
 
 
 def _database() -> str:
-    """Return the database's name and version. A PostgreSQL is not connected to for that."""
+    """Return the database's name and version. The version of PostgreSQL is known only if there is a connection."""
     if connection.vendor == "sqlite":
         return f"SQLite {sqlite3.sqlite_version}"
     if connection.connection is None:
