@@ -1,1 +1,1 @@
-"""Comparisons of what is stored with what should be: verify, survey, reindex."""
+"""Integrity: compare what is stored with what should be (verify, survey, replay), and restore rows (reindex)."""

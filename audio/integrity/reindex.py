@@ -1,16 +1,17 @@
-"""The database's rows again from the journals alone, for the day on which the database is lost, or put back.
+"""The restoration of the database's rows from the journals, after the database was lost or restored from a backup.
 
-Session records say what the sessions were, commit records which place each chunk had. A chunk that neither a commit
-nor a void names was in flight when its process ended, and only the database knew whether it was taken. The counts of
-its source tell: that of a later chunk of its connection, and where the next connection began to count. All others are
-kept, behind those of its file whose places are known, and the session says that its order is `uncertain`.
+Session records describe the sessions, and commit records give the sequence of each chunk. A chunk that neither a commit
+nor a void names was in flight when its process ended, and only the database knew whether it was accepted. The counts of
+its source can tell: the count with a later chunk of the same connection, and the number at which the next connection
+began. All other chunks in flight are kept, behind those chunks of their file whose sequence is known, and the session
+is marked as `uncertain`.
 
-Rows of chunks that are there are never changed. A session that the database knows gets the chunks that it lacks, as an
-older backup makes it lack some, with its counters in the same transaction. A session that it does not know is inserted
-as `pending`, and only when all journals are read it gets its number of chunks and its recording is asked for, in one
-transaction: a run that died is begun anew. A session that was deleted does not come back: the database says so, or
-chunks that were committed and erased. Memory holds a few numbers for each session and source, and the chunks that were
-in flight.
+Existing rows of chunks are never changed. If the database knows a session but lacks chunks of it, as an older backup
+does, the chunks are inserted, and its counters are updated in the same transaction. An unknown session is inserted as
+`pending`. Once all journals have been read, one transaction sets its number of chunks and enqueues its recording. So a
+reindexing that died can start again. A deleted session does not come back: either the database says that it was
+deleted, or its chunks were committed and erased. Memory holds a few numbers for each session and source, and the chunks
+that were in flight.
 """
 
 import contextlib
@@ -53,9 +54,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(slots=True)
 class Reindexed:
-    """What was brought back. `in_flight_chunks` are those of `chunks` that no commit record names, `refused_chunks`
-    those that were in flight and certainly not taken. `known_sessions` have rows and were left alone,
-    `extended_sessions` have rows and got chunks; `deleted_sessions` do not come back."""
+    """The result of a reindexing.
+
+    Attributes:
+        journals: Journals that were read.
+        sessions: Sessions that were restored.
+        uncertain_sessions: Sessions of which some chunks may be missing, misplaced, or were never acknowledged.
+        known_sessions: Sessions that have rows and were not changed.
+        extended_sessions: Sessions that have rows and got more chunks.
+        deleted_sessions: Sessions that do not come back.
+        chunks: Chunks that were restored.
+        in_flight_chunks: Those of `chunks` that no commit record names.
+        refused_chunks: Chunks that were in flight and certainly not accepted.
+        problems: What is wrong with the journals.
+    """
 
     journals: int = 0
     sessions: int = 0
@@ -69,16 +81,20 @@ class Reindexed:
     problems: Problems = field(default_factory=Problems)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as JSON has it."""
+        """Return the result as JSON values."""
         counts = {name: getattr(self, name) for name in self.__slots__ if name != "problems"}
         problems = [problem.as_dict() for problem in self.problems.first]
         return {**counts, "problem_count": self.problems.count, "problems": problems}
 
 
 def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) -> Reindexed:
-    """Brings back every session and chunk that the journals know and the database does not; returns the counts.
+    """Restore every session and chunk that the journals know and the database does not, and return the counts.
 
-    No server may take chunks meanwhile. A dry run writes nothing. `on_progress` is called with numbers from 0 to 1.
+    No server may take chunks meanwhile.
+
+    Args:
+        is_dry_run: Whether to write nothing.
+        on_progress: Called with the progress, from 0 to 1.
     """
     run = _Run(is_dry_run)
     journals = paths.journal_paths()
@@ -91,8 +107,14 @@ def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) 
 
 @dataclass(slots=True)
 class _Connection:
-    """What the chunks of one epoch of a source tell: the number of the first one, how many commits name, and of the
-    last of those its number and the source's count with it."""
+    """What is known of the chunks of one epoch of a named source.
+
+    Attributes:
+        first_number: The number of the first chunk.
+        committed: How many of the chunks commit records name.
+        last_number: The number of the last of those.
+        last_count: The source's count with that last chunk.
+    """
 
     first_number: int
     committed: int = 0
@@ -100,19 +122,22 @@ class _Connection:
     last_count: int = 0
 
     def take(self, number: int, count: int) -> None:
-        """A commit names a chunk: its number, and the source's count with it."""
+        """Note a chunk that a commit record names, by its number and the source's count with it."""
         self.committed += 1
         if number > self.last_number:
             self.last_number, self.last_count = number, count
 
     def taken_before(self) -> int:
-        """How many chunks before the last one that a commit names were taken, and no commit names them."""
+        """Return how many accepted chunks before the last committed one are named by no commit record."""
         return self.last_count - (self.first_number - 1) - self.committed
 
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    """A chunk that no commit and no void names; `after` is the last sequence of its session that its file knows."""
+    """A chunk that no commit and no void names.
+
+    `after` is the last sequence of its session that its file knows.
+    """
 
     journal_id: int
     offset: int
@@ -124,7 +149,8 @@ class _InFlight:
 class _Session:
     """What is known of a session.
 
-    `is_ours`: it is being brought back. `is_known`: the database has it; chunks that it lacks are added.
+    `is_ours` tells that the session is being restored. `is_known` tells that the database has it; missing chunks are
+    added.
     """
 
     key: uuid.UUID
@@ -142,7 +168,7 @@ class _Session:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A chunk that a commit names."""
+    """A chunk that a commit record names."""
 
     session: _Session
     offset: int
@@ -151,7 +177,7 @@ class _Place:
 
 
 class _Run:
-    """One reading of all journals."""
+    """One pass over all journals."""
 
     def __init__(self, is_dry_run: bool) -> None:
         self.is_dry_run = is_dry_run
@@ -159,7 +185,7 @@ class _Run:
         self._sessions: dict[uuid.UUID, _Session] = {}
 
     def read(self, path: Path) -> None:
-        """Takes the next journal."""
+        """Read the next journal."""
         self.done.journals += 1
         journal = _Journal(self, path)
         start: int | None = 0
@@ -175,15 +201,15 @@ class _Run:
         journal.end()
 
     def add_problem(self, code: str, detail: str, **where: Any) -> None:
-        """Notes what is wrong with the journals."""
+        """Add a problem of the journals."""
         self.done.problems.add(Problem(code, detail, **where))
 
     def session(self, key: uuid.UUID) -> _Session:
-        """Returns what is known of the session."""
+        """Return what is known of the session."""
         return self._sessions.setdefault(key, _Session(key))
 
     def begun(self, session: _Session, source_id: int) -> bool:
-        """Whether chunks of this source of the session are brought back; inserts their rows if they are new."""
+        """Return whether chunks of this source are restored. New rows of the session and the source are inserted."""
         if not session.has_begun:
             session.has_begun = True
             session.is_ours = self._begin(session)
@@ -211,7 +237,7 @@ class _Run:
         return True
 
     def source(self, session: _Session, source_id: int) -> int:
-        """Returns the key of a source; inserts its row if it is new."""
+        """Return the key of a source, whose row is inserted if it is new."""
         if source_id not in session.source_ids:
             session.source_ids[source_id] = self._begin_source(session, source_id)
         return session.source_ids[source_id]
@@ -223,8 +249,8 @@ class _Run:
         return AudioSource.objects.get_or_create(session_id=session.key, name=name)[0].pk
 
     def finish(self) -> None:
-        """All journals are read: gives the chunks that were in flight their places, and completes the sessions."""
-        # The database lacks chunks that commits name: it does not know either what became of those in flight.
+        """Give the chunks in flight their sequences, and complete the sessions, after all journals have been read."""
+        # A database that lacks committed chunks does not know the outcome of those in flight either.
         is_older = any(session.chunks for session in self._sessions.values())
         for session in self._sessions.values():
             if session.is_deleted:
@@ -239,18 +265,21 @@ class _Run:
             self._replace_missing_recordings()
 
     def _replace_missing_recordings(self) -> None:
-        """Ask for recordings whose file an older backup names and is gone, because they were made anew since."""
+        """Enqueue recordings whose file is gone.
+
+        An older backup names such a file if the recording was rebuilt since.
+        """
         keys = [session.key for session in self._sessions.values() if session.is_known]
         for start in range(0, len(keys), _ROWS_PER_STATEMENT):
             batch = Recording.objects.here().filter(pk__in=keys[start : start + _ROWS_PER_STATEMENT])
             for key, name in batch.filter(rebuild_requested_at=None).values_list("pk", "file_name"):
                 if not (paths.root() / name).exists():
-                    with contextlib.suppress(ChunksReleased):  # nothing can make it anew; `verify` names it
+                    with contextlib.suppress(ChunksReleased):  # it can't be rebuilt; `verify` reports it
                         concatenate.rebuild(key)
                         dispatch.concatenate(key)
 
     def _forget(self, session: _Session) -> None:
-        """A session that was deleted: what came back of it before that was seen goes again."""
+        """Remove what was restored of a deleted session before the reading noticed the deletion."""
         self.done.deleted_sessions += 1
         if session.is_ours and not self.is_dry_run:
             AudioChunk.objects.filter(session_id=session.key).delete()
@@ -258,7 +287,7 @@ class _Run:
             DeletedSession.objects.get_or_create(pk=session.key)
 
     def _extend(self, session: _Session) -> None:
-        """Give a session that the database knows the chunks that were in flight behind those that it has."""
+        """Add chunks that were in flight to a session that the database knows, behind its other chunks."""
         taken = _taken(session)
         self.done.refused_chunks += len(session.in_flight) - len(taken)
         if not (session.chunks or taken):
@@ -282,7 +311,7 @@ class _Run:
         if session.is_uncertain:
             AudioSession.objects.filter(pk=session.key).update(recovered=Recovery.UNCERTAIN)
         if Recording.objects.filter(pk=session.key, state__in=[RecordingState.READY, RecordingState.FAILED]).exists():
-            with contextlib.suppress(ChunksReleased):  # the recording stays, and the session says what it lacks
+            with contextlib.suppress(ChunksReleased):  # the recording stays, and a problem reports what it lacks
                 concatenate.rebuild(session.key)
         dispatch.concatenate(session.key)
 
@@ -311,7 +340,7 @@ class _Run:
         )
         self._tell_lost(session, totals["last"] - totals["count"], totals["last"])
         if totals["last"] != totals["count"]:
-            # They may be in the recording that was made before, which can't be made again.
+            # The lost chunks may be in the earlier recording, which can't be made again.
             superseded.set_aside(session.key)
         derived.forget(session.key)
         derived.delete(session.key)
@@ -330,14 +359,14 @@ class _Run:
 
 
 def _complete_source(key: int, connections: dict[int, _Connection]) -> None:
-    """The counters of a source that has a name."""
+    """Update the counters of a named source."""
     if connections:
         count = AudioChunk.objects.filter(source_id=key, session__sources=key).count()
         AudioSource.objects.filter(pk=key).update(epoch=max(connections), chunk_count=count)
 
 
 class _Journal:
-    """One journal, as far as it is read."""
+    """One journal, as far as it has been read."""
 
     def __init__(self, run: _Run, path: Path) -> None:
         self.name = str(path.relative_to(paths.root()))
@@ -348,12 +377,12 @@ class _Journal:
         self._unsettled: dict[int, ScannedRecord] = {}
         self._last: dict[uuid.UUID, int] = {}
         rows = AudioChunk.objects.filter(journal__name=self.name)
-        # Where the last chunk stands that the database knew of before.
+        # The offset of the last chunk that the database knew before.
         self._last_known: int = rows.aggregate(last=Max("offset", default=-1))["last"]
         self._places: list[_Place] = []
 
     def take(self, record: ScannedRecord) -> None:
-        """Takes the next record. One that was erased is not brought back."""
+        """Process the next record. An erased chunk is not restored."""
         if record.header.type is RecordType.CHUNK:
             self._take_chunk(record)
         elif not record.intact:
@@ -373,7 +402,7 @@ class _Journal:
     def _take_chunk(self, record: ScannedRecord) -> None:
         header = record.header
         self._unsettled[record.offset] = ScannedRecord(record.offset, header, b"", record.intact)
-        # Also of one that was refused: its connection has counted it.
+        # A rejected chunk is included, because its connection has counted it.
         if header.epoch:
             source = self._run.session(header.session_id).connections.setdefault(header.source_id, {})
             connection = source.setdefault(header.epoch, _Connection(header.number))
@@ -386,7 +415,7 @@ class _Journal:
         header = record.header
         session = self._run.session(header.session_id)
         if header.erased:
-            # It was taken: its session was deleted, unless the chunk is elsewhere.
+            # A committed chunk was erased: its session was deleted, unless the chunk was moved to another file.
             session.is_deleted |= not header.moved
             return
         if not self._run.begun(session, header.source_id):
@@ -413,7 +442,7 @@ class _Journal:
         return self._id
 
     def _flush(self) -> None:
-        """Inserts the rows that are not there; says so where another chunk has the place."""
+        """Insert the missing rows, and report chunks whose sequence another chunk has."""
         places, self._places = self._without_rows(self._places), []
         if not self._run.is_dry_run and (ours := [place for place in places if place.session.is_ours]):
             _insert([self._row(place) for place in ours])
@@ -432,7 +461,7 @@ class _Journal:
         return _chunk(place.session, _InFlight(self._journal_id(), place.offset, place.header, 0), place.sequence)
 
     def _extend(self, places: Sequence["_Place"]) -> None:
-        """Adds chunks to a session that the database knows."""
+        """Add chunks to a session that the database knows."""
         session = places[0].session
         there = _there(session, places)
         new = {place.sequence: place for place in reversed(places) if place.sequence not in there}
@@ -443,7 +472,7 @@ class _Journal:
             _insert_counted(session, [self._row(place) for place in new.values()])
 
     def _tell_taken(self, places: Sequence["_Place"]) -> None:
-        """Says which of these chunks have a place that another one has; one that was moved has its own."""
+        """Report those of these chunks whose sequence another chunk has. A moved chunk is not another one."""
         for place in places:
             other = _there(place.session, [place]).get(place.sequence)
             if other is not None and other != _identity(place.header):
@@ -453,7 +482,7 @@ class _Journal:
                 self._run.add_problem("place_taken", sentence, file_name=self.name, **where)
 
     def end(self) -> None:
-        """The file has ended: what is not settled was in flight. A torn one was not even synced."""
+        """Collect the chunks in flight at the end of the file. A torn chunk was not even synced, and is left out."""
         self._flush()
         for offset, record in self._unsettled.items():
             session = self._run.session(record.header.session_id)
@@ -464,8 +493,11 @@ class _Journal:
                 session.in_flight.append(_InFlight(journal_id, offset, record.header, after))
 
     def _is_settled(self, session: _Session, offset: int) -> bool:
-        """Whether the database knows what became of a chunk that no commit names: the rows of a file are made in its
-        order, so it does if it had the row of that chunk, or of one behind it."""
+        """Whether the database knows the outcome of a chunk that no commit names.
+
+        The rows of a file are inserted in its order. So the database knows it if it had the row of that chunk, or of a
+        later one.
+        """
         return session.is_known and offset <= self._last_known
 
 
@@ -474,18 +506,18 @@ def _session_key(place: _Place) -> uuid.UUID:
 
 
 def _identity(header: Header) -> tuple[datetime, int, int]:
-    """What tells one chunk from another, wherever it is."""
+    """Return the values that identify a chunk in any file."""
     return _received_at(header), header.length_bytes, header.payload_crc32
 
 
 def _there(session: _Session, places: Sequence[_Place]) -> dict[int, tuple[datetime, int, int]]:
-    """Returns which chunks of the session have these places."""
+    """Return the chunks of the session that have these sequences."""
     rows = AudioChunk.objects.filter(session_id=session.key, sequence__in=[place.sequence for place in places])
     return {row[0]: row[1:] for row in rows.values_list("sequence", "received_at", "size_bytes", "crc32")}
 
 
 def _insert_counted(session: _Session, rows: Sequence[AudioChunk]) -> None:
-    """Inserts chunks of a session that the database knows, and counts them, in one transaction."""
+    """Insert chunks of a session that the database knows, and update its counters, in one transaction."""
     if not rows:
         return
     with transaction.atomic():
@@ -512,7 +544,7 @@ def _count_in_source(key: int, connections: dict[int, _Connection], rows: Sequen
 
 
 def _process_id(path: Path) -> uuid.UUID:
-    """Of the process that wrote a journal: the name begins with it."""
+    """Return the id of the process that wrote a journal, with which the file's name begins."""
     try:
         return uuid.UUID(path.name.partition("-")[0])
     except ValueError:
@@ -520,7 +552,11 @@ def _process_id(path: Path) -> uuid.UUID:
 
 
 def _row_of(key: uuid.UUID, description: dict[str, Any]) -> AudioSession:
-    """Takes what a session record says; returns the row, not saved. Raises what a wrong one makes it raise."""
+    """Return a session's row, not saved, from the description in a session record.
+
+    Raises:
+        KeyError, ValueError, TypeError, ValidationError: The description is wrong.
+    """
     row = AudioSession(
         pk=key,
         status=SessionStatus.COMPLETED,
@@ -553,12 +589,12 @@ def _received_at(header: Header) -> datetime:
 
 
 def _insert(rows: Sequence[AudioChunk]) -> None:
-    """Inserts the rows that are not there yet."""
+    """Insert the rows that do not exist yet."""
     AudioChunk.objects.bulk_create(rows, batch_size=_ROWS_PER_STATEMENT, ignore_conflicts=True)
 
 
 def _taken(session: _Session) -> list[_InFlight]:
-    """The chunks in flight that were taken, or may have been, in the order in which they arrived."""
+    """Return the chunks in flight that were accepted, or may have been, in the order of their arrival."""
     kept: dict[tuple[int, int, bool], int] = {}
     taken = []
     for chunk in sorted(session.in_flight, key=lambda chunk: chunk.header.number):
@@ -570,8 +606,11 @@ def _taken(session: _Session) -> list[_InFlight]:
 
 
 def _most_taken(session: _Session, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
-    """Returns how many chunks that no commit names were taken of those among which a chunk is, None if nothing tells;
-    and which those are: of its connection, those before or those behind the last one that a commit names."""
+    """Return how many chunks of a chunk's group were accepted although no commit names them, and the key of the group.
+
+    A group is the chunks of one connection either before or after the last one that a commit names. The number is None
+    if nothing tells it.
+    """
     if not header.epoch:
         return None, (header.source_id, 0, False)
     connections = session.connections[header.source_id]
@@ -582,9 +621,9 @@ def _most_taken(session: _Session, header: Header) -> tuple[int | None, tuple[in
 
 
 def _taken_behind(connections: dict[int, _Connection], epoch: int) -> int | None:
-    """How many chunks of a connection were taken behind the last one that a commit names; None if nothing tells.
+    """Return how many chunks of a connection were accepted after its last committed one; None if nothing tells it.
 
-    The next connection of a named source counts on from what was taken: its first number tells how many that are.
+    The next connection of a named source continues to count after the accepted chunks. So its first number tells it.
     """
     later = [number for number in connections if number > epoch]
     if not later:
@@ -595,7 +634,7 @@ def _taken_behind(connections: dict[int, _Connection], epoch: int) -> int | None
 
 
 def _without_those_there(session: _Session, taken: Sequence[_InFlight]) -> list[_InFlight]:
-    """Leaves out chunks that a commit names in another file, into which they were moved."""
+    """Leave out chunks that were moved to another file, where a commit names them."""
     mine = AudioChunk.objects.filter(session_id=session.key)
     times = [_received_at(chunk.header) for chunk in taken]
     there = set(mine.filter(received_at__in=times).values_list("source_id", "received_at", "size_bytes", "crc32"))
@@ -608,8 +647,11 @@ def _without_those_there(session: _Session, taken: Sequence[_InFlight]) -> list[
 
 
 def _by_arrival(chunks: Sequence[_InFlight]) -> list[_InFlight]:
-    """Return them in the order of their files and of their named sources, and where these say nothing by their times:
-    clocks differ, and are set back at times."""
+    """Return the chunks in the order of their arrival.
+
+    That is the order of their files and of their named sources, and otherwise the order of their times. Times come last
+    because clocks differ and may be set back.
+    """
     files: dict[int, deque[_InFlight]] = {}
     for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
         files.setdefault(chunk.journal_id, deque()).append(chunk)
@@ -627,13 +669,13 @@ def _by_arrival(chunks: Sequence[_InFlight]) -> list[_InFlight]:
 
 
 def _turn(chunk: _InFlight) -> tuple[int, int, int]:
-    """Return a chunk's source, and its turn in it; those without a name have no order."""
+    """Return a chunk's source and its position in the source. Chunks of the unnamed source have no order."""
     header = chunk.header
     return (header.source_id, header.epoch, header.number) if header.epoch else (header.source_id, 0, 0)
 
 
 def _placed(session: _Session, taken: Sequence[_InFlight]) -> list[AudioChunk]:
-    """Give each chunk the first place that is free behind those of its file, and of its source if that has a name."""
+    """Give each chunk the first free sequence after those of its file and, if it has a name, of its source."""
     gaps, last = _gaps(session.key)
     rows = []
     in_files: dict[int, int] = {}

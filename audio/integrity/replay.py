@@ -1,13 +1,13 @@
-"""A ready recording against its chunks: the concatenation once more, compared with what is there instead of kept.
+"""The comparison of a ready recording with its chunks: the assembly runs again, and its output is compared, not kept.
 
-Memory stays bounded, and so does the disk: only for WebM, Ogg and MP4 streams two files of the recording's size are
-made again in a working folder. What is compared, and how exactly:
+Memory is bounded, and so is the disk: only WebM, Ogg and MP4 streams need two files of the recording's size in a
+working folder. The comparison depends on the format:
 
     PCM and WAV                   every sample, and the header
-    MP3, ADTS and FLAC streams    every byte but those of FLAC's STREAMINFO, where the total is written at the end
-    WebM, Ogg and MP4 streams     every packet; their containers carry random numbers
+    MP3, ADTS and FLAC streams    every byte, except FLAC's STREAMINFO, in which the total is written at the end
+    WebM, Ogg and MP4 streams     every packet, because the containers contain random numbers
     FLAC files, one by one        every sample
-    other files, resampled audio  how many samples: the last bit of one depends on where the windows ended
+    other files, resampled audio  the number of samples, because the last bit depends on where the windows ended
 """
 
 import itertools
@@ -34,14 +34,22 @@ _EXACT_FLAC = ("s16le", "s24le")
 
 
 class Differs(Exception):
-    """The recording is not what its chunks make; the message says where."""
+    """The recording differs from what its chunks make. The message says where."""
 
 
 def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: OnChunk) -> None:
-    """Takes a closed session, its ready recording and the file of that; raises Differs if its chunks make another.
+    """Compare the ready recording of a closed session with its chunks.
 
-    `on_chunk` is called with the sequence of the last chunk that was compared, window by window. Raises SessionBusy
-    while another run holds the session, and any error that may pass by itself.
+    Args:
+        session: The session.
+        recording: Its recording.
+        path: The recording's file.
+        on_chunk: Called after each window with the sequence of the last compared chunk.
+
+    Raises:
+        Differs: The chunks make another recording.
+        SessionBusy: Another run is at work on the session.
+        MediaError: An error that may pass.
     """
     try:
         with session_lock(session.pk) as is_ours:
@@ -57,16 +65,16 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
     except PartsDifferError as error:
         raise Differs("The parts of the stream no longer fit together.") from error
     finally:
-        # Deleted meanwhile: what the lock has put there again goes too.
+        # If the session was deleted meanwhile, the folder that the lock has created again has to go too.
         if not AudioSession.objects.filter(pk=session.pk).exists():
             paths.delete_files(session.pk)
 
 
 def compare_header(session: AudioSession, recording: Recording, path: Path) -> None:
-    """Compare what of a recording can be compared without its chunks: the header of samples.
+    """Compare the header of a recording of samples, which needs no chunks.
 
     Raises:
-        Differs: It is not the one that the recording was given.
+        Differs: The header is not the one that the recording was given.
     """
     if plan.family(session.format, session.chunk_mode) is plan.Family.PCM:
         expected = wav.header(_master_pcm(session, recording), max(0, recording.master_bytes - wav.HEADER_BYTES))
@@ -81,7 +89,7 @@ def _master_pcm(session: AudioSession, recording: Recording) -> PcmFormat:
 
 
 class _Replay:
-    """One concatenation from the first chunk on, by the route that the recording went in the end."""
+    """One assembly from the first chunk on, by the same route as the recording's last run."""
 
     def __init__(self, session: AudioSession, recording: Recording, path: Path, work: Path, on_chunk: OnChunk) -> None:
         self._session = session
@@ -99,6 +107,7 @@ class _Replay:
         return StreamAssembler(self._session, 0, {})
 
     def run(self) -> None:
+        """Compare everything that the format allows to compare."""
         match self._assembler:
             case StreamAssembler() as assembler if self._session.format in ("mp3", "aac", "flac"):
                 self._compare_bytes(assembler)
@@ -113,7 +122,7 @@ class _Replay:
                 self._compare_samples(self._path)
 
     def _windows(self) -> Iterator[Iterator[bytes]]:
-        """Gives the pieces of each window; the next may be asked for once these are taken."""
+        """Yield the pieces of each window. They must be consumed before the next window."""
         is_last = False
         while not is_last:
             window = chunks.window_after(self._session.pk, self._assembler.looked_to)
@@ -157,7 +166,7 @@ class _Replay:
     def _compare_pcm(self, actual: Iterator[bytes]) -> None:
         comparison = _Comparison(actual)
         pieces = self._pieces()
-        # The header was looked at by itself.
+        # `compare_header` has compared the header.
         next(pieces, b"")
         for piece in pieces:
             comparison.expect(piece, self._is_exact())
@@ -185,7 +194,7 @@ class _Replay:
                 raise Differs(f"Packet {number} of the recording differs from its chunks.")
 
     def _packets(self, path: Path) -> Iterator[bytes]:
-        """Gives the size and the MD5 of each packet."""
+        """Yield the size and the MD5 of each packet."""
         held = b""
         for block in ffmpeg.output_of(plan.packets(self._session.format, str(path)), self._work):
             *lines, held = (held + block).split(b"\n")
@@ -195,7 +204,7 @@ class _Replay:
 
 
 def _header_places(assembler: StreamAssembler) -> range:
-    """Where the counts stand that are written when the stream is complete, as far as the header has come."""
+    """Return the positions of the counts that are written into the header when the stream is complete."""
     if assembler.flac is not None and assembler.flac.info is not None:
         return range(assembler.flac.info.offset, assembler.flac.info.offset + len(assembler.flac.info.body))
     if assembler.counter is not None and assembler.counter.info is not None:
@@ -204,7 +213,7 @@ def _header_places(assembler: StreamAssembler) -> range:
 
 
 class _Comparison:
-    """Bytes as they should be against those that are there, each as they come."""
+    """A comparison of expected bytes with actual bytes, which come in pieces of different sizes."""
 
     def __init__(self, actual: Iterator[bytes]) -> None:
         self._actual = actual
@@ -212,10 +221,15 @@ class _Comparison:
         self._at = 0
 
     def expect(self, piece: bytes, is_exact: bool = True, masked: range = range(0)) -> None:
-        """The next bytes should be these, or if not `is_exact` as many; `masked` places are not looked at.
+        """Compare a piece with the next actual bytes.
+
+        Args:
+            piece: The expected bytes.
+            is_exact: Whether to compare the bytes, and not only their number.
+            masked: Positions that are not compared.
 
         Raises:
-            Differs: They are not.
+            Differs: The bytes differ.
         """
         left = memoryview(piece)
         while left:
@@ -235,13 +249,17 @@ class _Comparison:
                 raise Differs(f"Byte {at} of the audio of the recording differs from its chunks.")
 
     def end(self) -> None:
-        """Nothing more should follow. Raises Differs."""
+        """Check that no bytes follow.
+
+        Raises:
+            Differs: There are more bytes.
+        """
         if self._held or any(self._actual):
             raise Differs(f"The recording continues after {self._at} bytes of audio, where its chunks end.")
 
 
 def _blocks(path: Path, start: int = 0, size_bytes: int | None = None) -> Iterator[bytes]:
-    """Gives a file's bytes from `start` on, at most `size_bytes` of them."""
+    """Yield a file's bytes from `start` on, at most `size_bytes` of them."""
     with path.open("rb") as file:
         file.seek(start)
         left = size_bytes

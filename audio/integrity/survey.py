@@ -1,7 +1,7 @@
-"""Whether the storage and the database agree: every journal against its rows, every file against whoever names it.
+"""The survey of the storage: each journal is compared with its rows, and each file with the rows that name it.
 
-Both read the tables by pages and the files once, so that memory does not grow with either. A server may write
-meanwhile: what seems to be missing is looked for once more before it is told.
+Tables are read in pages, and files once, so that memory does not grow with either. A server may write meanwhile. So
+anything that seems to be missing is looked up again before it is reported.
 """
 
 import uuid
@@ -33,22 +33,22 @@ from audio.storage.lock import LOCK_NAME
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000
 _FINISHED = (RecordingState.READY, RecordingState.FAILED)
-# `sessions/` holds a folder for the first two characters of the sessions' ids.
+# The folders in `sessions/` have the first two characters of the sessions' ids as names.
 _PREFIX_CHARACTERS = 2
-# `derived/NAME`; what lies deeper is a task's own folder.
+# `derived/NAME`; a file at a deeper level is in the working folder of a task.
 _DERIVED_FILE_PARTS = 2
 
 
 @dataclass(slots=True)
 class Surveyed:
-    """What was found in one journal (`name`), or in the whole storage."""
+    """The result for one journal (`name`), or for the whole storage."""
 
     name: str
     count: int = 0
     problems: Problems = field(default_factory=Problems)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as JSON has it."""
+        """Return the result as JSON values."""
         return {
             "name": self.name,
             "count": self.count,
@@ -58,16 +58,16 @@ class Surveyed:
 
 
 def journal_names() -> list[str]:
-    """Returns the names of all journals, of which there is a row or a file, in order."""
+    """Return the names of all journals that have a row or a file, in order."""
     there = {str(path.relative_to(paths.root())) for path in paths.journal_paths()}
     return sorted(there | set(JournalFile.objects.values_list("name", flat=True)))
 
 
 def journal(name: str) -> Surveyed:
-    """Takes a journal's name; returns how many chunks it holds and what is wrong with it.
+    """Count the chunks of a journal, and find what is wrong with it.
 
-    Lost rows are those that a commit record names and the table does not have. Records that nobody names were in
-    flight when their process ended: that is no fault.
+    A row is missing if a commit record names it and the table does not have it. A record that neither a commit nor a
+    void names was in flight when its process ended, which is no fault.
     """
     found = Surveyed(name)
     _Journal(found).look()
@@ -76,14 +76,14 @@ def journal(name: str) -> Surveyed:
 
 @dataclass(slots=True)
 class _Unsettled:
-    """A chunk record that no commit and no void has named yet; `sequence` is that of its row, 0 if it has none."""
+    """A chunk record that no commit and no void has named yet. `sequence` is that of its row, or 0 if it has none."""
 
     record: ScannedRecord
     sequence: int
 
 
 class _Journal:
-    """One look at one journal: its records and its rows, side by side in the order of their offsets."""
+    """One pass over a journal: its records and its rows, side by side in the order of their offsets."""
 
     def __init__(self, found: Surveyed) -> None:
         self._found = found
@@ -94,6 +94,7 @@ class _Journal:
         self._unsettled: dict[int, _Unsettled] = {}
 
     def look(self) -> None:
+        """Compare the whole journal with its rows."""
         if not self._path.exists():
             if self._next is not None and not self._was_removed():
                 self._add("journal_missing", "The journal is missing, but rows refer to it.")
@@ -109,14 +110,14 @@ class _Journal:
         self._pass_rows_behind()
 
     def _was_removed(self) -> bool:
-        """Whether it was given up, because recordings have taken the place of its chunks."""
+        """Whether the journal was removed by garbage collection, because recordings replace its chunks."""
         return JournalFile.objects.filter(name=self._found.name, removed_at__isnull=False).exists()
 
     def _add(self, code: str, detail: str, **where: Any) -> None:
         self._found.problems.add(Problem(code, detail, file_name=self._found.name, **where))
 
     def _look_from(self, start: int) -> int:
-        """Looks at the records from there on; returns where they end."""
+        """Compare the records from an offset on, and return the offset of their end."""
         end = start
         for record in scan(self._path, start):
             end = record.end
@@ -146,18 +147,21 @@ class _Journal:
         self._unsettled[record.offset] = _Unsettled(replace(record, payload=b""), sequence)
 
     def _pass_rows_before(self, offset: int) -> None:
-        """Rows that lead to places where no chunk begins."""
+        """Skip rows whose offset is the start of no chunk."""
         while self._next is not None and self._next[0] < offset:
             self._look_at_place(*self._next)
             self._next = next(self._rows, None)
 
     def _pass_rows_behind(self) -> None:
-        """Rows that lead behind the end; one whose record is there was written since the file was read to its end."""
+        """Skip rows behind the end of the file.
+
+        A row whose record exists was inserted after the file was read to its end.
+        """
         while self._next is not None and not self._look_at_place(*self._next):
             self._next = next(self._rows, None)
 
     def _look_at_place(self, offset: int, sequence: int) -> bool:
-        """Whether there is a record where a row leads."""
+        """Whether there is a record at the offset of a row. A missing one is reported."""
         with JournalReader(paths.root()) as reader:
             is_there = reader.header(self._found.name, offset) is not None
         if not is_there:
@@ -166,7 +170,7 @@ class _Journal:
         return is_there
 
     def _settle(self, offset: int, sequence: int) -> None:
-        """A commit record names a chunk."""
+        """Compare a chunk that a commit record names with its row."""
         chunk = self._unsettled.pop(offset, None)
         if chunk is None or chunk.record.header.erased:
             return
@@ -178,15 +182,17 @@ class _Journal:
             self._blame(chunk.record, "record_contradicts", sentence, sequence)
 
     def _void(self, offset: int) -> None:
-        """A void record names a chunk that was refused."""
+        """Check that a chunk that a void record names has no row."""
         chunk = self._unsettled.pop(offset, None)
         if chunk is not None and chunk.sequence:
             sentence = f"The journal says that this chunk was rejected, but it has the row {chunk.sequence}."
             self._blame(chunk.record, "record_contradicts", sentence, chunk.sequence)
 
     def _sequence_now(self, record: ScannedRecord, sequence: int) -> int:
-        """The place that the row of a chunk has by now, 0 if there is none; a row that leads to a copy of the chunk in
-        another file counts too."""
+        """Return the current sequence of a chunk's row, 0 if there is none.
+
+        The row of a copy of the chunk in another file counts too.
+        """
         header = record.header
         copies = AudioChunk.objects.filter(session_id=header.session_id, sequence=sequence, crc32=header.payload_crc32)
         if copies.exists():
@@ -200,7 +206,7 @@ class _Journal:
 
 
 def _rows_of(journal_id: int) -> Iterator[tuple[int, int]]:
-    """Gives (offset, sequence) of a journal's rows, in the order of their offsets."""
+    """Yield (offset, sequence) of a journal's rows, in the order of their offsets."""
     after = -1
     rows = AudioChunk.objects.filter(journal_id=journal_id).order_by("offset").values_list("offset", "sequence")
     while page := list(rows.filter(offset__gt=after)[:_ROWS_PER_QUERY]):
@@ -209,9 +215,9 @@ def _rows_of(journal_id: int) -> Iterator[tuple[int, int]]:
 
 
 def orphans(on_progress: OnProgress = lambda _: None) -> Surveyed:
-    """Returns how many files were looked at; files and folders that no row names, and rows whose file is missing.
+    """Count the files of all sessions; find files and folders that no row names, and rows whose file is missing.
 
-    The files of a recording that is not finished are left out: a run may be at work on them.
+    Files of unfinished recordings are not checked, because a run may be at work on them.
     """
     found = Surveyed(paths.FOLDER)
     for number, folder in enumerate(folders := sorted((paths.root() / paths.FOLDER).glob("*")), start=1):
@@ -239,7 +245,7 @@ def _look_at_folders(found: Surveyed, folders: list[Path]) -> None:
 
 
 def _session_id(path: Path) -> uuid.UUID | None:
-    """Whose folder it is; None if no session has one of that name."""
+    """Return the id of the session whose folder this is; None if it can't be the folder of a session."""
     try:
         key = uuid.UUID(path.name)
     except ValueError:
@@ -248,26 +254,28 @@ def _session_id(path: Path) -> uuid.UUID | None:
 
 
 def _states(keys: Sequence[uuid.UUID]) -> dict[uuid.UUID, str | None]:
-    """The states of the recordings of those sessions that there are; None where the session has no recording."""
+    """Return the states of the recordings of the existing sessions; None for a session without a recording."""
     return dict(AudioSession.objects.filter(pk__in=keys).values_list("pk", "recording__state"))
 
 
 def _look_at_files(found: Surveyed, session_id: uuid.UUID, folder: Path) -> None:
-    """The files of a finished session that no row names, unless a task is at work on them. A journal of its own is
-    looked at with the others."""
+    """Find files of a finished session that no row names, unless a task is at work on them.
+
+    A journal of the session's own is checked with the other journals.
+    """
     there = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".journal")
     files = {path for path in there if not _is_in_work(path.relative_to(folder))}
     found.count += len(files)
     if files <= _named_files(session_id, folder):
         return
-    # Once more: a run may have put one there and named it since.
+    # The names are read once more, because a run may have added a file since.
     for path in sorted(files - _named_files(session_id, folder)):
         if path.exists() and _states([session_id]).get(session_id) in _FINISHED:
             _add_orphan(found, path, "No row refers to this file.")
 
 
 def _is_in_work(path: Path) -> bool:
-    """Whether a run works on a file of a session's folder, or did when it died: the next run removes it then."""
+    """Whether a run is at work on a file, or was when it died. The next run removes such files."""
     is_task = path.parts[0] == paths.DERIVED_FOLDER and len(path.parts) > _DERIVED_FILE_PARTS
     return is_task or path.parts[0].startswith(WORK_PREFIX)
 
@@ -289,7 +297,7 @@ def _add_orphan(found: Surveyed, path: Path, detail: str) -> None:
 
 
 def _expected_files() -> Iterator[tuple[str, QuerySet[Any]]]:
-    """Gives each file that a row needs, and the query that tells whether it still does."""
+    """Yield each file that a row needs, with a query that tells whether the row still needs it."""
     recordings = Recording.objects.filter(state__in=_FINISHED, is_local=True).exclude(file_name="")
     for key, name in _paged(recordings):
         yield name, recordings.filter(pk=key, file_name=name)
@@ -299,7 +307,7 @@ def _expected_files() -> Iterator[tuple[str, QuerySet[Any]]]:
 
 
 def _paged(rows: QuerySet[Any]) -> Iterator[tuple[uuid.UUID, str]]:
-    """Gives the keys and the file names of rows, in the order of the keys."""
+    """Yield the keys and the file names of rows, in the order of the keys."""
     after = uuid.UUID(int=0)
     while page := list(rows.filter(pk__gt=after).order_by("pk").values_list("pk", "file_name")[:_ROWS_PER_QUERY]):
         yield from page

@@ -1,8 +1,8 @@
-"""Whether a session is what it should be: its rows, its chunks in the journals, and the recording made of them.
+"""The verification of one session: its rows, its chunks in the journals, and the recording made of them.
 
-A look at one session reads its chunks and its recording once, in bounded memory, and changes nothing. Of one whose
-chunks were released, the rows are compared with each other, and the recording with what was noted when it was made. A
-session that is recorded meanwhile is looked at as far as it was when the look began.
+A verification reads the chunks and the recording once, in bounded memory, and changes nothing. If the chunks were
+removed by garbage collection, it compares the rows with each other, and the recording with the size and the SHA-256 of
+the time when it was made. Chunks that arrive after the start of a verification are ignored.
 """
 
 import hashlib
@@ -30,8 +30,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be. `code` is stable and meant for programs, `detail` for people; the others
-    say where, as far as that is known. `file_name` is relative to the storage root."""
+    """Something that is not as it should be.
+
+    `code` is stable and meant for programs, `detail` for people. The other fields locate the problem, as far as
+    possible. `file_name` is relative to the storage root.
+    """
 
     code: str
     detail: str
@@ -41,19 +44,19 @@ class Problem:
     offset: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what is known, as JSON has it."""
+        """Return the fields that are not None, as JSON values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(slots=True)
 class Problems:
-    """Problems as they are found: all are counted, the first are kept."""
+    """A collection of problems that counts all and keeps the first ones."""
 
     count: int = 0
     first: list[Problem] = field(default_factory=list)
 
     def add(self, problem: Problem) -> None:
-        """Takes one more."""
+        """Count a problem, and keep it if it is among the first ones."""
         self.count += 1
         if len(self.first) < _PROBLEMS_KEPT:
             self.first.append(problem)
@@ -61,9 +64,10 @@ class Problems:
 
 @dataclass(slots=True)
 class Verified:
-    """What was found of one session. `recording` is its state, or `compared` if it was compared with the chunks.
+    """The result for one session.
 
-    `warnings` are those of the recording: what came and is not in it as it came. They are no fault of the storage.
+    `recording` is the state of the recording, or `compared` if the recording was compared with its chunks. `warnings`
+    are those of the recording; they are no fault of the storage.
     """
 
     session_id: uuid.UUID
@@ -74,7 +78,7 @@ class Verified:
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as JSON has it."""
+        """Return the result as JSON values."""
         return {
             "session_id": str(self.session_id),
             "chunks": self.chunks,
@@ -87,9 +91,15 @@ class Verified:
 
 
 def session(session_id: uuid.UUID, on_progress: OnProgress = lambda _: None) -> Verified:
-    """Takes a session's id; returns what was found. `on_progress` is called with numbers from 0 to 1.
+    """Verify a session.
 
-    Raises SessionNotFound, also if it is deleted meanwhile; SessionBusy while its recording is worked on.
+    Args:
+        session_id: The session's id.
+        on_progress: Called with the progress, from 0 to 1.
+
+    Raises:
+        SessionNotFound: There is no such session, or it was deleted meanwhile.
+        SessionBusy: A run is at work on the recording.
     """
     found = Verified(session_id)
     _Session(found, on_progress).look()
@@ -110,7 +120,7 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class _Source:
-    """A source's row, and what was seen of its chunks so far."""
+    """The row of a source, and what was seen of its chunks so far."""
 
     name: str
     chunk_count: int
@@ -119,15 +129,15 @@ class _Source:
 
 
 class _Session:
-    """One look at one session."""
+    """One pass over a session."""
 
     def __init__(self, found: Verified, on_progress: OnProgress) -> None:
         self._found = found
         self._on_progress = on_progress
         self._missing_journals: set[str] = set()
-        # Whether chunks were given up, because the recording has taken their place (`audio.upkeep.journals`).
+        # Whether garbage collection has removed chunks, because the recording replaces them (`audio.upkeep.journals`).
         self._is_released = False
-        # One statement, so that the counters of both tables are of one moment.
+        # A single statement reads the counters of both tables at the same moment.
         rows = AudioSession.objects.filter(pk=found.session_id).values_list(
             "total_chunks", "byte_count", "recovered", "sources__pk", "sources__name", "sources__chunk_count"
         )
@@ -139,13 +149,17 @@ class _Session:
         self._sources = {row[3]: _Source(*row[4:]) for row in counters if row[3] is not None}
 
     def look(self) -> None:
-        """Compares the rows with the journals, the counters with the rows, and the recording with both."""
+        """Compare the rows with the journals, the counters with the rows, and the recording with both."""
         self._look_at_chunks()
         self._look_at_counters()
         self._look_at_recording()
 
     def _blame(self, recording: Recording, code: str, detail: str, file_name: str) -> None:
-        """A problem of the recording, unless a run has touched it since it was looked at: raises SessionBusy then."""
+        """Report a problem of the recording.
+
+        Raises:
+            SessionBusy: A run has changed the recording since it was read, so it may not be a problem.
+        """
         if not Recording.objects.filter(pk=recording.pk, updated_at=recording.updated_at).exists():
             raise SessionBusy
         self._add(code, detail, file_name=file_name)
@@ -176,7 +190,7 @@ class _Session:
             after = rows[-1].sequence
 
     def _expect(self, expected: int, sequence: int) -> None:
-        """The row with this sequence comes next; those in between are missing."""
+        """Report the rows that are missing before the next row."""
         if sequence > expected:
             which = f"chunk {expected} is" if sequence == expected + 1 else f"chunks {expected} to {sequence - 1} are"
             self._add("row_missing", f"The rows of {which} missing.", sequence=expected)
@@ -191,7 +205,7 @@ class _Session:
             return
         header, wrong = self._record_of(reader, row, names)
         while wrong and (now := self._row_now(row)) != row:
-            # Its bytes are elsewhere since the row was read.
+            # The chunk was moved to another file since its row was read.
             self._missing_journals.discard(names.get(row.journal_id, ""))
             row, names = now, _journal_names([now])
             header, wrong = self._record_of(reader, row, names)
@@ -205,7 +219,7 @@ class _Session:
             self._look_at_order(row, header)
 
     def _release(self, row: _Row) -> None:
-        """The chunk's row is all that is left of it."""
+        """Count a chunk of which only the row is left."""
         self._is_released = True
         if row.source_id in self._sources:
             self._sources[row.source_id].seen += 1
@@ -218,7 +232,7 @@ class _Session:
     def _record_of(
         self, reader: JournalReader, row: _Row, names: dict[int, str]
     ) -> tuple[Header | None, list[tuple[str, str]]]:
-        """Returns the header of a chunk's record, if it is there, and the codes and sentences of what is wrong."""
+        """Return the header of a chunk's record, if it exists, with codes and sentences of what is wrong."""
         name = names.get(row.journal_id)
         if name is None:
             return None, [("journal_row_missing", f"Chunk {row.sequence} is in no known journal.")]
@@ -241,7 +255,7 @@ class _Session:
         pairs: dict[str, tuple[Any, Any]] = {
             "type": (header.type, RecordType.CHUNK),
             "session": (header.session_id, self._found.session_id),
-            # Sources that were read again from the journals have other numbers than in them.
+            # Restored sources have other numbers than in the journals.
             "source": (header.source_id if not self._is_recovered else row.source_id, row.source_id),
             "size": (header.length_bytes, row.size_bytes),
             "CRC-32": (header.payload_crc32, row.crc32),
@@ -252,7 +266,7 @@ class _Session:
             yield "record_contradicts", f"The record of chunk {row.sequence} contradicts its row: {', '.join(wrong)}."
 
     def _look_at_order(self, row: _Row, header: Header) -> None:
-        """The chunks of a named source come in the order in which it numbered them, older connections first."""
+        """Check that the chunks of a named source are in the order of its numbers, with older connections first."""
         source = self._sources.get(row.source_id)
         if source is None:
             sentence = f"The row of the source of chunk {row.sequence} is missing."
@@ -267,7 +281,7 @@ class _Session:
 
     def _look_at_counters(self) -> None:
         if self._found.problems.count:
-            # What is missing is told already; what it adds up to says nothing more.
+            # The counters would only repeat the problems that were found.
             return
         if self._found.size_bytes != self._byte_count:
             sentence = (
@@ -299,7 +313,7 @@ class _Session:
         self._on_progress(1.0)
 
     def _look_beside(self, recording: Recording) -> None:
-        """A recording that could not be made anew, and what was put aside when it was."""
+        """Report a failed rebuild, and earlier recordings that were set aside."""
         if recording.rebuild_error_code:
             sentence = f"The recording could not be rebuilt ({recording.rebuild_error_code}): "
             self._add("rebuild_failed", sentence + recording.rebuild_error_detail, file_name=recording.file_name)
@@ -351,7 +365,7 @@ class _Session:
 
 
 def _journal_names(rows: Sequence[_Row]) -> dict[int, str]:
-    """The names of the journals that the rows lead to, by their keys; _RELEASED for one that was removed."""
+    """Return the names of the journals of these rows by their keys; `_RELEASED` for a removed journal."""
     found = JournalFile.objects.filter(pk__in={row.journal_id for row in rows})
     return {key: _RELEASED if at else name for key, name, at in found.values_list("pk", "name", "removed_at")}
 
@@ -362,5 +376,5 @@ def _digest(path: Path) -> str:
 
 
 def _microseconds(moment: datetime) -> int:
-    """Returns microseconds since the Unix epoch."""
+    """Return the microseconds since the Unix epoch."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
