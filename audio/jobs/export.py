@@ -60,7 +60,7 @@ def export(
         session: The session.
         described: The description of the session for the JSON.
         folder: The target folder; it is created if it does not exist.
-        audio_format: A format other than the recording's; the recording is transcoded if that was not done yet.
+        audio_format: Another format than the recording's, which may need a transcode.
         is_forced: Whether to replace existing files.
         is_partial: Whether to export the part of a failed recording that could be made.
         on_progress: Called with the progress of the writing, from 0 to 1.
@@ -68,8 +68,7 @@ def export(
     Raises:
         FileExistsError: One of the files exists; nothing was made or written.
         RecordingNotReady: The session is open. Other errors are those of `downloads.servable`.
-        TaskFailed: The transcode failed.
-        MasterDamaged: The file differs from what was recorded.
+        TaskFailed, MasterDamaged: The transcode failed, or the file differs from what was recorded.
     """
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
     metadata = folder / f"{session.pk}.json"
