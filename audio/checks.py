@@ -1,8 +1,8 @@
-"""System checks: what would make a start pointless or a promise void. Each has a stable id and a hint.
+"""System checks of the installation. Each has a stable id and a hint.
 
-`manage.py serve`, `manage.py migrate` and the web server run them before they start anything;
-`manage.py check --database default` runs them alone. A start runs only those that look at the installation (START):
-Django's own look at the code, load all of it, and find the same on each machine.
+`manage.py serve`, `manage.py migrate` and the web server run them before they start anything.
+`manage.py check --database default` runs them alone. A start runs only the checks of the installation (START): Django's
+own checks look at the code, load all of it, and have the same result on every machine.
 """
 
 import sqlite3
@@ -22,18 +22,18 @@ from audio.media import ffmpeg
 if TYPE_CHECKING:
     from audio.storage.s3 import RecordingsStorage
 
-# The tag of the checks that a start makes, beside Django's `database`.
+# The tag of the checks that a start runs, in addition to Django's `database`.
 START = "start"
 SQLITE_MINIMUM = (3, 35)  # UPDATE ... RETURNING
 SECRET_KEY_MINIMUM_LENGTH = 32
-# What the secrets of .env.example are made of.
+# All secrets in .env.example contain this.
 EXAMPLE = "change-me"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @register(START)
 def check_ffmpeg(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.E001: compressed audio can't be joined without FFmpeg."""
+    """Check sercuescribe.E001: compressed audio can't be joined without FFmpeg."""
     try:
         ffmpeg.find()
     except FfmpegMissing:
@@ -46,7 +46,7 @@ def check_ffmpeg(**_: Any) -> list[CheckMessage]:
 
 @register(START)
 def check_storage(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.E002: journals and recordings need a folder that can be written, or made. It is not made here."""
+    """Check sercuescribe.E002: journals and recordings need a folder that can be written, or created later."""
     folder = settings.AUDIO_STORAGE_PATH
     try:
         tempfile.TemporaryFile(dir=_nearest(folder)).close()
@@ -60,7 +60,7 @@ def check_storage(**_: Any) -> list[CheckMessage]:
 
 @register(START)
 def check_temporary_folder(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.E006: FFmpeg's messages and the work of libraries pass through files that nobody keeps."""
+    """Check sercuescribe.E006: FFmpeg's messages and some libraries need temporary files."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def check_temporary_folder(**_: Any) -> list[CheckMessage]:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the one above it in which it would be made."""
+    """Return the folder, or its nearest parent that exists."""
     while not folder.exists():
         folder = folder.parent
     return folder
@@ -78,7 +78,7 @@ def _nearest(folder: Path) -> Path:
 
 @register(START)
 def check_secret_key(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.E004: sessions of the admin and tickets are signed with the key."""
+    """Check sercuescribe.E004: the key signs tickets and sessions of the admin, so it must not be guessable."""
     if len(settings.SECRET_KEY) >= SECRET_KEY_MINIMUM_LENGTH:
         return []
     message = f"SECRET_KEY has fewer than {SECRET_KEY_MINIMUM_LENGTH} characters and could be guessed."
@@ -93,7 +93,7 @@ def check_secret_key(**_: Any) -> list[CheckMessage]:
 
 @register(START)
 def check_example_secrets(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.E005: what everybody can read in .env.example is no secret; under DEBUG it need not be one."""
+    """Check sercuescribe.E005: the secrets in .env.example are public, and allowed only under DEBUG."""
     secrets = {
         "SECRET_KEY": settings.SECRET_KEY,
         "The password in DATABASE_URL": str(settings.DATABASES["default"].get("PASSWORD") or ""),
@@ -113,7 +113,7 @@ def check_example_secrets(**_: Any) -> list[CheckMessage]:
 
 @register(START)
 def check_debug(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.W001: pages of DEBUG show settings and source code to whoever can cause an error."""
+    """Check sercuescribe.W001: the error pages of DEBUG show settings and source code to everybody who can connect."""
     if not settings.DEBUG or settings.HOST in LOOPBACK:
         return []
     message = f"DEBUG is on while the server listens on {settings.HOST}."
@@ -122,15 +122,15 @@ def check_debug(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_recordings_storage(**_: Any) -> list[CheckMessage]:
-    """sercuescribe.W003: finished recordings stay here for as long as their storage does not take them.
+    """Check sercuescribe.W003: finished recordings stay on the local disk while their storage does not accept them.
 
-    No reason not to start: what is recorded meanwhile is uploaded later. It asks another machine, and so is done when
-    those of the database are.
+    This does not prevent a start, because recordings can be uploaded later. The check connects to another machine, and
+    so runs with the checks of the database.
     """
     if not settings.RECORDINGS_STORAGE:
         return []
     try:
-        # One of its own: a worker's children must not share the connections of their parent.
+        # The check uses a storage of its own: a worker's children must not share the connections of their parent.
         cast("RecordingsStorage", storages.create_storage(settings.STORAGES["recordings"])).reach()
     except StorageUnavailable as error:
         message = f"{settings.RECORDINGS_STORAGE} can't be used: {error.__cause__}"
@@ -141,7 +141,7 @@ def check_recordings_storage(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_sqlite(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """sercuescribe.E003: the commit of chunks reads what it has updated in the same statement."""
+    """Check sercuescribe.E003: the commit of chunks needs `UPDATE ... RETURNING`."""
     uses_sqlite = any(connections[alias].vendor == "sqlite" for alias in databases or ())
     if not uses_sqlite or sqlite3.sqlite_version_info >= SQLITE_MINIMUM:
         return []
@@ -152,7 +152,7 @@ def check_sqlite(databases: Sequence[str] | None = None, **_: Any) -> list[Check
 
 @register(Tags.database)
 def check_postgresql_durability(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """sercuescribe.W002: an acknowledgement says that the row is on the disk, and these settings make that untrue."""
+    """Check sercuescribe.W002: without these settings a row may be lost after the acknowledgement."""
     messages: list[CheckMessage] = []
     for alias in databases or ():
         if connections[alias].vendor == "postgresql":

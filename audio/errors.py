@@ -19,19 +19,19 @@ AudioError
 ├── RecordingError          the recording can't be fetched in this state
 │   ├── RecordingEmpty      ├── RecordingBuilding   ├── RecordingFailed
 │   └── RecordingNotReady
-├── TaskError               background work that was asked for
+├── TaskError               the state of a background task forbids it
 │   ├── TaskNotFound        ├── TaskRunning         ├── TaskFailed
 │   └── TaskEnded
-└── MediaError              what was sent can't become the recording it should
+└── MediaError              the audio can't become the recording that it should
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
     ├── ChunkDamaged        ├── ChunksReleased      ├── MediaLimitExceeded
     ├── FfmpegMissing       ├── FfmpegFailed        ├── FfmpegStopped
     └── ObjectDamaged
 
-`code` is stable and meant for programs; the sentence is meant for people and may be reworded.
-`close_code` (RFC 6455 section 7.4; 4000 and above are ours) is the WebSocket close code that follows the
-error, None where the connection goes on. `http_status` is what REST answers. `details` are extra keys that
-say what would have been right (`valid_values`, `limit`, `received`).
+`code` is stable and meant for programs; the sentence is meant for people and may be reworded. `close_code` is the
+WebSocket close code that follows the error (RFC 6455 section 7.4; codes from 4000 on are our own), or None if the
+connection stays open. `http_status` is the status of a REST answer. `details` are extra keys that say what would have
+been right (`valid_values`, `limit`, `received`).
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,9 @@ from typing import Any, ClassVar
 class AudioError(Exception):
     """Base of all errors above.
 
-    Takes the sentence for people (each class has a default) and any number of JSON-serialisable details.
+    Args:
+        sentence: The sentence for people; each class has a default.
+        details: Any number of JSON-serialisable details.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -96,7 +98,7 @@ class InvalidJson(RequestError):
 
 
 class UnknownMessageType(RequestError):
-    """A JSON message without a type that the protocol knows."""
+    """A JSON message has no type that the protocol knows."""
 
     code = "unknown_message_type"
     close_code = None
@@ -104,7 +106,7 @@ class UnknownMessageType(RequestError):
 
 
 class UnknownAction(RequestError):
-    """A control message whose action the protocol does not know."""
+    """A control message has an action that the protocol does not know."""
 
     code = "unknown_action"
     close_code = None
@@ -112,7 +114,7 @@ class UnknownAction(RequestError):
 
 
 class FormatMismatch(RequestError):
-    """The content is recognised as another format than the session's; it was not stored."""
+    """The content has another format than the session. The message was not stored."""
 
     code = "format_mismatch"
     close_code = None
@@ -121,7 +123,7 @@ class FormatMismatch(RequestError):
 
 
 class MissingHeader(RequestError):
-    """The first message of a stream lacks the header without which the rest can't be read; it was not stored."""
+    """The first message of a stream lacks the header that is needed to read the rest. The message was not stored."""
 
     code = "missing_header"
     close_code = None
@@ -130,7 +132,7 @@ class MissingHeader(RequestError):
 
 
 class MessageTooLarge(RequestError):
-    """A message over MAX_MESSAGE_SIZE_BYTES."""
+    """A message is larger than MAX_MESSAGE_SIZE_BYTES."""
 
     code = "message_too_large"
     close_code = 1009
@@ -139,7 +141,7 @@ class MessageTooLarge(RequestError):
 
 
 class NotAllowed(RequestError):
-    """The caller may not do this: a missing, spent or foreign ticket."""
+    """The caller may not do this: the ticket is missing, was already used, or belongs to another session."""
 
     code = "not_allowed"
     http_status = 403
@@ -155,7 +157,7 @@ class PreconditionFailed(RequestError):
 
 
 class UpgradeRequired(RequestError):
-    """A plain GET of a WebSocket's path (RFC 9110 section 15.5.22)."""
+    """A plain GET was sent to the path of a WebSocket (RFC 9110 section 15.5.22)."""
 
     code = "upgrade_required"
     http_status = 426
@@ -203,7 +205,7 @@ class SessionPaused(SessionError):
 
 
 class OneSourceOnly(SessionError):
-    """A second producer tried to write under one continuous compressed stream."""
+    """A second source tried to write to a continuous compressed stream."""
 
     code = "one_source_only"
     retryable = True
@@ -263,7 +265,7 @@ class Superseded(ConnectionEnded):
 
 
 class ServiceError(AudioError):
-    """Our side can't do it now; the same request may succeed later (RFC 6455 close code 1013)."""
+    """The server can't do it now; the same request may succeed later (RFC 6455 close code 1013)."""
 
     code = "service_unavailable"
     close_code = 1013
@@ -273,7 +275,7 @@ class ServiceError(AudioError):
 
 
 class Overloaded(ServiceError):
-    """More is in flight than the server takes."""
+    """More bytes are in flight than the server accepts."""
 
     code = "overloaded"
     sentence = "The server is overloaded. Try again later."
@@ -287,7 +289,7 @@ class TooManySessions(ServiceError):
 
 
 class StorageFull(ServiceError):
-    """The disk is full or the quota is used up; nothing of the refused chunk was acknowledged."""
+    """The disk is full or the quota is used up; nothing of the rejected chunk was acknowledged."""
 
     code = "storage_full"
     http_status = 507
@@ -295,14 +297,14 @@ class StorageFull(ServiceError):
 
 
 class DatabaseUnavailable(ServiceError):
-    """The database did not answer; nothing of the refused chunk was acknowledged."""
+    """The database did not answer; nothing of the rejected chunk was acknowledged."""
 
     code = "database_unavailable"
     sentence = "The database of the server does not respond. Try again later."
 
 
 class JournalFailed(ServiceError):
-    """The journal could not be written or synced; nothing of the refused chunk was acknowledged."""
+    """The journal could not be written or synced; nothing of the rejected chunk was acknowledged."""
 
     code = "journal_failed"
     close_code = 1011
@@ -311,14 +313,14 @@ class JournalFailed(ServiceError):
 
 
 class StorageUnavailable(ServiceError):
-    """The storage that holds finished recordings does not answer, or refuses; nothing is lost by that."""
+    """The storage of finished recordings does not answer, or rejects the request. Nothing is lost by that."""
 
     code = "storage_unavailable"
     sentence = "The storage that holds the recording does not respond. Try again later."
 
 
 class RecordingError(AudioError):
-    """The state of a recording does not let it be fetched."""
+    """The recording can't be downloaded in its current state."""
 
     code = "recording_state"
     close_code = None
@@ -327,7 +329,7 @@ class RecordingError(AudioError):
 
 
 class RecordingEmpty(RecordingError):
-    """Nothing is recorded, or nothing concatenated yet."""
+    """Nothing has been recorded, or no audio has been processed yet."""
 
     code = "recording_empty"
     http_status = 404
@@ -335,7 +337,7 @@ class RecordingEmpty(RecordingError):
 
 
 class RecordingBuilding(RecordingError):
-    """The session is closed and its recording is being made; details tell the `progress` from 0 to 1."""
+    """The session is closed and its recording is being made; details contain the `progress` from 0 to 1."""
 
     code = "recording_building"
     http_status = 202
@@ -344,14 +346,14 @@ class RecordingBuilding(RecordingError):
 
 
 class RecordingFailed(RecordingError):
-    """The recording could not be made; details tell the `reason` and, where one chunk is at fault, its `sequence`."""
+    """The recording could not be made; details contain the `reason` and, if one chunk is at fault, its `sequence`."""
 
     code = "recording_failed"
     sentence = "The recording could not be made."
 
 
 class RecordingNotReady(RecordingError):
-    """Only a finished recording can be made into something else, and the session is not closed yet."""
+    """The request needs a finished recording, and the session is not closed yet."""
 
     code = "recording_not_ready"
     sentence = "The recording is not finished. Close the session first."
@@ -375,7 +377,7 @@ class TaskNotFound(TaskError):
 
 
 class TaskRunning(TaskError):
-    """What was asked for is being made; details tell the `task_id`, its `status` and its `progress` from 0 to 1."""
+    """The requested result is being made; details contain `task_id`, `status` and the `progress` from 0 to 1."""
 
     code = "task_running"
     http_status = 202
@@ -384,7 +386,7 @@ class TaskRunning(TaskError):
 
 
 class TaskFailed(TaskError):
-    """What was asked for could not be made; details tell the `reason`. Asking by `POST /api/tasks` tries again."""
+    """The requested result could not be made; details contain the `reason`. A `POST /api/tasks` tries again."""
 
     code = "task_failed"
     sentence = "The task failed."
@@ -398,7 +400,7 @@ class TaskEnded(TaskError):
 
 
 class MediaError(AudioError):
-    """What was sent can't become the recording that it should."""
+    """The audio can't become the recording that it should."""
 
     code = "media_error"
     http_status = 409
@@ -406,7 +408,7 @@ class MediaError(AudioError):
 
 
 class UndecodableChunk(MediaError):
-    """A chunk can't be decoded; details name its `sequence`."""
+    """A chunk can't be decoded; details contain its `sequence`."""
 
     code = "undecodable_chunk"
     sentence = "A chunk could not be decoded."
@@ -421,7 +423,7 @@ class ChunkDamaged(MediaError):
 
 
 class ChunksReleased(MediaError):
-    """The journal that held the chunks was removed after the recording was verified: the recording alone is left."""
+    """The journal with the chunks was removed after the recording was verified: only the recording is left."""
 
     code = "chunks_released"
     sentence = "The chunks were deleted after the recording was verified. The recording cannot be rebuilt."
@@ -443,7 +445,7 @@ class MasterDamaged(MediaError):
 
 
 class MediaLimitExceeded(MediaError):
-    """FFmpeg ran into a limit on time, memory or output."""
+    """FFmpeg exceeded a limit on time, memory or output."""
 
     code = "media_limit_exceeded"
     sentence = "Processing the audio exceeded a limit of time, memory or disk space."
@@ -459,14 +461,14 @@ class FfmpegMissing(MediaError):
 
 
 class FfmpegFailed(MediaError):
-    """FFmpeg ended with an error; the sentence has its first line."""
+    """FFmpeg ended with an error; the sentence contains the first line of its message."""
 
     code = "ffmpeg_failed"
     sentence = "FFmpeg could not process the audio."
 
 
 class FfmpegStopped(MediaError):
-    """Somebody stopped FFmpeg; the media are not at fault."""
+    """FFmpeg was stopped from outside; the media are not at fault."""
 
     code = "ffmpeg_stopped"
     http_status = 503
@@ -475,7 +477,7 @@ class FfmpegStopped(MediaError):
 
 
 class ObjectDamaged(MediaError):
-    """What the storage gives back is not what was uploaded: its size or its SHA-256 is another."""
+    """The object in the storage is not what was uploaded: its size or its SHA-256 differs."""
 
     code = "object_damaged"
     sentence = "The uploaded recording differs from the original."

@@ -1,15 +1,15 @@
-"""What the database knows: sessions, their chunks, and the recordings made of them.
+"""The models: sessions, their chunks, their recordings, and the state of background work.
 
-The database is the truth; the queue and the channel layer only carry hints. Every change of a session's
-state is a conditional UPDATE whose count is inspected (`SessionQuerySet`), so that two processes can't both
-win; `docs/architecture.md` draws the states with the function behind each edge.
+The database is authoritative; the queue and the channel layer only make things happen sooner. Every change of a
+session's state is a conditional UPDATE whose row count is checked (`SessionQuerySet`), so that only one of two
+processes can make it. `docs/architecture.md` draws the states, with the function behind each edge.
 
-A transaction that locks rows of several tables takes them in this order, and several rows of one table in the order of
-their keys, so that no two wait for each other in a circle:
+A transaction that locks rows of several tables locks them in the following order, and several rows of one table in the
+order of their keys. So no two transactions wait for each other in a circle:
 
     session, source, process, connection, recording, task, chunk, journal, erasure, deleted session
 
-An INSERT locks the rows that its foreign keys name: of a task, the session.
+An INSERT locks the rows that its foreign keys name; that of a task locks the session.
 """
 
 import uuid
@@ -35,24 +35,25 @@ def _choices(values: tuple[Any, ...]) -> list[tuple[Any, str]]:
 
 
 class Literal(models.Value):
-    """A word of ours that stands in the SQL itself, not beside it as a parameter.
+    """A constant that is written into the SQL itself, not passed as a parameter.
 
     SQLite uses a partial index only for a query that repeats its condition literally.
     """
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[str | int, ...]]:
-        """The word in quotes."""
+        """Return the constant in quotes."""
         return f"'{self.value}'", ()
 
 
 class DatabaseNow(Now):
-    """The time on the database's clock, by which processes judge each other.
+    """The time of the database's clock, with which all processes compare times.
 
-    With SQLite that is the host's. Django would write it there with milliseconds, in a form that no parameter equals.
+    With SQLite that is the host's clock. Django would write it with milliseconds there, in a form that equals no
+    parameter.
     """
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, tuple[str | int, ...]]:
-        """The time as a parameter is written."""
+        """Return the time in the form of a parameter."""
         return "%s", (connection.ops.adapt_datetimefield_value(timezone.now()),)
 
 
@@ -73,47 +74,50 @@ OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
 
 
 class Recovery(models.TextChoices):
-    """Whether a session's rows were lost and read again from the journals (`audio.integrity.reindex`)."""
+    """Whether a session's rows were lost and restored from the journals (`audio.integrity.reindex`)."""
 
     NONE = "", "no"
-    PENDING = "pending"  # the reading did not come to its end
+    PENDING = "pending"  # the reindexing has not ended
     EXACT = "exact"
-    UNCERTAIN = "uncertain"  # some chunks may be missing, in another place, or there though they were not acknowledged
+    UNCERTAIN = "uncertain"  # some chunks may be missing, misplaced, or were never acknowledged
 
 
 class SessionQuerySet(models.QuerySet["AudioSession"]):
-    """Guarded transitions. Each returns how many sessions it moved: 0 means that another was first."""
+    """Guarded transitions of sessions.
+
+    Each returns the number of changed sessions. If it is 0, another process was first.
+    """
 
     def open(self) -> "SessionQuerySet":
-        """Sessions that may still take chunks."""
+        """Filter sessions that may still take chunks."""
         return self.filter(status__in=_literally(["active", "paused"]))
 
     def pause(self) -> int:
-        """active -> paused."""
+        """Change active to paused."""
         return self.filter(status=SessionStatus.ACTIVE).update(status=SessionStatus.PAUSED)
 
     def resume(self) -> int:
-        """paused -> active."""
+        """Change paused to active."""
         return self.filter(status=SessionStatus.PAUSED).update(status=SessionStatus.ACTIVE)
 
     def close(self, at: datetime | None = None) -> int:
-        """active or paused -> completed; the counters in the same row are final from here on."""
+        """Change active or paused to completed. The counters in the same row are final from then on."""
         return self.open().update(status=SessionStatus.COMPLETED, end_time=at or DatabaseNow())
 
     def fail(self, code: str, detail: str) -> int:
-        """active or paused -> error."""
+        """Change active or paused to error."""
         return self.open().update(
             status=SessionStatus.ERROR, end_time=DatabaseNow(), error_code=code, error_detail=detail
         )
 
     def decide(self, **parameters: str | int) -> int:
-        """Set what the media say of parameters that the client did not name, each only while it is undecided.
+        """Set parameters that the client did not name to the values of the media, each only while it is undecided.
 
         Args:
             parameters: `format`, `sample_rate` or `channels`, with their values.
 
         Returns:
-            How many sessions it moved: 0 means that another was first, whose decision is in the row.
+            The number of changed sessions. If it is 0, another process was first, and its decision is in the row.
         """
         moved = 0
         with transaction.atomic():
@@ -126,49 +130,49 @@ class SessionQuerySet(models.QuerySet["AudioSession"]):
 
 
 class AudioSession(models.Model):
-    """One recording in the making, and for ever after."""
+    """A session, into which clients record."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user_id = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True)
     status = models.CharField(max_length=9, choices=SessionStatus.choices, default=SessionStatus.ACTIVE)
     start_time = models.DateTimeField(default=timezone.now)
     end_time = models.DateTimeField(null=True, blank=True)
-    # Where the media decide them, they may be others than those that a client can name.
+    # Values that the media decide may be other than those that a client can name.
     sample_rate = models.PositiveIntegerField(help_text="Hz")
     channels = models.PositiveSmallIntegerField()
     format = models.CharField(max_length=4, choices=_choices(FORMATS))
     encoding = models.CharField(max_length=5, choices=_choices(ENCODINGS), default="s16le")
     chunk_mode = models.CharField(max_length=6, choices=_choices(CHUNK_MODES), default="auto")
-    # Names of the parameters above (format, sample_rate, channels) that the client did not name and that the media
-    # have not decided yet; until then they have the server's defaults.
+    # The parameters (of format, sample_rate and channels) that the client did not name and the media have not decided
+    # yet. Until then they have the server's defaults.
     undecided = models.JSONField(default=list, blank=True)
     # Kept by the commit transaction; final once the session is closed.
     total_chunks = models.BigIntegerField(default=0)
     byte_count = models.BigIntegerField(default=0)
     last_chunk_at = models.DateTimeField(null=True, blank=True)
-    # When its last connection went away; null while one is there, or before the first.
+    # When its last connection ended; null while one is open, or before the first.
     dropped_at = models.DateTimeField(null=True, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     recovered = models.CharField(max_length=9, choices=Recovery.choices, default=Recovery.NONE, blank=True)
-    # From when its age counts, if the clock was set since its start_time, or since its end_time once it is closed.
+    # The start of its age, if the clock was set since its start_time (since its end_time for a closed session).
     age_counts_from = models.DateTimeField(null=True, blank=True)
-    # When its removal in the background was last asked for; null unless somebody did.
+    # When its deletion in the background was last enqueued; null if nobody requested it.
     delete_requested_at = models.DateTimeField(null=True, blank=True)
 
     objects = SessionQuerySet.as_manager()
 
     class Meta:
         ordering = ["-start_time", "-id"]
-        # One for each way in which a list is filtered, in the order of the lists: a page reads no more rows than it
-        # shows. None of these columns changes with a chunk.
+        # There is an index for each filter of a list, in the order of the lists, so that a page reads no more rows than
+        # it shows. None of these columns changes with a chunk.
         indexes = [
             models.Index(fields=["-start_time", "-id"], name="session_newest"),
             models.Index(fields=["status", "-start_time", "-id"], name="session_by_status"),
             models.Index(fields=["format", "-start_time", "-id"], name="session_by_format"),
             models.Index(fields=["user_id", "-start_time", "-id"], name="session_by_user"),
             models.Index(fields=["recovered", "-start_time", "-id"], name="session_by_recovered"),
-            # With the status, though the condition has it: SQLite would take the index by status otherwise.
+            # The status is a column too, although it is in the condition: otherwise SQLite uses the index by status.
             models.Index(
                 fields=["status", "dropped_at"],
                 name="session_open_dropped",
@@ -187,7 +191,7 @@ class AudioSession(models.Model):
 
     @property
     def parameters(self) -> SessionParameters:
-        """The session's parameters as the protocol speaks of them."""
+        """The session's parameters as the wire protocol has them."""
         return SessionParameters(
             sample_rate=self.sample_rate,
             channels=self.channels,
@@ -203,10 +207,11 @@ class AudioSession(models.Model):
 
 
 class AudioSource(models.Model):
-    """One producer in a session. The unnamed ones share the row whose name is empty.
+    """A source of a session. All unnamed sources share the row with an empty name.
 
-    `epoch` is raised by every connection that opens the name; the commit transaction compares it, so an older
-    connection of that name can commit nothing more. `chunk_count` is what the greeting tells a named source.
+    Every connection that opens a named source increments `epoch`. The commit transaction compares it, so that an older
+    connection of that name can't commit any more. `chunk_count` is the count that the greeting of a named source
+    contains.
     """
 
     session = models.ForeignKey(AudioSession, models.CASCADE, related_name="sources")
@@ -222,7 +227,7 @@ class AudioSource(models.Model):
 
 
 class IngestProcess(models.Model):
-    """A process that takes chunks. No heartbeat for a while means that it and its connections are gone."""
+    """A web process that takes chunks. If it sends no heartbeat for a while, it and its connections are gone."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     host = models.CharField(max_length=255)
@@ -235,7 +240,7 @@ class IngestProcess(models.Model):
 
 
 class AudioConnection(models.Model):
-    """An open WebSocket that may write to a session; the row goes when it goes."""
+    """An open WebSocket that may write to a session. The row is deleted when the connection ends."""
 
     session = models.ForeignKey(AudioSession, models.CASCADE, related_name="open_connections")
     source = models.ForeignKey(AudioSource, models.CASCADE)
@@ -248,9 +253,10 @@ class AudioConnection(models.Model):
 
 
 class DeletedSession(models.Model):
-    """That a session was deleted: what still turns up of it afterwards may go too. It goes after some days.
+    """The mark of a deleted session. Any data of it that still turns up may be deleted too.
 
-    `is_listed`: each journal that may hold records of it, written between `started_at` and `deleted_at`, has a row.
+    The mark is removed after some days. `is_listed` tells that each journal with possible records of the session,
+    written between `started_at` and `deleted_at`, has a JournalErasure.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -263,10 +269,10 @@ class DeletedSession(models.Model):
 
 
 class JournalFile(models.Model):
-    """A file that chunks were appended to. `name` is relative to the storage root.
+    """A journal. `name` is relative to the storage root.
 
-    `removed_at` says that the file may be gone from the disk, and with it the bytes of the chunks whose rows name it:
-    they are in the recordings alone. `checked_at` is when a sweep last found that it has to stay.
+    If `removed_at` is set, the file may be gone from the disk, and with it the bytes of the chunks whose rows name it.
+    Only the recordings contain them then. `checked_at` is when a sweep last found that the file has to stay.
     """
 
     name = models.CharField(max_length=200, unique=True)
@@ -286,10 +292,10 @@ class JournalFile(models.Model):
 
 
 class JournalErasure(models.Model):
-    """That the records of a deleted session are to be erased from a journal.
+    """A request to erase the records of a deleted session from a journal.
 
-    `erased_at` is when the process that appends to it did so; the row stays until the file is finished and was looked
-    through once more.
+    `erased_at` is when the owner of the journal has erased them. The row stays until the file is finished and was
+    searched once more.
     """
 
     journal = models.ForeignKey(JournalFile, models.CASCADE, related_name="erasures")
@@ -304,11 +310,11 @@ class JournalErasure(models.Model):
 
 
 class AudioChunk(models.Model):
-    """Where the bytes of an acknowledged chunk are.
+    """The location of an acknowledged chunk.
 
-    `sequence` is its place in the session, counted from one, without holes. `offset` is that of the record's
-    header in the journal file. The references carry no constraint in the database: a check a row would be paid
-    for every chunk, and the commit transaction has just locked or made what they name.
+    `sequence` is its number in the session, counted from one, without holes. `offset` is the offset of the record's
+    header in the journal. The foreign keys have no constraint in the database. A constraint would cost a check for
+    every chunk, and the commit transaction has just locked or inserted the rows that they name.
     """
 
     session = models.ForeignKey(
@@ -334,7 +340,7 @@ class AudioChunk(models.Model):
 
 
 class RecordingState(models.TextChoices):
-    """How far a session's recording is."""
+    """The states of a session's recording."""
 
     EMPTY = "empty"
     LIVE = "live"
@@ -344,49 +350,52 @@ class RecordingState(models.TextChoices):
 
 
 class RecordingQuerySet(models.QuerySet["Recording"]):
-    """Recordings by what is left to do."""
+    """Filters of recordings by the work that is left."""
 
     def unfinished(self) -> "RecordingQuerySet":
-        """Those that are neither there nor given up, nor of a session that was closed without a chunk."""
+        """Filter recordings that are neither ready nor failed.
+
+        Those of sessions that were closed without a chunk are left out.
+        """
         return self.filter(state__in=_literally(["empty", "live", "building"]), is_void=False)
 
     def undigested(self) -> "RecordingQuerySet":
-        """Those that are ready and have no SHA-256 yet."""
+        """Filter ready recordings that have no SHA-256 yet."""
         return self.filter(state=Literal("ready"), sha256=Literal(""))
 
     def to_rebuild(self) -> "RecordingQuerySet":
-        """Those that are ready and are to be made anew."""
+        """Filter ready recordings with a requested rebuild."""
         return self.filter(rebuild_requested_at__isnull=False)
 
     def here(self) -> "RecordingQuerySet":
-        """Those that are ready and have not moved to another storage."""
+        """Filter ready recordings that have a local file."""
         return self.filter(state=Literal("ready"), is_local=True)
 
 
 class Recording(models.Model):
-    """The recording of a session and the state of its concatenation, in a row of its own.
+    """The recording of a session and the state of its assembly, in a row of its own.
 
-    Commits of chunks lock the session's row, windows lock this one: the two never wait for each other.
-    A run of the concatenation writes its `token` here first and commits only while it still stands. It takes the token
-    away when it hands over the master; a token that stands is that of a run that is at work, or died.
+    Commits of chunks lock the session's row and windows lock this one, so the two never wait for each other. A run
+    stores its claim in `token` first, and commits only while the claim is still there. It removes the claim when it
+    gives up the master. A claim that is there belongs to a run that is at work, or has died.
     """
 
     session = models.OneToOneField(AudioSession, models.CASCADE, primary_key=True, related_name="recording")
     state = models.CharField(max_length=8, choices=RecordingState.choices, default=RecordingState.EMPTY)
     token = models.UUIDField(null=True, blank=True)
-    # The master: what is concatenated so far. Paths are relative to the storage root.
+    # The master contains the audio so far. Names are relative to the storage root.
     master_name = models.CharField(max_length=200, blank=True)
-    # Of a WAV master, the encoding of its samples; empty where the master is a stream's own bytes.
+    # The encoding of the samples in a WAV master; empty if the master contains the bytes of a stream.
     master_encoding = models.CharField(max_length=5, blank=True)
     master_bytes = models.BigIntegerField(default=0)
-    # Of the master's samples, or of a stream's; 0 while they are not known.
+    # The parameters of the master's samples, or of the stream; 0 while they are not known.
     sample_rate = models.PositiveIntegerField(default=0, help_text="Hz")
     channels = models.PositiveSmallIntegerField(default=0)
     chunks_done = models.BigIntegerField(default=0)
-    # What the next window needs to know of those before: parsers, parts of samples, counters. Bounded.
+    # The checkpoint, from which the next window continues: parsers, parts of samples, counters. Its size is bounded.
     checkpoint = models.JSONField(default=dict, blank=True)
     progress = models.FloatField(default=0.0)
-    # The recording, once ready.
+    # These describe the recording once it is ready.
     file_name = models.CharField(max_length=200, blank=True)
     format = models.CharField(max_length=4, blank=True)
     size_bytes = models.BigIntegerField(null=True, blank=True)
@@ -395,21 +404,22 @@ class Recording(models.Model):
     ready_at = models.DateTimeField(null=True, blank=True)
     # When the file was last found to have the size and the SHA-256 above.
     verified_at = models.DateTimeField(null=True, blank=True)
-    # The session was closed without a chunk: nothing will ever be made.
+    # True if the session was closed without a chunk, so that there will never be a recording.
     is_void = models.BooleanField(default=False)
-    # Since when it is, verified, in the storage that RECORDINGS_STORAGE names; null while it is the local file.
+    # When its upload to the storage that RECORDINGS_STORAGE names was verified; null before that.
     remote_at = models.DateTimeField(null=True, blank=True)
-    # Whether the local file is still there; false once it was removed after `remote_at`.
+    # Whether the local file still exists; false once it was removed after `remote_at`.
     is_local = models.BooleanField(default=True, db_default=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
     failed_sequence = models.BigIntegerField(null=True, blank=True)
-    # Since when a ready recording is to be made anew; it stays as it is until the other one is complete.
+    # When a rebuild of a ready recording was requested; the old one is served until the new one is complete.
     rebuild_requested_at = models.DateTimeField(null=True, blank=True)
-    # Why that could not be done, the last time.
+    # Why the last rebuild failed.
     rebuild_error_code = models.CharField(max_length=40, blank=True)
     rebuild_error_detail = models.CharField(max_length=500, blank=True)
-    # What came and is not in the recording as it came: code, detail, chunks and place in the timeline of each. Bounded.
+    # Audio that came and is not in the recording as it came. Each entry has a code, a detail, the chunks and the
+    # position in the timeline. The number of entries is bounded.
     warnings = models.JSONField(default=list, blank=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -419,7 +429,7 @@ class Recording(models.Model):
         indexes = [
             models.Index(fields=["-updated_at", "-session"], name="recording_newest"),
             models.Index(fields=["state", "-updated_at", "-session"], name="recording_by_state"),
-            # With the columns that their conditions have: SQLite would take the index above otherwise.
+            # Columns of the conditions are repeated: otherwise SQLite uses the index above.
             models.Index(
                 fields=["state", "updated_at"],
                 name="recording_unfinished",
@@ -447,7 +457,7 @@ class Recording(models.Model):
 
 
 class TaskKind(models.TextChoices):
-    """What can be asked for in the background."""
+    """The kinds of background tasks that clients can request."""
 
     CONCATENATE = "concatenate"
     TRANSCODE = "transcode"
@@ -456,7 +466,7 @@ class TaskKind(models.TextChoices):
 
 
 class TaskState(models.TextChoices):
-    """How far background work is; the last three are final."""
+    """The states of a background task. The last three are final."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -469,53 +479,56 @@ OPEN_TASK_STATES = (TaskState.PENDING, TaskState.RUNNING)
 
 
 class TaskQuerySet(models.QuerySet["BackgroundTask"]):
-    """Guarded transitions. Each returns how many tasks it moved: 0 means that another was first."""
+    """Guarded transitions of tasks.
+
+    Each returns the number of changed tasks. If it is 0, another process was first.
+    """
 
     def open(self) -> "TaskQuerySet":
-        """Tasks that wait or run."""
+        """Filter tasks that are pending or running."""
         return self.filter(state__in=_literally(["pending", "running"]))
 
     def start(self) -> int:
-        """pending or running -> running; a run that died left it running."""
+        """Change pending or running to running. A run that died has left its task running."""
         return self.open().update(state=TaskState.RUNNING, progress=0.0, seconds_done=0.0, updated_at=DatabaseNow())
 
     def tell(self, progress: float, seconds_done: float) -> int:
-        """How far a running one is."""
+        """Store the progress of a running task."""
         now = DatabaseNow()
         running = self.filter(state=TaskState.RUNNING)
         return running.update(progress=progress, seconds_done=seconds_done, updated_at=now)
 
     def complete(self, **values: Any) -> int:
-        """running -> completed."""
+        """Change running to completed."""
         now = DatabaseNow()
         running = self.filter(state=TaskState.RUNNING)
         return running.update(state=TaskState.COMPLETED, progress=1.0, ended_at=now, updated_at=now, **values)
 
     def fail(self, code: str, detail: str) -> int:
-        """running -> failed."""
+        """Change running to failed."""
         now = DatabaseNow()
         return self.filter(state=TaskState.RUNNING).update(
             state=TaskState.FAILED, ended_at=now, updated_at=now, error_code=code, error_detail=detail
         )
 
     def revoke(self) -> int:
-        """pending or running -> revoked; what runs sees it when it next tells how far it is."""
+        """Change pending or running to revoked. A run notices that when it next reports its progress."""
         now = DatabaseNow()
         return self.open().update(state=TaskState.REVOKED, is_current=False, ended_at=now, updated_at=now)
 
 
 class BackgroundTask(models.Model):
-    """Background work that somebody asked for, and the file that it made.
+    """A background task that a client requested, and the file that it made.
 
-    `id` is the Celery task's. At most one row stands for each thing that can be made of a session (`is_current`):
-    two that ask at once get the same row. A row that was revoked, failed and was asked for again, or whose
-    recording was made anew, stays as history.
+    `id` is also the id of the Celery task. At most one row is current (`is_current`) for each result that a session can
+    have, so two requests at once get the same row. A row stays as history if it was revoked, if it failed and was
+    requested again, or if the recording was rebuilt.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     session = models.ForeignKey(AudioSession, models.CASCADE, related_name="tasks", db_index=False)
     kind = models.CharField(max_length=11, choices=TaskKind.choices)
-    # Of a transcode; empty otherwise.
+    # The format of a transcode; empty for other kinds.
     format = models.CharField(max_length=4, blank=True)
     state = models.CharField(max_length=9, choices=TaskState.choices, default=TaskState.PENDING)
     is_current = models.BooleanField(default=True)
@@ -524,7 +537,7 @@ class BackgroundTask(models.Model):
     # Relative to the storage root.
     file_name = models.CharField(max_length=200, blank=True)
     size_bytes = models.BigIntegerField(null=True, blank=True)
-    # What a verification found.
+    # The result of a verification.
     report = models.JSONField(null=True, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
@@ -546,7 +559,7 @@ class BackgroundTask(models.Model):
             models.Index(fields=["session", "-created_at", "-id"], name="task_by_session"),
             models.Index(fields=["state", "-created_at", "-id"], name="task_by_state"),
             models.Index(fields=["kind", "-created_at", "-id"], name="task_by_kind"),
-            # With the state, though the condition has it: SQLite would take the index by state otherwise.
+            # The state is a column too, although it is in the condition: otherwise SQLite uses the index by state.
             models.Index(
                 fields=["state", "updated_at"],
                 name="task_open",
@@ -560,10 +573,10 @@ class BackgroundTask(models.Model):
 
 
 class ClockReading(models.Model):
-    """What the database's clock said when a sweep of a host last looked, and what that host's steady clock said.
+    """The readings of the database's clock and of a host's steady clock, taken by that host's last sweep.
 
-    Between two looks the two have to advance alike: if not, the database's clock was set. `first_at` is the first look
-    since the machine was booted or the clock was set.
+    Both clocks advance alike between two sweeps, unless the database's clock was set. `first_at` is the time of the
+    first reading since the machine was booted or the clock was set.
     """
 
     host = models.CharField(primary_key=True, max_length=255)
@@ -577,7 +590,10 @@ class ClockReading(models.Model):
 
 
 class Chore(models.Model):
-    """A part of the upkeep that not every sweep does: when it is due, and how far its last round went."""
+    """A part of the maintenance that not every sweep does.
+
+    The row stores when it is due, and the progress of its last pass.
+    """
 
     name = models.CharField(primary_key=True, max_length=20)
     due_at = models.DateTimeField(default=timezone.now)

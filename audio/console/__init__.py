@@ -1,1 +1,1 @@
-"""The pages for people: what this server is and how it is."""
+"""The pages for people: the status of this server, and what it records."""

@@ -1,7 +1,7 @@
-"""The Content-Security-Policy of every page (CSP level 3): nothing is loaded from, or sent to, another host.
+"""The Content-Security-Policy of every page (CSP level 3): pages load from, and send to, this server only.
 
-Inline styles are allowed because REST framework's pages, Swagger UI and ReDoc use them; ReDoc searches in a
-worker that it makes from a blob.
+Inline styles are allowed because the pages of REST framework, Swagger UI and ReDoc use them. ReDoc searches in a worker
+that it creates from a blob.
 """
 
 from collections.abc import Awaitable, Callable
@@ -29,7 +29,7 @@ POLICY = "; ".join(
 
 @sync_and_async_middleware
 def secure_cookies(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Middleware: cookies of a request over TLS are sent over TLS alone."""
+    """Mark the cookies of requests over TLS as secure. This is a middleware."""
 
     def marked(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if request.is_secure():
@@ -53,7 +53,7 @@ def secure_cookies(get_response: Callable[[HttpRequest], Any]) -> Callable[[Http
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Middleware: gives each answer POLICY, unless its view set another."""
+    """Set POLICY on each response, unless its view set another policy. This is a middleware."""
 
     def marked(response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", POLICY)

@@ -6,7 +6,7 @@ from django.views.generic import RedirectView
 
 from audio.console import views
 
-# Browsers ask for it beside pages that name no icon.
+# Browsers request it for pages that name no icon.
 _icon = RedirectView.as_view(url=static("console/icon.svg"))
 
 urlpatterns = [path("", views.home, name="home"), path("favicon.ico", _icon)]

@@ -1,4 +1,4 @@
-"""The landing page: what this server is, whether it is well, and what it records now."""
+"""The landing page: the health of the server, and its newest sessions."""
 
 import structlog
 from django.db import DatabaseError
@@ -17,7 +17,7 @@ SHOWN_SESSIONS = 10
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Shows how the server is, and the newest sessions; 503 where the database is away."""
+    """Show the health of the server and the newest sessions, with status 503 if the database does not answer."""
     down = health.failures()
     scheme = "wss" if request.is_secure() else "ws"
     context = {
@@ -30,7 +30,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _newest_sessions() -> list[AudioSession] | None:
-    """Returns the newest sessions with their recordings, None where the database does not answer."""
+    """Return the newest sessions with their recordings; None if the database does not answer."""
     try:
         return list(AudioSession.objects.select_related("recording")[:SHOWN_SESSIONS])
     except DatabaseError as error:
