@@ -22,17 +22,17 @@ class Process:
     """What takes chunks in one web process, with a journal of its own."""
 
     def __init__(self, root: Path) -> None:
-        self._settled: list[Delivery] = []
+        self._delivered: list[Delivery] = []
         self.id = IngestProcess.objects.create(host=socket.gethostname(), pid=os.getpid()).pk
-        self._committer = Committer(root, self.id, self._settled.extend, 0.0, 1 << 24)
+        self._committer = Committer(root, self.id, self._delivered.extend, 0.0, 1 << 24)
         self._committer.start()
 
     def store(self, producer: Producer, *payloads: bytes) -> list[Outcome]:
-        before = len(self._settled)
+        before = len(self._delivered)
         for payload in payloads:
             self._committer.submit(Append(producer, payload, time.time_ns() // 1000, None))
-        eventually(lambda: len(self._settled) == before + len(payloads))
-        return [outcome for _, outcome in self._settled[before:]]
+        eventually(lambda: len(self._delivered) == before + len(payloads))
+        return [outcome for _, outcome in self._delivered[before:]]
 
     @property
     def rows(self) -> RowWriter:

@@ -16,7 +16,7 @@ from audio.models import AudioSession, AudioSource  # noqa: E402
 
 
 class Instant:
-    """Settles every chunk at once. Only what a consumer asks of an ingest."""
+    """Accepts every chunk at once. Only what a consumer asks of an ingest."""
 
     draining = False
     has_room = True

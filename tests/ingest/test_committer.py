@@ -56,27 +56,27 @@ class Run:
     root: Any
     size_bytes: int = 1 << 20
     gather_seconds: float = 0.0
-    check: Callable[[list[Delivery]], None] = lambda settled: None
+    check: Callable[[list[Delivery]], None] = lambda delivered: None
     process_id: uuid.UUID = field(default_factory=uuid.uuid4)
-    settled: list[tuple[Append, Outcome]] = field(default_factory=list)
+    delivered: list[tuple[Append, Outcome]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.committer = Committer(self.root, self.process_id, self._deliver, self.gather_seconds, self.size_bytes)
 
-    def _deliver(self, settled: list[Delivery]) -> None:
-        self.check(settled)
-        self.settled.extend(settled)
+    def _deliver(self, delivered: list[Delivery]) -> None:
+        self.check(delivered)
+        self.delivered.extend(delivered)
 
     def submit(self, producer: Producer, *payloads: bytes) -> None:
         for payload in payloads:
             self.committer.submit(Append(producer, payload, time.time_ns() // 1000, None))
 
     def outcomes(self, count: int) -> list[Outcome]:
-        eventually(lambda: len(self.settled) >= count)
-        return [outcome for _, outcome in self.settled]
+        eventually(lambda: len(self.delivered) >= count)
+        return [outcome for _, outcome in self.delivered]
 
     def store(self, producer: Producer, *payloads: bytes) -> list[Outcome]:
-        before = len(self.settled)
+        before = len(self.delivered)
         self.submit(producer, *payloads)
         return self.outcomes(before + len(payloads))[before:]
 
@@ -147,13 +147,13 @@ def test_an_outcome_leaves_only_after_sync_and_commit(run, tmp_path, monkeypatch
     monkeypatch.setattr(os, "fdatasync", observed_sync)
     wrong: list[str] = []
 
-    def look(settled: list[Delivery]) -> None:
+    def look(delivered: list[Delivery]) -> None:
         visible: list[tuple] = []
         other = threading.Thread(target=lambda: visible.extend(_rows_seen_by_another_connection()))
         other.start()
         other.join()
         ends = {(key, sequence): (name, offset) for key, sequence, name, offset in visible}
-        for append, outcome in settled:
+        for append, outcome in delivered:
             place = ends.get((append.producer.session_id, outcome.sequence))
             if place is None:
                 wrong.append(f"delivered before the row was committed: {outcome}")
@@ -350,4 +350,4 @@ def test_stopping_commits_what_is_pending(run):
     committer = run(gather_seconds=0.05)
     committer.submit(producer, *[b"x"] * 100)
     committer.committer.stop()
-    assert len(committer.settled) == AudioChunk.objects.count() == 100
+    assert len(committer.delivered) == AudioChunk.objects.count() == 100

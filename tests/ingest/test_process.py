@@ -353,7 +353,7 @@ async def test_refused_chunks_ask_for_no_window(ingest, connect, settings):
 
 
 @with_rows
-async def test_a_full_process_has_room_again_when_chunks_are_settled(ingest, connect, monkeypatch):
+async def test_a_full_process_has_room_again_when_chunks_have_outcomes(ingest, connect, monkeypatch):
     monkeypatch.setattr(live_connections, "PROCESS_MAX_IN_FLIGHT_BYTES", 1000)
     client = await connect()
     assert ingest.has_room

@@ -397,8 +397,8 @@ def test_an_id_that_is_no_uuid(text):
 def test_a_close_amid_commits_fixes_the_count(connect, tmp_path):
     """What was committed before the close is counted, nothing is after it, and every chunk has its answer."""
     opened = connect()
-    settled: list[Delivery] = []
-    committer = Committer(tmp_path, uuid.uuid4(), settled.extend, gather_seconds=0.0, journal_file_size_bytes=1 << 20)
+    delivered: list[Delivery] = []
+    committer = Committer(tmp_path, uuid.uuid4(), delivered.extend, gather_seconds=0.0, journal_file_size_bytes=1 << 20)
     committer.start()
     submitted, enough = itertools.count(1), threading.Event()
 
@@ -406,19 +406,19 @@ def test_a_close_amid_commits_fixes_the_count(connect, tmp_path):
         while not enough.is_set():
             committer.submit(Append(opened.producer, b"x" * 100, 0, None))
             room = next(submitted) - 50
-            eventually(partial(lambda room: len(settled) > room, room))
+            eventually(partial(lambda room: len(delivered) > room, room))
 
     thread = threading.Thread(target=submit)
     thread.start()
-    eventually(lambda: len(settled) >= 100)
+    eventually(lambda: len(delivered) >= 100)
     final = sessions.close_session(opened.session.pk).total_chunks
-    eventually(lambda: settled and isinstance(settled[-1][1], SessionClosed))
+    eventually(lambda: delivered and isinstance(delivered[-1][1], SessionClosed))
     enough.set()
     thread.join()
     committer.stop()
-    accepted = [outcome.sequence for _, outcome in settled if isinstance(outcome, Accepted)]
-    refused = [outcome for _, outcome in settled[len(accepted) :]]
-    assert len(settled) == next(submitted) - 1
+    accepted = [outcome.sequence for _, outcome in delivered if isinstance(outcome, Accepted)]
+    refused = [outcome for _, outcome in delivered[len(accepted) :]]
+    assert len(delivered) == next(submitted) - 1
     assert accepted == list(range(1, final + 1))
     assert all(isinstance(outcome, SessionClosed) for outcome in refused)
     session = stored(opened.session.pk)

@@ -19,20 +19,20 @@ class Recorded:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.settled: list[Delivery] = []
+        self.delivered: list[Delivery] = []
         self.process_id = IngestProcess.objects.create(host=socket.gethostname(), pid=os.getpid()).pk
-        self.committer = Committer(root, self.process_id, self.settled.extend, 0.0, 1 << 24)
+        self.committer = Committer(root, self.process_id, self.delivered.extend, 0.0, 1 << 24)
         self.committer.start()
 
     def open(self) -> Producer:
         return sessions.open_connection(ConnectionRequest({}), None, self.process_id).producer
 
     def store(self, producer: Producer, *payloads: bytes) -> list[Outcome]:
-        before = len(self.settled)
+        before = len(self.delivered)
         for payload in payloads:
             self.committer.submit(Append(producer, payload, 0, None))
-        eventually(lambda: len(self.settled) == before + len(payloads))
-        return [outcome for _, outcome in self.settled[before:]]
+        eventually(lambda: len(self.delivered) == before + len(payloads))
+        return [outcome for _, outcome in self.delivered[before:]]
 
     @property
     def journal(self) -> Path:

@@ -134,8 +134,8 @@ def test_what_was_refused_before_the_removal_does_not_outlive_it(recorded):
     late, other = chunks(1), chunks(2)
     for producer, payload in ((doomed, late[0]), *((kept, payload) for payload in other)):
         recorded.committer.submit(Append(producer, payload, 0, None))
-    eventually(lambda: len(recorded.settled) == 22)
-    assert isinstance(recorded.settled[1][1], SessionClosed)
+    eventually(lambda: len(recorded.delivered) == 22)
+    assert isinstance(recorded.delivered[1][1], SessionClosed)
     upkeep.delete_session(doomed.session_id)
     eventually(lambda: found_on_disk(recorded.root, late) == set())
     assert payloads_of(kept.session_id, recorded.root) == other
@@ -272,7 +272,7 @@ def test_a_chunk_whose_commit_failed_goes_with_its_session(recorded, monkeypatch
         raise DatabaseUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(recorded.committer._index, "commit", unavailable)
+        patch.setattr(recorded.committer._rows, "commit", unavailable)
         recorded.store(doomed, *secret)
     assert found_on_disk(recorded.root, secret) == {recorded.journal}
     upkeep.delete_session(doomed.session_id)
@@ -292,7 +292,7 @@ def test_a_chunk_without_a_row_goes_at_once_from_a_journal_that_is_finished(reco
         raise DatabaseUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(recorded.committer._index, "commit", unavailable)
+        patch.setattr(recorded.committer._rows, "commit", unavailable)
         recorded.store(doomed, *secret)
     assert found_on_disk(recorded.root, secret) == {recorded.journal}
     upkeep.delete_session(doomed.session_id)
