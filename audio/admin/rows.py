@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django_celery_results import admin as _registers_them  # noqa: F401 - before they are unregistered below
 from django_celery_results.models import GroupResult, TaskResult
 
 from audio.admin.lists import ReadOnlyAdmin, StoredStateAdmin, searched_session
