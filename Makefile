@@ -19,12 +19,13 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 VERSIONS := 3.11 3.12 3.13 3.14
 MACHINES := x86_64 aarch64
 
-.PHONY: help run test demo bench chaos lint format requirements wheels clean
+.PHONY: help run check test demo bench chaos lint format requirements wheels clean
 
 help:
 	@echo 'make run           start the server on http://127.0.0.1:8000; Ctrl-C stops it'
 	@echo '                   HOST, PORT and DATA_DIR change the address and the data folder'
 	@echo 'make demo          record a sound on a temporary server and compare the recording with it (FILE=your.wav)'
+	@echo 'make check         run the linters and the tests that need no server or database, in about a minute'
 	@echo 'make test          run the linters and all tests, on SQLite and PostgreSQL'
 	@echo 'make lint          run ruff, mypy, import-linter and codespell'
 	@echo 'make format        format the code with ruff'
@@ -50,11 +51,16 @@ bench: $(DEV)
 chaos: $(DEV)
 	@exec $(PYTHON) -m tests.cluster.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
+# tests/conftest.py tells which tests use services. None is started here, so a test that needs one after all fails.
+check: lint
+	SERCUESCRIBE_TEST_DATABASE=none $(PYTHON) -m pytest -n 2 --dist loadfile -m 'not services'
+
 # pytest runs last, so that its summary is the last line. It uses more workers than cores, because tests spend half of
-# their time waiting for servers.
+# their time waiting for servers. The files that
+# start the most servers run first.
 test: lint $(if $(CHROMIUM),,$(BROWSER))
 	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 4 --dist worksteal -m database
-	$(PYTHON) -m pytest -n 4 --dist worksteal
+	$(PYTHON) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(DEV)
 	$(BIN)/ruff check

@@ -1,6 +1,8 @@
 """Fixtures for every test. The servers behind them are started by `tests/services.py`."""
 
 import contextlib
+import itertools
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,35 @@ from tests.server import Server
 from tests.stored import Stored
 
 RunServer = Callable[..., Server]
+SERVICES = frozenset(("make_server", "server", "cluster", "postgres_url", "s3", "db", "transactional_db"))
+# A module that has one of these by name starts processes.
+STARTERS = (subprocess, subprocess.run, subprocess.Popen, Server)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use services, and let the files with the most of them come first.
+
+    A file's tests stay in their order, and a run with several workers (`--dist loadfile`) ends without one worker that
+    has the longest file still to do.
+    """
+    for item in items:
+        if uses_services(item):
+            item.add_marker("services")
+    files = [list(group) for _, group in itertools.groupby(items, lambda item: item.path)]
+    items[:] = itertools.chain.from_iterable(sorted(files, key=weight, reverse=True))
+
+
+def uses_services(item: pytest.Item) -> bool:
+    """Whether a test needs a database, or starts a process of the product."""
+    if SERVICES.intersection(getattr(item, "fixturenames", ())) or item.get_closest_marker("django_db"):
+        return True
+    return any(value is starter for value in vars(getattr(item, "module", None)).values() for starter in STARTERS)
+
+
+def weight(items: list[pytest.Item]) -> tuple[int, int]:
+    """How many tests of a file start a server of their own, and how many use services."""
+    starts = sum("make_server" in getattr(item, "fixturenames", ()) for item in items)
+    return starts, sum(item.get_closest_marker("services") is not None for item in items)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ the reason.
 
 Read from the environment:
     TEST_DATABASE_URL, TEST_REDIS_URL   servers to use instead of starting one
-    SERCUESCRIBE_TEST_DATABASE          `sqlite` (default) or `postgresql`: what Django's own tests run on
+    SERCUESCRIBE_TEST_DATABASE          `sqlite` (default) or `postgresql`: what Django's own tests run on; or `none`,
+                                        for tests that use no service: then none is started
 """
 
 import contextlib
@@ -38,6 +39,7 @@ PORT_ATTEMPTS = 3
 REDIS_DATABASES = 64
 PR_SET_PDEATHSIG = 1
 REPOSITORY = Path(__file__).resolve().parent.parent
+NOWHERE = "127.0.0.1:9"
 SETTING = re.compile(r'_(?:text|path|number|seconds|choice|flag|list)\(\s*"([A-Z0-9_]+)"')
 
 
@@ -72,6 +74,8 @@ def _start_services(cleanup: contextlib.ExitStack) -> None:
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-tests-"))
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
     os.environ["SERCUESCRIBE_TEST_FOLDER"] = str(folder)
+    if os.environ.get("SERCUESCRIBE_TEST_DATABASE") == "none":
+        os.environ.update(TEST_DATABASE_URL=f"postgresql://{NOWHERE}/none", TEST_REDIS_URL=f"redis://{NOWHERE}")
     if not os.environ.get("TEST_DATABASE_URL"):
         os.environ["TEST_DATABASE_URL"] = _start_postgres(cleanup)
     if not os.environ.get("TEST_REDIS_URL"):
@@ -91,11 +95,11 @@ def _configure(worker: str) -> None:
 
 def _database_url(folder: Path) -> str:
     wanted = os.environ.get("SERCUESCRIBE_TEST_DATABASE", "sqlite")
-    if wanted == "sqlite":
+    if wanted in ("sqlite", "none"):
         return f"sqlite:///{folder / 'db.sqlite3'}"
     if wanted == "postgresql":
         return os.environ["TEST_DATABASE_URL"]
-    raise pytest.UsageError(f"SERCUESCRIBE_TEST_DATABASE must be sqlite or postgresql, not {wanted!r}.")
+    raise pytest.UsageError(f"SERCUESCRIBE_TEST_DATABASE must be sqlite, postgresql or none, not {wanted!r}.")
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from audio import dispatch
 from sercuescribe.celery import app
 from tests.broker import requests_for, shown_for
 
+pytestmark = pytest.mark.services  # requests go to Redis
+
 
 @contextlib.contextmanager
 def broker(url: str, settings):

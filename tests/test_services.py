@@ -33,7 +33,7 @@ def test_a_server_that_can_not_start_ends_the_run_with_the_reason():
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", __file__]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode != 0
-    assert "SERCUESCRIBE_TEST_DATABASE must be sqlite or postgresql, not 'oracle'." in run.stderr
+    assert "SERCUESCRIBE_TEST_DATABASE must be sqlite, postgresql or none, not 'oracle'." in run.stderr
 
 
 @pytest.mark.database

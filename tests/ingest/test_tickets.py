@@ -12,6 +12,7 @@ from audio.errors import NotAllowed, ServiceError
 from audio.ingest import tickets
 from audio.ingest.tickets import TICKET_SECONDS, make_ticket, spend_ticket
 
+pytestmark = pytest.mark.services  # Redis remembers the tickets
 REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
 
 

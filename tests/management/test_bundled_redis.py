@@ -10,6 +10,8 @@ from celery import Celery
 from audio.management import bundled_redis
 from audio.management.supervisor import NotYet
 
+pytestmark = pytest.mark.services
+
 
 @pytest.fixture
 def broker_url():
