@@ -25,7 +25,7 @@ help:
 	@echo 'make run           start the server on http://127.0.0.1:8000; Ctrl-C stops it'
 	@echo '                   HOST, PORT and DATA_DIR change the address and the data folder'
 	@echo 'make demo          record a sound on a temporary server and compare the recording with it (FILE=your.wav)'
-	@echo 'make check         run the linters and the tests that need no server or database, in about a minute'
+	@echo 'make check         run the linters and the fast tests that need no server or database, in a minute'
 	@echo 'make test          run the linters and all tests, on SQLite and PostgreSQL'
 	@echo 'make lint          run ruff, mypy, import-linter and codespell'
 	@echo 'make format        format the code with ruff'
@@ -53,7 +53,7 @@ chaos: $(DEV)
 
 # tests/conftest.py tells which tests use services. None is started here, so a test that needs one after all fails.
 check: lint
-	SERCUESCRIBE_TEST_DATABASE=none $(PYTHON) -m pytest -n 2 --dist loadfile -m 'not services'
+	SERCUESCRIBE_TEST_DATABASE=none $(PYTHON) -m pytest -n 2 --dist loadfile -m 'not services and not slow'
 
 # pytest runs last, so that its summary is the last line. It uses more workers than cores, because tests spend half of
 # their time waiting for servers. The files that

@@ -211,6 +211,7 @@ def raw_samples() -> Iterator[bytes]:
         yield generator.integers(-3, 3, 10_000).astype("<i2").tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 160, 3200, 20_000])
 def test_raw_samples_are_always_taken(size):
     for data in raw_samples():

@@ -63,6 +63,7 @@ def test_time_on_the_wall_is_bounded_and_the_group_of_processes_ends(weeks, tmp_
     assert children() == before
 
 
+@pytest.mark.slow
 def test_output_is_bounded(weeks, tmp_path):
     arguments = [*plan.decode("flac", str(weeks), 16)[:-1], "-y", "file:out.wav"]
     with ffmpeg.working_folder(tmp_path) as work:
@@ -279,6 +280,7 @@ def counted(messages, audio_format):
     return counter.samples, counter.sample_rate, counter.channels, counter.decoded_frames
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     data=STREAMS,
@@ -334,6 +336,7 @@ def processor_seconds(limit):
         signal.signal(signal.SIGVTALRM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("audio_format", ["mp3", "aac"])
 def test_the_work_of_counting_grows_with_the_bytes_alone(audio_format):
     # A second's work; where each byte is searched for from all before it, minutes.

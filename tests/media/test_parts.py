@@ -55,6 +55,7 @@ def found(scanner, data, sizes):
     return starts + (scanner.finish() if isinstance(scanner, FrameCounter) else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("audio_format", FORMATS)
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(1, 6000), min_size=1, max_size=4), data=st.data())

@@ -298,4 +298,4 @@ class AcknowledgedMeansDurable(RuleBasedStateMachine):
         assert self.machine.in_flight == len(self.waiting)
 
 
-TestAcknowledgedMeansDurable = AcknowledgedMeansDurable.TestCase
+TestAcknowledgedMeansDurable = pytest.mark.slow(AcknowledgedMeansDurable.TestCase)
