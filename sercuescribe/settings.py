@@ -308,12 +308,12 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     },
 }
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_IMPORTS = ("tasks.recordings", "tasks.derived", "tasks.upkeep", "tasks.sweeps", "tasks.removal")
+CELERY_IMPORTS = ("tasks.recordings", "tasks.jobs", "tasks.upkeep", "tasks.sweeps", "tasks.removal")
 # A worker that is not told otherwise takes all; `serve` runs one for each of the first two, and sweeps by itself.
-CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "derived", "sweeps")]
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "jobs", "sweeps")]
 CELERY_TASK_ROUTES = {
     **{
-        f"sercuescribe.{name}": {"queue": "derived"}
+        f"sercuescribe.{name}": {"queue": "jobs"}
         for name in ("transcode", "waveform", "verify", "upload", "chore", "delete_session")
     },
     "sercuescribe.sweep": {"queue": "sweeps"},

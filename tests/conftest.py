@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if uses_services(item):
             item.add_marker("services")
     files = [list(group) for _, group in itertools.groupby(items, lambda item: item.path)]
-    items[:] = itertools.chain.from_iterable(sorted(files, key=weight, reverse=True))
+    files.sort(key=weight, reverse=True)
+    items[:] = itertools.chain.from_iterable(files)
 
 
 def uses_services(item: pytest.Item) -> bool:

@@ -32,7 +32,7 @@ TIED = (
 ROLES = {
     "web": "sercuescribe.server",
     "worker": "--queues celery",
-    "deriver": "--queues derived",
+    "jobs": "--queues jobs",
     "redis": "unixsocket",
 }
 

@@ -84,7 +84,7 @@ def restore_unacknowledged(app: Celery) -> None:
     """Puts tasks that a killed worker had taken back into the queue.
 
     Only for a Redis of our own and before the worker of the first queue starts: whatever is unacknowledged then was
-    lost, and would otherwise wait for the visibility timeout. A task that the deriver still works on is queued once
+    lost, and would otherwise wait for the visibility timeout. A task that the job worker still works on is queued once
     more, which does nothing. Raises `NotYet` when Redis is away or refuses.
     """
     options = app.conf.broker_transport_options | {"visibility_timeout": 0}

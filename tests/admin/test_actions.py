@@ -63,7 +63,7 @@ def state(session):
         list(Recording.objects.filter(pk=session.pk).values()),
         list(BackgroundTask.objects.filter(session=session.pk).values()),
         requests_for(session.pk),
-        requests_for(session.pk, "derived"),
+        requests_for(session.pk, "jobs"),
         LogEntry.objects.count(),
     )
 
@@ -126,7 +126,7 @@ def test_delete_asks_first_and_then_goes_on_in_the_background(admin_client, read
     assert AudioSession.objects.get(pk=ready.pk).delete_requested_at is None
     answer = act(admin_client, "delete_selected", ready, post="yes")
     assert "being deleted" in answer.content.decode()
-    assert requests_for(ready.pk, "derived") == [dispatch.DELETE_SESSION]
+    assert requests_for(ready.pk, "jobs") == [dispatch.DELETE_SESSION]
     assert entries(ready) == [("admin", DELETION)]
     assert said(act(admin_client, "delete_selected", ready, post="yes")) == [
         "1 session not changed: The session is already being deleted."
@@ -154,7 +154,7 @@ def test_a_deletion_that_the_queue_lost_is_asked_for_again():
     AudioSession.objects.update(delete_requested_at=late)
     assert upkeep.sweep().requested_deletions == 1
     assert upkeep.sweep().requested_deletions == 0
-    assert requests_for(session.pk, "derived") == 2 * [dispatch.DELETE_SESSION]
+    assert requests_for(session.pk, "jobs") == 2 * [dispatch.DELETE_SESSION]
 
 
 def test_too_many_at_once_are_refused(operator, monkeypatch):

@@ -192,10 +192,10 @@ def test_a_long_one_tells_how_far_it_is_and_delays_no_closing_and_is_revoked(ser
     rest.http.delete(f"/api/tasks/{anew.json()['task_id']}")
 
 
-def test_a_killed_deriver_is_replaced_by_one_that_begins_anew(server, rest, long_session_id):
+def test_a_killed_job_worker_is_replaced_by_one_that_begins_anew(server, rest, long_session_id):
     task_id = post(rest, task="transcode", session_id=long_session_id, format="mp3").json()["task_id"]
     running: list[psutil.Process] = eventually(lambda: encoders(server))
-    server.child("deriver").kill()
+    server.child("jobs").kill()
     eventually(lambda: not any(is_running(process) for process in running))
     task = ended(rest, task_id)
     assert (task["status"], round(task["seconds_done"])) == ("completed", LONG_SECONDS)

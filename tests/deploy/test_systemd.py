@@ -60,15 +60,15 @@ def test_each_stops_in_its_own_way():
         unit = DEPLOY / "systemd" / f"sercuescribe-{name}.service"
         return value(unit, "KillMode"), value(unit, "TimeoutStopSec")
 
-    assert {name: stop(name) for name in ("web", "worker", "deriver")} == {
+    assert {name: stop(name) for name in ("web", "worker", "jobs")} == {
         "web": ("mixed", "20s"),
         "worker": ("mixed", "60s"),
-        "deriver": ("mixed", "20s"),
+        "jobs": ("mixed", "20s"),
     }
-    assert value(DEPLOY / "systemd" / "sercuescribe-deriver.service", "KillSignal") == "SIGQUIT"
+    assert value(DEPLOY / "systemd" / "sercuescribe-jobs.service", "KillSignal") == "SIGQUIT"
 
 
-@pytest.mark.parametrize("name", ["web", "worker", "deriver", "serve"])
+@pytest.mark.parametrize("name", ["web", "worker", "jobs", "serve"])
 @pytest.mark.parametrize("is_abstract", [False, True])
 def test_a_unit_that_notifies_is_told_when_it_is_ready(name, is_abstract, tmp_path):
     unit = DEPLOY / "systemd" / f"sercuescribe-{name}.service"

@@ -84,7 +84,7 @@ def test_the_image_is_built_once():
     assert {known[name].get("pull_policy") for name in ours} == {"never"}
 
 
-@pytest.mark.parametrize("service", ["web", "worker", "deriver", "beat", "migrate"])
+@pytest.mark.parametrize("service", ["web", "worker", "jobs", "beat", "migrate"])
 def test_every_variable_of_the_settings_can_stand_in_env(service):
     values = {name: f"value-of-{name}" for name in product_variables()}
     environment = services(example() | values)[service].environment

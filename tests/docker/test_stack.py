@@ -24,12 +24,12 @@ async def test_the_services_record_derive_sweep_show_and_stop(tmp_path, postgres
     with running(tmp_path, postgres_url, DISCONNECT_GRACE_SECONDS="1", SWEEP_INTERVAL_SECONDS="1") as stack:
         stack.up()
         assert {name for name, each in stack.services.items() if each.health_check} == {
-            *("database", "redis", "web", "worker", "deriver", "flower")
+            *("database", "redis", "web", "worker", "jobs", "flower")
         }
         rest = Rest(stack.url)
         session_id = await a_session_is_recorded_through_the_proxy(stack, rest)
         the_proxy_keeps_some_things_out(stack, rest)
-        task_id = a_stopping_deriver_gives_back_what_it_has_begun(stack, rest, session_id)
+        task_id = a_stopping_job_worker_gives_back_what_it_has_begun(stack, rest, session_id)
         flower_shows_who_knows_the_password_what_was_done(stack, session_id)
         the_result_is_in_the_database(stack, session_id, task_id)
         await beat_has_what_is_left_closed(stack, rest)
@@ -57,25 +57,25 @@ def the_proxy_keeps_some_things_out(stack: Stack, rest: Rest) -> None:
 
 
 def encoders(stack: Stack) -> list[psutil.Process]:
-    """The FFmpeg processes of the deriver."""
+    """The FFmpeg processes of the job worker."""
     found = []
-    for process in stack.processes["deriver"].children(recursive=True):
+    for process in stack.processes["jobs"].children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if is_running(process) and "ffmpeg" in process.name():
                 found.append(process)
     return found
 
 
-def a_stopping_deriver_gives_back_what_it_has_begun(stack: Stack, rest: Rest, session_id: str) -> str:
+def a_stopping_job_worker_gives_back_what_it_has_begun(stack: Stack, rest: Rest, session_id: str) -> str:
     asked = rest.http.post("/api/tasks", json={"task": "transcode", "session_id": session_id, "format": "mp3"}).json()
     address = f"/api/tasks/{asked['task_id']}"
     (lost,) = eventually(lambda: encoders(stack))
     lost.parent().kill()  # a process of the pool: what it had is handed out again
     eventually(lambda: encoders(stack) not in ([], [lost]))
-    _, seconds = stack.stop("deriver")
-    assert seconds < stack.services["deriver"].stop_grace_seconds
+    _, seconds = stack.stop("jobs")
+    assert seconds < stack.services["jobs"].stop_grace_seconds
     assert rest.http.get(address).json()["status"] == "running"
-    stack.up("deriver")
+    stack.up("jobs")
     # By then the sweep has not asked again.
     assert eventually(lambda: (task := rest.http.get(address).json())["status"] == "completed" and task)["result"]
     return str(asked["task_id"])

@@ -36,7 +36,7 @@ def test_the_processes_are_those_that_compose_runs():
     run = {name: service.command for name, service in services(example()).items()}
     assert (migrate, server[:3]) == (run["migrate"], run["web"])
     *workers, flower = others
-    assert workers == [run[name] for name in ("worker", "deriver", "beat")]
+    assert workers == [run[name] for name in ("worker", "jobs", "beat")]
     # In a container its port is published on the loopback address.
     assert flower == [*run["flower"], "--address=127.0.0.1"]
 

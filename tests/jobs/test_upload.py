@@ -216,11 +216,11 @@ def test_the_end_of_a_recording_and_the_sweep_ask_for_the_upload(bucket, stored)
     session.add([SPEECH])
     session.close()
     recording.make_recording(session.session.pk)
-    assert requests_for(session.session.pk, "derived") == [dispatch.UPLOAD]
+    assert requests_for(session.session.pk, "jobs") == [dispatch.UPLOAD]
     assert upkeep.sweep().requested_uploads == 0
     Recording.objects.update(updated_at=timezone.now() - timedelta(minutes=11))
     assert upkeep.sweep().requested_uploads == 1
-    assert requests_for(session.session.pk, "derived") == [dispatch.UPLOAD] * 2
+    assert requests_for(session.session.pk, "jobs") == [dispatch.UPLOAD] * 2
 
 
 @pytest.mark.database

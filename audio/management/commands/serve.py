@@ -68,7 +68,7 @@ class Command(BaseCommand):
         try:
             supervisor.start(*_redis(), within_seconds=START_SECONDS)
             web_programs = web.programs(listener, settings.WEB_PROCESSES, functools.partial(_before_web, supervisor))
-            supervisor.start(_worker(), _deriver(), *web_programs, within_seconds=START_SECONDS)
+            supervisor.start(_worker(), _job_worker(), *web_programs, within_seconds=START_SECONDS)
         except StartFailed as error:
             raise CommandError(str(error)) from None
         if not supervisor.stopping:
@@ -164,9 +164,9 @@ def _worker() -> Program:
     return _celery("worker", "celery", settings.WORKER_CONCURRENCY, _before_worker)
 
 
-def _deriver() -> Program:
+def _job_worker() -> Program:
     """Other formats and waveforms, one at a time: a long one never keeps a closed session waiting."""
-    return _celery("deriver", "derived", 1, _before_deriver)
+    return _celery("jobs", "jobs", 1, _before_job_worker)
 
 
 def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]) -> Program:
@@ -191,7 +191,7 @@ def _before_worker() -> None:
         bundled_redis.restore_unacknowledged(current_app)
 
 
-def _before_deriver() -> None:
+def _before_job_worker() -> None:
     """What the one before it had taken would otherwise wait for a while. Old results of Celery's, which nobody needs,
     are removed by its beat in production."""
     with _put_off("dead_runs_not_expected"):
