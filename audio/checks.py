@@ -37,8 +37,8 @@ def check_ffmpeg(**_: Any) -> list[CheckMessage]:
     try:
         ffmpeg.find()
     except FfmpegMissing:
-        asked = settings.FFMPEG_BINARY
-        found = f"FFMPEG_BINARY is not a program: {asked!r}." if asked else "FFmpeg was not found."
+        binary = settings.FFMPEG_BINARY
+        found = f"FFMPEG_BINARY is not a program: {binary!r}." if binary else "FFmpeg was not found."
         hint = "Set FFMPEG_BINARY to an FFmpeg program, or unset it to use the one that requirements/base.txt installs."
         return [Error(found, hint=hint, id="sercuescribe.E001")]
     return []

@@ -1,4 +1,4 @@
-"""What operators see of the stored state, and what they may do to a session. Nothing is changed by hand."""
+"""The admin: operators see what is stored and act on sessions. No row can be edited by hand."""
 
 from django.contrib import admin
 

@@ -1,7 +1,7 @@
-"""What an operator may do to sessions. Each action writes down in the database what is wanted, and asks for it.
+"""The actions of operators on sessions. Each stores a request in the database and enqueues a task.
 
-The work itself is done in the background; what the queue loses, the sweep finds. Whoever may change sessions may
-close, rebuild, verify and transcode them, whoever may delete them may do that. Each deed is in the admin's log.
+The work is done in the background, and the sweep enqueues lost tasks again. Users who may change sessions may close,
+rebuild, verify and transcode them; users who may delete sessions may delete them. Each action is in the admin's log.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ _SHOWN_FOR_DELETION = 20
 
 
 class FormatActionForm(ActionForm):
-    """The choice of an action, and of the format that one of them needs."""
+    """The choice of an action, and of the format that `transcode` needs."""
 
     format = forms.ChoiceField(
         label="as", choices=[("", "(format)"), *((name, name) for name in TARGETS)], required=False
@@ -42,13 +42,22 @@ class FormatActionForm(ActionForm):
 
 
 def close(session: AudioSession) -> None:
-    """Closes a session, whatever its connections do. Raises SessionClosed."""
+    """Close a session, even if it has open connections.
+
+    Raises:
+        SessionClosed: The session is closed.
+    """
     if not ingest.close_if(session.pk, Q()):
         raise SessionClosed
 
 
 def rebuild(session: AudioSession) -> None:
-    """Asks for a session's recording to be made anew. Raises RecordingNotReady or RecordingEmpty."""
+    """Enqueue the rebuild of a session's recording.
+
+    Raises:
+        RecordingNotReady: The session is open.
+        RecordingEmpty: The session has no chunks.
+    """
     if session.is_open:
         raise RecordingNotReady
     if not session.total_chunks:
@@ -58,25 +67,37 @@ def rebuild(session: AudioSession) -> None:
 
 
 def verify(session: AudioSession) -> None:
-    """Asks for a session's rows, chunks and recording to be compared. Raises what `rows.enqueue` raises."""
+    """Enqueue the verification of a session.
+
+    Raises:
+        AudioError: As `rows.enqueue` does.
+    """
     rows.enqueue(session, TaskKind.VERIFY, again=True)
 
 
 def transcode(audio_format: str, session: AudioSession) -> None:
-    """Asks for a session's recording in another format. Raises InvalidParameter, and what `rows.enqueue` raises."""
+    """Enqueue the transcode of a session's recording to another format.
+
+    Raises:
+        InvalidParameter: There is no such format. Other errors are those of `rows.enqueue`.
+    """
     if audio_format not in TARGETS:
         raise InvalidParameter("Choose a format.", valid_values=list(TARGETS))
     rows.enqueue(session, TaskKind.TRANSCODE, audio_format, again=True)
 
 
 def delete(session: AudioSession) -> None:
-    """Asks for the removal of a session and every byte of it. Raises SessionBusy where that was asked for before."""
+    """Enqueue the deletion of a session with all its data.
+
+    Raises:
+        SessionBusy: The deletion was requested before.
+    """
     if not upkeep.request_deletion(session.pk):
         raise SessionBusy("The session is already being deleted.")
 
 
 def actions_for(session: AudioSession) -> set[str]:
-    """Return the names of the actions that make sense for a session; its deletion has a button of Django's own."""
+    """Return the names of the actions that make sense for a session. Deletion has a button of Django's own."""
     if session.delete_requested_at:
         return set()
     if session.is_open:
@@ -95,30 +116,34 @@ class SessionActions(StoredStateAdmin):
     actions = ["close_selected", "rebuild_selected", "verify_selected", "transcode_selected", "delete_selected"]
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may act on sessions: Django's permission to change them, which no form here does."""
+        """Whether the user may act on sessions.
+
+        It is Django's permission to change sessions, which is used for nothing else.
+        """
         return bool(request.user.has_perm("audio.change_audiosession"))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether the user may delete sessions."""
         return bool(request.user.has_perm("audio.delete_audiosession"))
 
     @admin.action(description="Close the session", permissions=["operate"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
-        """Closes the sessions; their recordings are finished in the background."""
+        """Close the sessions. Their recordings are finished in the background."""
         self._act(request, queryset, close, "Closed.")
 
     @admin.action(description="Rebuild the recording", permissions=["operate"])
     def rebuild_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
-        """Makes the recordings anew from the chunks."""
+        """Rebuild the recordings from the chunks."""
         self._act(request, queryset, rebuild, "The rebuild of the recording was requested.")
 
     @admin.action(description="Verify", permissions=["operate"])
     def verify_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
-        """Looks whether rows, chunks and recordings are what they should be; the session's page shows the result."""
+        """Verify the sessions. The result is on the page of each session."""
         self._act(request, queryset, verify, "The verification was requested.")
 
     @admin.action(description="Transcode", permissions=["operate"])
     def transcode_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
-        """Makes the recordings in another format."""
+        """Transcode the recordings to another format."""
         audio_format = request.POST.get("format", "")
         self._act(
             request, queryset, partial(transcode, audio_format), f"The transcode to {audio_format} was requested."
@@ -126,7 +151,7 @@ class SessionActions(StoredStateAdmin):
 
     @admin.action(description="Delete with every byte", permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:
-        """Asks first; then removes the sessions."""
+        """Show a page for confirmation, then delete the sessions."""
         if request.POST.get("post") != "yes":
             return self._confirm_deletion(request, queryset)
         self._act(request, queryset, delete, "The deletion of the session with all its data was requested.", DELETION)
@@ -155,7 +180,7 @@ class SessionActions(StoredStateAdmin):
             self.message_user(request, f"{_counted(count)} not changed: {sentence}", messages.WARNING)
 
     def _selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> list[AudioSession]:
-        """The sessions, or none and a message where they are too many for one request."""
+        """Return the sessions; none, with a message, if they are too many for one request."""
         sessions = list(queryset[: ACTION_LIMIT + 1])
         if len(sessions) > ACTION_LIMIT:
             sentence = f"You selected more than {ACTION_LIMIT} sessions, the limit of one action. Nothing was changed."

@@ -1,7 +1,7 @@
-"""Lists that stay fast: no page counts a table, sorts it or reads it for the choices of a filter.
+"""Admin lists that stay fast: no page counts or sorts a whole table, or reads it for the choices of a filter.
 
-Tables may hold millions of rows. COUNT_LIMIT of them are counted and can be paged through, the rest is found by the
-id of its session or by a filter; for each filter there is an index in the list's order (`audio.models`).
+Tables may have millions of rows. Only the first COUNT_LIMIT of them are counted and can be paged through. Other rows
+are found by the id of the session or by a filter, each of which has an index in the order of the list (`audio.models`).
 """
 
 import uuid
@@ -28,16 +28,17 @@ _LOOKUPS = ("exact", "gte", "lt")
 
 
 class BoundedPaginator(_Paginator):
-    """Pages through the first COUNT_LIMIT rows and counts no further."""
+    """A paginator of the first COUNT_LIMIT rows."""
 
     @cached_property
     def count(self) -> int:
+        """The number of rows, at most COUNT_LIMIT."""
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
         return rows[:COUNT_LIMIT].count()
 
 
 class ReadOnlyAdmin(_ModelAdmin):
-    """Rows to read, a page at a time."""
+    """A list of rows that can only be read."""
 
     paginator = BoundedPaginator
     show_full_result_count = False
@@ -45,25 +46,30 @@ class ReadOnlyAdmin(_ModelAdmin):
     list_per_page = 50
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        """Whether the user may add rows: never."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Whether the user may change a row: never."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        # Rows alone would go, and their bytes stay: a session is deleted as a whole.
+        """Whether the user may delete a row: never. A session is deleted as a whole, with its bytes."""
         return False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Only what the filters of the list ask for: any other condition in the address could read a whole table."""
+        """Whether a condition in the URL is allowed.
+
+        Only the conditions of the list's filters are, because others could read a whole table.
+        """
         name, _, kind = lookup.partition("__")
         return name in self.list_filter and kind in _LOOKUPS
 
 
 class StoredStateAdmin(ReadOnlyAdmin):
-    """Rows of sessions, found by the session's id."""
+    """A list of rows that belong to sessions, searched by the session's id."""
 
-    # The search itself is in get_search_results; the admin shows its box only where fields are named.
+    # The admin shows its search box only if fields are named. The search itself is in get_search_results.
     search_fields = ["pk"]
     search_help_text = "Search for a session id, or the beginning of one."
     session_field = "session"
@@ -71,7 +77,7 @@ class StoredStateAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find the rows of the sessions whose ids begin so, through an index."""
+        """Find the rows of the sessions whose ids begin with the search term, through an index."""
         if not search_term.strip():
             return queryset, False
         span = searched_span(search_term)
@@ -84,12 +90,12 @@ class StoredStateAdmin(ReadOnlyAdmin):
 
     @admin.display(description="session")
     def session_link(self, row: Any) -> str:
-        """The session's id, leading to its page."""
+        """Return a link to the session's page."""
         return session_link(row.session_id)
 
 
 def searched_span(search_term: str) -> tuple[uuid.UUID, uuid.UUID] | None:
-    """Return the first and the last id that begin with what was searched for; None if no id does."""
+    """Return the first and the last session id that begin with the search term; None if there can be no such id."""
     digits = search_term.strip().replace("-", "").lower()
     if len(digits) > _DIGITS or not set(digits) <= set("0123456789abcdef"):
         return None
@@ -97,7 +103,7 @@ def searched_span(search_term: str) -> tuple[uuid.UUID, uuid.UUID] | None:
 
 
 def searched_session(search_term: str) -> uuid.UUID | None:
-    """Takes what was searched for; returns the session id that it is, if it is one."""
+    """Return the session id that the search term is; None if it is not a complete id."""
     try:
         return uuid.UUID(search_term.strip())
     except ValueError:
@@ -105,11 +111,11 @@ def searched_session(search_term: str) -> uuid.UUID | None:
 
 
 def session_link(session_id: uuid.UUID) -> str:
-    """Return a link to the page of a session, by the beginning of its id."""
+    """Return a link to a session's page, with the beginning of its id as the text."""
     url = reverse("admin:audio_audiosession_change", args=[session_id])
     return format_html('<a href="{}" title="{}">{}</a>', url, session_id, short_id(session_id))
 
 
 def short_id(session_id: uuid.UUID) -> str:
-    """Return the beginning of an id, by which the search finds it."""
+    """Return the beginning of an id, which is enough for the search."""
     return str(session_id)[:13]

@@ -1,4 +1,4 @@
-"""Who did what: the admin's own log, which outlives the sessions that it names."""
+"""The admin's own log of actions, which outlives the sessions that it names."""
 
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
@@ -8,7 +8,7 @@ from audio.admin.lists import ReadOnlyAdmin
 
 @admin.register(LogEntry)
 class LogEntryAdmin(ReadOnlyAdmin):
-    """What was done in the admin, the latest first."""
+    """The log of actions in the admin, newest first."""
 
     list_display = ["action_time", "user", "object_repr", "content_type", "action_flag", "message"]
     list_select_related = ["user", "content_type"]
@@ -17,5 +17,5 @@ class LogEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="action")
     def message(self, entry: LogEntry) -> str:
-        """What was done, in words."""
+        """Return a description of the action."""
         return entry.get_change_message()

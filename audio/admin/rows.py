@@ -1,4 +1,4 @@
-"""The lists of what belongs to sessions: recordings, background tasks, sources, chunks; and Celery's results."""
+"""The lists of recordings, background tasks, sources and chunks, and of Celery's results."""
 
 from typing import Any
 
@@ -53,16 +53,17 @@ class AudioChunkAdmin(StoredStateAdmin):
     sortable_by = ()
 
     def get_ordering(self, request: HttpRequest) -> list[Any]:
+        """Order the chunks of one session by their sequence, and all chunks by their age."""
         return ["session_id", "sequence"] if searched_session(request.GET.get("q", "")) else ["-id"]
 
 
-# Their own lists read whole tables for the choices of their filters.
+# The lists of django-celery-results read whole tables for the choices of their filters.
 admin.site.unregister([GroupResult, TaskResult])
 
 
 @admin.register(TaskResult)
 class TaskResultAdmin(ReadOnlyAdmin):
-    """What Celery keeps of its tasks, newest first."""
+    """The results of Celery tasks, newest first."""
 
     list_display = ["task_id", "task_name", "status", "worker", "date_done"]
     ordering = ["-id"]

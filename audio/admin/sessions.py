@@ -1,4 +1,4 @@
-"""The list and the page of sessions."""
+"""The admin's list of sessions, and the page of a session."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,25 +27,28 @@ MATCH_LIMIT = 500
 
 
 class StatusFilter(admin.ChoicesFieldListFilter):
-    """By status, without the one that no session takes."""
+    """A filter by status, without `error`."""
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        """Give the choices; a session never ends with an error, only its recording does."""
+        """Return the choices. A session never ends with an error; only its recording does."""
         return (each for each in super().choices(changelist) if each["display"] != SessionStatus.ERROR.label)
 
 
 class RecordingFilter(admin.SimpleListFilter):
-    """By the state of the recording: the newest sessions in that state, as many as the list counts."""
+    """A filter by the state of the recording.
+
+    It finds the newest sessions in that state, as many as the list counts.
+    """
 
     title = "recording"
     parameter_name = "recording"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Give the states."""
+        """Return the states."""
         return [(str(state.value), str(state.label)) for state in RecordingState]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> QuerySet[AudioSession]:
-        """Look the recordings up first, by their own index."""
+        """Filter by the keys of the recordings, which are found through an index of their own."""
         if self.value() is None:
             return queryset
         found = Recording.objects.filter(state=self.value()).order_by("-updated_at", "-session_id")
@@ -53,9 +56,10 @@ class RecordingFilter(admin.SimpleListFilter):
 
 
 def _matching(term: str) -> set[UUID]:
-    """The newest sessions whose id begins so, or whose user_id is so, or has it as a part.
+    """Find the newest sessions whose id begins with the term, or whose user_id contains it.
 
-    A part is looked for among the newest SEARCH_LIMIT sessions: no index finds it.
+    Only the newest SEARCH_LIMIT sessions are searched for a part of the user_id, because no index finds it. A user_id
+    that equals the term is found in all sessions.
     """
     sessions = AudioSession.objects.order_by("-start_time", "-id")
     newest = sessions.values_list("pk", flat=True)
@@ -101,7 +105,7 @@ class AudioSessionAdmin(SessionActions):
         return queryset.filter(pk__in=_matching(term)), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Also what the filters of ours ask for."""
+        """Whether a condition in the URL is allowed: the filters of this list may add conditions of their own."""
         return lookup in ("status__exact", RecordingFilter.parameter_name) or super().lookup_allowed(
             lookup, value, request
         )
@@ -109,14 +113,17 @@ class AudioSessionAdmin(SessionActions):
     # The page.
 
     def get_urls(self) -> list[URLPattern]:
-        """Adds where the buttons of a session's page lead."""
+        """Add the URL of the buttons on a session's page."""
         act = self.admin_site.admin_view(self.act_view)
         return [path("<path:object_id>/act/", act, name="audio_audiosession_act"), *super().get_urls()]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The page, with a button for each action that the user may take; deletion has Django's own."""
+        """Show the page of a session, with a button for each action that the user may take.
+
+        Deletion has Django's own button.
+        """
         session = self.get_object(request, unquote(object_id))
         sensible = actions_for(session) if session else set()
         actions: Any = self.get_actions(request).values()
@@ -125,7 +132,7 @@ class AudioSessionAdmin(SessionActions):
         return super().change_view(request, object_id, form_url, context)
 
     def act_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Takes the POST of a button on a session's page, and goes back to that page."""
+        """Run the action of a button on a session's page, then return to that page."""
         actions: Any = self.get_actions(request)
         name = request.POST.get("action", "")
         if name not in actions:
@@ -136,34 +143,41 @@ class AudioSessionAdmin(SessionActions):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Django's would load every row that belongs to the session; this one asks, and leaves it to the background."""
+        """Show a page for confirmation, then delete the session in the background.
+
+        Django's own view would load every row that belongs to the session.
+        """
         if not self.has_delete_permission(request):
             raise PermissionDenied
         answer = self.delete_selected(request, self._one(request, object_id))
         return answer or HttpResponseRedirect(reverse("admin:audio_audiosession_changelist"))
 
     def _one(self, request: HttpRequest, object_id: str) -> QuerySet[AudioSession]:
-        """The session of a page, as what an action takes; raises Http404."""
+        """Return the session of a page as a query for an action.
+
+        Raises:
+            Http404: There is no such session.
+        """
         session = self.get_object(request, unquote(object_id))
         if session is None:
             raise Http404
         return self.get_queryset(request).filter(pk=session.pk)
 
-    # What the list and the page show.
+    # Columns of the list and fields of the page.
 
     @admin.display(description="id")
     def short_id(self, session: AudioSession) -> str:
-        """The beginning of the id, by which the search finds it."""
+        """Return the beginning of the id, which is enough for the search."""
         return format_html('<span title="{}">{}</span>', session.pk, short_id(session.pk))
 
     @admin.display(description="status")
     def state(self, session: AudioSession) -> str:
-        """The status, or that the session is on its way out."""
+        """Return the status, or that the session is being deleted."""
         return "being deleted" if session.delete_requested_at else session.status
 
     @admin.display(description="recording")
     def recording_state(self, session: AudioSession) -> str:
-        """How far the recording is."""
+        """Return the state of the recording, with its progress and its duration."""
         recording = _recording(session)
         shown = recording.state
         if recording.state == RecordingState.BUILDING:
@@ -174,7 +188,7 @@ class AudioSessionAdmin(SessionActions):
 
     @admin.display(description="error of the recording")
     def recording_error(self, session: AudioSession) -> str:
-        """Why there is no recording, and the chunk that is at fault where that is known."""
+        """Return why the recording failed, with the chunk that is at fault if that is known."""
         recording = _recording(session)
         if not recording.error_code:
             return NOTHING
@@ -183,24 +197,24 @@ class AudioSessionAdmin(SessionActions):
 
     @admin.display(description="error")
     def error(self, session: AudioSession) -> str:
-        """Why the session ended, if not as it should."""
+        """Return the error with which the session ended."""
         return f"{session.error_code}: {session.error_detail}" if session.error_code else NOTHING
 
     @admin.display(description="size", empty_value=NOTHING)
     def size(self, session: AudioSession) -> str:
-        """The bytes of the chunks, as they came."""
+        """Return the number of bytes of the chunks, as they were sent."""
         return filesizeformat(session.byte_count)
 
     @admin.display(description="listen")
     def listen(self, session: AudioSession) -> str:
-        """A player of the recording, or of what is recorded so far."""
+        """Return a player of the recording, or of the audio so far."""
         if not _can_be_played(session):
             return "Nothing has been recorded yet."
         return format_html('<audio controls preload="none" src="{}"></audio>', _path(session, "audio"))
 
     @admin.display(description="waveform")
     def waveform(self, session: AudioSession) -> str:
-        """The picture; asking for it the first time makes it."""
+        """Return the picture of the waveform. Its first request makes the waveform."""
         if not _can_be_played(session):
             return NOTHING
         return format_html(
@@ -211,7 +225,7 @@ class AudioSessionAdmin(SessionActions):
 
     @admin.display(description="downloads")
     def downloads(self, session: AudioSession) -> str:
-        """The files that are there: the recording, and what it was transcoded to."""
+        """Return links to the recording and its transcodes."""
         recording = _recording(session)
         if downloads.has_part(recording):
             url = f"{_path(session, 'audio')}?{urlencode({'partial': 'true'})}"
@@ -232,22 +246,22 @@ class AudioSessionAdmin(SessionActions):
 
     @admin.display(description="chunks")
     def chunks(self, session: AudioSession) -> str:
-        """How many, leading to them."""
+        """Return the number of chunks, as a link to them."""
         return _listed("audiochunk", session, session.total_chunks)
 
     @admin.display(description="sources")
     def sources(self, session: AudioSession) -> str:
-        """The producers, leading to them."""
+        """Return a link to the sources."""
         return _listed("audiosource", session, "show")
 
     @admin.display(description="connections")
     def connections(self, session: AudioSession) -> int:
-        """WebSockets that may write to the session now."""
+        """Return the number of open WebSockets that may write to the session."""
         return session.open_connections.count()
 
     @admin.display(description="newest tasks")
     def tasks(self, session: AudioSession) -> str:
-        """The newest background tasks, leading to all of them."""
+        """Return the newest background tasks, with a link to all of them."""
         tasks = list(BackgroundTask.objects.filter(session=session).order_by("-created_at", "-id")[:_SHOWN_TASKS])
         if not tasks:
             return NOTHING
@@ -271,7 +285,7 @@ def _path(session: AudioSession, what: str) -> str:
 
 
 def _listed(model_name: str, session: AudioSession, text: str | int) -> str:
-    """A link to the session's rows in another list."""
+    """Return a link to the session's rows in another list."""
     url = reverse(f"admin:audio_{model_name}_changelist")
     return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": str(session.pk)}), text)
 
