@@ -1,1 +1,1 @@
-"""REST over sessions and recordings."""
+"""The REST API of sessions, recordings and background tasks."""

@@ -1,7 +1,7 @@
-"""The WebSocket protocol as an AsyncAPI 3.0 document, made from the tables that the server itself goes by.
+"""The WebSocket protocol as an AsyncAPI 3.0 document, generated from the tables that the server itself uses.
 
-What each name means is said here; which names there are, their values, sentences and codes come from `audio.wire`
-and `audio.errors`, and the examples are what the server's own functions write.
+Descriptions are written here. Names, values, sentences and codes come from `audio.wire` and `audio.errors`, and the
+examples are the output of the server's own functions.
 """
 
 import json
@@ -122,7 +122,13 @@ CLOSE_CODES = {
 
 
 def document(scheme: str, host: str, path: str = "") -> Json:
-    """Return the document of a server that clients know by `ws` or `wss`, a host, and a path in front of all others."""
+    """Return the document of a server.
+
+    Args:
+        scheme: `ws` or `wss`.
+        host: The host that clients connect to, with its port.
+        path: The path in front of all others.
+    """
     heard = {name: _ref("messages", name) for name in _heard()}
     said = {name: _ref("messages", name) for name in [*_answers(), *_errors()]}
     return {
@@ -151,13 +157,13 @@ def document(scheme: str, host: str, path: str = "") -> Json:
 
 
 def error_classes() -> list[type[AudioError]]:
-    """Returns the errors that a connection can meet, by code."""
+    """Return the errors that a connection can meet, in the order of their codes."""
     found = {each.code: each for base in _ON_THE_SOCKET for each in _leaves(base) if each not in _HTTP_ONLY}
     return [found[code] for code in sorted(found)]
 
 
 def _leaves(base: type[AudioError]) -> Iterator[type[AudioError]]:
-    """The errors that are raised: those that no other is derived from."""
+    """Yield the errors that can be raised: the classes without subclasses."""
     derived = base.__subclasses__()
     for each in derived:
         yield from _leaves(each)
@@ -185,7 +191,7 @@ def _operation(verb: str, channel: str, summary: str, names: Json) -> Json:
 
 
 def query_parameters() -> Json:
-    """Returns the schema of each parameter of a connection's URL, by name."""
+    """Return the schema of each parameter of a connection's URL, by name."""
     defaults = default_parameters()
     label = {"type": "string", "minLength": 1, "maxLength": LABEL_MAX_LENGTH}
     return {
@@ -200,7 +206,7 @@ def query_parameters() -> Json:
 
 
 def _session_parameters(defaults: SessionParameters | None = None) -> Json:
-    """The parameters of a session; with their defaults where some are given."""
+    """Return the schemas of a session's parameters, with default values if they are given."""
     described: Json = {
         "sample_rate": {"type": "integer", "enum": SAMPLE_RATES_HZ, "description": "In Hz."},
         "channels": {"type": "integer", "enum": CHANNELS},
@@ -232,7 +238,7 @@ def _object(properties: Json, required: list[str]) -> Json:
 
 
 def _heard() -> Json:
-    """What a client sends."""
+    """Return the messages that a client sends."""
     heard: Json = {
         "chunk": {
             "summary": "A chunk of audio, of at most `max_message_size_bytes`.",
@@ -256,7 +262,7 @@ def _common() -> Json:
 
 
 def _answers() -> Json:
-    """What the server answers where all is well."""
+    """Return the messages of the server that are not errors."""
     return {name: _answer(text, summary) for text, (name, summary) in _ANSWERS.items()}
 
 
@@ -335,7 +341,7 @@ def _error(error: type[AudioError]) -> Json:
         "error": {"type": "string", "description": "A sentence for people. It may be reworded."},
         "code": {"const": error.code},
         "retryable": {"const": error.retryable, "description": "Whether another connection may succeed."},
-        # The id may be what the client gave for one.
+        # The id may be an invalid one that the client has sent.
         **_common() | {"session_id": {"type": "string"}},
         **_DETAILS,
     }

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of answers that are not a serializer's: errors and files."""
+"""Descriptions for the OpenAPI document of responses that no serializer describes: errors and files."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,12 +31,12 @@ class ErrorSerializer(serializers.Serializer[Any]):
 
 
 def answers(*statuses: int) -> dict[int, OpenApiResponse]:
-    """Takes statuses; returns their descriptions, each with a body of the shape of an error."""
+    """Return the descriptions of responses with these statuses, whose bodies are errors."""
     return {status: OpenApiResponse(ErrorSerializer, description=_SENTENCES[status]) for status in statuses}
 
 
 def download() -> dict[Any, OpenApiResponse]:
-    """Returns the descriptions of a file's answers: whole, a range of it, unchanged."""
+    """Return the descriptions of the responses to a download: the file, a range of it, and "not modified"."""
     whole = OpenApiResponse(OpenApiTypes.BINARY, description="The recording.")
     part = OpenApiResponse(OpenApiTypes.BINARY, description="The requested range.")
     described: dict[Any, OpenApiResponse] = {(200, media_type): whole for media_type in _AUDIO_TYPES}
@@ -46,8 +46,10 @@ def download() -> dict[Any, OpenApiResponse]:
 
 
 def refuse_unknown_fields(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """A postprocessing hook of drf-spectacular: says of what a client asks for (`New...`) that no field may be added,
-    which the views refuse."""
+    """Mark the request bodies (`New...`) as closed, because the views reject unknown fields.
+
+    This is a postprocessing hook of drf-spectacular.
+    """
     for name, schema in result["components"]["schemas"].items():
         if name.startswith("New"):
             schema["additionalProperties"] = False
@@ -61,7 +63,7 @@ def session_operation(
     parameters: Sequence[OpenApiParameter] = (),
     **options: Any,
 ) -> Callable[[Any], Any]:
-    """Returns the decorator that describes an operation on the session in the path, with the errors it may meet."""
+    """Return a decorator that describes an operation on the session in the path, with its possible errors."""
     session_id = OpenApiParameter("session_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
     decorate: Callable[[Any], Any] = extend_schema(
         summary=summary,

@@ -1,7 +1,7 @@
-"""Every error over HTTP in one shape: `{"detail": sentence, "code": word}` and what would have been right.
+"""Errors over HTTP, all in one form: `{"detail": sentence, "code": word}` with details of what would have been right.
 
-`handle_exception` is REST framework's exception handler; `not_found` and the others are Django's handlers for
-what never reaches a view. Below API_FOLDERS they answer JSON, elsewhere Django's own pages.
+`handle_exception` is REST framework's exception handler. `not_found` and the others are Django's handlers of requests
+that reach no view. Below API_FOLDERS they answer with JSON, and elsewhere with Django's own pages.
 """
 
 from typing import Any
@@ -25,10 +25,10 @@ RETRY_AFTER_SECONDS = 2
 
 
 def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
-    """Takes what a view raised and REST framework's context; returns the answer, or None for a fault of ours.
+    """Return the response to an exception of a view; None for an unexpected exception.
 
-    A retryable error carries Retry-After in seconds (RFC 9110 section 10.2.3): its detail
-    `retry_after_seconds` where it has one.
+    The response to a retryable error has a Retry-After header in seconds (RFC 9110 section 10.2.3). The value is the
+    detail `retry_after_seconds` if the error has it.
     """
     if isinstance(exc, AWAY):
         logger.error("database_failed", error=str(exc))
@@ -47,7 +47,7 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
 
 
 def body(error: AudioError) -> dict[str, Any]:
-    """Returns the JSON of an error: its sentence, its code, its details."""
+    """Return the JSON of an error: its sentence, its code and its details."""
     return {"detail": error.detail, "code": error.code, **error.details}
 
 
@@ -63,7 +63,7 @@ def _headers(error: AudioError) -> dict[str, str]:
 
 
 def _validation_body(detail: Any) -> dict[str, Any]:
-    """The first thing that is wrong, and the field that it is about; the rest shows when that is put right."""
+    """Return the first validation error and its field. The others appear when that one is corrected."""
     names = []
     while isinstance(detail, (dict, list)) and detail:
         if isinstance(detail, dict):
@@ -82,7 +82,7 @@ def _is_api(request: HttpRequest) -> bool:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """handler400: what Django refuses before a view sees it, such as a host that is not in ALLOWED_HOSTS."""
+    """Answer a request that Django rejects before a view sees it, for example because of its host (handler400)."""
     if _is_api(request):
         detail = str(exception) if isinstance(exception, BadRequest) else "The request could not be understood."
         return JsonResponse({"detail": detail, "code": "bad_request"}, status=400)
@@ -90,14 +90,14 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """handler404."""
+    """Answer a request of an unknown path (handler404)."""
     if _is_api(request):
         return JsonResponse({"detail": "Nothing exists at this path.", "code": "not_found"}, status=404)
     return defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """handler500: a fault of ours, told without its particulars; those are in the log."""
+    """Answer a request that failed because of a bug, without details, which are in the log (handler500)."""
     if _is_api(request):
         return JsonResponse(body(AudioError()), status=500)
     return defaults.server_error(request)

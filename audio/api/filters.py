@@ -1,4 +1,4 @@
-"""Which sessions a list shows."""
+"""The filters of the list of sessions."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,10 @@ from audio.wire.parameters import FORMATS
 
 
 class MomentField(IsoDateTimeField):  # type: ignore[misc]
-    """A moment (ISO 8601) that both databases can hold; one without an offset is in UTC."""
+    """A time (ISO 8601) that both databases can store. A time without an offset is in UTC."""
 
     def to_python(self, value: Any) -> datetime | None:
+        """Return the time in UTC; raise ValidationError if that is out of range."""
         moment: datetime | None = super().to_python(value)
         try:
             return moment and moment.astimezone(UTC)
@@ -23,11 +24,13 @@ class MomentField(IsoDateTimeField):  # type: ignore[misc]
 
 
 class MomentFilter(django_filters.IsoDateTimeFilter):  # type: ignore[misc]
+    """A filter by time."""
+
     field_class = MomentField
 
 
 class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]
-    """By status, user, format and time of start."""
+    """Filters by status, user, format and start time."""
 
     status = django_filters.ChoiceFilter(choices=SessionStatus.choices)
     user_id = django_filters.CharFilter(strip=False, help_text="Exactly this label.")

@@ -1,4 +1,4 @@
-"""Whether this server is alive, and whether it can do its work."""
+"""The health of this server: whether it is alive, and whether it can record."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ SERVICE = "SercueScribe"
 
 
 class _HealthView(APIView):
-    """Asked by machines, often: no user, no page."""
+    """A view for machines, which call it often: without authentication and pages."""
 
     authentication_classes = []
     renderer_classes = [JSONRenderer]
@@ -41,6 +41,7 @@ class Health(_HealthView):
         ),
     )
     def get(self, request: Request) -> Response:
+        """Report that the process is alive. This does not check what the server depends on."""
         known = versions.known()
         return Response(
             {"status": "healthy", "service": SERVICE, "version": known.pop("sercuescribe"), "versions": known}
@@ -87,6 +88,7 @@ class Ready(_HealthView):
         },
     )
     def get(self, request: Request) -> Response:
+        """Report whether the server can record. It needs the database and the storage."""
         failed = failures()
         down = [name for name in NEEDED if name in failed]
         late = [name for name in LATE if name in failed]

@@ -1,7 +1,7 @@
-"""`/metrics`: for Prometheus, in its text format or, if that is asked for, in OpenMetrics.
+"""`/metrics` for Prometheus, in its text format or in OpenMetrics.
 
-Nobody is asked who they are, because Prometheus seldom can say: keep the path away from the
-public (docs/operations.md).
+There is no authentication, because Prometheus is seldom set up for it. The path should not be reachable by the public
+(docs/operations.md).
 """
 
 from typing import Any
@@ -20,13 +20,13 @@ from audio import gauges, metrics
 
 
 class Metrics(APIView):
-    """The numbers of all web processes of this host, and of the database."""
+    """The metrics of all web processes of this host, and of the database."""
 
     authentication_classes = []
     renderer_classes = [JSONRenderer]  # of errors
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """Whatever is asked for gets an answer (RFC 9110 section 12.4.1)."""
+        """Accept any Accept header; a response in another format is allowed (RFC 9110 section 12.4.1)."""
         return super().perform_content_negotiation(request, force=True)
 
     @extend_schema(
@@ -34,8 +34,9 @@ class Metrics(APIView):
         responses={(200, "text/plain"): OpenApiTypes.STR, (200, "application/openmetrics-text"): OpenApiTypes.STR},
     )
     def get(self, request: Request) -> HttpResponse:
+        """Return the metrics of all web processes of this host, and of the database."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        asked = CollectorRegistry()
-        asked.register(metrics.instruments(settings.METRICS_DIR))
-        asked.register(gauges.reading)
-        return HttpResponse(encode(asked), content_type=content_type)
+        registry = CollectorRegistry()
+        registry.register(metrics.instruments(settings.METRICS_DIR))
+        registry.register(gauges.reading)
+        return HttpResponse(encode(registry), content_type=content_type)

@@ -1,4 +1,4 @@
-"""The language of pages that other packages make, and links in them that ask no other host."""
+"""Corrections of pages from other packages: their language, and links to other hosts."""
 
 import functools
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _LOGO = "https://cdn.redoc.ly/redoc/logo-mini.svg"
 
 
 class PageRenderer(BrowsableAPIRenderer):
-    """REST framework's page; its template names no language, and has no place to name one."""
+    """REST framework's page with its language. The template of REST framework has no place for it."""
 
     def render(
         self,
@@ -25,7 +25,7 @@ class PageRenderer(BrowsableAPIRenderer):
         accepted_media_type: str | None = None,
         renderer_context: Mapping[str, Any] | None = None,
     ) -> str:
-        """Return the page, in English."""
+        """Return the page, marked as English."""
         page = super().render(data, accepted_media_type, renderer_context)
         return str(page).replace("<html>", '<html lang="en">', 1)
 
@@ -33,7 +33,7 @@ class PageRenderer(BrowsableAPIRenderer):
 @require_safe
 @cache_control(max_age=3600)
 def redoc_script(request: HttpRequest) -> HttpResponse:
-    """Return ReDoc's script, with our mark in place of a picture on another host."""
+    """Return ReDoc's script with the product's icon in place of a picture on another host."""
     return HttpResponse(_redoc().replace(_LOGO, static("console/icon.svg")), content_type="text/javascript")
 
 

@@ -1,4 +1,4 @@
-"""Pages by cursor: the cost of a page depends on its size, not on how many rows come before it or in all."""
+"""Cursor pagination: the cost of a page depends on its size, and not on the number of rows before it or in total."""
 
 from datetime import UTC
 from typing import Any
@@ -13,18 +13,24 @@ from audio.errors import InvalidParameter
 
 
 class CheckedCursorPagination(CursorPagination):
-    """REST framework's cursor pages, which refuse what they would otherwise overlook or stumble over.
-
-    `check_position` raises ValidationError or OverflowError for a text that the first field of `ordering` can't have.
-    """
+    """REST framework's cursor pagination, which also rejects invalid sizes and cursors."""
 
     page_size_query_param = "page_size"
 
     def check_position(self, text: str) -> None:
+        """Check a text that should be a value of the first field of `ordering`.
+
+        Raises:
+            ValidationError, OverflowError: It can't be one.
+        """
         raise NotImplementedError
 
     def get_page_size(self, request: Request) -> int:
-        """Returns the size asked for, else the default; raises InvalidParameter for one out of range."""
+        """Return the requested page size, or the default.
+
+        Raises:
+            InvalidParameter: The size is out of range.
+        """
         text = request.query_params.get("page_size", str(self.page_size))
         limit = self.max_page_size or 1
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= limit):
@@ -37,7 +43,11 @@ class CheckedCursorPagination(CursorPagination):
         return int(text)
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """Returns the cursor of the request, if it has one; raises InvalidParameter for one that we never gave."""
+        """Return the cursor of the request, if it has one.
+
+        Raises:
+            InvalidParameter: The cursor does not belong to this list.
+        """
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:
@@ -49,28 +59,31 @@ class CheckedCursorPagination(CursorPagination):
         return cursor
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """Return the parameters for the OpenAPI document, with the limits of the page size."""
         parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
         parameters[1]["schema"] |= {"minimum": 1, "maximum": self.max_page_size, "default": self.page_size}
         return parameters
 
 
 class SessionPages(CheckedCursorPagination):
-    """Sessions, newest first."""
+    """Pages of sessions, newest first."""
 
     page_size = 50
     max_page_size = 500
     ordering = ("-start_time", "-id")
 
     def check_position(self, text: str) -> None:
+        """Check a start time."""
         models.DateTimeField().clean(text, None).astimezone(UTC)
 
 
 class ChunkPages(CheckedCursorPagination):
-    """Chunks, in their order."""
+    """Pages of chunks, in their order."""
 
     page_size = 500
     max_page_size = 5000
     ordering = ("sequence",)
 
     def check_position(self, text: str) -> None:
+        """Check a sequence."""
         models.BigIntegerField().clean(text, None)

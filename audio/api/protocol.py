@@ -1,4 +1,4 @@
-"""The description of the WebSocket protocol: AsyncAPI as JSON and YAML, and a page for people, by Accept."""
+"""The description of the WebSocket protocol: AsyncAPI as JSON or YAML, or a page for people, depending on Accept."""
 
 import json
 from typing import Any
@@ -20,23 +20,30 @@ _PAGE = "api/asyncapi.html"
 
 
 class AsyncApiJsonRenderer(OpenApiJsonRenderer):
+    """A renderer of AsyncAPI in JSON."""
+
     media_type = "application/vnd.aai.asyncapi+json"
 
 
 class AsyncApiYamlRenderer(OpenApiYamlRenderer):
+    """A renderer of AsyncAPI in YAML."""
+
     media_type = "application/vnd.aai.asyncapi+yaml"
 
 
 class PlainYamlRenderer(OpenApiYamlRenderer):
+    """A renderer of YAML with its generic media type."""
+
     media_type = "application/yaml"
 
 
 class SuffixFirst(DefaultContentNegotiation):
-    """A suffix in the path decides, whatever Accept says."""
+    """A content negotiation in which a suffix of the path takes precedence over Accept."""
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
+        """Return the renderer and its media type."""
         if format_suffix:
             chosen: BaseRenderer = next(iter(self.filter_renderers(renderers, format_suffix)))
             return chosen, str(chosen.media_type)
@@ -45,7 +52,7 @@ class SuffixFirst(DefaultContentNegotiation):
 
 
 class Protocol(APIView):
-    """The document, or the page that shows it."""
+    """The AsyncAPI document, or the page that shows it."""
 
     authentication_classes = []
     content_negotiation_class = SuffixFirst
@@ -55,6 +62,7 @@ class Protocol(APIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request, format: str | None = None) -> Response:
+        """Return the AsyncAPI document, or the page that shows it."""
         scheme, path = "wss" if request.is_secure() else "ws", get_script_prefix().rstrip("/")
         document = asyncapi.document(scheme, request.get_host(), path)
         if isinstance(request.accepted_renderer, TemplateHTMLRenderer):
@@ -63,7 +71,7 @@ class Protocol(APIView):
 
 
 def _shown(document: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of the document, in the order in which it is read."""
+    """Return the content of the page, in the order in which it is read."""
     messages = document["components"]["messages"]
     query = document["channels"]["session"]["bindings"]["ws"]["query"]["properties"]
     heard, said = (document["operations"][f"{verb}NewSession"]["messages"] for verb in ("receive", "send"))
@@ -87,7 +95,7 @@ def _shown(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prose(text: str) -> str:
-    """A text in which backticks mark code, as HTML."""
+    """Return a text as HTML, with code between backticks."""
     parts = enumerate(text.split("`"))
     return format_html_join("", "<{0}>{1}</{0}>", (("code" if number % 2 else "span", part) for number, part in parts))
 
@@ -109,10 +117,14 @@ def _row(name: str, messages: dict[str, Any]) -> dict[str, Any]:
 
 
 class WebSocketPath(APIView):
-    """The path of the WebSocket, asked for over HTTP: by hand, or by a proxy that does not pass the upgrade."""
+    """The path of the WebSocket, for plain HTTP requests.
+
+    They come from people, or from a proxy that does not pass the upgrade.
+    """
 
     authentication_classes = []
     renderer_classes = [JSONRenderer]
 
     def get(self, request: Request, session_id: str = "") -> Response:
+        """Reject the request, because only a WebSocket can use this path."""
         raise UpgradeRequired

@@ -1,4 +1,4 @@
-"""The sessions that the views show, and how one is found."""
+"""The queries of sessions that the views share."""
 
 import uuid
 
@@ -10,7 +10,10 @@ from audio.models import AudioConnection, AudioSession
 
 
 def sessions() -> QuerySet[AudioSession]:
-    """Returns the sessions with their recordings and `connection_count`, counted for the rows that are shown."""
+    """Return the sessions with their recordings and `connection_count`.
+
+    The connections are counted only for the rows that are read.
+    """
     counts = (
         AudioConnection.objects.filter(session=OuterRef("pk"))
         .order_by()
@@ -22,7 +25,11 @@ def sessions() -> QuerySet[AudioSession]:
 
 
 def find_session(session_id: uuid.UUID) -> AudioSession:
-    """Returns the session as it is now; raises SessionNotFound."""
+    """Return the session with this id.
+
+    Raises:
+        SessionNotFound: There is none.
+    """
     session = sessions().filter(pk=session_id).first()
     if session is None:
         raise SessionNotFound(session_id=str(session_id))

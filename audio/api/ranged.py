@@ -1,8 +1,8 @@
-"""Downloads: a file, or one range of it, sent without ever being in memory as a whole.
+"""Downloads of a file or of one range of it, without ever having the whole file in memory.
 
-RFC 9110: section 14 for ranges, 13 for preconditions, 8.8 for validators. One range at a time is understood;
-a request for several gets the whole, which section 14.2 allows. Django's FileResponse knows no ranges, and
-under ASGI it reads the whole file before it sends the first byte.
+RFC 9110 defines ranges (section 14), preconditions (section 13) and validators (section 8.8). Only one range is
+supported. A request for several ranges gets the whole file, as section 14.2 allows. Django's FileResponse does not
+support ranges, and under ASGI it reads the whole file before it sends the first byte.
 """
 
 import asyncio
@@ -23,27 +23,36 @@ from audio.storage.downloads import Servable
 from audio.storage.remote import remote_storage
 
 READ_SIZE_BYTES = 256 * 1024
-# More digits than any file has bytes: not a range that anyone means.
+# No file is so long that a range has more digits.
 _RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The bytes from `start` up to, not including, `end`."""
+    """The bytes from `start` up to, and not including, `end`."""
 
     start: int
     end: int
 
     @property
     def length_bytes(self) -> int:
+        """The number of bytes."""
         return self.end - self.start
 
 
 def parse_range(header: str, size_bytes: int) -> Span | None:
-    """Takes a Range header and the length of what it is about; returns the span it asks for.
+    """Return the span that a Range header selects.
 
-    Returns None for what a server ignores: another unit, several ranges, or what is not a range at all.
-    Raises RangeNotSatisfiable if it asks for bytes that are not there (RFC 9110 section 14.1.2).
+    Args:
+        header: The header's value.
+        size_bytes: The length of the file.
+
+    Returns:
+        The span. It is None for a header that a server has to ignore: with another unit, with several ranges, or
+        invalid.
+
+    Raises:
+        RangeNotSatisfiable: The range is outside the file (RFC 9110 section 14.1.2).
     """
     unit, _, ranges = header.partition("=")
     given = [text.strip() for text in ranges.split(",") if text.strip()]
@@ -61,19 +70,20 @@ def parse_range(header: str, size_bytes: int) -> Span | None:
 
 
 class FileBody:
-    """The bytes of a span of a file, read as fast as the client takes them, in a thread that waits for nobody.
+    """The bytes of a span of a file, read in a thread, as fast as the client receives them.
 
-    Takes the file, open for reading, the bytes that stand in for its first ones, and the span. Django closes
-    it when the response ends, also when the client goes away in the middle.
+    `head` replaces the first bytes of the file. Django closes the object when the response ends, also if the client
+    disconnects.
     """
 
     def __init__(self, path: Path, head: bytes, span: Span) -> None:
-        # Opened here, not at the first byte: what is deleted in between is still served whole.
+        # The file is opened at once, so that it can still be served if it is deleted before the first byte is read.
         self._file = path.open("rb")
         self._head = head
         self._span = span
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -95,11 +105,15 @@ class FileBody:
 
 
 class ObjectBody:
-    """The bytes of a span of an object in the remote storage, a part at a time, in a thread of its own: however long
-    the storage takes, nobody else waits for it.
+    """The bytes of a span of an object in the remote storage.
 
-    Takes the object's name and the span; raises FileNotFoundError, ObjectDamaged or StorageUnavailable. Django closes
-    it as it does a FileBody.
+    They are read in a thread of their own, so that a slow storage delays no other response. Django closes the object as
+    it closes a FileBody.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+        ObjectDamaged: The object is too short.
+        StorageUnavailable: The storage does not answer.
     """
 
     def __init__(self, name: str, span: Span) -> None:
@@ -107,7 +121,8 @@ class ObjectBody:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
 
     def close(self) -> None:
-        # Behind a read that is under way.
+        """Close the connection and end the thread, after a read that is under way."""
+        # The thread closes the reader, because a read may be under way there.
         self._thread.submit(self._reader.close)
         self._thread.shutdown(wait=False)
 
@@ -118,14 +133,17 @@ class ObjectBody:
 
 
 def ranged_response(request: HttpRequest, servable: Servable) -> HttpResponseBase:
-    """Takes a GET or HEAD request and what it asks for; returns 200, 206 or 304.
+    """Return the response to a GET or HEAD request of a file, with status 200, 206 or 304.
 
-    Raises PreconditionFailed (412) or RangeNotSatisfiable (416). A HEAD is answered as the GET without Range
-    would be (RFC 9110 section 14.2), without a body.
+    A HEAD request is answered without a body, like a GET request without Range (RFC 9110 section 14.2).
+
+    Raises:
+        PreconditionFailed: A precondition does not hold (412).
+        RangeNotSatisfiable: The range is outside the file (416).
     """
     response = _unless_modified(request, servable)
     if response is None:
-        span = _asked_span(request, servable)
+        span = _requested_span(request, servable)
         response = _content(request, servable, span)
     for name, value in _validators(servable).items():
         response[name] = value
@@ -137,7 +155,7 @@ def _validators(servable: Servable) -> dict[str, str]:
         "ETag": quote_etag(servable.etag),
         "Last-Modified": http_date(servable.modified_at.timestamp()),
         "Accept-Ranges": "bytes",
-        # A cache may keep it, but has to ask each time: a session can be deleted, a live one grows.
+        # Caches have to revalidate each time, because a session can be deleted, and a live one grows.
         "Cache-Control": "private, no-cache",
     }
 
@@ -150,7 +168,7 @@ def _unless_modified(request: HttpRequest, servable: Servable) -> HttpResponseBa
     return response
 
 
-def _asked_span(request: HttpRequest, servable: Servable) -> Span | None:
+def _requested_span(request: HttpRequest, servable: Servable) -> Span | None:
     header = request.headers.get("Range")
     if header is None or request.method != "GET" or not _if_range_holds(request, servable):
         return None
@@ -158,7 +176,10 @@ def _asked_span(request: HttpRequest, servable: Servable) -> Span | None:
 
 
 def _if_range_holds(request: HttpRequest, servable: Servable) -> bool:
-    """RFC 9110 section 13.1.5: the strong ETag, or the exact date once it can't change again within its second."""
+    """Tell whether If-Range allows a partial response (RFC 9110 section 13.1.5).
+
+    It must contain the strong ETag, or the exact date once the file can't change again within that second.
+    """
     condition = request.headers.get("If-Range")
     if condition is None:
         return True
@@ -174,9 +195,9 @@ def _body(servable: Servable, span: Span) -> FileBody | ObjectBody:
     return FileBody(servable.path, servable.head, span)
 
 
-def _content(request: HttpRequest, servable: Servable, asked: Span | None) -> HttpResponseBase:
-    span = asked or Span(0, servable.size_bytes)
-    status = 206 if asked else 200
+def _content(request: HttpRequest, servable: Servable, requested: Span | None) -> HttpResponseBase:
+    span = requested or Span(0, servable.size_bytes)
+    status = 206 if requested else 200
     response: HttpResponseBase
     if request.method == "HEAD":
         response = HttpResponse(status=status, content_type=servable.content_type)
@@ -185,6 +206,6 @@ def _content(request: HttpRequest, servable: Servable, asked: Span | None) -> Ht
         response = StreamingHttpResponse(content, status=status, content_type=servable.content_type)
     response["Content-Length"] = str(span.length_bytes)
     response["Content-Disposition"] = content_disposition_header(True, servable.download_name) or "attachment"
-    if asked:
+    if requested:
         response["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{servable.size_bytes}"
     return response

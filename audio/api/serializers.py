@@ -1,7 +1,7 @@
-"""What a session, a chunk and a recording look like over HTTP, and what a new session may be asked to be.
+"""The JSON of sessions, chunks and recordings, and of requests for new sessions.
 
-The keys and their order are the contract. Values are checked by the same code as those of a WebSocket's URL,
-so that both doors refuse the same things with the same sentence.
+The keys and their order are part of the contract. Values are checked by the same code as those in a WebSocket's URL, so
+that both reject the same values with the same sentence.
 """
 
 from typing import Any
@@ -36,25 +36,30 @@ _RECEIVED_MAX_LENGTH = 100
 
 
 class ParameterField(serializers.ChoiceField):
-    """One of a session's parameters. Raises InvalidParameter, with the valid values, for any other."""
+    """A parameter of a session. It raises InvalidParameter, with the valid values, for any other value."""
 
     def __init__(self, values: tuple[str | int, ...], **options: Any) -> None:
         super().__init__([(value, str(value)) for value in values], required=False, **options)
 
     def to_internal_value(self, data: Any) -> Any:
+        """Return the value of the parameter."""
         return parse_value(str(self.field_name), str(data)[:_RECEIVED_MAX_LENGTH])
 
 
 class LabelField(serializers.CharField):
-    """A client's own label. Raises InvalidParameter if it is empty, too long or no text."""
+    """A label of the client's choice. It raises InvalidParameter if the label is empty, too long, or not a text."""
 
     def to_internal_value(self, data: Any) -> str:
+        """Return the label."""
         return parse_label(str(self.field_name), str(super().to_internal_value(data)))
 
 
 class NewSessionSerializer(serializers.Serializer[AudioSession]):
-    """The parameters of a new session. If the format, the sample rate or the channels are absent, the header of the
-    audio decides. Audio without a header gets the defaults of the server."""
+    """The parameters of a new session.
+
+    If the format, the sample rate or the channels are absent, the header of the audio decides. Audio without a header
+    gets the defaults of the server.
+    """
 
     sample_rate = ParameterField(
         SAMPLE_RATES_HZ,
@@ -89,7 +94,8 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        # A form of the browsable pages carries its token among the fields.
+        """Reject unknown fields."""
+        # Forms of the browsable pages send their CSRF token as a field.
         unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
         if unknown:
             name = min(unknown)[:_RECEIVED_MAX_LENGTH]
@@ -97,7 +103,7 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
         return attrs
 
     def parameters(self) -> SessionParameters:
-        """Returns the parameters of the session that the validated request asks for."""
+        """Return the parameters of the requested session."""
         named = {name: value for name, value in self.validated_data.items() if name != "user_id"}
         return SessionParameters(**{**default_parameters().as_dict(), **named})
 
@@ -171,30 +177,36 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
 
     @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_url(self, recording: Recording) -> str | None:
+        """Return where to download the recording; None while there is nothing to download."""
         if recording.state not in FETCHABLE_STATES:
             return None
         return reverse("session-audio", [recording.session_id], request=self.context.get("request"))
 
     @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_partial_url(self, recording: Recording) -> str | None:
+        """Return where to download the part of a failed recording that could be made; None if there is none."""
         if not downloads.has_part(recording):
             return None
         return f"{reverse('session-audio', [recording.session_id], request=self.context.get('request'))}?partial=true"
 
     @extend_schema_field(serializers.ChoiceField(FORMATS))
     def get_format(self, recording: Recording) -> str:
+        """Return the format of the recording."""
         return recording.format or recording.session.format
 
     @extend_schema_field({"type": "integer", "nullable": True})
     def get_sample_rate(self, recording: Recording) -> int | None:
+        """Return the sample rate; None while it is not known."""
         return recording.sample_rate or None
 
     @extend_schema_field({"type": "integer", "nullable": True})
     def get_channels(self, recording: Recording) -> int | None:
+        """Return the number of channels; None while it is not known."""
         return recording.channels or None
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_error(self, recording: Recording) -> dict[str, Any] | None:
+        """Return why the recording failed; None if it did not."""
         return FailureSerializer(recording).data if recording.state == RecordingState.FAILED else None
 
 
@@ -242,18 +254,22 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
 
     @extend_schema_field({"type": "string", "nullable": True})
     def get_file_path(self, session: AudioSession) -> str | None:
+        """Return the name of the recording's file; None until it is ready."""
         return recording_of(session).file_name or None
 
     @extend_schema_field({"type": "number", "format": "double", "nullable": True})
     def get_duration_seconds(self, session: AudioSession) -> float | None:
+        """Return the length of the recording or of the audio so far; None if it is not known exactly."""
         return duration_seconds(session, recording_of(session))
 
     @extend_schema_field(serializers.ChoiceField([value for value in Recovery.values if value], allow_null=True))
     def get_recovered(self, session: AudioSession) -> str | None:
+        """Return how the session was restored from the journals; None if it was not."""
         return session.recovered or None
 
     @extend_schema_field(RecordingSerializer)
     def get_recording(self, session: AudioSession) -> dict[str, Any]:
+        """Return the recording of the session."""
         return RecordingSerializer(recording_of(session), context=self.context).data
 
 
@@ -270,11 +286,12 @@ class CreatedSessionSerializer(SessionSerializer):
 
     @extend_schema_field(OpenApiTypes.URI)
     def get_websocket_url(self, session: AudioSession) -> str:
+        """Return the URL to which a client sends the audio."""
         return str(self.context["websocket_url"])
 
 
 class ClosedSessionSerializer(serializers.Serializer[AudioSession]):
-    """The answer to closing a session."""
+    """The response to the close of a session."""
 
     success = serializers.BooleanField()
     session_id = serializers.UUIDField()
@@ -297,10 +314,12 @@ class ChunkSerializer(serializers.ModelSerializer[AudioChunk]):
         read_only_fields = fields
 
     def get_is_released(self, chunk: AudioChunk) -> bool:
+        """Return whether the chunk's bytes were deleted after the recording was verified."""
         return chunk.journal.removed_at is not None
 
     @extend_schema_field({"type": "string", "nullable": True})
     def get_source(self, chunk: AudioChunk) -> str | None:
+        """Return the name of the chunk's source; None if the source has no name."""
         return chunk.source.name or None
 
 
@@ -318,22 +337,24 @@ class WaveformSerializer(serializers.Serializer[Waveform]):
 
     @extend_schema_field(serializers.ListField(child=serializers.FloatField()))
     def get_minimum(self, shown: Waveform) -> list[float]:
+        """Return the lowest sample of each point."""
         return [round(value / FULL_SCALE, 4) for value in shown.pairs[:, 0].tolist()]
 
     @extend_schema_field(serializers.ListField(child=serializers.FloatField()))
     def get_maximum(self, shown: Waveform) -> list[float]:
+        """Return the highest sample of each point."""
         return [round(value / FULL_SCALE, 4) for value in shown.pairs[:, 1].tolist()]
 
 
 def recording_of(session: AudioSession) -> Recording:
-    """Returns the session's recording: the row, or an empty one where none was made yet."""
+    """Return the session's recording; a new one, not saved, if there is no row yet."""
     return session.recording if hasattr(session, "recording") else Recording(session=session)
 
 
 def duration_seconds(session: AudioSession, recording: Recording) -> float | None:
-    """Returns the length of a ready recording, else of the samples that are concatenated so far.
+    """Return the length of a ready recording, or of the samples so far.
 
-    Returns None for a compressed stream that is not ready: its bytes do not tell.
+    It is None for a compressed stream that is not ready, because its bytes do not tell the length.
     """
     if recording.duration_seconds is not None:
         return recording.duration_seconds

@@ -1,4 +1,4 @@
-"""Which part of a waveform is asked for, and how finely."""
+"""The span of a waveform that a request selects, and its resolution."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _RECEIVED_CHARACTERS = 64
 
 @dataclass(frozen=True, slots=True)
 class WaveformSpan:
-    """A part of a recording, its number of points, and the format of the answer."""
+    """A span of a recording, its number of points, and the format of the response."""
 
     points: int
     start_seconds: float
@@ -24,7 +24,11 @@ class WaveformSpan:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> Self:
-        """Takes the query's parameters; raises InvalidParameter for one that can't be."""
+        """Parse the query parameters of a request.
+
+        Raises:
+            InvalidParameter: One of them is invalid.
+        """
         start = _seconds(query, "start") or 0.0
         end = _seconds(query, "end")
         if end is not None and end <= start:

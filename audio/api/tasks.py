@@ -1,4 +1,4 @@
-"""REST over background tasks: ask for one, see how far it is, list them, revoke one."""
+"""The REST API of background tasks: request, show, list and revoke them."""
 
 from datetime import UTC
 from typing import Any
@@ -35,9 +35,10 @@ RETRY_AFTER_SECONDS = 1
 
 
 class OneOf(serializers.ChoiceField):
-    """One of several words. Raises InvalidParameter, with the valid values, for any other."""
+    """A choice. It raises InvalidParameter, with the valid values, for any other value."""
 
     def to_internal_value(self, data: Any) -> str:
+        """Return the choice."""
         if not isinstance(data, str) or data not in self.choices:
             valid = list(self.choices)
             raise InvalidParameter(
@@ -51,13 +52,16 @@ class OneOf(serializers.ChoiceField):
 
 @extend_schema_field(OpenApiTypes.UUID)
 class SessionIdField(serializers.CharField):
-    """A session's id, as text: another text than a UUID is refused with the words of every other path."""
+    """A session id as text. The view checks it, so that its error is the same as that of an id in a path."""
 
 
 class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
-    """A new task. `transcode` makes the recording in another format, and `waveform` computes its waveform.
-    `concatenate` processes the pending chunks, which also happens by itself. `verify` compares the rows, the chunks and
-    the recording of the session with each other."""
+    """A new task.
+
+    `transcode` makes the recording in another format, and `waveform` computes its waveform. `concatenate` processes the
+    pending chunks, which also happens by itself. `verify` compares the rows, the chunks and the recording of the
+    session with each other.
+    """
 
     task = OneOf(TaskKind.choices)
     session_id = SessionIdField(max_length=_RECEIVED_CHARACTERS)
@@ -66,6 +70,7 @@ class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Reject unknown fields, and a format for a task that needs none."""
         unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
         if unknown:
             name = min(unknown)[:_RECEIVED_CHARACTERS]
@@ -141,18 +146,22 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
 
     @extend_schema_field({"type": "string", "nullable": True})
     def get_format(self, task: BackgroundTask) -> str | None:
+        """Return the target format of a transcode; None for other tasks."""
         return task.format or None
 
     def get_progress(self, task: BackgroundTask) -> float:
+        """Return the progress from 0 to 1."""
         if task.kind == TaskKind.CONCATENATE and task.state == TaskState.RUNNING:
             return round(recording_of(task.session).progress, 3)
         return round(task.progress, 3)
 
     def get_percent(self, task: BackgroundTask) -> float:
+        """Return the progress from 0 to 100."""
         return round(100 * self.get_progress(task), 1)
 
     @extend_schema_field(_TASK_RESULT)
     def get_result(self, task: BackgroundTask) -> dict[str, Any] | None:
+        """Return the result; None if there is none yet."""
         if task.state != TaskState.COMPLETED:
             return None
         if task.kind == TaskKind.VERIFY:
@@ -175,6 +184,7 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
 
     @extend_schema_field(TaskErrorSerializer(allow_null=True))
     def get_error(self, task: BackgroundTask) -> dict[str, Any] | None:
+        """Return why the task failed; None if it did not."""
         return TaskErrorSerializer(task).data if task.state == TaskState.FAILED else None
 
 
@@ -183,13 +193,14 @@ def _is_fetchable(state: str) -> bool:
 
 
 class TaskPages(CheckedCursorPagination):
-    """Tasks, newest first."""
+    """Pages of tasks, newest first."""
 
     page_size = 50
     max_page_size = 500
     ordering = ("-created_at", "-id")
 
     def check_position(self, text: str) -> None:
+        """Check a creation time."""
         models.DateTimeField().clean(text, None).astimezone(UTC)
 
 
@@ -215,27 +226,30 @@ def _shown(request: Request, task_id: str) -> dict[str, Any]:
     ),
 )
 class TaskList(CheckedView, generics.ListAPIView[BackgroundTask]):
-    """The tasks that were asked for. What is there, or is being made, is not made again: its task is the answer."""
+    """The requested background tasks. A request for a result that exists, or is being made, gets the existing task."""
 
-    # Not joined: by its index, a session's tasks come in their order.
+    # Without a join, the index gives a session's tasks in their order.
     queryset = BackgroundTask.objects.prefetch_related("session__recording")
     pagination_class = TaskPages
     filter_backends = []
     query_parameters = ("cursor", "page_size", "session_id")
 
     def get_serializer_class(self) -> type[Any]:
+        """Return the serializer of the request or of the response."""
         return NewTaskSerializer if self.request.method == "POST" else TaskSerializer
 
     def get_queryset(self) -> QuerySet[BackgroundTask]:
+        """Return the tasks, of one session if the request names it."""
         found = super().get_queryset()
         if "session_id" in self.request.query_params:
             return found.filter(session=ingest.parse_session_id(self.request.query_params["session_id"]))
         return found
 
     def post(self, request: Request) -> Response:
-        asked = NewTaskSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        wanted = asked.validated_data
+        """Request a background task. If its result exists, or is being made, the response is the existing task."""
+        requested = NewTaskSerializer(data=request.data)
+        requested.is_valid(raise_exception=True)
+        wanted = requested.validated_data
         session = find_session(ingest.parse_session_id(wanted["session_id"]))
         task = rows.enqueue(session, TaskKind(wanted["task"]), wanted.get("format", ""), again=True)
         location = reverse("task-detail", [task.pk], request=request)
@@ -261,13 +275,15 @@ _TASK_ID = [OpenApiParameter("task_id", OpenApiTypes.UUID, OpenApiParameter.PATH
     ),
 )
 class TaskDetail(CheckedView):
-    """One background task and how far it is."""
+    """A background task and its progress."""
 
     serializer_class = TaskSerializer
 
     def get(self, request: Request, task_id: str) -> Response:
+        """Return a background task and its progress."""
         return Response(_shown(request, task_id))
 
     def delete(self, request: Request, task_id: str) -> Response:
+        """Revoke a background task that is pending or running."""
         rows.revoke(task_id)
         return Response(_shown(request, task_id))

@@ -1,4 +1,4 @@
-"""The paths of REST, of health, and of their documentation; each works with and without a trailing slash."""
+"""The paths of the REST API, of health checks and of their documentation, each with and without a trailing slash."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,10 @@ from audio.api import health, metrics, pages, protocol, tasks, views
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
-    """Takes a route without a trailing slash; returns it and the one with, which the OpenAPI document leaves out."""
+    """Return the paths of a route (given without a trailing slash) without and with one.
+
+    The OpenAPI document contains only the path without the slash.
+    """
     return [
         path(route, view.as_view(**options), name=name),
         path(f"{route}/", view.as_view(**options | {"schema": None}), name=f"{name}-slash"),
@@ -21,13 +24,13 @@ def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URL
 
 
 def generated(route: str, view: str, name: str, **options: Any) -> list[URLPattern]:
-    """Return the two paths of a view of drf-spectacular, which is loaded with its generator when somebody asks for it.
+    """Return the two paths of a view of drf-spectacular, which is imported at the first request.
 
     Args:
         route: The path without a trailing slash.
         view: The name of the view.
         name: The name of the path.
-        options: What the view is made with.
+        options: Options of the view.
     """
 
     @csrf_exempt

@@ -1,7 +1,7 @@
-"""REST over sessions: list, create, show, close, delete, their chunks and their recordings.
+"""The REST API of sessions: list, create, show, close and delete them; list their chunks; download their recordings.
 
-The views ask the product (`audio.ingest`, `audio.jobs`, `audio.upkeep`) and shape its answers. Any error that
-it raises goes through `errors.handle_exception`.
+The views call the product (`audio.ingest`, `audio.jobs`, `audio.upkeep`) and serialize the results. Errors go through
+`errors.handle_exception`.
 """
 
 import json
@@ -59,9 +59,15 @@ _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
 class BoundedJSONParser(JSONParser):
-    """JSON of at most BODY_LIMIT_BYTES; more is refused before it is in memory."""
+    """A parser of JSON of at most BODY_LIMIT_BYTES. It rejects a larger body before the whole body is in memory."""
 
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        """Parse a body.
+
+        Raises:
+            MessageTooLarge: The body is too large.
+            ParseError: The body is not JSON, or contains a text that can't be stored.
+        """
         text = stream.read(BODY_LIMIT_BYTES + 1)
         if len(text) > BODY_LIMIT_BYTES:
             raise MessageTooLarge("The request body is too large.", limit=BODY_LIMIT_BYTES)
@@ -69,18 +75,19 @@ class BoundedJSONParser(JSONParser):
         try:
             json.dumps(parsed, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            # RFC 8259 section 8.2: half of a surrogate pair is JSON, but no text that could be stored or answered.
+            # A lone surrogate is valid JSON (RFC 8259 section 8.2), but can't be encoded as UTF-8.
             raise ParseError("JSON parse error - a lone surrogate is not a character.") from error
         return parsed
 
 
 class CheckedView(APIView):
-    """A view that refuses query parameters it does not know: a misspelt filter would show everything."""
+    """A view that rejects unknown query parameters. With a misspelled filter a list would show everything."""
 
     query_parameters: ClassVar[tuple[str, ...]] = ()
     parser_classes = [BoundedJSONParser, FormParser, MultiPartParser]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Reject unknown query parameters."""
         super().initial(request, *args, **kwargs)
         unknown = set(request.query_params) - set(self.query_parameters)
         if unknown:
@@ -91,18 +98,24 @@ class CheckedView(APIView):
 
 
 class SessionView(CheckedView):
-    """A view about the session whose id is in the path."""
+    """A view of the session whose id is in the path."""
 
     @property
     def session_id(self) -> UUID:
+        """The id in the path."""
         return ingest.parse_session_id(self.kwargs["session_id"])
 
     def session(self) -> AudioSession:
-        """Returns the session as it is now; raises InvalidSessionId or SessionNotFound."""
+        """Return the session as it is now.
+
+        Raises:
+            InvalidSessionId: The id is not a UUID.
+            SessionNotFound: There is no such session.
+        """
         return find_session(self.session_id)
 
     def shown(self) -> dict[str, Any]:
-        """Returns the session as the contract shows it."""
+        """Return the JSON of the session."""
         shown: dict[str, Any] = SessionSerializer(self.session(), context={"request": self.request}).data
         return shown
 
@@ -129,9 +142,15 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
     query_parameters = ("cursor", "page_size", *SessionFilter.base_filters)
 
     def get_serializer_class(self) -> type[Any]:
+        """Return the serializer of the request or of the response."""
         return NewSessionSerializer if self.request.method == "POST" else SessionSerializer
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Apply the filters.
+
+        Raises:
+            InvalidParameter: A filter has an invalid value.
+        """
         try:
             return super().filter_queryset(queryset)
         except ValidationError as error:
@@ -146,10 +165,11 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
         return InvalidParameter(f"{name}: {sentences[0]}", parameter=name, received=received, **details)
 
     def post(self, request: Request) -> Response:
-        asked = NewSessionSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        user_id = asked.validated_data.get("user_id")
-        created = ingest.create_session(asked.parameters(), user_id, asked.undecided())
+        """Create a session. The response says where to send the audio."""
+        requested = NewSessionSerializer(data=request.data)
+        requested.is_valid(raise_exception=True)
+        user_id = requested.validated_data.get("user_id")
+        created = ingest.create_session(requested.parameters(), user_id, requested.undecided())
         context = {"request": request, "websocket_url": websocket_url(request, created.pk)}
         shown = CreatedSessionSerializer(find_session(created.pk), context=context).data
         location = reverse("session-detail", [created.pk], request=request)
@@ -157,7 +177,7 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
 
 
 def websocket_url(request: Request, session_id: UUID) -> str:
-    """Returns the address at which a client sends a session's audio, with a ticket for it."""
+    """Return the URL to which a client sends a session's audio, with a ticket."""
     query = urlencode({"ticket": ingest.make_ticket(session_id)})
     url = request.build_absolute_uri(f"{get_script_prefix()}api/ws/audio/{session_id}?{query}")
     return f"ws{url.removeprefix('http')}"
@@ -173,9 +193,11 @@ class SessionDetail(SessionView):
     serializer_class = SessionSerializer
 
     def get(self, request: Request, session_id: str) -> Response:
+        """Return a session and its recording."""
         return Response(self.shown())
 
     def delete(self, request: Request, session_id: str) -> Response:
+        """Delete a session with all its data."""
         upkeep.delete_session(self.session_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -185,6 +207,7 @@ class SessionClose(SessionView):
 
     @described.session_operation("Close a session", {200: ClosedSessionSerializer}, 400, 404, 503, request=None)
     def post(self, request: Request, session_id: str) -> Response:
+        """Close a session. It accepts no more audio, and its recording is finished. Closing it again succeeds too."""
         ingest.close_session(self.session_id)
         return Response({"success": True, "session_id": str(self.session_id), "final_info": self.shown()})
 
@@ -202,15 +225,20 @@ class ChunkList(SessionView, generics.ListAPIView[AudioChunk]):
     query_parameters = ("cursor", "page_size")
 
     def get_queryset(self) -> QuerySet[AudioChunk]:
+        """Return the chunks of the session."""
         return AudioChunk.objects.filter(session=self.session()).select_related("source", "journal")
 
 
 class AnythingAccepted(DefaultContentNegotiation):
-    """For what is neither JSON nor HTML: a player that accepts `audio/*` alone is not refused."""
+    """A content negotiation for responses that are neither JSON nor HTML.
+
+    It also serves players that accept only `audio/*`.
+    """
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
+        """Return the renderer and its media type; the first renderer if none is acceptable."""
         try:
             chosen: tuple[BaseRenderer, str] = super().select_renderer(request, renderers, format_suffix)
         except NotAcceptable:
@@ -232,6 +260,7 @@ class ChunkPayload(SessionView):
         ],
     )
     def get(self, request: Request, session_id: str, sequence: str) -> HttpResponse:
+        """Return a chunk, byte for byte as it came. It is available even if the recording failed."""
         number = self._sequence(sequence)
         payload = chunks.payload(self.session().pk, number)
         name = f"{self.session_id}-{number}.bin"
@@ -277,7 +306,11 @@ class SessionAudio(SessionView):
         ],
     )
     def get(self, request: Request, session_id: str) -> HttpResponseBase:
-        # Between the look into the database and the opening of the file, a recording may be finished.
+        """Return the recording of a session. While the session is open, it is what has been recorded so far.
+
+        The first request for another format starts a transcode.
+        """
+        # A recording may be finished, and its file renamed, after its row is read and before its file is opened.
         for _ in range(2):
             with suppress(FileNotFoundError):
                 return self._answer()
@@ -287,36 +320,36 @@ class SessionAudio(SessionView):
         session = self.session()
         recording = recording_of(session)
         own = recording.format or session.format
-        asked = self._asked_format(own)
-        if asked == own:
+        requested = self._requested_format(own)
+        if requested == own:
             found = downloads.servable(session, recording, is_partial=self._is_partial())
         else:
-            found = transcode.servable(session, asked)
+            found = transcode.servable(session, requested)
         _release_database()
         return ranged_response(self.request._request, found)
 
     def _is_partial(self) -> bool:
-        asked = self.request.query_params.get("partial", "false").lower()
-        if asked not in _TRUE + _FALSE:
+        requested = self.request.query_params.get("partial", "false").lower()
+        if requested not in _TRUE + _FALSE:
             raise InvalidParameter(
-                f"partial must be true or false, not {asked[:64]!r}.",
+                f"partial must be true or false, not {requested[:64]!r}.",
                 parameter="partial",
-                received=asked[:64],
+                received=requested[:64],
                 valid_values=["true", "false"],
             )
-        return asked in _TRUE
+        return requested in _TRUE
 
-    def _asked_format(self, own: str) -> str:
-        asked = self.request.query_params.get("format", own)
+    def _requested_format(self, own: str) -> str:
+        requested = self.request.query_params.get("format", own)
         valid = list(dict.fromkeys([own, *TARGETS]))
-        if asked not in valid:
+        if requested not in valid:
             raise InvalidParameter(
-                f"The recording is available as {', '.join(valid)}, not as {asked[:64]!r}.",
+                f"The recording is available as {', '.join(valid)}, not as {requested[:64]!r}.",
                 parameter="format",
-                received=asked[:64],
+                received=requested[:64],
                 valid_values=valid,
             )
-        return asked
+        return requested
 
 
 class SessionWaveform(SessionView):
@@ -355,6 +388,11 @@ class SessionWaveform(SessionView):
         ],
     )
     def get(self, request: Request, session_id: str) -> HttpResponseBase:
+        """Return the waveform of a recording: the lowest and the highest sample for each of a number of points.
+
+        For PCM it is available while the session is open. For compressed streams it is computed once the recording is
+        ready.
+        """
         span = WaveformSpan.parse(request.query_params)
         session = self.session()
         shown = peaks.shown(session, recording_of(session), span.points, span.start_seconds, span.end_seconds)
@@ -365,6 +403,6 @@ class SessionWaveform(SessionView):
 
 
 def _release_database() -> None:
-    """A download may take an hour and needs no database: its connection is not held that long."""
+    """Close the database connection, which a download does not need and may otherwise hold for an hour."""
     if not connection.in_atomic_block:
         connection.close()

@@ -206,7 +206,7 @@ class SpanReader:
         self._end = end
         self._etag = ""
         self.object_bytes = 0
-        self._body = self._asked()
+        self._body = self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -220,7 +220,7 @@ class SpanReader:
         """Close the connection, or return it to the pool if the body was read to its end."""
         self._body.close()
 
-    def _asked(self) -> Any:
+    def _open(self) -> Any:
         same_version = {"IfMatch": self._etag} if self._etag else {}
         with _translated(self._name):
             answer = self._storage.client.get_object(
@@ -253,7 +253,7 @@ class SpanReader:
                 self._position += len(part)
                 return part
             self._body.close()
-            self._body = self._asked()
+            self._body = self._open()
         if wanted:
             raise StorageUnavailable
         return b""
