@@ -1,6 +1,6 @@
-"""Wiring: settings, Celery, ASGI, URLs and the web server's process.
+"""The wiring of the product: settings, Celery, ASGI, URLs and the process of the web server.
 
-A setting that can't be used ends every program of the product here with a sentence, whoever imports it.
+An invalid setting ends every program of the product here, with a sentence that explains it.
 """
 
 import sys

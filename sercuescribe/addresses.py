@@ -1,6 +1,6 @@
-"""The addresses in DATABASE_URL and REDIS_URL, taken apart and put together for the libraries that connect to them.
+"""The parsing of PUBLIC_URL, DATABASE_URL and REDIS_URL, and the conversion for the libraries that connect to them.
 
-A fault is an ImproperlyConfigured whose sentence names the variable and the part that is wrong, and no password.
+An invalid URL raises ImproperlyConfigured. Its sentence names the variable and the part that is wrong, and no password.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def public_url(url: str) -> SplitResult | None:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the file of an SQLite database; None if the URL names a PostgreSQL."""
+    """Return the file of an SQLite database; None if the URL names a PostgreSQL database."""
     if url.startswith(_POSTGRESQL):
         return None
     if not url.startswith(_SQLITE):
@@ -53,7 +53,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def sqlite(path: Path) -> dict[str, Any]:
-    """Return Django's configuration of the SQLite database in a file; to connect does not make the file."""
+    """Return Django's configuration for an SQLite database in a file. A connection never creates the file."""
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": f"file:{quote(str(path))}?mode=rw",
@@ -62,7 +62,7 @@ def sqlite(path: Path) -> dict[str, Any]:
 
 
 def postgresql(url: str) -> dict[str, Any]:
-    """Return Django's configuration of a PostgreSQL."""
+    """Return Django's configuration for a PostgreSQL database."""
     parts = _libpq_parts(url)
     name, host, port = (str(parts.pop(key, "")) for key in ("dbname", "host", "port"))
     if not name and "service" not in parts:
@@ -84,8 +84,8 @@ def postgresql(url: str) -> dict[str, Any]:
 
 
 def _libpq_parts(url: str) -> dict[str, Any]:
-    """Take a URL apart as PostgreSQL's own library does, which knows all parameters."""
-    import psycopg.conninfo  # who runs on SQLite does not need it
+    """Split a URL with PostgreSQL's own library, which knows all parameters."""
+    import psycopg.conninfo  # not needed with SQLite
 
     try:
         return psycopg.conninfo.conninfo_to_dict(url)
@@ -101,7 +101,7 @@ def _libpq_parts(url: str) -> dict[str, Any]:
 
 
 def redis_url(url: str) -> str:
-    """Return REDIS_URL with the parts quoted that a library would take for separators of several addresses."""
+    """Return REDIS_URL with those characters quoted that a library treats as separators of several URLs."""
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ImproperlyConfigured("REDIS_URL must begin with redis://, rediss:// or unix://.")
     _check_redis_parts(url)
@@ -143,13 +143,13 @@ def redis_socket_url(path: Path) -> str:
 
 
 def broker_url(url: str) -> str:
-    """Return a Redis URL as Celery writes it."""
+    """Convert a Redis URL to Celery's form."""
     parts = urlsplit(url)
     parameters = dict(parse_qsl(parts.query))
     if parts.scheme == "unix":
         parameters = {{"db": "virtual_host"}.get(name, name): value for name, value in parameters.items()}
         query = f"?{urlencode(parameters)}" if parameters else ""
         return f"redis+socket://{parts.netloc}{parts.path}{query}"
-    if parts.scheme == "rediss":  # without a word about it Celery would trust any certificate
+    if parts.scheme == "rediss":  # without this parameter Celery accepts any certificate
         return parts._replace(query=urlencode({"ssl_cert_reqs": "required"} | parameters)).geturl()
     return url

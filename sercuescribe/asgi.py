@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP to Django, WebSockets to the recorder's consumers."""
+"""The ASGI application. HTTP requests go to Django, WebSockets to the consumers."""
 
 import os
 from typing import Any
@@ -22,10 +22,11 @@ logger = structlog.stdlib.get_logger("sercuescribe.asgi")
 
 
 class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is not typed
-    """Refuses handshakes for hosts that ALLOWED_HOSTS does not name, and pages whose origin ALLOWED_ORIGINS does not.
+    """A filter of handshakes by their host and their origin.
 
-    A client that sends no Origin (RFC 6454) is no browser and is let through. What is refused is logged once for each
-    value, and counted: a page whose operator forgot a setting tries again for ever.
+    It rejects hosts that are not in ALLOWED_HOSTS, and pages whose origin is not in ALLOWED_ORIGINS. A client that
+    sends no Origin header (RFC 6454) is not a browser, and passes. Rejected handshakes are counted, and logged once for
+    each value: a page of an operator who forgot a setting tries again and again.
     """
 
     def __init__(self, application: Any, allowed_origins: list[str]) -> None:
@@ -34,6 +35,7 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
         self._refused = Refused()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass an accepted handshake to the application, and deny any other."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
@@ -46,7 +48,10 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
         await self._denier(scope, receive, send)
 
     def _allows(self, origin: str) -> bool:
-        """Tell whether pages of an origin may connect; what is no URL, or has no valid port, is nobody's origin."""
+        """Tell whether pages of an origin may connect.
+
+        A value that is no URL, or has an invalid port, matches no origin.
+        """
         try:
             parsed = urlparse(origin)
             return parsed.port != 0 and bool(self.valid_origin(parsed))

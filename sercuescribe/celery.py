@@ -1,4 +1,4 @@
-"""The Celery application: `celery -A sercuescribe worker`. Its settings are in `settings.py`, its tasks in `tasks`."""
+"""The Celery application, for `celery -A sercuescribe worker`. Settings are in `settings.py`, tasks in `tasks`."""
 
 import os
 

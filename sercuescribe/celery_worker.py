@@ -1,7 +1,7 @@
 """A Celery worker that starts fast: `python -m sercuescribe.celery_worker` with the options of `celery worker`.
 
-It is that command without the others of Celery's command line, which take longer to load than the worker itself and
-stay in its memory.
+It loads that command alone. The other commands of Celery take longer to load than the worker itself, and stay in its
+memory.
 """
 
 from celery.bin.base import CLIContext
@@ -11,7 +11,7 @@ from sercuescribe.celery import app
 
 
 def main() -> None:
-    """Work until told to stop; the options are those of the command line."""
+    """Run a worker with the options of the command line."""
     worker.params.extend(app.user_options["worker"])
     worker.main(prog_name="celery worker", obj=CLIContext(app=app, no_color=False, workdir=None, quiet=True))
 

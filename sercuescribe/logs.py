@@ -1,8 +1,8 @@
-"""Logging: one event a line, from whichever library it comes; for people (`plain`) or for programs (`json`).
+"""Logging: one event a line from every library, for people (`plain`) or for programs (`json`).
 
-An event is a stable word; what it is about stands in keys beside it. Keys that hold for a while (a connection's, a
-task's, a request's) are bound to the context (`structlog.contextvars`) and are on every line that is written meanwhile,
-also by code that knows nothing of them. Nothing that clients send, and no ticket, is written.
+The event is a stable word, and keys beside it say what it is about. Keys of a connection, a task or a request are bound
+to the context (`structlog.contextvars`). They are on every line that is written meanwhile, even by code that does not
+know them. Content that clients send is never logged, and neither are tickets.
 """
 
 import logging
@@ -30,7 +30,7 @@ _CHAIN: list[Processor] = [
 
 
 def configure(config: dict[str, Any]) -> None:
-    """Takes the setting LOGGING and puts it into force; Django calls it when it is set up."""
+    """Apply the setting LOGGING. Django calls this function when it is set up."""
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *_CHAIN, ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -42,12 +42,12 @@ def configure(config: dict[str, Any]) -> None:
 
 
 def json() -> ProcessorFormatter:
-    """Returns the formatter of LOG_FORMAT=json; a traceback is one of the keys."""
+    """Return the formatter of LOG_FORMAT=json. A traceback is one of the keys."""
     return _formatter(structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str))
 
 
 def plain() -> ProcessorFormatter:
-    """Returns the formatter of LOG_FORMAT=plain; a traceback follows on lines of its own."""
+    """Return the formatter of LOG_FORMAT=plain. A traceback follows on lines of its own."""
     columns = [
         Column("timestamp", _column()),
         Column("level", _column(shown=lambda level: str(level).upper())),
@@ -76,10 +76,13 @@ def _quoted(value: object) -> str:
 
 
 class Refusals(logging.Filter):
-    """Requests that Django refused with 400 are a line each, without the traceback: anybody could fill the log."""
+    """A filter that shortens the log of requests that Django rejects with 400 to a line each.
+
+    With their tracebacks anybody could fill the log.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record through."""
+        """Remove the traceback of such a record, and let every record pass."""
         if record.name.startswith("django.security"):
             record.exc_info = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"
@@ -87,12 +90,16 @@ class Refusals(logging.Filter):
 
 
 class RequestContext:
-    """Middleware: binds the request, and the session that it names, to the context. Queries may hold secrets."""
+    """A middleware that binds the request, and the session that it names, to the context of the log.
+
+    The query string is left out, because it may contain secrets.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Handle a request with its method and path in the context."""
         with bound_contextvars(request=f"{request.method} {request.path}"):
             try:
                 return self._get_response(request)
@@ -100,6 +107,6 @@ class RequestContext:
                 structlog.contextvars.unbind_contextvars("session_id")
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        """Django calls it once it knows the view."""
+        """Bind the session in the URL. Django calls this method when it has found the view."""
         if "session_id" in kwargs:
             structlog.contextvars.bind_contextvars(session_id=kwargs["session_id"][:_ID_CHARACTERS])

@@ -1,4 +1,4 @@
-"""`python -m sercuescribe.probe`: whether the web server that listens on HOST and PORT answers; for health checks."""
+"""The health check `python -m sercuescribe.probe`: it requests /health of the web server on HOST and PORT."""
 
 import ipaddress
 import sys
@@ -8,11 +8,11 @@ from urllib.request import urlopen
 from sercuescribe import settings
 
 ANSWER_SECONDS = 4.0
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on, not what we bind
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with HOST, not bound
 
 
 def url() -> str:
-    """Return the address to ask: of a server that listens on all addresses, the loopback address."""
+    """Return the URL of the health check. If the server listens on all addresses, it uses the loopback address."""
     host = _LOOPBACK.get(settings.HOST, settings.HOST)
     return f"http://{_bracketed(host)}:{settings.PORT}/health"
 
@@ -25,7 +25,7 @@ def _bracketed(host: str) -> str:
 
 
 def main() -> None:
-    """Exit with 0 if it answers, else with 1 and the reason."""
+    """Exit with status 0 if the server answers, and otherwise with status 1 and the reason."""
     try:
         with urlopen(url(), timeout=ANSWER_SECONDS):  # noqa: S310 - our own address
             return

@@ -1,4 +1,4 @@
-"""Which path goes where."""
+"""The URLs of the console, the REST API and the admin."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -1,5 +1,6 @@
-"""What a Celery worker does beyond the stock one: it tells when it takes tasks, its processes die together, and it logs
-as the rest of the product does.
+"""Extensions of a Celery worker.
+
+The worker reports when it is ready, its processes end together, and it logs like the web server.
 """
 
 import functools
@@ -28,13 +29,13 @@ RECONNECT_SECONDS = 2
 
 
 class Consumer(StockConsumer):
-    """Celery's consumer, which after a longer absence of its broker is back within seconds.
+    """Celery's consumer, with faster reconnection after a long absence of the broker.
 
-    The stock one waits two seconds longer each time, up to half a minute.
+    The delay of the original grows by two seconds with each attempt, up to half a minute.
     """
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect to the broker, trying again every RECONNECT_SECONDS for as long as it takes."""
+        """Connect to the broker, with an attempt every RECONNECT_SECONDS for as long as it takes."""
         conn.ensure_connection = functools.partial(
             conn.ensure_connection, interval_start=RECONNECT_SECONDS, interval_step=0, interval_max=RECONNECT_SECONDS
         )
@@ -42,12 +43,12 @@ class Consumer(StockConsumer):
 
 
 class ReportReady(bootsteps.StartStopStep):
-    """Tells `--ready-fd`, if given, else systemd, as soon as the worker takes tasks."""
+    """A step that reports to `--ready-fd`, or else to systemd, that the worker takes tasks."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
-        """Called when the consumer of `parent` has connected, and again after each reconnection."""
+        """Report readiness. Celery calls this method after the first connection, and after each reconnection."""
         descriptor = parent.controller.options.pop("ready_fd", None)
         if descriptor is None:
             readiness.tell()
@@ -57,38 +58,38 @@ class ReportReady(bootsteps.StartStopStep):
 
 
 def spare_advice(**_: Any) -> None:
-    """Keep Celery's advice out of the log: against root (in a container there may be nobody else), and on settings."""
+    """Suppress Celery's warnings about settings, and about root, because a container may have no other user."""
     for category in (SecurityWarning, CPendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
 
 
 def die_with_worker(**_: Any) -> None:
-    """Ties a pool process to the worker that forked it."""
+    """Bind the life of a pool process to the worker that forked it."""
     die_with_parent(os.getppid())
 
 
 def freeze_loaded(**_: Any) -> None:
-    """Keep the collector of a pool process away from what the worker has loaded, so that they share its memory."""
+    """Exclude what the worker has loaded from garbage collection, so that pool processes share its memory."""
     gc.freeze()
 
 
 def configure_logging(loglevel: int, **_: Any) -> None:
-    """Take the place of Celery's own way of logging, and of its redirection of standard output.
+    """Replace Celery's own logging, and its redirection of standard output.
 
-    A `--loglevel` on the command line goes before LOG_LEVEL; Celery's default for it does not.
+    A `--loglevel` on the command line overrides LOG_LEVEL. Celery's default for it does not.
 
     Args:
-        loglevel: What the command line says, or Celery's default.
+        loglevel: The level of the command line, or Celery's default.
     """
     logs.configure(settings.LOGGING)
     context = click.get_current_context(silent=True)
     if context is not None and context.get_parameter_source("loglevel") is ParameterSource.COMMANDLINE:
         logging.getLogger().setLevel(loglevel)
-        logging.getLogger("celery.beat").setLevel(logging.NOTSET)  # whoever asks for its lines gets them
+        logging.getLogger("celery.beat").setLevel(logging.NOTSET)  # its lines appear if the level asks for them
 
 
 def name_task(task_id: str, task: Any, args: Any, **_: Any) -> None:
-    """Says in every line of the log which task writes it, and for which session: the first argument of ours."""
+    """Bind a task, and the session in its first argument, to the context of the log."""
     clear_contextvars()
     bind_contextvars(task=task.name, task_id=task_id)
     if args and isinstance(args[0], str):
@@ -96,17 +97,17 @@ def name_task(task_id: str, task: Any, args: Any, **_: Any) -> None:
 
 
 def forget_task(**_: Any) -> None:
-    """What is written between tasks belongs to none."""
+    """Clear the context of the log after a task."""
     clear_contextvars()
 
 
 def tell_retry(request: Any, reason: Any, **_: Any) -> None:
-    """Celery says this among the lines for every task that comes and goes, which are left out."""
+    """Log a retry. Celery logs it together with the start and the end of every task, which are left out."""
     logger.warning("task_retried", task_id=request.id, retries=request.retries, reason=str(reason))
 
 
 def install(app: Celery) -> None:
-    """Adds the above to the workers of `app`."""
+    """Add these extensions to the workers of `app`."""
     app.user_options["worker"].add(click.Option(["--ready-fd"], type=int, help="Report readiness to this descriptor."))
     app.steps["consumer"].add(ReportReady)
     signals.celeryd_init.connect(spare_advice)
