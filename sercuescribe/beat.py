@@ -6,7 +6,7 @@ from celery.beat import PersistentScheduler
 
 
 class Scheduler(PersistentScheduler):
-    """Celery's own, on a host where the data folder is not there yet: beat may be the first that runs."""
+    """Celery's scheduler, which also creates the data folder. Beat may be the first process on a host."""
 
     def setup_schedule(self) -> None:
         """Open the file of the schedule."""

@@ -1,4 +1,4 @@
-"""What lies between clients and the server: proxies before it, a public address, a path below which it is served."""
+"""Support for trusted proxies, for a public host, and for a path below which the server is published."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +21,19 @@ Application = Callable[..., Any]
 _SHOWN_CHARACTERS = 200
 _MAX_REFUSED = 100
 
-# Asked by machines that know the server by its address.
+# Requested by machines that use the server's address as the host.
 PROBES = ("/health", "/health/ready", "/metrics")
 _PROTOCOL = b"x-forwarded-proto"
 
 
 class TrustedProxies(ProxyHeadersMiddleware):
-    """Takes the client's address and the use of TLS from trusted proxies; of several proxies, from the first."""
+    """A middleware that applies the client address and the protocol that trusted proxies report.
+
+    If there are several proxies, the first one decides.
+    """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, with only the first of the protocols that proxies have told."""
+        """Pass a request on, with only the first of the protocols that the proxies report."""
         if scope["type"] != "lifespan":
             told = [value for name, value in scope["headers"] if name == _PROTOCOL]
             if b"," in b",".join(told):
@@ -41,14 +44,17 @@ class TrustedProxies(ProxyHeadersMiddleware):
 
 
 class BelowPath:
-    """Serves an application below the path of PUBLIC_URL, whether a proxy passes that path on or removes it."""
+    """A middleware that serves an application below the path of PUBLIC_URL.
+
+    A proxy may pass this path on or remove it.
+    """
 
     def __init__(self, application: Application, prefix: str) -> None:
         self._application = application
         self._prefix = prefix
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on with the path that clients know; Django's FORCE_SCRIPT_NAME is its beginning."""
+        """Pass a request on with the path that clients use, which begins with Django's FORCE_SCRIPT_NAME."""
         if self._prefix and scope["type"] in ("http", "websocket"):
             scope = {**scope, **self._paths(scope)}
         await self._application(scope, receive, send)
@@ -63,20 +69,20 @@ class BelowPath:
 
 
 def host_advice(host: str) -> str:
-    """Return what would let a refused host in."""
+    """Return advice for the operator on how to allow a rejected host."""
     if split_domain_port(host)[0]:
         return "Add its name to ALLOWED_HOSTS if clients reach this server by it."
     return "A name of a host has letters, digits, dots and hyphens. Have clients, or the proxy, send another."
 
 
 class Refused:
-    """The hosts or origins that were refused, so that each is logged once: who is refused tries again for ever."""
+    """The rejected hosts or origins. Each is logged only once, because rejected clients may try again without end."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
 
     def shown(self, value: str) -> str:
-        """Return what to log of a value; nothing if it was logged before, or too many others were."""
+        """Return the value to log; empty if it was logged before, or if too many others were."""
         shown = value[:_SHOWN_CHARACTERS]
         if shown in self._values or len(self._values) >= _MAX_REFUSED:
             return ""
@@ -85,14 +91,17 @@ class Refused:
 
 
 class PublicHost(CommonMiddleware):
-    """Refuses hosts that ALLOWED_HOSTS does not name; what passes counts as sent to PUBLIC_URL, if that is set."""
+    """A middleware that rejects hosts that are not in ALLOWED_HOSTS.
+
+    In other requests it replaces the host by that of PUBLIC_URL, if that is set.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         super().__init__(get_response)
         self._refused = Refused()
 
     def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
-        """Check the host, except of probes and scrapes, which carry no public name."""
+        """Check the host, except for health checks and scrapes, which do not use the public name."""
         if request.path_info.rstrip("/") in PROBES:
             return None
         try:

@@ -1,12 +1,12 @@
-"""The web server's process: uvicorn, with recordings settled before it lets connections go.
+"""The process of the web server: uvicorn, which acknowledges all chunks in flight before it closes its connections.
 
     python -m sercuescribe.server --host 127.0.0.1 --port 8000
     python -m sercuescribe.server --workers 4              # as many processes on one socket, under a supervisor
     python -m sercuescribe.server --fd 3 --ready-fd 4      # as a supervisor starts it
 
-Stock uvicorn closes every socket first and tells the application afterwards. Here a stop runs the other way round:
-no new connections, then every open one commits what is in flight, acknowledges it and closes with 1012, and then
-the stock shutdown.
+The original uvicorn closes every socket first and tells the application afterwards. Here a stop has another order. The
+server accepts no new connections. Then each open connection commits the chunks in flight, acknowledges them and closes
+with 1012. The original shutdown comes last.
 """
 
 import argparse
@@ -46,33 +46,33 @@ START_SECONDS = 90.0
 # After a kill -9 the kernel needs a moment to end the processes that hold the port.
 PATIENCE_SECONDS = 2.0
 DRAIN_SECONDS = 6.0
-# A client gets this long to answer the close frame; closing the socket on it earlier could cost it the last
-# acknowledgements, which TCP throws away when data that nobody read is still coming in.
+# A client gets this long to answer the close frame. If the socket were closed earlier, while data is still arriving,
+# TCP could discard the last acknowledgements.
 CLOSING_HANDSHAKE_SECONDS = 2.0
 REQUEST_SECONDS = 2
-# A client that says nothing for so long is pinged, and is taken for gone if it leaves that unanswered for so long.
+# A client that is silent for the first time is pinged. If it does not answer within the second, it is considered gone.
 PING_INTERVAL_SECONDS = 10.0
 PONG_SECONDS = 10.0
-# From a connection, or from the end of the last request on it, to the end of the next one.
+# The limit from a connection, or from the end of the last request on it, to the end of the next request.
 REQUEST_RECEIPT_SECONDS = 20.0
-# Requests that are not whole yet may be so many, and take that part of the files that the process may open.
+# The maximum number of incomplete requests, and their maximum share of the descriptors of the process.
 MAX_UNFINISHED_REQUESTS = 1024
 UNFINISHED_SHARE = 0.25
 POLL_SECONDS = 0.02
-# How long the last answers may wait in our memory for a client that takes them slowly.
+# How long the last messages may wait in memory for a client that reads slowly.
 LAST_BYTES_SECONDS = 30.0
 MAX_FRAMES = 16384
-# As Prometheus' client names them; several times what our instruments take.
+# The files have the names of Prometheus' client, and several times the size that the instruments need.
 METRICS_FILES = ("counter", "histogram", "gauge_livesum")
 METRICS_FILE_BYTES = 256 * 1024
 
 
 class Protocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, with bounds where the stock one has none.
+    """uvicorn's WebSocket protocol, with limits that the original does not have.
 
-    They are on the answers to pings, on the frames of one message, and on the time that a connection has to take
-    its last bytes once the application is done with it. A handshake that can't be read is answered. And the network
-    may lose a client without a word: one that neither sends nor answers a ping is given up.
+    They limit the answers to pings, the frames of one message, and the time that a client may take to read the last
+    bytes after the application has ended. An unreadable handshake is answered. A network may lose a client without
+    notice, so a client that neither sends nor answers a ping is disconnected.
     """
 
     _late_pong = b""
@@ -81,7 +81,7 @@ class Protocol(WebSocketsSansIOProtocol):
     _unsent_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; of a handshake that can't be read, the refusal (414, 431) waits to be sent."""
+        """Process received bytes. If they are an unreadable handshake, its rejection (414, 431) is sent."""
         self._heard_at = self.loop.time()
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.transport.is_closing():
@@ -89,7 +89,7 @@ class Protocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     async def run_asgi(self) -> None:
-        """Runs the application. A client that it gave up, because it reads nothing, is not waited for."""
+        """Run the application, then close the connection. A client that reads nothing is disconnected at once."""
         await super().run_asgi()
         if not self.close_sent and not self.writable.is_set():
             self.transport.abort()
@@ -97,7 +97,7 @@ class Protocol(WebSocketsSansIOProtocol):
             self._last_bytes = self.loop.call_later(LAST_BYTES_SECONDS, self.transport.abort)
 
     def send_keepalive_ping(self) -> None:
-        """Ping a client that has said nothing for PING_INTERVAL_SECONDS; one that sends needs no ping."""
+        """Ping the client if it has been silent for PING_INTERVAL_SECONDS."""
         due = self._heard_at + PING_INTERVAL_SECONDS
         if self.loop.time() < due:
             self.ping_timer = self.loop.call_at(due, self.send_keepalive_ping)
@@ -106,10 +106,10 @@ class Protocol(WebSocketsSansIOProtocol):
             self._unsent_bytes = self._count_unsent()
 
     def keepalive_timeout(self) -> None:
-        """Give up a client that has not answered, unless it can't have or shows in another way that it lives.
+        """Disconnect a client that has not answered a ping, unless there is another sign of life.
 
-        Its answer waits behind what we do not read for now. And it comes behind what a slow reader has not taken yet,
-        which gets less.
+        An answer may wait behind messages that the server does not read at the moment. It may also come after messages
+        that a slow client is still reading, whose number of bytes then shrinks.
         """
         was_heard = self._heard_at > self.ping_sent_at
         if was_heard or self.read_paused or self._count_unsent() < self._unsent_bytes:
@@ -123,21 +123,21 @@ class Protocol(WebSocketsSansIOProtocol):
             self._last_bytes = self.loop.call_later(LAST_BYTES_SECONDS, self.transport.abort)
 
     def _count_unsent(self) -> int:
-        """Return how many bytes the client has not taken yet, here and in the kernel."""
+        """Return how many bytes the client has not received yet, in the process and in the kernel."""
         handle = self.transport.get_extra_info("socket").fileno()
         (in_kernel,) = struct.unpack("i", fcntl.ioctl(handle, termios.TIOCOUTQ, bytes(4)))
         return self.transport.get_write_buffer_size() + int(in_kernel)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed."""
+        """Clean up after the socket was closed."""
         if self._last_bytes is not None:
             self._last_bytes.cancel()
         super().connection_lost(exc)
 
     def handle_ping(self) -> None:
-        """Answers, or while the client reads nothing keeps the newest answer only (RFC 6455 section 5.5.3).
+        """Answer a ping. While the client does not read, keep only the newest answer (RFC 6455 section 5.5.3).
 
-        With the first of several pings that came together, the answers to all of them are there to be sent.
+        If several pings came at once, the first call sends the answers to all of them.
         """
         answers = self.conn.data_to_send()
         if self.writable.is_set():
@@ -146,14 +146,14 @@ class Protocol(WebSocketsSansIOProtocol):
             self._late_pong = answers[-1]
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Send the kept answer when the client reads again."""
         pong, self._late_pong = self._late_pong, b""
         super().resume_writing()
         if pong and not self.close_sent:
             self.transport.write(pong)
 
     def handle_cont(self, event: Frame) -> None:
-        """Takes one more frame of a message; empty ones would never reach the limit on its size."""
+        """Add a frame to a message, and limit the number of frames. Empty frames never reach the limit on the size."""
         if self.close_sent:
             return
         if len(self.frames) >= MAX_FRAMES:
@@ -164,9 +164,10 @@ class Protocol(WebSocketsSansIOProtocol):
 
 
 class UnfinishedRequests:
-    """The connections of a process whose next request is not whole yet, those that wait for longest first.
+    """The connections of a process that wait for the rest of a request, the longest waiting first.
 
-    Without a bound, clients that say nothing, or never finish, would take every descriptor and shut out all others.
+    Without a limit, clients that send nothing, or never finish, could use up all descriptors and lock out everybody
+    else.
     """
 
     def __init__(self, limit: int) -> None:
@@ -174,18 +175,21 @@ class UnfinishedRequests:
         self._connections: dict[HttpProtocol, None] = {}
 
     def add(self, connection: "HttpProtocol") -> None:
-        """Count a connection; close the one that has waited longest if there are too many."""
+        """Add a connection. If there are too many, close the one that has waited longest."""
         self._connections[connection] = None
         if len(self._connections) > self._limit:
             next(iter(self._connections)).give_up()
 
     def discard(self, connection: "HttpProtocol") -> None:
-        """Count a connection no more."""
+        """Remove a connection."""
         self._connections.pop(connection, None)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with a bound on the time that a request takes to arrive, and on how many are on their way."""
+    """uvicorn's HTTP protocol, with limits on requests that have not arrived completely.
+
+    The limits are on the time that such a request takes, and on the number of such requests.
+    """
 
     def __init__(self, unfinished: UnfinishedRequests, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
@@ -193,33 +197,33 @@ class HttpProtocol(HttpToolsProtocol):
         self._receipt: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
-        """A client has connected."""
+        """Expect a request from a new client."""
         super().connection_made(transport)
         self._expect_request()
 
     def data_received(self, data: bytes) -> None:
-        """Take some of a request. While one is answered the next one is not waited for yet."""
+        """Process received bytes. While a request is being answered, the next one has no time limit yet."""
         if self.cycle is None or self.cycle.response_complete:
             self._expect_request()
         super().data_received(data)
 
     def on_message_complete(self) -> None:
-        """The last byte of a request has come."""
+        """End the time limit with the last byte of a request."""
         self._forget_request()
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """The socket gets another protocol, with bounds of its own."""
+        """End the time limit, because the WebSocket protocol has limits of its own."""
         self._forget_request()
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed."""
+        """Clean up after the socket was closed."""
         self._forget_request()
         super().connection_lost(exc)
 
     def give_up(self) -> None:
-        """Close the socket of a client that does not finish its request."""
+        """Close the connection of a client that does not finish its request."""
         self._forget_request()
         self.transport.abort()
 
@@ -236,16 +240,16 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def http_protocol() -> Any:
-    """Return what makes the protocol of a connection, with the bound that the process's open files allow."""
+    """Return a factory of HTTP protocols, with a limit that fits the process's maximum of open files."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = min(MAX_UNFINISHED_REQUESTS, int(UNFINISHED_SHARE * descriptors))
     return functools.partial(HttpProtocol, UnfinishedRequests(limit))
 
 
 class Server(uvicorn.Server):
-    """uvicorn that runs `start` before it accepts and `drain` before it closes.
+    """A uvicorn server that calls `start` before it accepts connections, and `drain` before it closes them.
 
-    `ready_fd`, when given, gets one line as soon as connections are accepted, and is closed.
+    If `ready_fd` is given, a line is written to it as soon as connections are accepted, and it is closed.
     """
 
     def __init__(self, config: uvicorn.Config, start: Hook, drain: Hook, ready_fd: int | None = None) -> None:
@@ -255,18 +259,18 @@ class Server(uvicorn.Server):
         self._ready_fd = ready_fd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Prepares the application, listens, and reports it."""
+        """Prepare the application, listen, and report readiness."""
         await self._start()
         await super().startup(sockets)
         for server in self.servers:
             for listening in server.sockets:
-                # A supervisor says it for all of its web servers.
+                # A supervisor logs this once for all of its web servers.
                 level = logging.INFO if self._ready_fd is None else logging.DEBUG
                 logger.log(level, "server_listening", address=_address(listening))
         _report_ready(self._ready_fd)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stops accepting, settles the open connections, then does what uvicorn does."""
+        """Stop accepting, drain the open connections, then shut down like uvicorn."""
         for server in self.servers:
             server.close()
         try:
@@ -280,7 +284,7 @@ class Server(uvicorn.Server):
 
     async def _closing_handshakes(self) -> None:
         deadline = asyncio.get_running_loop().time() + CLOSING_HANDSHAKE_SECONDS
-        # uvicorn tells nobody when a connection ends.
+        # uvicorn has no event for the end of a connection.
         while self._is_closing_websockets() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
 
@@ -294,7 +298,7 @@ def _address(listening: socket.socket) -> str:
 
 
 def config() -> uvicorn.Config:
-    """The settings of the server, which gets its socket from its caller."""
+    """Return the configuration of the server, without its socket."""
     return uvicorn.Config(
         "sercuescribe.asgi:application",
         loop="uvloop",
@@ -309,7 +313,7 @@ def config() -> uvicorn.Config:
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=REQUEST_SECONDS,
-        proxy_headers=False,  # `sercuescribe.proxies` looks at them, under every server
+        proxy_headers=False,  # `sercuescribe.proxies` handles them under every server
     )
 
 
@@ -330,7 +334,7 @@ def _count(text: str) -> int:
 
 
 def _report_ready(descriptor: int | None) -> None:
-    """Tell whoever started this process: a supervisor by its descriptor, else systemd if it was that."""
+    """Report readiness to the supervisor through its descriptor, or else to systemd."""
     if descriptor is None:
         readiness.tell()
     else:
@@ -339,12 +343,12 @@ def _report_ready(descriptor: int | None) -> None:
 
 
 def _serve(listener: socket.socket, ready_fd: int | None) -> None:
-    """Serves with this process."""
+    """Serve with this process alone."""
     from audio import consumers  # models load only after Django is set up
 
-    # The paths are loaded before the first request, which would hold up the chunks of all clients meanwhile.
+    # The URLs are loaded now, because loading them at the first request would delay the chunks of all clients.
     importlib.import_module(settings.ROOT_URLCONF)
-    # What is loaded by now stays: the collector need not look at it again with every generation.
+    # Loaded modules are never freed, so the garbage collector need not scan them again.
     gc.collect()
     gc.freeze()
     server = Server(config(), start=consumers.start, drain=consumers.drain, ready_fd=ready_fd)
@@ -352,9 +356,9 @@ def _serve(listener: socket.socket, ready_fd: int | None) -> None:
 
 
 def _supervise(listener: socket.socket, workers: int, ready_fd: int | None) -> None:
-    """Serves with several processes below this one; ends the process with a sentence when they don't start.
+    """Serve with several child processes. If they don't start, exit with a sentence.
 
-    uvicorn's own supervisor would leave them behind when it is killed, and looks for dead ones twice a second.
+    uvicorn's own supervisor leaves its children behind when it is killed, and looks for dead ones twice a second.
     """
     from audio import metrics  # models load only after Django is set up
 
@@ -368,13 +372,13 @@ def _supervise(listener: socket.socket, workers: int, ready_fd: int | None) -> N
             logger.info("server_listening", address=_address(listener), processes=workers)
             _report_ready(ready_fd)
             supervisor.run()
-        # Nobody accepts any more: new clients are told so at once instead of waiting in the queue.
+        # No process accepts any more. A closed socket rejects new clients at once, instead of letting them wait.
         listener.close()
     logger.info("server_stopped")
 
 
 def _listener(options: argparse.Namespace) -> socket.socket:
-    """The socket that was handed down, else one of our own; ends the process with a sentence if there can't be one."""
+    """Return the inherited socket, or a new one. If there can't be one, exit with a sentence."""
     if options.fd is not None:
         return socket.socket(fileno=options.fd)
     from audio import checks  # as above
@@ -382,7 +386,7 @@ def _listener(options: argparse.Namespace) -> socket.socket:
     host = settings.HOST if options.host is None else options.host
     port = settings.PORT if options.port is None else options.port
     try:
-        BaseCommand().check(tags=[checks.START])  # whoever hands a socket down has done so
+        BaseCommand().check(tags=[checks.START])  # a parent process has run them if it passes a socket
         return listen(host, port, PATIENCE_SECONDS)
     except SystemCheckError as error:
         sys.exit(str(error))
@@ -391,13 +395,13 @@ def _listener(options: argparse.Namespace) -> socket.socket:
 
 
 def _share_numbers() -> OSError | None:
-    """Name the folder of `audio.metrics` to Prometheus' client, which looks for it when it is loaded.
+    """Set the folder of `audio.metrics` for Prometheus' client, which reads it when it is imported.
 
-    The client maps sparse files into memory, and a write to one that the disk has no room for kills the process
-    (SIGBUS). So the files are filled first.
+    The client maps sparse files into memory. A write to one for which the disk has no room kills the process (SIGBUS),
+    so the files are filled first.
 
     Returns:
-        Why that can't be done: the process then keeps its numbers to itself.
+        The error, if that failed. The process then keeps its numbers to itself.
     """
     paths = [settings.METRICS_DIR / f"{kind}_{os.getpid()}.db" for kind in METRICS_FILES]
     try:
@@ -413,7 +417,7 @@ def _share_numbers() -> OSError | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     options = _options(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
     try:

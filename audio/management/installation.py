@@ -1,4 +1,4 @@
-"""The database as operators meet it: what a first start makes, and its faults as sentences."""
+"""The database from the operator's point of view: creation at the first start, and sentences for its errors."""
 
 import os
 
@@ -6,15 +6,14 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
-_NO_TABLES = ("UndefinedTable", "UndefinedColumn")  # of psycopg, which who runs on SQLite does not load
+_NO_TABLES = ("UndefinedTable", "UndefinedColumn")  # names, because psycopg is not loaded with SQLite
 _NO_SQLITE_TABLES = ("no such table", "no such column")
 
 
 def prepare() -> None:
-    """Make the secret key and the file of an SQLite database, where they are missing.
+    """Create the secret key and the file of an SQLite database, if they are missing.
 
-    Only what starts a server or migrates calls this, so that a command which was pointed at a wrong folder makes
-    nothing there.
+    Only commands that start a server or migrate call this. Other commands create nothing in a wrong folder.
 
     Raises:
         ImproperlyConfigured: The folder can't be written.
@@ -33,7 +32,7 @@ def prepare() -> None:
 
 
 def keep_secret_key() -> None:
-    """Keep the key that the settings have made in its file, readable by its owner alone.
+    """Store the generated secret key in its file, readable only by its owner.
 
     Raises:
         ImproperlyConfigured: The folder can't be written.
@@ -55,7 +54,7 @@ def keep_secret_key() -> None:
 
 
 def sentence(error: Error) -> str:
-    """Return what is wrong with the database and what to do about it, for whoever started a command."""
+    """Return a sentence for the operator: what is wrong with the database, and what to do about it."""
     path = settings.SQLITE_FILE
     if path is not None and not path.exists():
         return f"There is no database at {path}. Set {_variable()}, or create a database with `manage.py migrate`."
@@ -73,6 +72,6 @@ def _reason(error: BaseException) -> str:
 
 
 def _variable() -> str:
-    """The variable that says where the database is."""
+    """Return the name of the variable that locates the database."""
     is_default = settings.SQLITE_FILE == settings.DATA_DIR / "db.sqlite3"
     return "DATA_DIR" if is_default else "DATABASE_URL"

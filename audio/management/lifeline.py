@@ -1,4 +1,4 @@
-"""Ties the life of a process to that of its parent, so that no `kill -9` leaves an orphan."""
+"""A bond between the life of a process and that of its parent, so that no `kill -9` leaves an orphan."""
 
 import ctypes
 import os
@@ -8,10 +8,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Has Linux kill the calling process as soon as its parent, process `parent_pid`, is gone.
+    """Have Linux kill the calling process as soon as its parent, process `parent_pid`, is gone.
 
-    Elsewhere it does nothing. It is meant to run between fork and exec, or first thing in a forked process: the
-    death may have come before the request, which is what the comparison is for. See prctl(2), PR_SET_PDEATHSIG.
+    On other systems it does nothing. It should be called between fork and exec, or first in a forked process. The
+    parent may have died before the call, so its id is compared afterwards. See prctl(2), PR_SET_PDEATHSIG.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "prctl"):

@@ -1,4 +1,4 @@
-"""Tells systemd that a service is ready (sd_notify(3)): units of `Type=notify` wait for it."""
+"""The report to systemd that a service is ready (sd_notify(3)). Units of `Type=notify` wait for it."""
 
 import socket
 
@@ -6,7 +6,7 @@ from django.conf import settings
 
 
 def tell() -> None:
-    """Say so to NOTIFY_SOCKET, which systemd sets; without it there is nobody to tell."""
+    """Report readiness to the socket in NOTIFY_SOCKET, if systemd has set it."""
     address = settings.NOTIFY_SOCKET
     if not address:
         return

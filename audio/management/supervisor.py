@@ -1,11 +1,10 @@
-"""Runs the processes of `manage.py serve`, and the web server's own: starts them, restarts what dies, stops them in
-order.
+"""A supervisor of processes: it starts them, restarts those that die, and stops them in order.
 
-One thread, one loop: signals (also of a child's death) arrive as bytes in a pipe that the loop selects on beside
-the children's ready pipes, so that nothing waits for a clock that need not. Every child leads a session of its
-own: an interrupt on the terminal reaches the supervisor alone, and what a dead child has left behind can be killed
-as a group. A child says that it works by writing to the descriptor it is given with `--ready-fd`; one that can't is
-asked by its `answers`.
+`manage.py serve` and the web server use it. It is one thread with one loop. Signals, including that of a child's death,
+arrive as bytes in a pipe. The loop waits for this pipe and for the children's ready pipes, so that it needs no polling
+for them. Each child leads a session of its own. So an interrupt on the terminal reaches only the supervisor, and
+processes that a dead child has left behind can be killed as a group. A child reports readiness through the descriptor
+of its `--ready-fd`. For a child that can't, the supervisor calls `answers` of its program.
 """
 
 import contextlib
@@ -35,28 +34,33 @@ ANSWER_INTERVAL_SECONDS = 0.02
 IDLE_SECONDS = 3600.0
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 30.0
-# A child that has worked for so long has nothing to do with its last failure.
+# After this time a child is considered stable, and its failures are forgotten.
 STEADY_SECONDS = 30.0
 START_ATTEMPTS = 3
 REPORT_BYTES = 64
 
 
 class StartFailed(Exception):
-    """The children could not be brought up; the message is a sentence for the operator."""
+    """The children could not be started. The message is a sentence for the operator."""
 
 
 class NotYet(Exception):
-    """What a child needs before it can start is not there; it is tried again later."""
+    """Something that a child needs is not available yet. The start is tried again later."""
 
 
 @dataclass(frozen=True)
 class Program:
     """A process to keep running.
 
-    `arguments` is its command line; with `reports`, `--ready-fd N` is added. `descriptors` are inherited.
-    `answers` tells whether a child that does not report works. `prepare` runs before every start and may raise
-    `NotYet`; `give_up` runs when a child gave up before it ever worked. `stop` is the ladder of signals, each with
-    the seconds to wait before the next; the last rung is always SIGKILL. Programs of one name stop together.
+    Attributes:
+        name: The name. Programs of one name stop together.
+        arguments: The command line. If `reports` is set, `--ready-fd N` is added.
+        stop: Signals that stop the process, each with the seconds before the next one. The last step is always SIGKILL.
+        reports: Whether the process reports readiness to `--ready-fd`.
+        descriptors: Descriptors that the process inherits.
+        answers: Tells whether a process that does not report is ready.
+        prepare: Called before each start. It may raise `NotYet`.
+        give_up: Called when a process exited with an error before it was ever ready.
     """
 
     name: str
@@ -71,7 +75,7 @@ class Program:
 
 @dataclass
 class Child:
-    """A program's process of the moment, and what is known of the ones before."""
+    """The current process of a program, and the history of the earlier ones."""
 
     program: Program
     process: "subprocess.Popen[bytes] | None" = None
@@ -85,9 +89,9 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """Keeps `Program`s running until a stop signal comes. Use it as a context manager: leaving stops every child.
+    """A context manager that keeps `Program`s running until a stop signal comes. Its end stops every child.
 
-    `environment` is the children's; without one they have that of this process.
+    `environment` is that of the children; by default they inherit that of this process.
     """
 
     environment: Mapping[str, str] | None = None
@@ -95,22 +99,24 @@ class Supervisor:
     stopping: bool = False
 
     def __enter__(self) -> "Supervisor":
+        """Install the signal handlers."""
         self._resources = contextlib.ExitStack()
         self._selector = self._resources.enter_context(selectors.DefaultSelector())
         self._resources.enter_context(self._signals())
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops the children, the last started first, those of one name together."""
+        """Stop the children, the last started first, and those of one name together."""
         self.stopping = True
         for _, children in itertools.groupby(reversed(self.children), lambda child: child.program.name):
             self._stop(list(children))
         self._resources.close()
 
     def start(self, *programs: Program, within_seconds: float) -> None:
-        """Starts `programs` and returns once all of them work, or a stop was asked for.
+        """Start `programs`, and return once all of them are ready or a stop was requested.
 
-        Raises `StartFailed` when one dies repeatedly or the time is over.
+        Raises:
+            StartFailed: One of them died repeatedly, or the time is over.
         """
         started = [Child(program) for program in programs]
         self.children += started
@@ -122,7 +128,7 @@ class Supervisor:
                     raise StartFailed(f"The {child.program.name} process does not start. The log above says why.")
 
     def run(self, every_seconds: float = IDLE_SECONDS, task: Callable[[], None] = lambda: None) -> None:
-        """Restarts what dies, and calls `task` at the interval, until a stop is asked for."""
+        """Restart children that die, and call `task` at the interval, until a stop is requested."""
         due = time.monotonic()
         while not self.stopping:
             self._turn(until=due)
@@ -133,7 +139,7 @@ class Supervisor:
     # The loop
 
     def _turn(self, until: float) -> None:
-        """One round: a wait for the next event or the monotonic time `until`, then whatever is due."""
+        """Wait for the next event, at most until the monotonic time `until`, then do everything that is due."""
         self._wait(min([until, *(self._next_look(child) for child in self.children)]))
         for child in self.children:
             if not self.stopping:
@@ -167,7 +173,7 @@ class Supervisor:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         handled = [*STOP_SIGNALS, signal.SIGCHLD]
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup the terminal's end is no reason to stop
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup the end of the terminal stops nothing
             handled.remove(signal.SIGHUP)
         before = {number: signal.signal(number, self._on_signal) for number in handled}
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -219,13 +225,13 @@ class Supervisor:
             env=self.environment,
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),  # standard output is for the line that says we are ready
+            stdout=sys.stderr.fileno(),  # standard output is only for the line that reports readiness
             start_new_session=True,
             preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
 
     def _read_report(self, child: Child) -> None:
-        """The line that the child works, or the end of the file when it died without one."""
+        """Read the report of readiness, or the end of the file if the child died without one."""
         if child.pipe is not None and os.read(child.pipe, REPORT_BYTES):
             self._has_started(child)
         self._close_pipe(child)
@@ -233,13 +239,13 @@ class Supervisor:
     def _has_started(self, child: Child) -> None:
         child.is_ready = True
         seconds = round(time.monotonic() - child.started_at, 1)
-        # That all of them have started is said once; of one that was started again this is the only word.
+        # The first start of all children is reported elsewhere. A restart is reported only here.
         level = logging.INFO if child.has_worked else logging.DEBUG
         logger.log(level, "process_ready", process=child.program.name, seconds=seconds)
         child.has_worked = True
 
     def _bury(self, child: Child) -> None:
-        """Takes note of a death: what the child has left behind is killed, and its successor scheduled."""
+        """Handle the death of a child: kill the processes that it left behind, and schedule its restart."""
         process = child.process
         if process is None:
             return
@@ -266,7 +272,7 @@ class Supervisor:
             child.pipe = None
 
     def _stop(self, children: Sequence[Child]) -> None:
-        """Takes children of one name through its ladder."""
+        """Stop children of one name with the signals of their program."""
         program = children[0].program
         processes = [child.process for child in children if child.process is not None]
         for number, seconds in program.stop:
@@ -290,7 +296,8 @@ class Supervisor:
         return not runs
 
     def _kill_group(self, process: "subprocess.Popen[bytes]") -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left; macOS says so in the second way
+        # If no process is left, macOS raises PermissionError.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -299,10 +306,13 @@ def _how(returncode: int) -> str:
 
 
 def listen(host: str, port: int, patience_seconds: float) -> socket.socket:
-    """A TCP socket that listens on `host` and `port` (0: any free one); on `::` also for IPv4.
+    """Return a TCP socket that listens on `host` and `port` (0 for any free port); on `::` also for IPv4.
 
-    An address in use is tried again for `patience_seconds`: the children of a server that was killed a moment ago
-    may hold it for as long as the kernel takes to end them. Raises OSError.
+    If the address is in use, the call retries for `patience_seconds`: the children of a server that was killed a moment
+    ago may use it until the kernel has ended them.
+
+    Raises:
+        OSError: The address can't be used.
     """
     deadline = time.monotonic() + patience_seconds
     family, address = _resolved(host, port)
@@ -316,7 +326,7 @@ def listen(host: str, port: int, patience_seconds: float) -> socket.socket:
 
 
 def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    """Return the family and the address to bind to; of a name that has both, the IPv4 address."""
+    """Return the family and the address to bind to. If a name has both families, it is the IPv4 address."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
     return family, address

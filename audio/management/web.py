@@ -1,7 +1,7 @@
-"""The web server's processes, as a supervisor runs them: several on one listening socket, stopped together.
+"""The processes of the web server, which share one listening socket, as programs of a supervisor.
 
-The kernel gives each new connection to one of those that wait for it. Each process has an ingest of its own, with its
-own journal; what they must agree on is in the database.
+The kernel gives each new connection to one of the processes that wait for one. Each process has its own journal. All
+shared state is in the database.
 """
 
 import signal
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from audio.management.supervisor import Program
 
 NAME = "web"
-# Longer than `sercuescribe.server` takes at most to settle its connections.
+# This is longer than `sercuescribe.server` needs to drain its connections.
 STOP = [(signal.SIGTERM, 12.0)]
 
 
 def programs(listener: socket.socket, count: int, prepare: Callable[[], None] = lambda: None) -> list[Program]:
-    """Takes a listening socket and how many processes accept on it; `prepare` runs before each start."""
+    """Return the programs of `count` processes that accept on a listening socket. `prepare` runs before each start."""
     descriptor = listener.fileno()
     command = [sys.executable, "-m", "sercuescribe.server", "--fd", str(descriptor), "--workers", "1"]
     program = Program(name=NAME, arguments=command, stop=STOP, descriptors=[descriptor], prepare=prepare)

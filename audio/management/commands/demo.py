@@ -1,7 +1,7 @@
-"""`manage.py demo`: the whole way of a recording, on a server of its own, checked sample by sample.
+"""`manage.py demo`: record a sound on a temporary server, and compare the recording sample by sample.
 
-It is a client like any other: it speaks to `manage.py serve` over the WebSocket and REST, and compares what it
-downloads with what it sent by letting FFmpeg decode both, so that no code of the recorder judges itself.
+The command is a client like any other. It uses the WebSocket and the REST API of a `manage.py serve`. For the
+comparison FFmpeg decodes both files, so that the product does not check itself with its own code.
 """
 
 import asyncio
@@ -54,14 +54,14 @@ _CLOSE_SESSION = json.dumps({"type": "control", "action": "close_session"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The WAV file that is recorded, and the format of its samples."""
+    """The WAV file to record, and the format of its samples."""
 
     path: Path
     format: PcmFormat
 
     @property
     def chunk_bytes(self) -> int:
-        """The size of 100 ms of its samples."""
+        """The size of 100 ms of samples."""
         return self.format.sample_rate // CHUNKS_PER_SECOND * self.format.frame_bytes
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A closed session. `closed_at` is the monotonic time of the answer that it is closed."""
+    """A closed session. `closed_at` is the monotonic time at which the close was acknowledged."""
 
     session_id: str
     chunk_count: int
@@ -80,19 +80,23 @@ class Sent:
 
 
 class Command(BaseCommand):
-    """Records a WAV file through the WebSocket and compares the recording with it, sample by sample."""
+    """Record a WAV file through the WebSocket, and compare the recording with it sample by sample."""
 
     help = "Records a sound on a temporary server and compares the recording with it, sample by sample."
-    # The server that it starts runs them.
+    # The server that this command starts runs the checks.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What to record, and what to leave behind."""
+        """Add the options."""
         parser.add_argument("--file", type=Path, help="the WAV file to record (default: a generated sound)")
         parser.add_argument("--keep", action="store_true", help="keep the data folder of the server and print its path")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Does it and tells what it did. Raises CommandError unless the recording equals the source."""
+        """Run the demo.
+
+        Raises:
+            CommandError: The recording differs from the source, or there is none.
+        """
         _interrupt_on(signal.SIGTERM)
         try:
             with self._folder(options["keep"]) as folder:
@@ -103,7 +107,7 @@ class Command(BaseCommand):
 
     @contextlib.contextmanager
     def _folder(self, keep: bool) -> Iterator[Path]:
-        """Gives an empty folder, removed at the end unless it is to be kept."""
+        """Yield an empty folder, which is removed at the end unless `keep` is set."""
         folder = Path(tempfile.mkdtemp(prefix="sercuescribe-demo-"))
         try:
             yield folder
@@ -118,7 +122,7 @@ class Command(BaseCommand):
         self.stdout.flush()
 
     def _record(self, source: Source, folder: Path) -> Path:
-        """Records the source; returns where the recording is."""
+        """Record the source, and return the path of the recording."""
         with _server(folder) as url:
             self._say(f"The server is ready: {url}")
             self._say(f"Recording {source}.")
@@ -142,10 +146,10 @@ class Command(BaseCommand):
 
 
 def _interrupt_on(number: signal.Signals) -> None:
-    """Have a signal act as SIGINT does.
+    """Make a signal act like SIGINT.
 
-    While `asyncio.run` runs, SIGINT cancels its task. A handler that raised by itself would do so between any two steps
-    of the event loop, which can lose the one that a task waits for: the end of that task would be waited for for ever.
+    While `asyncio.run` runs, SIGINT cancels its task. A handler that raised an error itself could do so between any two
+    steps of the event loop. The step for which a task waits could be lost, and the task would never end.
     """
     signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
@@ -154,7 +158,7 @@ def _interrupt_on(number: signal.Signals) -> None:
 
 
 def _made_up(path: Path) -> Path:
-    """Writes some seconds of a gliding tone with a little noise, 16 bits, mono; returns the path."""
+    """Write some seconds of a gliding tone with a little noise (16 bits, mono), and return the path."""
     seconds = np.arange(DEMO_SECONDS * DEMO_RATE_HZ) / DEMO_RATE_HZ
     tone = 0.4 * np.sin(2 * np.pi * (220 * seconds + 40 * seconds**2)) * np.sin(np.pi * seconds) ** 2
     noise = 0.02 * np.random.default_rng(1).standard_normal(len(seconds))
@@ -168,7 +172,11 @@ def _made_up(path: Path) -> Path:
 
 
 def _inspected(path: Path) -> Source:
-    """Returns the source; raises CommandError if it is no WAV file, or none that can be recorded as it is."""
+    """Return the source.
+
+    Raises:
+        CommandError: It is not a WAV file, or can't be recorded without a change.
+    """
     found = _format_of(path)
     for name, value, valid in (
         ("sample rate", found.sample_rate, SAMPLE_RATES_HZ),
@@ -205,7 +213,7 @@ def _format_of(path: Path) -> PcmFormat:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The caller's environment, with nothing in it that leads to the caller's own recordings."""
+    """Return the environment of the server: that of the caller, without access to the caller's own recordings."""
     data_dir = folder / "data"
     own = {"DATA_DIR": data_dir, "AUDIO_STORAGE_PATH": data_dir / "audio", "DATABASE_URL": "", "REDIS_URL": ""}
     reachable = {"HOST": "127.0.0.1", "PORT": "0", "ALLOWED_HOSTS": "127.0.0.1", "ALLOWED_ORIGINS": "*"}
@@ -214,7 +222,11 @@ def _environment(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _server(folder: Path) -> Iterator[str]:
-    """Runs `manage.py serve` with its data in `folder`; gives its address. Raises CommandError if it can't start."""
+    """Run `manage.py serve` with its data in `folder`, and yield its address.
+
+    Raises:
+        CommandError: The server can't start.
+    """
     log = folder / "server.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
@@ -253,7 +265,11 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 async def _send(url: str, source: Source) -> Sent:
-    """Streams the file as fast as the server takes it, and closes the session. Raises CommandError."""
+    """Stream the file as fast as the server accepts it, and close the session.
+
+    Raises:
+        CommandError: The server rejected something, or the connection broke.
+    """
     parameters = {"sample_rate": source.format.sample_rate, "channels": source.format.channels}
     query = urlencode({"format": "wav", "chunks": "stream", "user_id": "demo", **parameters})
     address = f"{url.replace('http', 'ws', 1)}/api/ws/audio?{query}"
@@ -274,7 +290,7 @@ async def _send(url: str, source: Source) -> Sent:
 
 @contextlib.asynccontextmanager
 async def _in_background(work: Coroutine[Any, Any, int]) -> AsyncIterator["asyncio.Task[int]"]:
-    """Gives a task that does the work; whatever of it is left at the end is given up."""
+    """Yield a task that runs the coroutine. The task is cancelled at the end of the block."""
     task = asyncio.create_task(work)
     try:
         yield task
@@ -284,7 +300,7 @@ async def _in_background(work: Coroutine[Any, Any, int]) -> AsyncIterator["async
 
 
 async def _send_slices(socket: ClientConnection, source: Source, limit_bytes: int) -> int:
-    """Sends the file in slices of 100 ms; returns how many."""
+    """Send the file in chunks of 100 ms, and return their number."""
     count = 0
     with source.path.open("rb") as file:
         while chunk := file.read(min(source.chunk_bytes, limit_bytes)):
@@ -295,7 +311,7 @@ async def _send_slices(socket: ClientConnection, source: Source, limit_bytes: in
 
 
 async def _count_to_the_close(socket: ClientConnection) -> int:
-    """Reads acknowledgements, each of which counts one more, until the session is closed; returns its count."""
+    """Read the acknowledgements until the session is closed, and return the number of its chunks."""
     count = 0
     while (answer := _checked(await socket.recv()))["status"] != "completed":
         if "event" in answer:
@@ -323,7 +339,11 @@ def _http(url: str) -> Iterator[HTTPConnection]:
 
 
 def _wait_until_ready(url: str, session_id: str) -> float:
-    """Returns the length of the recording in seconds, once it is ready. Raises CommandError if it can't be made."""
+    """Wait until the recording is ready, and return its length in seconds.
+
+    Raises:
+        CommandError: The recording failed, or is not ready in time.
+    """
     deadline = time.monotonic() + RECORDING_SECONDS
     with _http(url) as connection:
         while time.monotonic() < deadline:
@@ -338,7 +358,7 @@ def _wait_until_ready(url: str, session_id: str) -> float:
 
 
 def _download(url: str, session_id: str) -> Path:
-    """Fetches the recording into the folder `demo` of DATA_DIR; returns its path."""
+    """Download the recording to the folder `demo` of DATA_DIR, and return its path."""
     path = settings.DATA_DIR / "demo" / f"{session_id}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _http(url) as connection, path.open("wb") as file:
@@ -355,7 +375,7 @@ def _download(url: str, session_id: str) -> Path:
 
 @contextlib.contextmanager
 def _decoded(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Gives FFmpeg at work: on its output each sample as a float64, which holds every sample of a WAV file exactly."""
+    """Yield an FFmpeg process that decodes a file to float64, which represents every sample of a WAV file exactly."""
     try:
         program = str(ffmpeg.find())
     except FfmpegMissing as error:
@@ -369,7 +389,11 @@ def _decoded(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _compared(source: Path, recording: Path) -> int:
-    """Returns how many samples both files have; raises CommandError at the first that differs."""
+    """Compare all samples, and return their number.
+
+    Raises:
+        CommandError: A sample differs.
+    """
     at = 0
     with _decoded(source) as expected, _decoded(recording) as found:
         for one, other in _blocks(expected, found):
@@ -387,7 +411,7 @@ def _blocks(*processes: "subprocess.Popen[bytes]") -> Iterator[list[bytes]]:
 
 
 def _equal(one: bytes, other: bytes) -> int:
-    """How many samples from the beginning are equal."""
+    """Return the number of equal samples at the beginning."""
     length = min(len(one), len(other)) // _SAMPLE_BYTES * _SAMPLE_BYTES
     rows = [np.frombuffer(block[:length], "<u8") for block in (one, other)]
     differs = rows[0] != rows[1]

@@ -1,4 +1,4 @@
-"""`manage.py migrate`: Django's, which first makes what a new installation needs."""
+"""`manage.py migrate`: Django's command, which first creates what a new installation needs."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from audio.management import installation
 
 
 class Command(Migrate):
-    """Brings the database up to date; an SQLite database is made if it is not there."""
+    """Migrate the database. A missing SQLite database is created."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Make the secret key and the database's file before the checks look at the database, then migrate."""
+        """Create the secret key and the database's file before the checks use the database, then migrate."""
         installation.prepare()
         return super().execute(*args, **options)

@@ -1,6 +1,6 @@
-"""`manage.py rebuild SESSION`: makes the recordings of closed sessions anew from their chunks.
+"""`manage.py rebuild SESSION`: rebuild the recordings of closed sessions from their chunks.
 
-Exit code 0: they are asked for, or with --wait made; 1: some can't be; 2: wrong arguments.
+Exit code 0: they are enqueued or, with --wait, ready; 1: some of them failed; 2: wrong arguments.
 """
 
 import time
@@ -22,20 +22,24 @@ _FINAL = (RecordingState.READY, RecordingState.FAILED)
 
 
 class Command(BaseCommand):
-    """Asks the worker for other recordings of sessions; one that is ready stays until the other is complete."""
+    """Enqueue the rebuild of recordings. A ready recording is served until the new one is complete."""
 
     help = "Rebuilds the recordings of closed sessions from their chunks. The chunks are not changed."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Which sessions, and whether to wait."""
+        """Add the sessions and the options."""
         parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session (a UUID)")
         parser.add_argument("--failed", action="store_true", help="rebuild every failed recording")
         parser.add_argument("--wait", action="store_true", help="wait until the recordings are made")
         parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Asks for the recordings. Raises CommandError, before it does anything, for an unknown, open
-        or empty session and for one whose chunks were released; with --wait, for recordings that fail."""
+        """Enqueue the rebuilds, and wait for them if that is requested.
+
+        Raises:
+            CommandError: Before anything is done: a session is unknown, open or empty, or its chunks were deleted. With
+                --wait: a rebuild failed.
+        """
         found = find_sessions(options["sessions"])
         if options["failed"]:
             found = list(AudioSession.objects.filter(recording__state=RecordingState.FAILED).order_by("start_time"))

@@ -1,4 +1,4 @@
-"""`manage.py reindex`: brings back the rows of sessions from the journals alone, after the database was lost."""
+"""`manage.py reindex`: restore the rows of sessions from the journals, after the database was lost."""
 
 from argparse import ArgumentParser
 from datetime import timedelta
@@ -14,17 +14,21 @@ from audio.models import IngestProcess
 
 
 class Command(BaseCommand):
-    """Reads every journal, inserts what the database does not have, and asks for the recordings."""
+    """Read every journal, insert what the database does not have, and enqueue the recordings."""
 
     help = "Restores sessions and chunks from the journals after the loss of the database, or after an older backup."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """How to do it and tell it."""
+        """Add the options."""
         parser.add_argument("--dry-run", action="store_true", help="change nothing and print what would be restored")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Does it and tells what it did. Raises CommandError while a server runs, or if journals are damaged."""
+        """Restore the rows and print the result.
+
+        Raises:
+            CommandError: A server runs, or journals are damaged.
+        """
         is_dry_run = options["dry_run"]
         if not is_dry_run:
             _require_no_server()
@@ -56,7 +60,11 @@ class Command(BaseCommand):
 
 
 def _require_no_server() -> None:
-    """Raises CommandError if a web process has given a sign of life: what it has in flight looks lost."""
+    """Check that no web process has sent a heartbeat lately. Its chunks in flight would look lost.
+
+    Raises:
+        CommandError: There is such a process.
+    """
     since = ingest.database_time() - timedelta(seconds=upkeep.DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
     if IngestProcess.objects.filter(heartbeat_at__gte=since).exists():
         raise CommandError("A server is running, or was until a moment ago. Stop it and try again, or use --dry-run.")

@@ -1,4 +1,4 @@
-"""`manage.py serve`: the whole product with one command, and its clean end."""
+"""`manage.py serve`: run the whole product with one command, and stop it cleanly."""
 
 import fcntl
 import functools
@@ -30,19 +30,19 @@ logger = structlog.stdlib.get_logger(__name__)
 START_SECONDS = 90.0
 # After a kill -9 the kernel needs a moment to end the children of the last server.
 PATIENCE_SECONDS = 2.0
-# Warm (the running window is finished), then cold (it is given back to the queue).
+# First a warm stop, which finishes the running window, then a cold stop, which returns it to the queue.
 WORKER_STOP = [(signal.SIGTERM, 3.0), (signal.SIGQUIT, 2.0)]
 
 
 class Command(BaseCommand):
-    """Migrates the database, then runs Redis, the Celery worker and the web server until it is told to stop."""
+    """Migrate the database, then run Redis, the workers and the web server until a stop signal comes."""
 
     help = "Runs SercueScribe: the web server, the workers and, without REDIS_URL, Redis. Ctrl-C stops it."
-    # They come after the folder is known to be ours, which has a clearer sentence when it can't be.
+    # `handle` runs the checks after it has locked the folder, whose errors have clearer sentences.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Where to listen; the environment says the rest."""
+        """Add the address to listen on. Everything else is in the environment."""
         parser.add_argument("--host", default=settings.HOST, help="the address to listen on (default: %(default)s)")
         parser.add_argument(
             "--port",
@@ -52,7 +52,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Runs until SIGINT, SIGTERM or SIGHUP. Raises CommandError with one sentence when it can't start."""
+        """Run until SIGINT, SIGTERM or SIGHUP.
+
+        Raises:
+            CommandError: The server can't start.
+        """
         with ExitStack() as resources:
             _claim(settings.DATA_DIR, resources)
             resources.callback(_remove_socket_folder)
@@ -76,7 +80,7 @@ class Command(BaseCommand):
             self.stdout.flush()
             readiness.tell()
             supervisor.run(settings.SWEEP_INTERVAL_SECONDS, _sweep)
-        # Nobody accepts any more: new clients are told so at once instead of waiting in the queue.
+        # No process accepts any more. A closed socket rejects new clients at once, instead of letting them wait.
         listener.close()
 
     def _migrate(self) -> None:
@@ -88,7 +92,7 @@ class Command(BaseCommand):
 
 
 def _migrate() -> None:
-    """Bring the database up to date. On a full disk SQLite needs its reserve even to be read."""
+    """Migrate the database. On a full disk SQLite needs the space of its reserve even for reading."""
     try:
         call_command("migrate", interactive=False, verbosity=0)
     except OperationalError as error:
@@ -99,7 +103,11 @@ def _migrate() -> None:
 
 
 def _claim(folder: Path, resources: ExitStack) -> None:
-    """Makes the data folder and locks it for this process. Raises CommandError."""
+    """Create the data folder and lock it for this process.
+
+    Raises:
+        CommandError: The folder can't be written, or another server uses it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = resources.enter_context((folder / "serve.lock").open("a+"))
@@ -132,24 +140,28 @@ def _url(listener: socket.socket) -> str:
 
 
 def _environment(host: str, port: int) -> dict[str, str]:
-    """Return the environment of the children, who read the same settings; only the port may have been found by us."""
-    # The checks have been made here.
+    """Return the environment of the children. They read the same settings, with the actual port."""
+    # This process has run the checks.
     return os.environ | {"HOST": host, "PORT": str(port), "PYTHONPATH": _python_path(), "CELERY_SKIP_CHECKS": "true"}
 
 
 def _python_path() -> str:
-    """Lets the children import the product from any working folder."""
+    """Return a PYTHONPATH with which the children can import the product from any working folder."""
     return os.pathsep.join([str(settings.BASE_DIR), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _remove_socket_folder() -> None:
-    """Removes the folder of our Redis's socket when nothing else is in it: one in the shared temporary folder."""
+    """Remove the folder of the bundled Redis's socket if it is empty. It may be in the shared temporary folder."""
     with suppress(OSError):
         settings.REDIS_SOCKET.parent.rmdir()
 
 
 def _redis() -> list[Program]:
-    """Our own Redis, or none when REDIS_URL names one. Raises CommandError."""
+    """Return the bundled Redis; none if REDIS_URL names another one.
+
+    Raises:
+        CommandError: The Redis of REDIS_URL does not answer, or the bundled one can't run.
+    """
     if settings.REDIS_URL:
         if fault := bundled_redis.fault(settings.REDIS_URL):
             raise CommandError(f"The Redis at REDIS_URL does not answer: {fault}. Start it, or check REDIS_URL.")
@@ -165,7 +177,7 @@ def _worker() -> Program:
 
 
 def _job_worker() -> Program:
-    """Other formats and waveforms, one at a time: a long one never keeps a closed session waiting."""
+    """Return the worker for jobs. It runs one at a time, so that a long job never delays a recording."""
     return _celery("jobs", "jobs", 1, _before_job_worker)
 
 
@@ -181,7 +193,7 @@ def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]
 
 
 def _before_redis() -> None:
-    """Have everything that waits asked for again: the queue of a Redis that starts is empty."""
+    """Make all waiting work due for the sweep, because the queue of a Redis that starts is empty."""
     with _put_off("queue_not_refilled"):
         upkeep.expect_empty_queue()
 
@@ -192,16 +204,21 @@ def _before_worker() -> None:
 
 
 def _before_job_worker() -> None:
-    """What the one before it had taken would otherwise wait for a while. Old results of Celery's, which nobody needs,
-    are removed by its beat in production."""
+    """Make the tasks of an earlier job worker due for the sweep, and remove old results of Celery.
+
+    In production `celery beat` removes them.
+    """
     with _put_off("dead_runs_not_expected"):
         upkeep.expect_dead_runs()
         current_app.backend.cleanup()
 
 
 def _before_web(supervisor: Supervisor) -> None:
-    """Where nobody but our own web processes can be taking chunks and none runs, those before it are dead, not just
-    silent."""
+    """Forget the web processes of an earlier server.
+
+    They are known to be dead, and not just silent, if the database and Redis belong to this server and none of its web
+    processes runs.
+    """
     others_run = any(child.process is not None for child in supervisor.children if child.program.name == web.NAME)
     if others_run or settings.REDIS_URL or connection.vendor != "sqlite":
         return
@@ -210,17 +227,17 @@ def _before_web(supervisor: Supervisor) -> None:
 
 
 def _sweep() -> None:
-    """Take one round of upkeep."""
+    """Run one sweep."""
     with _put_off("sweep_put_off"):
         upkeep.sweep()
 
 
 @contextmanager
 def _put_off(event: str) -> Iterator[None]:
-    """Log the event instead of an error of the database or the storage.
+    """Log the event instead of raising an error of the database or the storage.
 
-    Nothing that `serve` does itself is worth the end of the rest: it is done in a later round, or by the sweep once
-    what others left behind is old enough.
+    No work of `serve` itself is worth the end of its children. A later sweep does it, or finds the work of others once
+    it is old enough.
     """
     close_old_connections()
     try:

@@ -1,6 +1,6 @@
-"""`manage.py sessions`: lists sessions, shows, closes, deletes and exports them.
+"""`manage.py sessions`: list, show, close, delete and export sessions.
 
-Exit code 0: done; 1: some of it could not be done; 2: wrong arguments.
+Exit code 0: done; 1: it failed for some sessions; 2: wrong arguments.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -64,17 +64,17 @@ def _duration(seconds: float | None) -> str:
 
 
 class Command(BaseCommand):
-    """One word says what to do with which sessions."""
+    """List, show, close, delete or export sessions."""
 
     help = "Lists, shows, closes, deletes or exports sessions."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Return the parser of the arguments, whose help ends with examples."""
+        """Return the parser of the arguments, with examples at the end of its help."""
         kwargs |= {"formatter_class": RawDescriptionHelpFormatter, "epilog": _examples("list", "show", "export")}
         return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What to do, and with which sessions."""
+        """Add a subcommand for each action."""
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
         for name, text in _ACTIONS.items():
             action = actions.add_parser(
@@ -109,7 +109,11 @@ class Command(BaseCommand):
         parser.add_argument("--overwrite", "--force", dest="force", action="store_true", help="replace existing files")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Does it. Raises CommandError, with the exit code, for what could not be done."""
+        """Run the action.
+
+        Raises:
+            CommandError: It failed for some sessions. The error has the exit code.
+        """
         self._is_json = options["json"]
         action = options["action"]
         if action == "list":
@@ -128,7 +132,7 @@ class Command(BaseCommand):
                 self._each(found, partial(self._export, options=options))
 
     def _each(self, found: list[AudioSession], act: Callable[[AudioSession], None]) -> None:
-        """Goes on with the next where one could not be done, and tells at the end."""
+        """Run the action for each session. If it fails for one, continue with the next, and report the failures at the end."""
         failed = 0
         for session in found:
             try:
@@ -149,14 +153,14 @@ class Command(BaseCommand):
         self.stdout.write(json_line(facts) if self._is_json else sentence)
 
     def _list(self, options: dict[str, Any]) -> None:
-        asked = SessionFilter({name: options[name] for name in _FILTERS if options[name] is not None}, sessions())
-        if not asked.is_valid():
-            name, sentences = next(iter(asked.errors.items()))
+        filtered = SessionFilter({name: options[name] for name in _FILTERS if options[name] is not None}, sessions())
+        if not filtered.is_valid():
+            name, sentences = next(iter(filtered.errors.items()))
             sentence = f"Enter {_FILTERS[name]}, not {options[name]!r}." if name.startswith("started") else sentences[0]
             raise CommandError(f"--{name.replace('_', '-')}: {sentence}", returncode=BAD_ARGUMENTS)
         if not 1 <= options["limit"] <= _LISTED_AT_MOST:
             raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
-        found = list(asked.qs.order_by("-start_time", "-pk")[: options["limit"]])
+        found = list(filtered.qs.order_by("-start_time", "-pk")[: options["limit"]])
         if not self._is_json:
             self.stdout.write(_ROW.format(*_HEADER) if found else "No sessions.")
         for session in found:

@@ -1,4 +1,4 @@
-"""`manage.py stats`: what the server holds, in numbers."""
+"""`manage.py stats`: print statistics of the server."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -10,16 +10,16 @@ from audio.management.arguments import json_line
 
 
 class Command(BaseCommand):
-    """Tells the numbers of now."""
+    """Print statistics of the server."""
 
     help = "Prints the numbers of sessions, recordings, chunks and bytes. It reads counters, so it is fast at any size."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """How to tell it."""
+        """Add the options."""
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Tells them."""
+        """Print the statistics."""
         numbers = statistics.collect().as_dict()
         if options["json"]:
             self.stdout.write(json_line(numbers))

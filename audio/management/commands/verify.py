@@ -1,6 +1,6 @@
-"""`manage.py verify`: compares rows, journals and recordings with each other, and changes nothing.
+"""`manage.py verify`: compare rows, journals and recordings with each other, and change nothing.
 
-Exit code 0: all is well; 1: something is not as it should be, and was named; 2: wrong arguments.
+Exit code 0: no problems; 1: there are problems, which are listed; 2: wrong arguments.
 """
 
 import uuid
@@ -20,22 +20,22 @@ _SESSIONS_PER_QUERY = 1000
 
 
 class Found(Protocol):
-    """What a look at something gives."""
+    """The result for a session, a journal or the storage."""
 
     problems: Problems
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as JSON has it."""
+        """Return the result as JSON values."""
         ...
 
 
 class Command(BaseCommand):
-    """Looks at sessions, journals and the storage; names what is not as it should be."""
+    """Verify sessions, journals and the storage, and list the problems."""
 
     help = "Compares rows, journals and recordings with each other. The exit code is 1 if there are problems."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What to look at."""
+        """Add the sessions and the options."""
         parser.add_argument("sessions", metavar="SESSION", nargs="*", help="the id of a session (a UUID)")
         parser.add_argument("--all", action="store_true", help="verify every session")
         parser.add_argument("--journals", action="store_true", help="compare every journal with its rows")
@@ -45,7 +45,11 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Looks and tells. Raises CommandError with the exit code if anything is wrong."""
+        """Verify what was requested, and print the results.
+
+        Raises:
+            CommandError: There are problems. The error has the exit code.
+        """
         if not (options["sessions"] or options["all"] or options["journals"] or options["orphans"]):
             sentence = "Specify session ids, --all, --journals or --orphans."
             raise CommandError(sentence, returncode=BAD_ARGUMENTS)
@@ -67,7 +71,7 @@ class Command(BaseCommand):
         try:
             found = verify.session(session_id, lambda fraction: self._progress(label, fraction))
         except SessionNotFound:
-            # Deleted since it was listed.
+            # The session was deleted after it was listed.
             return
         except AudioError as error:
             found = verify.Verified(session_id)
@@ -97,14 +101,14 @@ class Command(BaseCommand):
 
 
 def _place(problem: Problem) -> str:
-    """Where in which file, as far as it is known."""
+    """Return the file and the offset of a problem, as far as they are known."""
     if problem.file_name is None:
         return ""
     return f" ({problem.file_name}{'' if problem.offset is None else f':{problem.offset}'})"
 
 
 def _all_sessions() -> Iterator[uuid.UUID]:
-    """Gives the ids of all sessions, page by page."""
+    """Yield the ids of all sessions, page by page."""
     after = uuid.UUID(int=0)
     keys = AudioSession.objects.order_by("pk").values_list("pk", flat=True)
     while page := list(keys.filter(pk__gt=after)[:_SESSIONS_PER_QUERY]):
