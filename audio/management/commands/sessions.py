@@ -132,7 +132,7 @@ class Command(BaseCommand):
                 self._each(found, partial(self._export, options=options))
 
     def _each(self, found: list[AudioSession], act: Callable[[AudioSession], None]) -> None:
-        """Run the action for each session. If it fails for one, continue with the next, and report the failures at the end."""
+        """Run the action for each session, and report at the end for how many it failed."""
         failed = 0
         for session in found:
             try:
