@@ -342,8 +342,8 @@ DAPHNE_WEBSOCKET_MAX_FRAME_SIZE = MAX_MESSAGE_SIZE_BYTES
 
 # Django
 INSTALLED_APPS = [
-    # `audio` replaces the admin lists of django_celery_results, so it comes later. It comes before staticfiles, because it
-    # replaces the `runserver` of that.
+    # `audio` replaces the admin lists of django_celery_results, so it comes later. It comes before staticfiles, because
+    # it replaces the `runserver` of that.
     "django_celery_results",
     "audio",
     # The admin is loaded with the URLs (`sercuescribe.urls`), because only processes that answer HTTP need it.
@@ -394,8 +394,8 @@ CSRF_TRUSTED_ORIGINS = [f"{PUBLIC_URL.scheme}://{PUBLIC_URL.netloc}"] if PUBLIC_
 STATIC_URL = f"{PUBLIC_PATH}/static/"
 # Static files are served from the packages that contain them, so that no collectstatic is needed.
 WHITENOISE_USE_FINDERS = True
-# These belong to `check --deploy`. The proxy is responsible for TLS, for the redirection to it and for HSTS. Cookies are
-# secure if clients use TLS (`audio.console.security`).
+# These belong to `check --deploy`. The proxy is responsible for TLS, for the redirection to it and for HSTS. Cookies
+# are secure if clients use TLS (`audio.console.security`).
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
 USE_TZ = True
 TIME_ZONE = "UTC"
