@@ -32,6 +32,8 @@ _LAME_TAGS = (b"LAME", b"Lavf", b"Lavc")
 # Where a frame or a tag begins, or may begin with what the next bytes will be.
 _BEGINNING = re.compile(rb"\xff|ID3|ID?\Z")
 _INFO_TAG = re.compile(rb"Xing|Info|VBRI")
+# The tag of an Info frame begins at most 40 bytes into it, and has four bytes.
+_INFO_TAG_WITHIN_BYTES = 44
 # A true header is rarely imitated by chance, this many that follow each other never are.
 _CONFIRMING_FRAMES = 3
 # The header of an APE tag; those of frames and of other tags are shorter.
@@ -296,6 +298,8 @@ class FrameCounter:
     def _frame(self, block: bytes, index: int, size: int, constants: bytes, infos: list[int], is_last: bool) -> int:
         has_begun = bool(self.constants)
         place, info = bisect_left(infos, index + 4), None
+        if self.audio_format == "mp3" and len(block) - index < _INFO_TAG_WITHIN_BYTES and not is_last:
+            return 0
         if not has_begun or (place < len(infos) and infos[place] <= index + 40):
             if len(block) - index < _INFO_BYTES and not is_last:
                 return 0

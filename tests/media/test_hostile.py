@@ -290,6 +290,7 @@ def counted(messages, audio_format):
 @example(data=ADTS + ADTS[:6], sizes=[400], audio_format="aac")
 @example(data=(b"\xff\xf3\x48\xc4" + bytes(32) + b"VBRI").ljust(197, b"\0") + b"Xin", sizes=[400], audio_format="mp3")
 @example(data=b"\xff\xf3\x48\xc4" + bytes(9) + b"Xing", sizes=[400], audio_format="mp3")
+@example(data=2 * (b"\xff\xf3\x48\xc4" + bytes(32) + b"VBRI").ljust(144, b"\0"), sizes=[1], audio_format="mp3")
 def test_frames_are_counted_alike_however_the_stream_is_cut(data, sizes, audio_format):
     assert counted(pieces(data, sizes), audio_format) == counted([data], audio_format)
 
