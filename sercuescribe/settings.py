@@ -342,8 +342,8 @@ DAPHNE_WEBSOCKET_MAX_FRAME_SIZE = MAX_MESSAGE_SIZE_BYTES
 
 # Django
 INSTALLED_APPS = [
-    # `audio` replaces the admin lists of django_celery_results, so it comes later. It comes before staticfiles, because
-    # it replaces the `runserver` of that.
+    # `audio` replaces the admin lists of django_celery_results, which comes first, and the `runserver` of staticfiles,
+    # which comes later.
     "django_celery_results",
     "audio",
     # The admin is loaded with the URLs (`sercuescribe.urls`), because only processes that answer HTTP need it.

@@ -92,7 +92,7 @@ def delete(session: AudioSession) -> None:
     Raises:
         SessionBusy: The deletion was requested before.
     """
-    if not upkeep.request_deletion(session.pk):
+    if not upkeep.enqueue_deletion(session.pk):
         raise SessionBusy("The session is already being deleted.")
 
 

@@ -1,13 +1,13 @@
-"""Upkeep: sweeps that find in the database what the queue lost and what may go, and the removal of sessions.
+"""Maintenance: sweeps, garbage collection, and the removal of sessions.
 
-A sweep needs nothing but the database, may run anywhere, any number of times, and by several at once: each
-step is a conditional update or can be repeated. What it does every time costs a few indexed queries; what takes longer
-(`audio.upkeep.chores`) it asks a worker for, now and then.
+A sweep finds in the database what the queue has lost and what can be removed. It needs nothing but the database. It may
+run on any host, at any time, and together with other sweeps, because each step is a conditional update or can be
+repeated. Its own work is a few indexed queries. Longer work (`audio.upkeep.chores`) is enqueued from time to time.
 """
 
 from audio.upkeep import chores, clock, processes, removal, sessions, work
 from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS, expect_dead_runs, expect_empty_queue, forget_dead_processes
-from audio.upkeep.removal import delete_session, request_deletion
+from audio.upkeep.removal import delete_session, enqueue_deletion
 from audio.upkeep.sweeps import Sweep, Swept
 
 __all__ = [
@@ -15,10 +15,10 @@ __all__ = [
     "Sweep",
     "Swept",
     "delete_session",
+    "enqueue_deletion",
     "expect_dead_runs",
     "expect_empty_queue",
     "forget_dead_processes",
-    "request_deletion",
     "run_chore",
     "sweep",
     "sweep_all",
@@ -33,14 +33,14 @@ def sweep() -> Swept:
     """
     sweep = Sweep()
     _sweep(sweep)
-    chores.ask_for_due(sweep.now)
+    chores.enqueue_due(sweep.now)
     return sweep.swept()
 
 
 def sweep_all(dry_run: bool = False) -> Sweep:
     """Do everything at once, including the chores, and return what was done, or in a dry run would be.
 
-    What may be removed from a certain age on is removed, whether its chore is due or not.
+    Data that may be removed from a certain age on is removed, whether its chore is due or not.
     """
     sweep = Sweep(dry_run)
     _sweep(sweep)
@@ -57,9 +57,9 @@ def _sweep(sweep: Sweep) -> None:
     clock.look(sweep)
     processes.forget_silent(sweep)
     sessions.close_overdue(sweep)
-    work.request_recordings(sweep)
-    work.request_digests(sweep)
-    work.request_rebuilds(sweep)
-    work.request_tasks(sweep)
-    work.request_uploads(sweep)
-    removal.request_deletions(sweep)
+    work.enqueue_recordings(sweep)
+    work.enqueue_digests(sweep)
+    work.enqueue_rebuilds(sweep)
+    work.enqueue_tasks(sweep)
+    work.enqueue_uploads(sweep)
+    removal.enqueue_deletions(sweep)

@@ -1,8 +1,8 @@
-"""What not every sweep does: each chore is asked for when its row says that it is due, and a worker does it.
+"""Chores: maintenance that not every sweep does. A chore is enqueued when it is due, and a worker does it.
 
-A sweep looks at these few rows in one query. Moving the time in one of them is a conditional update, so that of many
-sweeps, on many hosts, one asks. What the queue loses is asked for again when it is due again; two runs of one chore
-at a time do each other no harm, and neither does a run when none was due.
+A sweep reads the few rows of chores in one query. It moves the due time of a row with a conditional update, so that
+only one of many sweeps enqueues the chore. A lost task is enqueued again when the chore is due again. It is harmless to
+run a chore twice at a time, or when it is not due.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _LASTS_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Chore:
-    """How often a chore is asked for; one step of it, as a worker takes it; and all of it at once."""
+    """A chore: its interval, one step of it for a worker, and all of its work at once."""
 
     interval: timedelta
     step: Callable[[Sweep], None]
@@ -40,12 +40,14 @@ _CHORES = {
 }
 
 
-def ask_for_due(now: datetime) -> None:
-    """Asks the workers for a chore that is due: one a sweep, because each is a write, which on SQLite keeps all others
-    waiting."""
+def enqueue_due(now: datetime) -> None:
+    """Enqueue the first chore that is due.
+
+    A sweep enqueues only one, because each is a write to the database, for which all others have to wait with SQLite.
+    """
     due = dict(Chore.objects.values_list("name", "due_at"))
     for name, chore in _CHORES.items():
-        # One that is due in more than its interval has seen the clock put back.
+        # If a chore is due in more than its interval, the clock was put back, and the chore is due now.
         is_due = not now < due.get(name, now) <= now + chore.interval
         if is_due and _claim(name, due.get(name), now + chore.interval):
             dispatch.chore(name)
@@ -53,14 +55,14 @@ def ask_for_due(now: datetime) -> None:
 
 
 def _claim(name: str, due_at: datetime | None, next_at: datetime) -> bool:
-    """Moves the time at which the chore is due; returns whether nobody else has."""
+    """Move the time at which the chore is due; return whether no other sweep has done that."""
     if due_at is None:
         return Chore.objects.get_or_create(name=name, defaults={"due_at": next_at})[1]
     return bool(Chore.objects.filter(name=name, due_at=due_at).update(due_at=next_at))
 
 
 def run(name: str) -> Sweep:
-    """Takes one step of the chore of that name, which lasts a minute or so at most; returns what it did."""
+    """Run one step of a chore, which takes about a minute at most, and return what it did."""
     sweep = Sweep(lasts_seconds=_LASTS_SECONDS)
     clock.look(sweep)
     _CHORES[name].step(sweep)
@@ -68,6 +70,6 @@ def run(name: str) -> Sweep:
 
 
 def do_all(sweep: Sweep) -> None:
-    """Does every chore, whether it is due or not, to its end."""
+    """Do all work of every chore, whether it is due or not."""
     for chore in _CHORES.values():
         chore.whole(sweep)

@@ -1,7 +1,7 @@
-"""The database's clock as sweeps see it: before anything goes because of its age, it is known whether that was set.
+"""Detection of changes of the database's clock, before anything is removed because of its age.
 
-Web processes notice it too, with their next heartbeat (`audio.ingest.clock.ClockWatch`). A sweep may come before that,
-in a process that has only just begun, so what it compares with stands in the database.
+Web processes notice a change with their next heartbeat (`audio.ingest.clock.ClockWatch`). A sweep may come earlier, in
+a process that has just started. Therefore the times that it compares with are stored in the database.
 """
 
 import socket
@@ -14,12 +14,12 @@ from audio.models import ClockReading
 from audio.upkeep.sweeps import Sweep
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# The clocks of two machines drift apart, by less than the tolerance in this time.
+# In this time the clocks of two machines drift apart by less than the tolerance.
 _REFRESH_AFTER = timedelta(minutes=10)
 
 
 def look(sweep: Sweep) -> None:
-    """Let ages count anew if the clock was set since a sweep of this host last looked."""
+    """Restart all ages if the clock was set since the last sweep of this host."""
     if sweep.dry_run:
         return
     host, boot_id, steady = socket.gethostname(), _boot_id(), steady_seconds()

@@ -1,7 +1,7 @@
-"""The rest of deletions: records of deleted sessions in journals, those too that no row leads to.
+"""The last part of a deletion: the erasure of records of deleted sessions in journals, even of records without a row.
 
-A record may have no row: its commit failed, its process was killed in between, or the chunk was moved elsewhere. So
-each journal that was written to while a deleted session lived is looked through once, when nobody appends to it any
+A record has no row if its commit failed, if its process was killed before the commit, or if the chunk was moved. So
+each journal that was written to while a deleted session existed is searched once, when no process appends to it any
 more.
 """
 
@@ -16,12 +16,12 @@ from audio.upkeep.sweeps import Action, Sweep
 
 NAME = "erasures"
 _SESSIONS_PER_ROUND = 1000
-# Clocks of hosts and of the storage may differ by less.
+# The clocks of hosts and of the storage differ by less than this.
 _MARGIN = timedelta(hours=1)
 
 
 def erase_deleted(sweep: Sweep) -> None:
-    """Lists the journals that may hold records of deleted sessions, and erases them in those that are finished."""
+    """List the journals that may contain records of deleted sessions, and erase the records in finished journals."""
     if not sweep.dry_run:
         _list_journals()
     names = JournalErasure.objects.order_by("journal").values_list("journal__name", flat=True).distinct()
@@ -32,7 +32,7 @@ def erase_deleted(sweep: Sweep) -> None:
 
 
 def _list_journals() -> None:
-    """Writes a row for each journal and each deleted session that was open while the journal was written to."""
+    """Insert a row for each journal and each deleted session that existed while the journal was written to."""
     unlisted = list(DeletedSession.objects.filter(is_listed=False).order_by("deleted_at")[:_SESSIONS_PER_ROUND])
     if not unlisted:
         return
@@ -74,8 +74,7 @@ def _erase(name: str, sweep: Sweep) -> None:
 
 
 def erase_finished(session_id: uuid.UUID) -> None:
-    """Erase a session's records, those too that no row leads to, from the journals that it is noted for and that
-    nobody appends to any more."""
+    """Erase all records of a session from its listed journals that no process appends to any more."""
     noted = JournalErasure.objects.filter(session_id=session_id)
     for key, name in list(noted.values_list("pk", "journal__name")):
         with contextlib.suppress(FileNotFoundError), journal_lock(paths.root() / name) as is_ours:
@@ -85,11 +84,11 @@ def erase_finished(session_id: uuid.UUID) -> None:
 
 
 def remember(session_id: uuid.UUID, journal_ids: set[int]) -> None:
-    """Notes that a session's records are to be erased from these journals, for whoever may write to them."""
+    """Insert rows for the journals from which a session's records are to be erased, for their owners to see."""
     rows = [JournalErasure(journal_id=key, session_id=session_id) for key in sorted(journal_ids)]
     JournalErasure.objects.bulk_create(rows, batch_size=500, ignore_conflicts=True)
 
 
 def is_deleted(session_id: uuid.UUID) -> bool:
-    """Whether a session was deleted, and what is left of it is only to be erased."""
+    """Whether a session was deleted, so that any data of it is to be erased."""
     return DeletedSession.objects.filter(pk=session_id).exists()

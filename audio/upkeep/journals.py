@@ -1,19 +1,21 @@
-"""Journal files that may go, and the chunks in them that may not.
+"""Garbage collection of journals.
 
-A file may go when each session with chunks in it is deleted, or has a recording that takes their place (`_is_spent`):
+A journal can be removed when each session with chunks in it is deleted, or has a recording that replaces them:
 
-- the session is closed, and the recording `ready` with as many chunks as the session has: each was read from its
-  journal, where its CRC-32 held, and is in a window that was fsynced before it was counted;
-- its file has, when it is read now, the size and the SHA-256 that were recorded when it was made: what the disk holds
-  is what was made of the chunks;
-- it has been `ready` for JOURNAL_KEEP_DAYS: time enough to notice what no program can, and to `rebuild`.
+- The session is closed, and its recording is `ready` and made of all chunks of the session. Each chunk was read from
+  its journal with a correct CRC-32, and its window was synced before the chunk was counted.
+- The file of the recording is read now. It has the size and the SHA-256 that were stored when it was made. So the disk
+  holds what was made of the chunks.
+- The recording has been `ready` for JOURNAL_KEEP_DAYS. In this time people can notice faults that no program finds, and
+  `rebuild` it.
 
-Chunks of other sessions (open, failed, unfinished, a recording that is not as it was made) are moved to a file of
-the session's own. Then the file goes. A file that somebody may still append to, that was written to lately, or that
-holds committed chunks which the database does not know (one restored from a backup, say), is never touched.
+Chunks of other sessions (open, failed, unfinished, or with a damaged recording) are moved to a journal of the session's
+own. Then the shared journal is removed. A journal is never touched if a process may still append to it, if it was
+written to lately, or if it has committed chunks that the database does not know, for example after the restoration of a
+backup.
 
-Every step may be the last of a process that dies: the file is held by an flock that ends with it, rows are pointed
-only to records that are synced, the row says `removed_at` before the file is unlinked. Whoever comes next begins anew.
+A process may die after any step. The journal's lock ends with the process. Rows are changed to point to records only
+after these are synced. `removed_at` is committed before the file is unlinked. The next sweep starts again.
 """
 
 import contextlib
@@ -44,19 +46,19 @@ logger = structlog.stdlib.get_logger(__name__)
 
 _FILES_PER_ROUND = 200
 _ROWS_PER_STATEMENT = 500
-# A transaction whose outcome its process did not wait for may still be committed, a moment later.
+# A transaction may be committed a moment after its process has stopped waiting for the outcome.
 QUIET = timedelta(hours=1)
 _LOOK_AGAIN_AFTER = timedelta(days=1)
 
 
 def release(sweep: Sweep) -> None:
-    """Removes journal files that may go, of those that were not looked at for a day."""
+    """Remove journals that can be removed, among those that were not checked for a day."""
     lately = Q(checked_at__isnull=True) | Q(checked_at__lt=sweep.now - _LOOK_AGAIN_AFTER)
     _release(sweep, lately, _FILES_PER_ROUND)
 
 
 def release_all(sweep: Sweep) -> None:
-    """Removes all journal files that may go."""
+    """Remove all journals that can be removed."""
     _release(sweep, Q(), None)
 
 
@@ -74,7 +76,11 @@ def _release(sweep: Sweep, which: Q, count: int | None) -> None:
 
 
 def _candidates(now: datetime) -> QuerySet[JournalFile]:
-    """Files that no chunk's row names, and those so old that all in them may be."""
+    """Return the journals that may be removable.
+
+    These are the journals that no row of a chunk names, and those that are old enough for all their chunks to be
+    replaced.
+    """
     condition = Q(~_is_named())
     if settings.JOURNAL_KEEP_DAYS:
         condition |= Q(created_at__lte=_kept_since(now))
@@ -90,7 +96,7 @@ def _kept_since(now: datetime) -> datetime:
 
 
 def _forget_removed(sweep: Sweep) -> None:
-    """Forgets removed files whose last chunk's row is gone."""
+    """Delete the rows of removed journals that no row of a chunk names any more."""
     if not sweep.dry_run:
         for journal in JournalFile.objects.filter(~_is_named(), removed_at__isnull=False):
             _unlink(journal)
@@ -105,7 +111,7 @@ def _look_at(journal: JournalFile, sweep: Sweep) -> None:
             _missing(journal, sweep)
             return
         if is_ours and sweep.now.timestamp() - path.stat().st_mtime >= QUIET.total_seconds():
-            _settle(journal, sweep)
+            _collect(journal, sweep)
 
 
 def _missing(journal: JournalFile, sweep: Sweep) -> None:
@@ -120,8 +126,8 @@ def _unexplained(sweep: Sweep, journal: JournalFile, why: str) -> None:
     sweep.note(Action.UNEXPLAINED, f"{journal}: {why}")
 
 
-def _settle(journal: JournalFile, sweep: Sweep) -> None:
-    """Removes the file if it may go, after moving what may not. The caller holds it."""
+def _collect(journal: JournalFile, sweep: Sweep) -> None:
+    """Remove the journal if possible, after the chunks that are still needed were moved. The caller holds its lock."""
     kept = _Kept(journal, sweep)
     if kept.some_wait or (kept.needed and kept.is_own):
         return
@@ -141,9 +147,11 @@ def _settle(journal: JournalFile, sweep: Sweep) -> None:
 
 
 class _Kept:
-    """Which sessions still need the chunks that they have in a journal file (`needed`), and which have a recording
-    instead (`spent`); `some_wait` says that one of these was made too lately, or is being made anew: to wait is better
-    than to move."""
+    """The sessions with chunks in a journal, by whether they still need them.
+
+    `needed` are sessions that need their chunks, and `spent` are recordings that replace them. `some_wait` tells that
+    one of these recordings is too new or is being rebuilt: then waiting is better than moving chunks.
+    """
 
     def __init__(self, journal: JournalFile, sweep: Sweep) -> None:
         self.is_own = journal.name.startswith(f"{paths.FOLDER}/")
@@ -158,20 +166,20 @@ class _Kept:
                 is_awaited = True
             else:
                 self.spent.append(recording)
-                _ask_for_digest(recording, sweep)
+                _enqueue_digest(recording, sweep)
         kept_since = _kept_since(sweep.now)
         are_old = settings.JOURNAL_KEEP_DAYS and all(_is_old(recording, kept_since) for recording in self.spent)
         self.some_wait = is_awaited or (bool(self.spent) and not are_old)
 
     def look_at_recordings(self, sweep: Sweep) -> None:
-        """Reads the files of the recordings; sessions whose is not as it was made still need their chunks."""
+        """Read the files of the recordings. Sessions with a damaged recording still need their chunks."""
         sound = [recording for recording in self.spent if _is_sound(recording, sweep)]
         self.needed += [recording.pk for recording in self.spent if recording not in sound]
         self.spent = sound
 
 
 def _sessions_in(journal: JournalFile) -> Iterator[tuple[uuid.UUID, AudioSession | None]]:
-    """Gives the ids of the sessions that have chunks in the file, with their sessions."""
+    """Yield the ids of the sessions with chunks in the journal, and the sessions (None for a deleted one)."""
     found = AudioChunk.objects.filter(journal=journal).order_by("session_id").values_list("session_id", flat=True)
     for keys in _batches(list(found.distinct())):
         sessions = AudioSession.objects.select_related("recording").in_bulk(keys)
@@ -193,15 +201,17 @@ def _is_old(recording: Recording, kept_since: datetime) -> bool:
     return max(recording.session.age_counts_from or recording.ready_at, recording.ready_at) <= kept_since
 
 
-def _ask_for_digest(recording: Recording, sweep: Sweep) -> None:
-    """Its worker died between the recording and its SHA-256."""
+def _enqueue_digest(recording: Recording, sweep: Sweep) -> None:
+    """Enqueue the SHA-256 of a recording whose worker died before it was computed."""
     if not sweep.dry_run and not recording.sha256:
         dispatch.concatenate(recording.pk)
 
 
 def _is_sound(recording: Recording, sweep: Sweep) -> bool:
-    """Whether the recording's file is what it was when it was made. It is read once a day at most, however many
-    journal files wait for the answer."""
+    """Whether the recording's file is still what was made.
+
+    The file is read once a day at most, however many journals wait for the result.
+    """
     if recording.verified_at is not None and recording.verified_at > sweep.now - _LOOK_AGAIN_AFTER:
         return True
     if not _is_as_made(recording):
@@ -214,8 +224,11 @@ def _is_sound(recording: Recording, sweep: Sweep) -> bool:
 
 
 def _is_as_made(recording: Recording) -> bool:
-    """Whether the file, or the object that took its place, has the size and the SHA-256 of the recording. Raises
-    StorageUnavailable."""
+    """Whether the file, or the object that replaces it, has the size and the SHA-256 of the recording.
+
+    Raises:
+        StorageUnavailable: The remote storage does not answer.
+    """
     if _digest(paths.root() / recording.file_name, recording.size_bytes) == recording.sha256:
         return True
     recording.refresh_from_db(fields=["is_local"])
@@ -229,7 +242,7 @@ def _is_as_made(recording: Recording) -> bool:
 
 
 def _digest(path: Path, size_bytes: int | None) -> str:
-    """Returns the SHA-256 of the file, empty if there is none of that size."""
+    """Return the SHA-256 of the file; empty if there is no file of that size."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() if path.stat().st_size == size_bytes else ""
@@ -238,10 +251,10 @@ def _digest(path: Path, size_bytes: int | None) -> str:
 
 
 def _unknown_content(journal: JournalFile) -> str:
-    """Returns why the file holds more than the database knows of, or can't be read to its end; empty if neither.
+    """Return why the journal has unknown content, or can't be read to its end; empty if neither.
 
-    A committed chunk is known if its row names this file, or if a row of its session has it elsewhere (it was moved);
-    those of deleted sessions are erased, or will be.
+    A committed chunk is known if its row names this journal, or if it was moved and a row of its session names another
+    one. Chunks of deleted sessions are erased, or will be.
     """
     rows = AudioChunk.objects.filter(journal=journal).order_by("offset").values_list("offset", flat=True)
     offsets = rows.iterator()
@@ -258,7 +271,10 @@ def _unknown_content(journal: JournalFile) -> str:
 
 
 def _records(path: Path) -> Iterator[ScannedRecord]:
-    """Gives the records of a file, those behind damage too: it may be the only copy of what they hold."""
+    """Yield the records of a journal.
+
+    Those behind damage are included, because they may be the only copies of their chunks.
+    """
     start: int | None = 0
     while start is not None:
         end = start
@@ -280,11 +296,11 @@ def _are_known(entries: Iterable[Committed], rowless: dict[int, Header]) -> bool
 
 
 def _mark_removed(journal: JournalFile, kept: _Kept) -> bool:
-    """Removes the file, unless one of the recordings is made anew since; returns whether it did."""
+    """Remove the journal, unless one of the recordings was rebuilt meanwhile; return whether it was removed."""
     looked_at = {recording.pk: _as_looked_at(recording) for recording in kept.spent}
     spent = sorted(looked_at)
     with transaction.atomic():
-        # Locked, so that nobody begins to make one of them anew in between.
+        # The locks prevent that a rebuild of one of them starts in between.
         for keys in _batches(spent):
             recordings = Recording.objects.select_for_update().filter(pk__in=keys).order_by("pk")
             if any(_as_looked_at(recording) != looked_at[recording.pk] for recording in recordings):
@@ -298,12 +314,15 @@ def _mark_removed(journal: JournalFile, kept: _Kept) -> bool:
 
 
 def _as_looked_at(recording: Recording) -> tuple[Any, ...]:
-    """What of a recording says that it is the one whose file was looked at, and is not being made anew."""
+    """Return the values that change if a recording is rebuilt, or its rebuild is requested."""
     return recording.state, recording.ready_at, recording.sha256, recording.rebuild_requested_at
 
 
 def _unlink(journal: JournalFile) -> None:
-    """Removes the file of a row that says so, and the row if no chunk's names it. Repeatable."""
+    """Remove the file of a journal that is marked as removed, and its row if no chunk names it.
+
+    The call can be repeated.
+    """
     path = paths.root() / journal.name
     path.unlink(missing_ok=True)
     if path.parent.exists():

@@ -1,8 +1,8 @@
-"""Files that no row accounts for: what dead workers left, what deleted sessions left, what nobody knows.
+"""Garbage collection of files without a row: leftovers of dead workers and of deleted sessions, and unknown files.
 
-Removed is what is surely ours and surely of no use, after a day: folders of runs that hold no lock any more, folders
-of deleted sessions, journal files that were removed already or never held a record. All else is only named, because
-the database may be the one that lost something: a file that it does not know can be the last copy of a recording.
+After a day, files that are certainly of no use are removed: working folders of runs whose lock is free, folders of
+deleted sessions, and journals that were marked as removed or never had a record. All other files are only reported. The
+database may have lost their rows, and an unknown file may be the last copy of a recording.
 """
 
 import os
@@ -32,7 +32,7 @@ _FOLDERS_PER_STATEMENT = 500
 
 
 def tidy_next(sweep: Sweep) -> None:
-    """Looks through the next of the 256 parts of the storage; one after the other, they take about a day."""
+    """Check the next of the 256 parts of the storage. All parts take about a day."""
     chore, _ = Chore.objects.get_or_create(name=NAME)
     following = (PREFIXES.index(chore.cursor) + 1) % len(PREFIXES) if chore.cursor in PREFIXES else 0
     prefix = PREFIXES[following]
@@ -41,7 +41,7 @@ def tidy_next(sweep: Sweep) -> None:
 
 
 def tidy_all(sweep: Sweep) -> None:
-    """Looks through the whole storage."""
+    """Check the whole storage."""
     for prefix in PREFIXES:
         _tidy(prefix, sweep)
 
@@ -100,7 +100,7 @@ def _tidy_sessions(folders: Sequence[Path], sweep: Sweep) -> None:
 
 
 def _session_id(path: Path) -> uuid.UUID | None:
-    """The id of the session whose folder that is; None if it is no such folder."""
+    """Return the id of the session whose folder this is; None if it can't be the folder of a session."""
     try:
         session_id = uuid.UUID(path.name)
     except ValueError:
@@ -109,7 +109,7 @@ def _session_id(path: Path) -> uuid.UUID | None:
 
 
 def _is_bare(path: Path) -> bool:
-    """Whether there is nothing in the folder but locks and empty folders."""
+    """Whether the folder contains nothing but locks and empty folders."""
     return all(name == LOCK_NAME for _, _, names in os.walk(path) for name in names)
 
 
@@ -127,7 +127,7 @@ def _tidy_known(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
 
 
 def _tidy_recording(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
-    """Files of runs that died, and of earlier recordings, beside one that is ready."""
+    """Remove files of dead runs, and of earlier recordings, beside a ready recording."""
     if sweep.dry_run:
         return
     with file_lock(folder / LOCK_NAME) as is_ours:
@@ -136,7 +136,7 @@ def _tidy_recording(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
 
 
 def _tidy_derived(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
-    """A folder there is that of a task, and goes when its run ends; a file there is what a task has made."""
+    """Remove working folders of tasks that have ended, and files that no task names."""
     tasks = BackgroundTask.objects.filter(session=session_id)
     unended = {str(key) for key in tasks.open().values_list("pk", flat=True)}
     made = set(tasks.values_list("file_name", flat=True))
@@ -148,7 +148,7 @@ def _tidy_derived(session_id: uuid.UUID, folder: Path, sweep: Sweep) -> None:
 
 
 def _remove_dead_run(path: Path, lock: Path, sweep: Sweep) -> None:
-    """Removes the working folder of a run, unless its lock is held."""
+    """Remove the working folder of a run if its lock is free."""
     if not _is_old(path, sweep):
         return
     with file_lock(lock) as is_ours:
@@ -165,18 +165,18 @@ def _remove_file(path: Path, sweep: Sweep) -> None:
             path.unlink(missing_ok=True)
 
 
-# Journal files
+# Journals
 
 
 def _tidy_journals(journals: Sequence[Path], sweep: Sweep) -> None:
-    """Compares journal files on the disk with their rows."""
+    """Compare journals on the disk with their rows."""
     names = [str(path.relative_to(paths.root())) for path in journals]
     rows = dict(JournalFile.objects.filter(name__in=names).values_list("name", "removed_at")) if names else {}
     for name, path in zip(names, journals, strict=True):
         if name not in rows and _is_old(path, sweep):
             _tidy_unknown(path, sweep)
         elif rows.get(name) is not None:
-            # Whoever removed it died between the row and the file.
+            # The process that removed it died after it had changed the row.
             _note_removed(path, sweep)
             if not sweep.dry_run:
                 path.unlink(missing_ok=True)

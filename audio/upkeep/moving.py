@@ -1,9 +1,9 @@
-"""Moves the chunks of a session out of a shared journal file into one of the session's own, in its folder.
+"""The move of a session's chunks from a shared journal to one of the session's own, in its folder.
 
-The records are copied as they are, header and payload, after their CRCs were checked; a batch is synced before its
-rows are pointed to it, in one transaction. A reader finds the chunk through its row, before or after: a row that was
-read just before the old record is erased is read again (`audio.assembly.chunks`). A move that was cut short leaves rows
-that name the old file, which the next one moves to another new file.
+Records are copied unchanged, after their CRCs were checked. A batch is synced, and then one transaction changes its
+rows to point to the copies. Readers find a chunk through its row, before or after the move. A reader whose row is older
+than the erasure of the old record reads the row again (`audio.assembly.chunks`). If a move is interrupted, some rows
+still name the old journal. The next move copies their chunks to another new journal.
 """
 
 import uuid
@@ -27,28 +27,31 @@ _BATCH_BYTES = 8 << 20
 
 
 def move(session_id: uuid.UUID, journal: JournalFile) -> bool:
-    """Moves the session's chunks out of the journal file, which the caller holds; returns whether all of them went.
+    """Move the session's chunks out of a journal whose lock the caller holds; return whether all of them were moved.
 
-    One that is not as it was stored stays where it is. Raises OSError.
+    A damaged chunk stays where it is.
+
+    Raises:
+        OSError: The copy could not be written.
     """
     session = AudioSession.objects.filter(pk=session_id).first()
     if session is not None:
         name = f"{paths.folder_name(session_id)}/{uuid.uuid4().hex}{SUFFIX}"
-        # The row comes first: a file that no row names is one that the database lost.
+        # The row is inserted first, because a journal without a row looks like one that the database has lost.
         target = JournalFile.objects.create(name=name, process_id=journal.process_id, created_at=ingest.database_time())
         writer = JournalWriter.at(paths.root(), name)
         try:
             _Move(session, journal, target, writer).run()
         finally:
             writer.close()
-            # Deleted meanwhile: what was put into its folder goes too.
+            # If the session was deleted meanwhile, the new journal has to go too.
             if not AudioSession.objects.filter(pk=session_id).exists():
                 paths.delete_files(session_id)
     return not AudioChunk.objects.filter(session_id=session_id, journal=journal).exists()
 
 
 class _Move:
-    """One move, from one file into one file."""
+    """One move from one journal to another."""
 
     def __init__(self, session: AudioSession, journal: JournalFile, target: JournalFile, writer: JournalWriter) -> None:
         self._session = session
@@ -61,7 +64,7 @@ class _Move:
         self._source_counts: dict[int, int] = {}
 
     def run(self) -> None:
-        """Moves batch after batch."""
+        """Move one batch after the other."""
         sequence = 0
         while rows := self._batch_after(sequence):
             sequence = rows[-1].sequence
@@ -94,11 +97,11 @@ class _Move:
             self._writer.append([*buffers, commit_record(committed)])
             with transaction.atomic():
                 self._rows.bulk_update(moved, ["journal", "offset"])
-            # A copy to which no row leads would outlive the deletion of its session.
+            # Without a row, the old record would not be erased when its session is deleted.
             erase(paths.root(), left, own=[self._journal_name], flags=ERASED | MOVED)
 
     def _records(self, rows: Sequence[AudioChunk]) -> list[tuple[AudioChunk, bytes]]:
-        """Returns the rows with their records, without those that are not as they were stored."""
+        """Return the rows with their records, without damaged ones."""
         found = []
         with JournalReader(paths.root()) as reader:
             for row in rows:
@@ -113,7 +116,7 @@ class _Move:
         return found
 
     def _description(self, row: AudioChunk) -> bytes:
-        """What is known of a source stands before its first chunk in the file."""
+        """Return the record that describes a source, before its first chunk in the file; otherwise nothing."""
         if row.source_id in self._source_counts:
             return b""
         before = AudioChunk.objects.filter(
@@ -124,6 +127,6 @@ class _Move:
         return session_record(self._session.pk.bytes, row.source_id, known)
 
     def _counted(self, row: AudioChunk) -> int:
-        """The count of the source with this chunk, if it has a name."""
+        """Return the count of a named source including this chunk; 0 for the unnamed source."""
         self._source_counts[row.source_id] += 1
         return self._source_counts[row.source_id] if self._source_names.get(row.source_id) else 0

@@ -1,4 +1,4 @@
-"""Processes that died without a word, and what they left in the database: connections, tasks that seem to run."""
+"""Web processes that died, and the traces of them in the database: connections, and tasks that seem to run."""
 
 from datetime import datetime, timedelta
 
@@ -14,39 +14,45 @@ DEAD_AFTER_HEARTBEATS = 4
 
 
 def forget_silent(sweep: Sweep) -> None:
-    """Forgets the processes whose heartbeat has been missing for too long."""
+    """Remove the processes without a recent heartbeat."""
     silence = timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
     before = sweep.now - silence
     future = Q(heartbeat_at__gt=sweep.now + silence)
     for process in IngestProcess.objects.filter(Q(heartbeat_at__lt=before) | future):
         if process.heartbeat_at > sweep.now:
-            # The clock was put back: its silence, if it is silent, begins now.
+            # The clock was put back. If the process is silent, its silence counts from now.
             IngestProcess.objects.filter(future, pk=process.pk).update(heartbeat_at=sweep.now)
         elif sweep.dry_run or ingest.remove_process(process.pk, silent_since=before):
             sweep.note(Action.DEAD_PROCESSES, process)
 
 
 def forget_dead_processes(before: datetime | None = None) -> int:
-    """Removes processes whose last heartbeat was before then, all of them if no time is given, and their
-    connections: their sessions count as dropped from now. Returns how many processes there were."""
+    """Remove processes and their connections, whose sessions count as dropped from now.
+
+    Args:
+        before: Only processes whose last heartbeat was earlier are removed; None removes all.
+
+    Returns:
+        The number of removed processes.
+    """
     processes = IngestProcess.objects.all() if before is None else IngestProcess.objects.filter(heartbeat_at__lt=before)
     process_ids = list(processes.values_list("pk", flat=True))
     return sum(ingest.remove_process(process_id, silent_since=before) for process_id in process_ids)
 
 
 def expect_dead_runs() -> None:
-    """Lets the next sweep ask again for each background task that seems to run: who ran it may have died.
+    """Make all running tasks due for the next sweep, because their workers may have died.
 
-    One that does run is not done twice, and tells within a second that it lives.
+    A task that does run is not run twice, and shows within a second that it is alive.
     """
     long_ago = ingest.database_time() - 2 * REPEAT_TASK_AFTER
     BackgroundTask.objects.filter(state=TaskState.RUNNING).update(updated_at=long_ago)
 
 
 def expect_empty_queue() -> None:
-    """Let the next sweep ask again for all work that waits, because the queue that held the requests is empty.
+    """Make all waiting work due for the next sweep, because the queue was lost.
 
-    What a worker has begun is asked for too, and is not done twice.
+    Work that a worker has begun is enqueued too, but not done twice.
     """
     lately = ingest.database_time() - REPEAT_UPLOAD_AFTER
     long_ago = lately - REPEAT_UPLOAD_AFTER

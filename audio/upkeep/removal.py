@@ -1,4 +1,4 @@
-"""The removal of sessions with every byte of them: the one that somebody deletes, and those past RETENTION_DAYS."""
+"""The removal of sessions with all their data: those that somebody deletes, and those older than RETENTION_DAYS."""
 
 import contextlib
 import itertools
@@ -26,8 +26,12 @@ ROWS_PER_STATEMENT = 1000
 SESSIONS_PER_ROUND = 10_000
 
 
-def request_deletion(session_id: uuid.UUID) -> bool:
-    """Closes a session and marks it to be removed in the background; returns whether it was there and not marked."""
+def enqueue_deletion(session_id: uuid.UUID) -> bool:
+    """Close a session and mark it for deletion in the background.
+
+    Returns:
+        Whether the session exists and was not marked before.
+    """
     with transaction.atomic():
         unmarked = AudioSession.objects.filter(pk=session_id, delete_requested_at=None)
         if not unmarked.update(delete_requested_at=ingest.database_time()):
@@ -37,8 +41,8 @@ def request_deletion(session_id: uuid.UUID) -> bool:
     return True
 
 
-def request_deletions(sweep: Sweep) -> None:
-    """Asks again for removals that were asked for a while ago; one that is at work can be done twice."""
+def enqueue_deletions(sweep: Sweep) -> None:
+    """Enqueue deletions again that were enqueued a while ago. It is harmless to run one twice."""
     before = sweep.now - REPEAT_DELETION_AFTER
     waiting = AudioSession.objects.filter(delete_requested_at__lt=before)
     for key in list(waiting.order_by("delete_requested_at").values_list("pk", flat=True)[:REQUESTS_PER_SWEEP]):
@@ -49,13 +53,16 @@ def request_deletions(sweep: Sweep) -> None:
 
 
 def delete_session(session_id: uuid.UUID) -> None:
-    """Removes a session and every byte of it: files, rows, and its payloads in the journals.
+    """Remove a session with all its data: files, rows, and its payloads in the journals.
 
-    Closes it first, so that nothing can be added meanwhile. In a journal that another process appends to, that one
-    erases (`audio.ingest.erasures`); records that no row leads to are looked for afterwards (`audio.upkeep.erasures`).
-    Rows go a thousand at a time, because a long transaction on SQLite would delay every acknowledgement. On a full disk
-    it takes the room of the database's reserve. Raises SessionNotFound, or StorageUnavailable before anything was
-    deleted.
+    The session is closed first, so that nothing can be added. Other processes erase the payloads in the journals that
+    they own (`audio.ingest.erasures`). Records without a row are searched for later (`audio.upkeep.erasures`). A
+    thousand rows are deleted at a time, because a long transaction on SQLite would delay every acknowledgement. On a
+    full disk the deletion uses the space of the database's reserve.
+
+    Raises:
+        SessionNotFound: There is no such session.
+        StorageUnavailable: The remote storage does not answer. Nothing was deleted.
     """
     try:
         _delete(session_id)
@@ -74,7 +81,7 @@ def _delete(session_id: uuid.UUID) -> None:
     while keys := list(chunks.values_list("pk", flat=True)[:ROWS_PER_STATEMENT]):
         AudioChunk.objects.filter(pk__in=keys).delete()
     with transaction.atomic():
-        # Its row before those of its sources, as the commit of chunks locks them.
+        # The session's row is locked before those of its sources, in the same order as in the commit of chunks.
         session = AudioSession.objects.select_for_update().filter(pk=session_id)
         row = session.first()
         started_at = row.start_time if row is not None else None
@@ -82,7 +89,7 @@ def _delete(session_id: uuid.UUID) -> None:
         if was_there:
             times = {"started_at": started_at, "deleted_at": ingest.database_time()}
             DeletedSession.objects.get_or_create(pk=session_id, defaults=times)
-    # Once more: a worker may have gone on as long as there was a row.
+    # A worker may have written files for as long as the row existed.
     paths.delete_files(session_id)
     erasures.erase_finished(session_id)
     JournalFile.objects.filter(name__in=journals).delete()
@@ -92,11 +99,11 @@ def _delete(session_id: uuid.UUID) -> None:
 
 
 def _erase(session_id: uuid.UUID) -> set[str]:
-    """Overwrites the session's chunks; returns the journal files that were the session's own."""
+    """Erase the session's payloads, and return the journals that were the session's own."""
     own: set[str] = set()
     chunks = AudioChunk.objects.filter(session_id=session_id).order_by("sequence")
     journals = dict(chunks.order_by("journal").values_list("journal", "journal__name").distinct())
-    # Before the rows go, which lead there.
+    # This needs the rows of the chunks, which are deleted later.
     erasures.remember(session_id, {key for key, name in journals.items() if name is not None})
     ours = ingest.own_names(list(journals.values()))
     rows = chunks.values_list("journal__name", "offset", "size_bytes", "crc32").iterator(chunk_size=ROWS_PER_STATEMENT)
@@ -113,9 +120,9 @@ def _expired(before: datetime) -> list[uuid.UUID]:
 
 
 def delete_expired(sweep: Sweep) -> None:
-    """Deletes the sessions that ended more than RETENTION_DAYS ago, the oldest first; none if that is 0.
+    """Delete the sessions that ended more than RETENTION_DAYS ago, the oldest first; none if the setting is 0.
 
-    One whose times contradict each other stays: a clock was wrong.
+    A session with contradictory times is kept, because a clock was wrong.
     """
     if not settings.RETENTION_DAYS:
         return
@@ -126,7 +133,7 @@ def delete_expired(sweep: Sweep) -> None:
         if not sweep.dry_run:
             logger.info("session_expired", session_id=str(key), days=settings.RETENTION_DAYS)
             try:
-                with contextlib.suppress(SessionNotFound):  # another was first
+                with contextlib.suppress(SessionNotFound):  # another process was first
                     delete_session(key)
             except StorageUnavailable as error:
                 logger.warning("deletion_put_off", session_id=str(key), error=str(error))

@@ -1,4 +1,4 @@
-"""Open sessions that nobody will come back to."""
+"""Open sessions to which no client will return."""
 
 import uuid
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ SESSIONS_PER_SWEEP = 500
 
 
 def close_overdue(sweep: Sweep) -> None:
-    """Closes open sessions past their grace, or open for longer than any session may be.
+    """Close open sessions whose grace period is over, or which are open for longer than allowed.
 
-    A clock that is put forward must end neither. It makes web processes seem dead, until each has said that it was set
-    (`audio.ingest.sessions.restart_ages`); only sessions of processes that live are judged.
+    A clock that is put forward must not close any session. It makes web processes seem dead until each of them has
+    noticed the change (`audio.ingest.sessions.restart_ages`). Therefore only sessions of live processes are closed.
     """
     for condition in _overdue(sweep):
         for key in _keys(condition):
@@ -29,9 +29,10 @@ def close_overdue(sweep: Sweep) -> None:
 
 
 def _overdue(sweep: Sweep) -> Iterator[Q]:
-    """Gives the conditions one by one, each with an index of its own.
+    """Yield one condition after the other, each with an index of its own.
 
-    The grace counts from the later of the drop and the moment since which some server was there to reconnect to.
+    The grace period counts from the drop, or from the time when a server became ready for reconnections, if that is
+    later.
     """
     grace = timedelta(seconds=settings.DISCONNECT_GRACE_SECONDS)
     ready_at = IngestProcess.objects.aggregate(ready_at=Min("ready_at"))["ready_at"]
@@ -39,7 +40,7 @@ def _overdue(sweep: Sweep) -> Iterator[Q]:
         yield Q(dropped_at__lte=sweep.now - grace)
     before = sweep.now - timedelta(hours=settings.MAX_SESSION_DURATION_HOURS)
     is_old = Q(start_time__lte=before, age_counts_from=None) | Q(age_counts_from__lte=before)
-    # One without connections is closed by its grace.
+    # The first condition closes sessions without connections.
     alive = sweep.now - timedelta(seconds=DEAD_AFTER_HEARTBEATS * settings.HEARTBEAT_SECONDS)
     connected = AudioConnection.objects.filter(session=OuterRef("pk"), process__heartbeat_at__gte=alive)
     yield is_old & Q(Exists(connected))
@@ -51,11 +52,11 @@ def _keys(condition: Q) -> list[uuid.UUID]:
 
 
 def drop_deserted(sweep: Sweep) -> None:
-    """Begins the grace of open sessions that count as connected although no connection is left.
+    """Start the grace period of open sessions that count as connected although they have no connection.
 
-    None should be: whatever removes a connection says when. But a row that somebody removed by hand would keep its
-    session open for as long as any may be. A drop that lies in the future, because the clock was put back, is one of
-    now.
+    Normally there are none, because the removal of a connection stores the time of the drop. But a row that was removed
+    by hand would keep its session open for the maximum duration. If a drop is in the future, because the clock was put
+    back, it is set to now.
     """
     if not sweep.dry_run:
         future = sweep.now + timedelta(seconds=TICKET_SECONDS)

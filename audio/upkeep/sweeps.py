@@ -10,7 +10,7 @@ from audio.ingest import database_time
 
 
 class Action(StrEnum):
-    """What a sweep does to something; `UNEXPLAINED` counts what it leaves for a person to decide."""
+    """An action of a sweep. `UNEXPLAINED` counts what a sweep leaves for a person to decide."""
 
     DEAD_PROCESSES = "dead_processes"
     CLOSED_SESSIONS = "closed_sessions"
@@ -65,11 +65,11 @@ class Sweep:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing new should be begun."""
+        """Whether the time is over, so that nothing new should be begun."""
         return time.monotonic() >= self._ends_at
 
     def note(self, action: Action, name: object) -> None:
-        """Note that an action was taken on what has this name, or would be."""
+        """Note that an action was taken on something, or in a dry run would be."""
         self.names[action].append(str(name))
 
     def swept(self) -> Swept:

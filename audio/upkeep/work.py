@@ -1,4 +1,4 @@
-"""Work that the queue lost: recordings that were not made, tasks that nobody does, uploads."""
+"""Work that the queue lost: recordings, background tasks and uploads."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,18 +21,18 @@ REQUESTS_PER_SWEEP = 500
 
 
 def take_back_future(sweep: Sweep) -> None:
-    """Lets work that seems to be touched in the future, because the clock was put back since, wait from now."""
+    """Set update times that are in the future, because the clock was put back, to now."""
     future = sweep.now + REPEAT_AFTER
     recordings = Recording.objects
     waiting = [recordings.unfinished(), recordings.undigested(), recordings.to_rebuild(), BackgroundTask.objects.open()]
     for pending in waiting if not sweep.dry_run else []:
-        # One by one, so that no two rows are locked at a time.
+        # Rows are updated one by one, so that no two are locked at a time.
         for key in list(pending.filter(updated_at__gt=future).values_list("pk", flat=True)[:REQUESTS_PER_SWEEP]):
             pending.filter(pk=key).update(updated_at=sweep.now)
 
 
-def request_recordings(sweep: Sweep) -> None:
-    """Asks again for recordings of closed sessions that nobody has touched for a while."""
+def enqueue_recordings(sweep: Sweep) -> None:
+    """Enqueue recordings of closed sessions that were not updated for a while."""
     unfinished = Recording.objects.unfinished().filter(
         session__status__in=[SessionStatus.COMPLETED, SessionStatus.ERROR], updated_at__lt=sweep.now - REPEAT_AFTER
     )
@@ -46,48 +46,57 @@ def request_recordings(sweep: Sweep) -> None:
                 dispatch.concatenate(key)
             sweep.note(Action.REQUESTED_RECORDINGS, key)
     if void and not sweep.dry_run:
-        # No later sweep needs to look at them.
+        # Later sweeps skip these recordings.
         Recording.objects.filter(pk__in=void).update(is_void=True)
 
 
-def request_rebuilds(sweep: Sweep) -> None:
-    """Asks again for recordings that are to be made anew and that nobody has touched for a while."""
+def enqueue_rebuilds(sweep: Sweep) -> None:
+    """Enqueue requested rebuilds of recordings that were not updated for a while."""
     quiet = Recording.objects.to_rebuild().filter(updated_at__lt=sweep.now - REPEAT_AFTER)
-    _ask_again(sweep, Action.REQUESTED_RECORDINGS, quiet, lambda recording: dispatch.concatenate(recording.pk))
+    _enqueue_again(sweep, Action.REQUESTED_RECORDINGS, quiet, lambda recording: dispatch.concatenate(recording.pk))
 
 
-def request_digests(sweep: Sweep) -> None:
-    """Asks again for the SHA-256 of recordings whose worker died between making them and reading them once more."""
+def enqueue_digests(sweep: Sweep) -> None:
+    """Enqueue the SHA-256 of recordings whose worker died before it was computed."""
     undigested = Recording.objects.undigested().filter(updated_at__lt=sweep.now - REPEAT_AFTER)
-    _ask_again(sweep, Action.REQUESTED_RECORDINGS, undigested, lambda recording: dispatch.concatenate(recording.pk))
+    _enqueue_again(sweep, Action.REQUESTED_RECORDINGS, undigested, lambda recording: dispatch.concatenate(recording.pk))
 
 
-def request_tasks(sweep: Sweep) -> None:
-    """Asks again for background tasks that nobody has touched for a while; one that waits in the queue, or runs, is
-    not done twice."""
+def enqueue_tasks(sweep: Sweep) -> None:
+    """Enqueue background tasks that were not updated for a while.
+
+    A task that is still in the queue, or runs, is not done twice.
+    """
     quiet = BackgroundTask.objects.open().filter(updated_at__lt=sweep.now - REPEAT_TASK_AFTER)
-    _ask_again(sweep, Action.REQUESTED_TASKS, quiet, rows.send)
+    _enqueue_again(sweep, Action.REQUESTED_TASKS, quiet, rows.send)
 
 
-def request_uploads(sweep: Sweep) -> None:
-    """Asks for the uploads of recordings that are still here and that nobody has touched for a while, a few at a time:
-    what was recorded before there was a remote storage would fill the queue."""
+def enqueue_uploads(sweep: Sweep) -> None:
+    """Enqueue the uploads of recordings that were not updated for a while.
+
+    Only some are enqueued at a time, because older recordings would fill the queue when a remote storage is first set
+    up.
+    """
     if not settings.RECORDINGS_STORAGE:
         return
     before = sweep.now - REPEAT_UPLOAD_AFTER
     here = Recording.objects.here()
     room = REQUESTS_PER_SWEEP - here.filter(updated_at__gte=before).count()
     quiet = here.filter(updated_at__lt=before)
-    _ask_again(sweep, Action.REQUESTED_UPLOADS, quiet, lambda recording: dispatch.upload(recording.pk), max(0, room))
+    _enqueue_again(
+        sweep, Action.REQUESTED_UPLOADS, quiet, lambda recording: dispatch.upload(recording.pk), max(0, room)
+    )
 
 
-def _ask_again(
-    sweep: Sweep, did: Action, quiet: QuerySet[Row], ask: Callable[[Row], None], count: int | None = None
+def _enqueue_again(
+    sweep: Sweep, action: Action, quiet: QuerySet[Row], enqueue: Callable[[Row], None], count: int | None = None
 ) -> None:
-    """Asks for the work on rows that wait for it, those that have waited longest first. Moving the time in a row is
-    what decides who of several sweeps asks."""
+    """Enqueue the work on rows, those that have waited longest first.
+
+    The update of the time in a row decides which of several sweeps enqueues the work.
+    """
     for row in list(quiet.order_by("updated_at")[: REQUESTS_PER_SWEEP if count is None else count]):
         if sweep.dry_run or quiet.filter(pk=row.pk, updated_at=row.updated_at).update(updated_at=sweep.now):
             if not sweep.dry_run:
-                ask(row)
-            sweep.note(did, row.pk)
+                enqueue(row)
+            sweep.note(action, row.pk)

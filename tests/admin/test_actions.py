@@ -149,7 +149,7 @@ def test_an_open_session_takes_nothing_more_once_its_deletion_is_asked_for(admin
 
 def test_a_deletion_that_the_queue_lost_is_asked_for_again():
     session, late = make_session(), timezone.now() - 2 * REPEAT_DELETION_AFTER
-    assert upkeep.request_deletion(session.pk)
+    assert upkeep.enqueue_deletion(session.pk)
     assert upkeep.sweep().requested_deletions == 0
     AudioSession.objects.update(delete_requested_at=late)
     assert upkeep.sweep().requested_deletions == 1

@@ -121,7 +121,7 @@ def choices(model):
 
 def test_the_sweep_finds_what_is_to_be_deleted(many):
     with captured() as queries:
-        removal.request_deletions(Sweep())
+        removal.enqueue_deletions(Sweep())
     assert check(queries, READ_LIMIT, is_filtered=True)
 
 

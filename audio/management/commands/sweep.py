@@ -1,4 +1,4 @@
-"""`manage.py sweep`: one whole sweep, or a dry run of it."""
+"""`manage.py sweep`: run a complete sweep with all chores, or show what it would do."""
 
 import json
 from argparse import ArgumentParser
@@ -12,7 +12,10 @@ from audio.upkeep.sweeps import Action, Sweep
 
 
 class Command(BaseCommand):
-    """Does at once what a running server does bit by bit; for cron, and for those who want to see it."""
+    """Do at once the maintenance that a running server does bit by bit.
+
+    The command is for cron, and for operators who want to see the actions.
+    """
 
     help = (
         "Closes overdue sessions, enqueues lost tasks and collects garbage, as a running server does. The exit code is"
@@ -20,12 +23,16 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """How to run, and how to tell."""
+        """Add the options."""
         parser.add_argument("--dry-run", action="store_true", help="change nothing and list what would be done")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Sweeps. Raises CommandError if the database or the storage fails, or for what it can't explain."""
+        """Run the sweep and print its actions.
+
+        Raises:
+            CommandError: The database or the storage failed, or something was left unexplained.
+        """
         try:
             done = upkeep.sweep_all(dry_run=options["dry_run"])
         except (DatabaseError, OSError) as error:
