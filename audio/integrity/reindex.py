@@ -694,7 +694,7 @@ def _placed(session: _Session, taken: Sequence[_InFlight]) -> list[AudioChunk]:
 
 
 def _gaps(session_id: uuid.UUID) -> tuple[list[tuple[int, int]], int]:
-    """Returns the runs of places that no row has, first and last of each, and the last place that one has."""
+    """Return the ranges of sequences that no row has, and the last sequence of a row."""
     gaps, last = [], 0
     rows = AudioChunk.objects.filter(session_id=session_id).order_by("sequence").values_list("sequence", flat=True)
     while page := list(rows.filter(sequence__gt=last)[:_ROWS_PER_STATEMENT]):
@@ -706,7 +706,7 @@ def _gaps(session_id: uuid.UUID) -> tuple[list[tuple[int, int]], int]:
 
 
 def _take_gap(gaps: list[tuple[int, int]], behind: int) -> int:
-    """Takes the first free place behind another out of the runs; returns it, 0 if there is none."""
+    """Remove the first free sequence after `behind` from the ranges, and return it; 0 if there is none."""
     for index, (first, last) in enumerate(gaps):
         place = max(first, behind + 1)
         if place <= last:
