@@ -590,8 +590,10 @@ def identify(head: bytes, is_all: bool = False) -> Container | None:
 
 
 def behind_tags(head: bytes) -> tuple[bytes, int]:
-    """Return what follows the ID3v2 and APE tags at the beginning of `head`, and how many bytes of a tag are still to
-    come."""
+    """Return what follows the ID3v2 and APE tags at the beginning of `head`.
+
+    The second value is the number of bytes of a tag that are still to come.
+    """
     while size := id3_size_bytes(head) or ape_tag_size_bytes(head):
         if size > len(head):
             return b"", size - len(head)

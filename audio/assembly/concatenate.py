@@ -1,4 +1,4 @@
-"""Concatenation: a session's chunks into its master, window by window, and at the end into the recording.
+r"""Concatenation: a session's chunks into its master, window by window, and at the end into the recording.
 
 One run at a time (`session_lock`). A run claims the row with a token of its own and commits only while that
 token stands. The order of a window: write, fsync, commit the new length. A run that ends hands its master over: it
@@ -6,7 +6,7 @@ takes its token away. After one that died the token stands; the next run copies 
 lost or doubled, even if the one before was not dead but only slow (`audio.assembly.master`).
 
     empty --commit--> live --commit, closed--> building --complete--> ready
-                        \\____________________________fail__________> failed
+                        \____________________________fail__________> failed
 
 A recording that is ready is made anew beside itself (`_Rebuild`): the row and the file change when the other one is
 complete, and if it can't be made they stay.
@@ -391,8 +391,10 @@ class _Run:
         return Recording.objects.filter(pk=self._session.id, token=self._token)
 
     def give_back(self) -> None:
-        """Hands over the master as it was committed: this run could not go on. If nobody knows whether its last commit
-        was made, the next run copies instead."""
+        """Give up the master as it was committed, because this run could not go on.
+
+        If it is not known whether the last commit was made, the next run copies the master instead.
+        """
         if not self._is_certain or self._token is None:
             return
         if self._master is not None and self._name_of(self._master) == self._named:
@@ -402,7 +404,7 @@ class _Run:
         self._mine().update(token=None)
 
     def _complete(self) -> None:
-        """building -> ready; or, where some of it could not be decoded, building -> failed, with the rest kept."""
+        """Change building to ready, or to failed if a part could not be decoded. The other parts are kept then."""
         try:
             made = finish.finish(self._session, self._assembler, self._opened(), self._tell)
         except PartsDifferError:
@@ -444,8 +446,10 @@ class _Run:
 
 
 class _Rebuild(_Run):
-    """A run over a session whose recording is ready. Its row stays as it is until this one is complete, so a run that
-    died is begun anew."""
+    """A run over a session whose recording is ready.
+
+    The row stays as it is until this run is complete. So a rebuild that died starts again.
+    """
 
     def __init__(self, session: AudioSession, recording: Recording) -> None:
         super().__init__(session, recording)
@@ -508,8 +512,11 @@ def _conclude(recording: Recording) -> None:
 
 
 def add_digest(recording: Recording) -> None:
-    """Adds the SHA-256 of a ready recording. Its header is written last, so the file has to be read once; `ready`
-    does not wait for that, because closing a long session must cost no more than closing a short one."""
+    """Add the SHA-256 of a ready recording.
+
+    The header of a recording is written last, so the file has to be read once more. `ready` does not wait for that,
+    because the close of a long session must not cost more than that of a short one.
+    """
     if not recording.sha256:
         with (paths.root() / recording.file_name).open("rb") as file:
             recording.sha256 = hashlib.file_digest(file, "sha256").hexdigest()

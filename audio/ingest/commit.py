@@ -156,8 +156,10 @@ class _Transaction:
         return outcomes
 
     def _rejected_before(self, chunk: JournalledChunk) -> AudioError:
-        """Return why an earlier attempt, which did commit, left this chunk out; if that cannot be told any more, its
-        producer has to reconnect."""
+        """Return why an earlier attempt, which did commit, left this chunk out.
+
+        If that cannot be told any more, its producer has to reconnect.
+        """
         producer = chunk.producer
         session, source = self._sessions.get(producer.session_key), self._sources.get(producer.source_id)
         rejection = _rejection(producer, session, source) or DatabaseUnavailable()

@@ -122,8 +122,10 @@ class Committer:
 
     @staticmethod
     def _die() -> None:
-        """End the process, so that its supervisor starts a sound one: a committer that died of a fault of ours would
-        leave every client waiting. Nothing acknowledged is lost by it."""
+        """End the process, so that its supervisor starts a new one.
+
+        After the death of the committer every client would wait. Nothing acknowledged is lost by the end.
+        """
         logger.critical("committer_died", exc_info=True)
         os._exit(70)
 

@@ -33,8 +33,11 @@ _STRAY_SECONDS = 15.0
 
 
 class _Pulse(NamedTuple):
-    """What a heartbeat found: connections whose session is closed or deleted, those that are superseded, and rows of
-    connections that the process does not have."""
+    """The result of a heartbeat.
+
+    It has the connections whose session is closed or deleted, those that are superseded, and the rows of connections
+    that the process does not have.
+    """
 
     closed: list[int]
     deleted: list[int]

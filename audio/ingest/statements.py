@@ -52,16 +52,19 @@ class SqliteStatements:
         self._raw = raw
 
     def lock_sessions(self, keys: Sequence[Any]) -> Iterable[Row]:
+        """Return (id, status, total_chunks) of the sessions; the transaction has locked them."""
         sql = f"SELECT id, status, total_chunks FROM {_SESSIONS} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
         rows: Iterable[Row] = self._raw.execute(sql, (json.dumps(keys),)).fetchall()
         return rows
 
     def lock_sources(self, keys: Sequence[int]) -> Iterable[Row]:
+        """Return (id, epoch, chunk_count) of the sources; the transaction has locked them."""
         sql = f"SELECT id, epoch, chunk_count FROM {_SOURCES} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
         rows: Iterable[Row] = self._raw.execute(sql, (json.dumps(keys),)).fetchall()
         return rows
 
     def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
+        """Add to the counters of sessions with one statement for each."""
         now = at.replace(tzinfo=None).isoformat(" ")
         self._raw.executemany(
             f"UPDATE {_SESSIONS} SET total_chunks = total_chunks + ?, byte_count = byte_count + ?, last_chunk_at = ?"  # noqa: S608
@@ -70,9 +73,11 @@ class SqliteStatements:
         )
 
     def add_to_sources(self, added: Sequence[tuple[int, int]]) -> None:
+        """Add to the counters of sources with one statement for each."""
         self._raw.executemany(f"UPDATE {_SOURCES} SET chunk_count = chunk_count + ? WHERE id = ?", added)  # noqa: S608
 
     def insert_chunks(self, rows: Sequence[Row]) -> None:
+        """Insert the rows of chunks."""
         self._raw.executemany(f"INSERT INTO {_CHUNKS} ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
 
     def time(self, microseconds: int) -> str:
@@ -87,16 +92,19 @@ class PostgresStatements:
         self._cursor = raw.cursor()
 
     def lock_sessions(self, keys: Sequence[Any]) -> Iterable[Row]:
+        """Return (id, status, total_chunks) of the sessions, locked in the order of their keys."""
         sql = f"SELECT id, status, total_chunks FROM {_SESSIONS} WHERE id = ANY(%s) ORDER BY id FOR UPDATE"  # noqa: S608
         rows: Iterable[Row] = self._cursor.execute(sql, (list(keys),)).fetchall()
         return rows
 
     def lock_sources(self, keys: Sequence[int]) -> Iterable[Row]:
+        """Return (id, epoch, chunk_count) of the sources, locked in the order of their keys."""
         sql = f"SELECT id, epoch, chunk_count FROM {_SOURCES} WHERE id = ANY(%s) ORDER BY id FOR UPDATE"  # noqa: S608
         rows: Iterable[Row] = self._cursor.execute(sql, (list(keys),)).fetchall()
         return rows
 
     def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
+        """Add to the counters of sessions with one statement."""
         chunks, size_bytes, keys = (list(column) for column in zip(*added, strict=True))
         self._cursor.execute(
             f"UPDATE {_SESSIONS} SET total_chunks = total_chunks + added.chunks,"  # noqa: S608
@@ -107,6 +115,7 @@ class PostgresStatements:
         )
 
     def add_to_sources(self, added: Sequence[tuple[int, int]]) -> None:
+        """Add to the counters of sources with one statement."""
         chunks, keys = (list(column) for column in zip(*added, strict=True))
         self._cursor.execute(
             f"UPDATE {_SOURCES} SET chunk_count = chunk_count + added.chunks"  # noqa: S608
@@ -115,11 +124,13 @@ class PostgresStatements:
         )
 
     def insert_chunks(self, rows: Sequence[Row]) -> None:
+        """Insert the rows of chunks with COPY."""
         with self._cursor.copy(f"COPY {_CHUNKS} ({_CHUNK_COLUMNS}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
 
     def time(self, microseconds: int) -> datetime:
+        """Return a time as a datetime in UTC."""
         return _EPOCH.replace(tzinfo=UTC) + timedelta(microseconds=microseconds)
 
 

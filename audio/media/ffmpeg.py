@@ -116,8 +116,10 @@ def _command(folder: Path, limits: Limits) -> list[str]:
 
 
 def program(folder: Path, first: Sequence[str], limits: Limits = WINDOW_LIMITS) -> Path:
-    """Writes into `folder` an executable that runs the guarded FFmpeg with the options `first` before its own
-    arguments; returns its path. It is for pydub, which wants one path to call."""
+    """Write an executable that runs the guarded FFmpeg with the options `first`; return its path.
+
+    The options come before the arguments of a call. The executable is for pydub, which needs a single path to call.
+    """
     path = folder / "ffmpeg"
     path.write_text(f'#!/bin/sh\nexec {shlex.join([*_command(folder, limits), *first])} "$@"\n')
     path.chmod(stat.S_IRWXU)

@@ -37,8 +37,10 @@ _MORE = -1
 
 
 def _element(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """Return the number of the EBML element at that place, where its content begins and where it ends; None if none
-    begins there, or more bytes have to come."""
+    """Return the number of the EBML element at `at`, and the start and the end of its content.
+
+    The result is None if no element begins there, or if more bytes are needed.
+    """
     number_bytes = 9 - data[at].bit_length() if at < len(data) else 9
     if number_bytes > 4 or at + number_bytes >= len(data):
         return None

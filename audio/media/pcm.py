@@ -298,8 +298,10 @@ class Blocks:
         yield Samples(pcm, self._held)
 
     def _next(self, data: bytes) -> bytes:
-        """Return the block that is written next: with Ogg the one before, as FFmpeg puts the first block behind a gap
-        before it (`plan`)."""
+        """Return the block that is written next; for Ogg the previous one.
+
+        FFmpeg puts the first block behind a gap before it (`plan`).
+        """
         if self._format != "ogg":
             return data
         self._held, data = data, self._held

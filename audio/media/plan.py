@@ -165,8 +165,10 @@ def concat_list(audio_format: str, names: Sequence[str], durations: Sequence[flo
 
 
 def batch_input(audio_format: str, window: Sequence[Part]) -> list[str]:
-    """What stands before the input of a run over a window's ffconcat list: the one demuxer behind it, its decoders,
-    and how much of it is read at most, whatever the files really hold."""
+    """Return the options before the input of a run over a window's ffconcat list.
+
+    They name the only demuxer behind it and its decoders, and limit how much is read, whatever the files contain.
+    """
     plan = FORMATS[audio_format]
     seconds = sum(part.description.sample_frames / part.description.sample_rate for part in window if part.description)
     # Any error ends the run: what FFmpeg conceals in a list of files would be audio lost without a word.

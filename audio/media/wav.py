@@ -729,8 +729,10 @@ class WavReader:
     # Behind the data
 
     def _after(self) -> bool:
-        """Behind the data, of which `left` bytes are part of a frame: a sub-chunk, another file, raw PCM, or more of
-        the samples."""
+        """Handle what follows the data, of which `left` bytes are part of a frame.
+
+        It may be a sub-chunk, another file, raw PCM, or more of the samples.
+        """
         pad = self._data_pad_bytes()
         if pad is None:
             return False

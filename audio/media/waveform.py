@@ -35,11 +35,15 @@ else:
 
 
 class Readable(Protocol):
-    """An open file, or what reads like one: `read` returns at most so many bytes, none at the end."""
+    """An open file, or an object with the same methods."""
 
-    def read(self, size_bytes: int, /) -> bytes: ...
+    def read(self, size_bytes: int, /) -> bytes:
+        """Return at most `size_bytes` bytes; none at the end."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 # Takes where bytes begin and end in a file; opens it there.
@@ -101,16 +105,20 @@ def _wav_blocks(path: Path) -> Iterator[bytes]:
 
 
 def _rows(block: Samples) -> npt.NDArray[Any]:
-    """Takes whole frames; returns one row a frame. 16-bit samples stay what they are: as floats they cost fifty times
-    as much."""
+    """Return whole frames as an array with one row for each frame.
+
+    16-bit samples keep their type, because floats would cost fifty times as much.
+    """
     if block.format.encoding == "s16le":
         return np.frombuffer(block.data, dtype="<i2").reshape(-1, block.format.channels)
     return convert.decode(block)
 
 
 def _peaks(samples: Iterable[Samples], frames: int) -> Iterator[tuple[Pairs, Samples]]:
-    """Gives the pairs of stretches of so many frames as they become complete, at the end the rest, each with the
-    block that completed them."""
+    """Yield the pairs of stretches of `frames` frames as they become complete, and at the end those of the rest.
+
+    Each result comes with the block that completed it.
+    """
     held: npt.NDArray[Any] | None = None
     block: Samples | None = None
     for block in samples:
@@ -153,12 +161,13 @@ def write(samples: Iterable[Samples], output: Path, tell: Callable[[float], None
 
 
 def extend(path: Path, master: Path, pcm: PcmFormat, before_bytes: int, data_bytes: int, is_last: bool) -> None:
-    """Brings the first level of the file of peaks at `path` up to `data_bytes` of samples of a WAV master, from the
-    `before_bytes` that the last commit covers; what a run that died wrote behind those is written anew. With
-    `is_last`, the pair of the stretch that is not full comes too.
+    """Extend the first level of the file of peaks at `path` to `data_bytes` of samples of a WAV master.
 
-    A file that is shorter than it should be, as a power cut may leave it, goes: the peaks are then computed when the
-    recording is ready, because a window must not cost more than itself.
+    It starts at the `before_bytes` that the last commit covers, and overwrites what a run that died wrote behind them.
+    With `is_last`, the pair of the incomplete stretch is included.
+
+    A file that is shorter than it should be, for example after a power cut, is removed. The peaks are then computed
+    when the recording is ready, because a window must not cost more than itself.
     """
     first, total = before_bytes // pcm.frame_bytes // BASE_FRAMES, data_bytes // pcm.frame_bytes
     with path.open("ab") as file:
@@ -189,8 +198,19 @@ def complete(path: Path, output: Path, rate: int, total_frames: int) -> bool:
 def so_far(
     path: Path, rate: int, total_frames: int, points: int, start_seconds: float, end_seconds: float | None
 ) -> Waveform | None:
-    """Takes a first level that still grows, the rate in Hz and the frames that are recorded, and a span; returns at
-    most `points` peaks of it, or None where the span needs its samples: a near one, or a level that is not whole."""
+    """Return at most `points` peaks of a span, from a first level that still grows.
+
+    Args:
+        path: The file of peaks.
+        rate: The sample rate in Hz.
+        total_frames: The number of frames that are recorded.
+        points: The maximum number of peaks.
+        start_seconds: The start of the span.
+        end_seconds: The end of the span.
+
+    Returns:
+        The peaks. None if the samples are needed, because the span is short or the level is incomplete.
+    """
     start, end = _span(total_frames, rate, start_seconds, end_seconds)
     first, last = start // BASE_FRAMES, end // BASE_FRAMES
     if last - first < points * _PAIRS_PER_POINT or not path.exists() or path.stat().st_size < last * _PAIR_BYTES:
@@ -278,8 +298,16 @@ def is_near(shown: Waveform, points: int) -> bool:
 def scan(
     open_span: OpenSpan, pcm: PcmFormat, data_bytes: int, points: int, start_seconds: float, end_seconds: float | None
 ) -> Waveform:
-    """Takes what opens a span of bytes of a WAV master, the format and the length of its samples, and a span in time;
-    returns at most `points` peaks of that, read from the samples themselves, block by block."""
+    """Return at most `points` peaks of a span of a WAV master, read block by block from the samples.
+
+    Args:
+        open_span: Opens a span of the master's bytes.
+        pcm: The format of the samples.
+        data_bytes: The length of the samples.
+        points: The maximum number of peaks.
+        start_seconds: The start of the span.
+        end_seconds: The end of the span.
+    """
     total, rate = data_bytes // pcm.frame_bytes, pcm.sample_rate
     start, end = _span(total, rate, start_seconds, end_seconds)
     frames = max(1, -(-(end - start) // points))
