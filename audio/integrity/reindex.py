@@ -127,7 +127,7 @@ class _Connection:
         if number > self.last_number:
             self.last_number, self.last_count = number, count
 
-    def taken_before(self) -> int:
+    def accepted_before(self) -> int:
         """Return how many accepted chunks before the last committed one are named by no commit record."""
         return self.last_count - (self.first_number - 1) - self.committed
 
@@ -288,7 +288,7 @@ class _Run:
 
     def _extend(self, session: _Session) -> None:
         """Add chunks that were in flight to a session that the database knows, behind its other chunks."""
-        taken = _taken(session)
+        taken = _accepted(session)
         self.done.refused_chunks += len(session.in_flight) - len(taken)
         if not (session.chunks or taken):
             self.done.known_sessions += 1
@@ -307,7 +307,7 @@ class _Run:
 
     def _conclude(self, session: _Session) -> None:
         totals = AudioChunk.objects.filter(session_id=session.key).aggregate(count=Count("pk"), last=Max("sequence"))
-        self._tell_lost(session, totals["last"] - totals["count"], totals["last"])
+        self._report_lost(session, totals["last"] - totals["count"], totals["last"])
         if session.is_uncertain:
             AudioSession.objects.filter(pk=session.key).update(recovered=Recovery.UNCERTAIN)
         if Recording.objects.filter(pk=session.key, state__in=[RecordingState.READY, RecordingState.FAILED]).exists():
@@ -315,14 +315,14 @@ class _Run:
                 concatenate.rebuild(session.key)
         dispatch.concatenate(session.key)
 
-    def _tell_lost(self, session: _Session, lost: int, total: int) -> None:
+    def _report_lost(self, session: _Session, lost: int, total: int) -> None:
         if lost:
             session.is_uncertain = True
             sentence = f"{lost} of {total} chunks are in no journal."
             self.add_problem("chunks_lost", sentence, session_id=str(session.key))
 
     def _finish(self, session: _Session) -> None:
-        taken = _taken(session)
+        taken = _accepted(session)
         self.done.refused_chunks += len(session.in_flight) - len(taken)
         session.is_uncertain |= bool(taken)
         new = _without_those_there(session, taken)
@@ -338,7 +338,7 @@ class _Run:
         totals = AudioChunk.objects.filter(session_id=session.key).aggregate(
             count=Count("pk"), size_bytes=Sum("size_bytes"), last=Max("sequence"), at=Max("received_at")
         )
-        self._tell_lost(session, totals["last"] - totals["count"], totals["last"])
+        self._report_lost(session, totals["last"] - totals["count"], totals["last"])
         if totals["last"] != totals["count"]:
             # The lost chunks may be in the earlier recording, which can't be made again.
             superseded.set_aside(session.key)
@@ -374,7 +374,7 @@ class _Journal:
         self._run = run
         self._path = path
         self._id = 0
-        self._unsettled: dict[int, ScannedRecord] = {}
+        self._open_records: dict[int, ScannedRecord] = {}
         self._last: dict[uuid.UUID, int] = {}
         rows = AudioChunk.objects.filter(journal__name=self.name)
         # The offset of the last chunk that the database knew before.
@@ -397,11 +397,11 @@ class _Journal:
                 self._commit(entry)
         else:
             for offset in parse_void(record.payload):
-                self._unsettled.pop(offset, None)
+                self._open_records.pop(offset, None)
 
     def _take_chunk(self, record: ScannedRecord) -> None:
         header = record.header
-        self._unsettled[record.offset] = ScannedRecord(record.offset, header, b"", record.intact)
+        self._open_records[record.offset] = ScannedRecord(record.offset, header, b"", record.intact)
         # A rejected chunk is included, because its connection has counted it.
         if header.epoch:
             source = self._run.session(header.session_id).connections.setdefault(header.source_id, {})
@@ -409,7 +409,7 @@ class _Journal:
             connection.first_number = min(connection.first_number, header.number)
 
     def _commit(self, entry: Committed) -> None:
-        record = self._unsettled.pop(entry.offset, None)
+        record = self._open_records.pop(entry.offset, None)
         if record is None:
             return
         header = record.header
@@ -446,7 +446,7 @@ class _Journal:
         places, self._places = self._without_rows(self._places), []
         if not self._run.is_dry_run and (ours := [place for place in places if place.session.is_ours]):
             _insert([self._row(place) for place in ours])
-            self._tell_taken(self._without_rows(ours))
+            self._report_duplicates(self._without_rows(ours))
         others = sorted((place for place in places if place.session.is_known), key=_session_key)
         for _, group in itertools.groupby(others, key=_session_key):
             self._extend(list(group))
@@ -465,13 +465,13 @@ class _Journal:
         session = places[0].session
         there = _there(session, places)
         new = {place.sequence: place for place in reversed(places) if place.sequence not in there}
-        self._tell_taken([place for place in places if new.get(place.sequence) is not place])
+        self._report_duplicates([place for place in places if new.get(place.sequence) is not place])
         session.chunks += len(new)
         session.is_uncertain |= bool(new) and self.is_behind_damage
         if new and not self._run.is_dry_run:
             _insert_counted(session, [self._row(place) for place in new.values()])
 
-    def _tell_taken(self, places: Sequence["_Place"]) -> None:
+    def _report_duplicates(self, places: Sequence["_Place"]) -> None:
         """Report those of these chunks whose sequence another chunk has. A moved chunk is not another one."""
         for place in places:
             other = _there(place.session, [place]).get(place.sequence)
@@ -484,15 +484,19 @@ class _Journal:
     def end(self) -> None:
         """Collect the chunks in flight at the end of the file. A torn chunk was not even synced, and is left out."""
         self._flush()
-        for offset, record in self._unsettled.items():
+        for offset, record in self._open_records.items():
             session = self._run.session(record.header.session_id)
             is_whole = record.intact and not record.header.erased
-            if is_whole and self._run.begun(session, record.header.source_id) and not self._is_settled(session, offset):
+            if (
+                is_whole
+                and self._run.begun(session, record.header.source_id)
+                and not self._is_outcome_known(session, offset)
+            ):
                 journal_id = 0 if self._run.is_dry_run else self._journal_id()
                 after = self._last.get(session.key, 0)
                 session.in_flight.append(_InFlight(journal_id, offset, record.header, after))
 
-    def _is_settled(self, session: _Session, offset: int) -> bool:
+    def _is_outcome_known(self, session: _Session, offset: int) -> bool:
         """Whether the database knows the outcome of a chunk that no commit names.
 
         The rows of a file are inserted in its order. So the database knows it if it had the row of that chunk, or of a
@@ -593,19 +597,19 @@ def _insert(rows: Sequence[AudioChunk]) -> None:
     AudioChunk.objects.bulk_create(rows, batch_size=_ROWS_PER_STATEMENT, ignore_conflicts=True)
 
 
-def _taken(session: _Session) -> list[_InFlight]:
+def _accepted(session: _Session) -> list[_InFlight]:
     """Return the chunks in flight that were accepted, or may have been, in the order of their arrival."""
     kept: dict[tuple[int, int, bool], int] = {}
     taken = []
     for chunk in sorted(session.in_flight, key=lambda chunk: chunk.header.number):
-        most, key = _most_taken(session, chunk.header)
+        most, key = _most_accepted(session, chunk.header)
         kept[key] = kept.get(key, 0) + 1
         if most is None or kept[key] <= most:
             taken.append(chunk)
     return _by_arrival(taken)
 
 
-def _most_taken(session: _Session, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
+def _most_accepted(session: _Session, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
     """Return how many chunks of a chunk's group were accepted although no commit names them, and the key of the group.
 
     A group is the chunks of one connection either before or after the last one that a commit names. The number is None
@@ -616,11 +620,11 @@ def _most_taken(session: _Session, header: Header) -> tuple[int | None, tuple[in
     connections = session.connections[header.source_id]
     connection = connections[header.epoch]
     is_before = header.number < connection.last_number
-    most = connection.taken_before() if is_before else _taken_behind(connections, header.epoch)
+    most = connection.accepted_before() if is_before else _accepted_behind(connections, header.epoch)
     return most, (header.source_id, header.epoch, is_before)
 
 
-def _taken_behind(connections: dict[int, _Connection], epoch: int) -> int | None:
+def _accepted_behind(connections: dict[int, _Connection], epoch: int) -> int | None:
     """Return how many chunks of a connection were accepted after its last committed one; None if nothing tells it.
 
     The next connection of a named source continues to count after the accepted chunks. So its first number tells it.

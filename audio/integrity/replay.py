@@ -239,10 +239,10 @@ class _Comparison:
             if not count:
                 raise Differs(f"The recording ends after {self._at} bytes of audio, but its chunks have more.")
             if is_exact and left[:count] != self._held[:count]:
-                self._blame(bytes(left[:count]), bytes(self._held[:count]), masked)
+                self._check_masked(bytes(left[:count]), bytes(self._held[:count]), masked)
             left, self._held, self._at = left[count:], self._held[count:], self._at + count
 
-    def _blame(self, expected: bytes, actual: bytes, masked: range) -> None:
+    def _check_masked(self, expected: bytes, actual: bytes, masked: range) -> None:
         pairs = enumerate(zip(expected, actual, strict=True), start=self._at)
         for at, (mine, theirs) in pairs:
             if mine != theirs and at not in masked:

@@ -70,12 +70,12 @@ def journal(name: str) -> Surveyed:
     void names was in flight when its process ended, which is no fault.
     """
     found = Surveyed(name)
-    _Journal(found).look()
+    _Journal(found).compare()
     return found
 
 
 @dataclass(slots=True)
-class _Unsettled:
+class _OpenRecord:
     """A chunk record that no commit and no void has named yet. `sequence` is that of its row, or 0 if it has none."""
 
     record: ScannedRecord
@@ -91,9 +91,9 @@ class _Journal:
         self._row = JournalFile.objects.filter(name=found.name).first()
         self._rows = _rows_of(self._row.pk) if self._row else iter(())
         self._next: tuple[int, int] | None = next(self._rows, None)
-        self._unsettled: dict[int, _Unsettled] = {}
+        self._open_records: dict[int, _OpenRecord] = {}
 
-    def look(self) -> None:
+    def compare(self) -> None:
         """Compare the whole journal with its rows."""
         if not self._path.exists():
             if self._next is not None and not self._was_removed():
@@ -103,11 +103,11 @@ class _Journal:
             self._add("orphan_journal", "No row refers to this journal.")
         start: int | None = 0
         while start is not None:
-            end = self._look_from(start)
+            end = self._compare_from(start)
             start = resumes_at(self._path, end)
             if start is not None and start > end:
                 self._add("record_damaged", "No record begins where the previous one ends.", offset=end)
-        self._pass_rows_behind()
+        self._skip_rows_behind()
 
     def _was_removed(self) -> bool:
         """Whether the journal was removed by garbage collection, because recordings replace its chunks."""
@@ -116,7 +116,7 @@ class _Journal:
     def _add(self, code: str, detail: str, **where: Any) -> None:
         self._found.problems.add(Problem(code, detail, file_name=self._found.name, **where))
 
-    def _look_from(self, start: int) -> int:
+    def _compare_from(self, start: int) -> int:
         """Compare the records from an offset on, and return the offset of their end."""
         end = start
         for record in scan(self._path, start):
@@ -126,10 +126,10 @@ class _Journal:
                     self._take(record)
                 case RecordType.COMMIT if record.intact:
                     for entry in parse_commit(record.payload):
-                        self._settle(entry.offset, entry.sequence)
+                        self._check_committed(entry.offset, entry.sequence)
                 case RecordType.VOID if record.intact:
                     for offset in parse_void(record.payload):
-                        self._void(offset)
+                        self._check_voided(offset)
                 case _:
                     if not record.intact:
                         self._add("record_damaged", "A record fails its CRC-32.", offset=record.offset)
@@ -137,30 +137,30 @@ class _Journal:
 
     def _take(self, record: ScannedRecord) -> None:
         self._found.count += 1
-        self._pass_rows_before(record.offset)
+        self._skip_rows_before(record.offset)
         sequence = 0
         if self._next is not None and self._next[0] == record.offset:
             sequence = self._next[1]
             self._next = next(self._rows, None)
             if not record.intact:
-                self._blame(record, "chunk_damaged", "A chunk fails its CRC-32.", sequence)
-        self._unsettled[record.offset] = _Unsettled(replace(record, payload=b""), sequence)
+                self._report(record, "chunk_damaged", "A chunk fails its CRC-32.", sequence)
+        self._open_records[record.offset] = _OpenRecord(replace(record, payload=b""), sequence)
 
-    def _pass_rows_before(self, offset: int) -> None:
+    def _skip_rows_before(self, offset: int) -> None:
         """Skip rows whose offset is the start of no chunk."""
         while self._next is not None and self._next[0] < offset:
-            self._look_at_place(*self._next)
+            self._check_place(*self._next)
             self._next = next(self._rows, None)
 
-    def _pass_rows_behind(self) -> None:
+    def _skip_rows_behind(self) -> None:
         """Skip rows behind the end of the file.
 
         A row whose record exists was inserted after the file was read to its end.
         """
-        while self._next is not None and not self._look_at_place(*self._next):
+        while self._next is not None and not self._check_place(*self._next):
             self._next = next(self._rows, None)
 
-    def _look_at_place(self, offset: int, sequence: int) -> bool:
+    def _check_place(self, offset: int, sequence: int) -> bool:
         """Whether there is a record at the offset of a row. A missing one is reported."""
         with JournalReader(paths.root()) as reader:
             is_there = reader.header(self._found.name, offset) is not None
@@ -169,24 +169,24 @@ class _Journal:
             self._add("record_missing", sentence, sequence=sequence, offset=offset)
         return is_there
 
-    def _settle(self, offset: int, sequence: int) -> None:
+    def _check_committed(self, offset: int, sequence: int) -> None:
         """Compare a chunk that a commit record names with its row."""
-        chunk = self._unsettled.pop(offset, None)
+        chunk = self._open_records.pop(offset, None)
         if chunk is None or chunk.record.header.erased:
             return
         there = chunk.sequence or self._sequence_now(chunk.record, sequence)
         if not there and not DeletedSession.objects.filter(pk=chunk.record.header.session_id).exists():
-            self._blame(chunk.record, "row_missing", f"The row of chunk {sequence} is missing.", sequence)
+            self._report(chunk.record, "row_missing", f"The row of chunk {sequence} is missing.", sequence)
         elif there and there != sequence:
             sentence = f"The journal says that this is chunk {sequence}, but its row says {there}."
-            self._blame(chunk.record, "record_contradicts", sentence, sequence)
+            self._report(chunk.record, "record_contradicts", sentence, sequence)
 
-    def _void(self, offset: int) -> None:
+    def _check_voided(self, offset: int) -> None:
         """Check that a chunk that a void record names has no row."""
-        chunk = self._unsettled.pop(offset, None)
+        chunk = self._open_records.pop(offset, None)
         if chunk is not None and chunk.sequence:
             sentence = f"The journal says that this chunk was rejected, but it has the row {chunk.sequence}."
-            self._blame(chunk.record, "record_contradicts", sentence, chunk.sequence)
+            self._report(chunk.record, "record_contradicts", sentence, chunk.sequence)
 
     def _sequence_now(self, record: ScannedRecord, sequence: int) -> int:
         """Return the current sequence of a chunk's row, 0 if there is none.
@@ -200,7 +200,7 @@ class _Journal:
         rows = AudioChunk.objects.filter(journal__name=self._found.name, offset=record.offset)
         return rows.values_list("sequence", flat=True).first() or 0
 
-    def _blame(self, record: ScannedRecord, code: str, detail: str, sequence: int) -> None:
+    def _report(self, record: ScannedRecord, code: str, detail: str, sequence: int) -> None:
         session_id = str(record.header.session_id)
         self._add(code, detail, session_id=session_id, sequence=sequence, offset=record.offset)
 

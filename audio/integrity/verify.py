@@ -102,7 +102,7 @@ def session(session_id: uuid.UUID, on_progress: OnProgress = lambda _: None) -> 
         SessionBusy: A run is at work on the recording.
     """
     found = Verified(session_id)
-    _Session(found, on_progress).look()
+    _Session(found, on_progress).compare()
     if not AudioSession.objects.filter(pk=session_id).exists():
         raise SessionNotFound(session_id=str(session_id))
     return found
@@ -148,13 +148,13 @@ class _Session:
         self._is_recovered = bool(recovered)
         self._sources = {row[3]: _Source(*row[4:]) for row in counters if row[3] is not None}
 
-    def look(self) -> None:
+    def compare(self) -> None:
         """Compare the rows with the journals, the counters with the rows, and the recording with both."""
-        self._look_at_chunks()
-        self._look_at_counters()
-        self._look_at_recording()
+        self._check_chunks()
+        self._check_counters()
+        self._check_recording()
 
-    def _blame(self, recording: Recording, code: str, detail: str, file_name: str) -> None:
+    def _report(self, recording: Recording, code: str, detail: str, file_name: str) -> None:
         """Report a problem of the recording.
 
         Raises:
@@ -167,14 +167,14 @@ class _Session:
     def _add(self, code: str, detail: str, **where: Any) -> None:
         self._found.problems.add(Problem(code, detail, session_id=str(self._found.session_id), **where))
 
-    def _look_at_chunks(self) -> None:
+    def _check_chunks(self) -> None:
         expected = 1
         for rows in self._pages():
             names = _journal_names(rows)
             with JournalReader(paths.root()) as reader:
                 for row in rows:
                     self._expect(expected, row.sequence)
-                    self._look_at_chunk(reader, row, names)
+                    self._check_chunk(reader, row, names)
                     expected = row.sequence + 1
             self._on_progress(0.5 * expected / max(1, self._total_chunks))
         self._expect(expected, self._total_chunks + 1)
@@ -195,11 +195,11 @@ class _Session:
             which = f"chunk {expected} is" if sequence == expected + 1 else f"chunks {expected} to {sequence - 1} are"
             self._add("row_missing", f"The rows of {which} missing.", sequence=expected)
 
-    def _look_at_chunk(self, reader: JournalReader, row: _Row, names: dict[int, str]) -> None:
+    def _check_chunk(self, reader: JournalReader, row: _Row, names: dict[int, str]) -> None:
         self._found.chunks += 1
         self._found.size_bytes += row.size_bytes
         if names.get(row.journal_id) == _RELEASED:
-            self._release(row)
+            self._count_released(row)
             return
         if names.get(row.journal_id) in self._missing_journals:
             return
@@ -210,15 +210,15 @@ class _Session:
             row, names = now, _journal_names([now])
             header, wrong = self._record_of(reader, row, names)
         if wrong and _journal_names([row]).get(row.journal_id) == _RELEASED:
-            self._release(row)
+            self._count_released(row)
             return
         for code, detail in wrong:
             where = {"sequence": row.sequence, "file_name": names.get(row.journal_id), "offset": row.offset}
             self._add(code, detail, **where)
         if header is not None and not header.erased:
-            self._look_at_order(row, header)
+            self._check_order(row, header)
 
-    def _release(self, row: _Row) -> None:
+    def _count_released(self, row: _Row) -> None:
         """Count a chunk of which only the row is left."""
         self._is_released = True
         if row.source_id in self._sources:
@@ -265,7 +265,7 @@ class _Session:
         if wrong:
             yield "record_contradicts", f"The record of chunk {row.sequence} contradicts its row: {', '.join(wrong)}."
 
-    def _look_at_order(self, row: _Row, header: Header) -> None:
+    def _check_order(self, row: _Row, header: Header) -> None:
         """Check that the chunks of a named source are in the order of its numbers, with older connections first."""
         source = self._sources.get(row.source_id)
         if source is None:
@@ -279,7 +279,7 @@ class _Session:
             self._add("out_of_order", sentence, sequence=row.sequence)
         source.last = place
 
-    def _look_at_counters(self) -> None:
+    def _check_counters(self) -> None:
         if self._found.problems.count:
             # The counters would only repeat the problems that were found.
             return
@@ -293,7 +293,7 @@ class _Session:
                 sentence = f"Source {source.name!r} has {source.seen} chunks, but its row says {source.chunk_count}."
                 self._add("source_count_wrong", sentence)
 
-    def _look_at_recording(self) -> None:
+    def _check_recording(self) -> None:
         row = AudioSession.objects.select_related("recording").filter(pk=self._found.session_id).first()
         if row is None:
             return
@@ -303,16 +303,16 @@ class _Session:
         recording = row.recording
         self._found.recording, self._found.warnings = recording.state, recording.warnings
         if recording.state == RecordingState.READY:
-            self._look_at_file(row, recording)
-            self._look_beside(recording)
+            self._check_file(row, recording)
+            self._check_beside(recording)
         elif recording.state == RecordingState.FAILED:
             sentence = f"The recording could not be made ({recording.error_code}): {recording.error_detail}"
             self._add("recording_failed", sentence, sequence=recording.failed_sequence)
         elif recording.master_name:
-            self._look_at_master(recording)
+            self._check_master(recording)
         self._on_progress(1.0)
 
-    def _look_beside(self, recording: Recording) -> None:
+    def _check_beside(self, recording: Recording) -> None:
         """Report a failed rebuild, and earlier recordings that were set aside."""
         if recording.rebuild_error_code:
             sentence = f"The recording could not be rebuilt ({recording.rebuild_error_code}): "
@@ -321,34 +321,34 @@ class _Session:
             sentence = "An earlier recording was moved aside, because this one does not have all its audio."
             self._add("recording_aside", sentence, file_name=str(path.relative_to(paths.root())))
 
-    def _look_at_master(self, recording: Recording) -> None:
+    def _check_master(self, recording: Recording) -> None:
         path = paths.root() / recording.master_name
         size_bytes = path.stat().st_size if path.exists() else 0
         if size_bytes < recording.master_bytes:
             sentence = f"The master has {size_bytes} bytes instead of {recording.master_bytes}."
-            self._blame(recording, "master_damaged", sentence, recording.master_name)
+            self._report(recording, "master_damaged", sentence, recording.master_name)
 
-    def _look_at_file(self, session: AudioSession, recording: Recording) -> None:
+    def _check_file(self, session: AudioSession, recording: Recording) -> None:
         name = recording.file_name
         try:
             with local.recording_file(recording) as path:
                 self._compare_file(session, recording, path)
         except FileNotFoundError:
-            self._blame(recording, "recording_missing", "The file of the recording is missing.", name)
+            self._report(recording, "recording_missing", "The file of the recording is missing.", name)
         except ObjectDamaged as error:
-            self._blame(recording, "recording_damaged", error.detail, name)
+            self._report(recording, "recording_damaged", error.detail, name)
 
     def _compare_file(self, session: AudioSession, recording: Recording, path: Path) -> None:
         name = recording.file_name
         if path.stat().st_size != recording.size_bytes:
             sentence = f"The recording has {path.stat().st_size} bytes, but its row says {recording.size_bytes}."
-            self._blame(recording, "recording_size_wrong", sentence, name)
+            self._report(recording, "recording_size_wrong", sentence, name)
         elif recording.sha256 and _digest(path) != recording.sha256:
             sentence = "The SHA-256 of the recording differs from its row."
-            self._blame(recording, "recording_damaged", sentence, name)
+            self._report(recording, "recording_damaged", sentence, name)
         elif recording.chunks_done != session.total_chunks:
             sentence = f"The recording was made from {recording.chunks_done} of {session.total_chunks} chunks."
-            self._blame(recording, "recording_incomplete", sentence, name)
+            self._report(recording, "recording_incomplete", sentence, name)
         if self._found.problems.count:
             return
         try:
@@ -357,7 +357,7 @@ class _Session:
                 return
             replay.compare(session, recording, path, self._tell_replay)
         except replay.Differs as error:
-            self._blame(recording, "recording_differs", str(error), name)
+            self._report(recording, "recording_differs", str(error), name)
         self._found.recording = "compared"
 
     def _tell_replay(self, sequence: int) -> None:

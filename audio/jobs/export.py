@@ -26,7 +26,7 @@ from audio.storage import downloads, paths
 from audio.storage.downloads import Servable
 from audio.storage.remote import remote_storage
 
-if TYPE_CHECKING:  # S3's library takes its time, and is not needed without it
+if TYPE_CHECKING:  # boto3 takes long to import, and is not needed without a remote storage
     from audio.storage.s3 import SpanReader
 
 OnProgress = Callable[[float], None]

@@ -51,13 +51,13 @@ class Command(BaseCommand):
             concatenate.rebuild(session.pk)
             dispatch.concatenate(session.pk)
             if not options["wait"]:
-                self._tell_asked(session, options["json"])
+                self._tell_enqueued(session, options["json"])
         if options["wait"]:
             self._wait(found, options["json"])
 
-    def _tell_asked(self, session: AudioSession, is_json: bool) -> None:
+    def _tell_enqueued(self, session: AudioSession, is_json: bool) -> None:
         those = counted(session.total_chunks, "chunk")
-        sentence = f"The recording of {session.pk} is asked for; a worker makes it from {those}."
+        sentence = f"The rebuild of {session.pk} from {those} was enqueued."
         state = Recording.objects.get(pk=session.pk).state
         facts = {"session_id": session.pk, "state": state, "total_chunks": session.total_chunks}
         self.stdout.write(json_line(facts) if is_json else sentence)
