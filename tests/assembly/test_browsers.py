@@ -75,7 +75,8 @@ async def test_each_media_recorder_on_a_connection_of_its_own(server, rest, tmp_
     path.write_bytes(rest.download(session_id))
     assert hashes(path) == hashes(*sources_of(tmp_path, kind))
     assert has_index(path)
-    seconds = sum(RECORDED[kind][1])
+    # Chrome says 21 ms of the last packet in MP4, which has 60; followed by another recorder's it is heard as a whole.
+    seconds = sum(RECORDED[kind][1]) + (0.039 if kind == "mp4-opus-reconnect" else 0.0)
     assert rest.session(session_id)["recording"]["duration_seconds"] == pytest.approx(seconds, abs=0.05)
     assert duration_seconds(path) == pytest.approx(seconds, abs=0.05)
     assert timeline_seconds(path) == pytest.approx(seconds, abs=0.05)

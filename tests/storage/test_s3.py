@@ -64,7 +64,7 @@ def test_from_the_socket_to_a_download_out_of_the_bucket(run_server: RunServer, 
             {"RECORDINGS_STORAGE": "s3://bucket/../other"},
             "RECORDINGS_STORAGE must be s3://bucket or s3://bucket/folder",
         ),
-        ({"AWS_ACCESS_KEY_ID": "somebody"}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set both or neither"),
+        ({"AWS_ACCESS_KEY_ID": "somebody"}, "Set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or neither"),
         ({"AWS_ENDPOINT_URL_S3": "minio:9000"}, "AWS_ENDPOINT_URL_S3 must begin with http:// or https://"),
     ],
 )
