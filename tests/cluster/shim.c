@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define CLOCK_READ_NS 50000000
+#define CLOCK_READ_NS 5000000
 
 static const char *faults, *storage;
 static __typeof__(&clock_gettime) real_clock_gettime;

@@ -7,6 +7,7 @@ import uuid
 from datetime import datetime, timedelta
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from audio import ingest, upkeep
@@ -154,6 +155,31 @@ def test_a_session_whose_times_contradict_each_other_is_not_deleted(clock, setti
     assert upkeep.run_chore("retention").deleted_sessions == 0
     AudioSession.objects.filter(pk=key).update(start_time=clock.read() - timedelta(days=32))
     assert upkeep.run_chore("retention").deleted_sessions == 1
+
+
+def test_a_clock_put_back_for_a_moment_closes_nothing_by_a_host_that_did_not_see_it(clock, settings, monkeypatch):
+    def sweep_of(host):
+        monkeypatch.setattr("audio.upkeep.clock.socket.gethostname", lambda: host)
+        return upkeep.sweep()
+
+    live, dropped = clock.open(), clock.open()
+    for host in ("one", "other"):
+        sweep_of(host)
+    clock.set(days=-30)
+    sessions.remove_connection(dropped.connection_id)
+    sweep_of("one")
+    assert AudioSession.objects.filter(age_counts_from__lt=F("start_time")).count() == 2
+    clock.set(days=30)
+    assert sweep_of("other").closed_sessions == 0
+    assert {one.status for one in AudioSession.objects.all()} == {"active"}
+    clock.beat(live)
+    # The grace begins now, and ends.
+    upkeep.run_chore("connections")
+    clock.let_pass(seconds=settings.DISCONNECT_GRACE_SECONDS + 1)
+    IngestProcess.objects.update(ready_at=clock.read() - timedelta(days=1))
+    clock.beat(live)
+    assert sweep_of("other").closed_sessions == 1
+    assert AudioSession.objects.get(pk=live.session.pk).status == "active"
 
 
 def test_who_closes_a_session_takes_the_databases_time(clock, monkeypatch):

@@ -32,7 +32,8 @@ def ago(**span: float) -> datetime:
 
 
 def make_session(recording: dict | None = None, **fields) -> uuid.UUID:
-    session = AudioSession.objects.create(**{"sample_rate": 16000, "channels": 1, "format": "wav", **fields})
+    started = {"sample_rate": 16000, "channels": 1, "format": "wav", "start_time": ago(hours=6)}
+    session = AudioSession.objects.create(**started | fields)
     Recording.objects.create(session=session)
     # Saving sets `updated_at`, an update does not.
     if recording:
