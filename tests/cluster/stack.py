@@ -147,7 +147,8 @@ class Part:
     def freeze(self) -> None:
         """It stops where it is, with all that it started, as a machine that hangs does."""
         for process in self._family():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def thaw(self) -> None:
         """It goes on as if nothing had been."""
@@ -156,9 +157,13 @@ class Part:
                 process.resume()
 
     def _family(self) -> list[psutil.Process]:
+        """The process and all that it started, none if it has just ended."""
         assert self.process is not None
-        process = psutil.Process(self.process.pid)
-        return [process, *process.children(recursive=True)]
+        try:
+            process = psutil.Process(self.process.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     def read_log(self) -> str:
         """What it wrote to standard error, over all its lives."""
