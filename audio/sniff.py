@@ -184,7 +184,7 @@ class FlacHeader(NamedTuple):
 
 
 def mpeg_rate_hz(header: bytes) -> int:
-    """Takes four bytes; returns the sample rate of the MPEG audio Layer III frame that they head, 0 if none."""
+    """Return the sample rate in Hz of the MPEG audio Layer III frame that four bytes begin, 0 if they begin none."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return 0
     version_bits, rate_index = header[1] >> 3 & 3, header[2] >> 2 & 3
@@ -194,7 +194,7 @@ def mpeg_rate_hz(header: bytes) -> int:
 
 
 def mpeg_frame_size_bytes(header: bytes) -> int:
-    """Takes four bytes; returns the size of the MPEG audio Layer III frame that they head, 0 if they head none.
+    """Return the size of the MPEG audio Layer III frame that four bytes begin, 0 if they begin none.
 
     Free-format frames (bit rate index 0) don't tell their size and count as none.
     """
@@ -207,7 +207,7 @@ def mpeg_frame_size_bytes(header: bytes) -> int:
 
 
 def adts_frame_size_bytes(header: bytes) -> int:
-    """Takes six bytes; returns the size of the ADTS frame that they head, 0 if they head none."""
+    """Return the size of the ADTS frame that six bytes begin, 0 if they begin none."""
     if len(header) < 6 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or header[2] >> 2 & 15 > 12:
         return 0
     size = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
@@ -215,7 +215,7 @@ def adts_frame_size_bytes(header: bytes) -> int:
 
 
 def id3_size_bytes(head: bytes) -> int:
-    """Takes ten bytes or more; returns the size of the ID3v2 tag that begins there, 0 if there is none."""
+    """Return the size of the ID3v2 tag at the beginning of ten bytes or more, 0 if there is none."""
     if len(head) < 10 or head[:3] != b"ID3" or not 2 <= head[3] <= 4 or head[4] == 0xFF or head[5] & 0x0F:
         return 0
     if any(byte & 0x80 for byte in head[6:10]):

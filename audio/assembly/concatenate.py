@@ -53,10 +53,10 @@ class ClaimLostError(Exception):
 
 
 def concatenate(session_id: uuid.UUID) -> None:
-    """Takes a session's id; brings its recording as far as the chunks that are there allow.
+    """Bring a session's recording as far as its chunks allow.
 
-    Returns at once if another run holds the session, and looks again after letting go of it. A fault of the media
-    sets the recording's state to `failed`; any other error is raised, and the same call may succeed later.
+    It returns at once if another run has the session's lock, and looks for new chunks after it has released the lock. A
+    fault of the media makes the recording `failed`. Any other error is raised, and the same call may succeed later.
     """
     with bound_contextvars(session_id=str(session_id)):
         while _run(session_id) and _has_work(session_id):
@@ -101,7 +101,7 @@ _NOTHING: dict[str, Any] = {
 
 
 def _run(session_id: uuid.UUID) -> bool:
-    """Works until nothing is left; returns whether the session was ours to work on."""
+    """Work until nothing is left, and return whether the lock was acquired."""
     if not _exists(session_id):
         return False
     try:
@@ -169,9 +169,10 @@ def _decided(session_id: uuid.UUID) -> AudioSession:
 
 
 def _claimed(session: AudioSession) -> "_Run":
-    """Writes a new token into the row, in the place of the one that was read from it; returns the run that it is for.
+    """Claim the recording: replace the token that was read from the row, and return the run of the new one.
 
-    Raises ClaimLostError if there is nothing to do any more, or another was faster.
+    Raises:
+        ClaimLostError: There is nothing to do any more, or another run was faster.
     """
     recording = Recording.objects.get(pk=session.pk)
     before, token = recording.token, uuid.uuid4()
@@ -211,7 +212,7 @@ def _has_work(session_id: uuid.UUID) -> bool:
 
 
 def with_chunks_waiting(session_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Returns which of the sessions have chunks that are not in their recordings, in one query."""
+    """Return the sessions that have pending chunks, in one query."""
     waiting = Recording.objects.filter(session__total_chunks__gt=F("chunks_done"))
     found = set(waiting.filter(pk__in=session_ids).values_list("pk", flat=True))
     return [session_id for session_id in session_ids if session_id in found]
@@ -229,7 +230,7 @@ class _Run:
     """One run over one session, from the claim to its end."""
 
     def __init__(self, session: AudioSession, recording: Recording, is_handed_over: bool = False) -> None:
-        """Goes on where the row says; `is_handed_over`: the run before has ended, and nobody writes its master."""
+        """Continue from the row. With `is_handed_over` the run before has ended, and nobody writes its master."""
         self._session = session
         self._token = recording.token
         self._is_handed_over = is_handed_over
@@ -246,13 +247,13 @@ class _Run:
         self._progress_at = 0.0
 
     def close(self) -> None:
-        """Closes the master."""
+        """Close the master."""
         if self._master is not None:
             self._master.close()
             self._master = None
 
     def to_the_end(self) -> None:
-        """Takes windows while chunks wait; makes the recording when the session is closed and all are in."""
+        """Process the pending windows, and finish the recording once the session is closed and all chunks are in."""
         while self._token is not None:
             # In this order: what is read of a closed session is final, and so are the rows read after it.
             outlook = self._outlook()
@@ -381,7 +382,7 @@ class _Run:
         self._took(master)
 
     def _commit(self, **values: Any) -> None:
-        """Writes to the row while the token in it is ours, else raises ClaimLostError."""
+        """Write to the row; raise ClaimLostError if the token in it is not ours any more."""
         self._is_certain = False
         if not self._mine().update(updated_at=DatabaseNow(), **values):
             raise ClaimLostError
@@ -422,7 +423,7 @@ class _Run:
         _conclude(Recording.objects.get(pk=self._session.id))
 
     def _publish(self, **values: Any) -> None:
-        """Makes what was made the session's recording."""
+        """Replace the session's recording by the new one."""
         self._commit(**values)
 
     def _tell(self, progress: float) -> None:

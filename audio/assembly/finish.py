@@ -47,10 +47,18 @@ class Made:
 
 
 def finish(session: AudioSession, assembler: Assembler, master: Master, on_progress: OnProgress) -> Made:
-    """Takes a session and its complete master; returns the recording, durable on the disk.
+    """Make the recording from a complete master, durable on the disk.
 
-    `on_progress` is called with numbers from 0 to 1 while FFmpeg runs. Raises UndecodableChunk if the stream holds
-    no audio, PartsDifferError if its parts can't be joined as they are, and what FFmpeg's runs raise.
+    Args:
+        session: The session.
+        assembler: Its assembler, at the last chunk.
+        master: The master.
+        on_progress: Called with numbers from 0 to 1 while FFmpeg runs.
+
+    Raises:
+        UndecodableChunk: The stream holds no audio.
+        PartsDifferError: Its parts can't be joined as they are.
+        MediaError: What FFmpeg's runs raise.
     """
     match assembler:
         case StreamAssembler() if master.size_bytes != assembler.size_bytes:
@@ -232,7 +240,7 @@ def _require_all(audio_format: str, output: Path, pcm: PcmFormat, frame_count: i
 
 
 def _made_by(session: AudioSession, master: Master, make: Callable[[Path, Path], float]) -> Made:
-    """Lets FFmpeg write a file beside the master, syncs it, and gives it its name, which has the master's claim."""
+    """Write a file beside the master with FFmpeg, sync it, and give it a name with the master's claim."""
     place = master.path.parent
     final = place / f"{master.path.stem.replace('master', 'recording')}.{session.format}"
     with ffmpeg.working_folder(place) as work:

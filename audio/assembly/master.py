@@ -73,15 +73,15 @@ class Master:
         return master
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         os.close(self._handle)
 
     def cut_to(self, size_bytes: int) -> None:
-        """Drops what this run has appended behind a committed length."""
+        """Cut off what this run has appended behind a committed length."""
         os.ftruncate(self._handle, size_bytes)
 
     def append(self, pieces: Iterable[bytes]) -> None:
-        """Writes the pieces at the end, a megabyte or so at a time."""
+        """Write the pieces at the end, about a megabyte at a time."""
         batch: list[bytes] = []
         for piece in pieces:
             batch.append(piece)
@@ -98,15 +98,15 @@ class Master:
             view = view[written:]
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """Returns up to `size_bytes` bytes from `offset` on."""
+        """Return up to `size_bytes` bytes from `offset` on."""
         return os.pread(self._handle, size_bytes, offset)
 
     def patch(self, data: bytes, offset: int) -> None:
-        """Writes over what is there already."""
+        """Overwrite bytes that are there already."""
         os.pwrite(self._handle, data, offset)
 
     def sync(self) -> None:
-        """Makes the content durable, and the names that lead to it if the file is new."""
+        """Make the content durable, and the folders too if the file is new."""
         os.fsync(self._handle)
         if self._is_new:
             for folder in itertools.islice(self.path.parents, 4):
@@ -114,7 +114,7 @@ class Master:
             self._is_new = False
 
     def finish_wav(self, pcm: PcmFormat) -> int:
-        """Writes the sizes into the header of a WAV master, and the pad byte; returns the file's size. Repeatable."""
+        """Write the sizes into the header of a WAV master, and the pad byte; return the file's size. Repeatable."""
         data_bytes = self.size_bytes - wav.HEADER_BYTES
         self.patch(wav.header(pcm, data_bytes), 0)
         if data_bytes % 2:
@@ -124,5 +124,5 @@ class Master:
 
 
 def _size_bytes(path: Path) -> int:
-    """Returns the length of a file, -1 if there is none."""
+    """Return the length of a file, -1 if there is none."""
     return path.stat().st_size if path.exists() else -1

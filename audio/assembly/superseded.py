@@ -50,13 +50,13 @@ def tidy(session_id: uuid.UUID, token: uuid.UUID | None = None) -> None:
 
 
 def set_aside(session_id: uuid.UUID) -> None:
-    """Puts aside everything that was made of a session. Nobody may be at work on it."""
+    """Move everything that was made of a session into the folder `aside`. No run may work on the session."""
     for path in _files(session_id):
         _put_aside(session_id, path)
 
 
 def files_aside(session_id: uuid.UUID) -> list[Path]:
-    """Returns the files that were put aside."""
+    """Return the files in the folder `aside`."""
     return sorted((paths.folder(session_id) / ASIDE).glob("*"))
 
 
@@ -65,7 +65,7 @@ def _path(name: str) -> Path:
 
 
 def _files(session_id: uuid.UUID) -> Iterator[Path]:
-    """Gives the masters and recordings in the session's folder."""
+    """Yield the masters and recordings in the session's folder."""
     for pattern in ("master*", "recording*"):
         yield from (
             path
@@ -105,9 +105,9 @@ def _put_aside(session_id: uuid.UUID, path: Path) -> None:
 
 
 def _forget_master(recording: Recording) -> None:
-    """Removes the master whose packets or samples the recording holds, and peaks that are those of another.
+    """Remove a master that the recording makes superfluous, and peaks that belong to another master.
 
-    Samples are kept beside a lossy recording: another format asked for is better encoded from them.
+    A master of samples is kept beside a lossy recording: transcodes are better encoded from it.
     """
     master = _path(recording.master_name)
     is_needed = recording.master_encoding and recording.format not in plan.LOSSLESS

@@ -47,7 +47,7 @@ _LAYOUTS = {
 
 
 def master_encoding(encoding: str) -> str:
-    """Takes the encoding of the first chunk; returns the master's, which holds the same samples."""
+    """Return the encoding of a master that can hold the samples of the first chunk's encoding."""
     return _MASTER_ENCODINGS.get(encoding, encoding)
 
 
@@ -65,7 +65,7 @@ def _alaw_table() -> npt.NDArray[np.int32]:
 
 
 def decode(samples: Samples) -> Frames:
-    """Takes whole frames; returns them as float64 from -1 to 1, one row a frame, one column a channel."""
+    """Return whole frames as float64 from -1 to 1, with one row a frame and one column a channel."""
     encoding, raw = samples.format.encoding, np.frombuffer(samples.data, dtype=np.uint8)
     match encoding:
         case "u8":
@@ -86,7 +86,7 @@ def decode(samples: Samples) -> Frames:
 
 
 def encode(frames: Frames, encoding: str) -> bytes:
-    """Takes frames and a master's encoding; returns the samples, rounded to the nearest and clipped."""
+    """Return frames as samples of an encoding, rounded to the nearest value and clipped."""
     if encoding == "f32le":
         return np.clip(frames, -_LOUDEST, _LOUDEST).astype("<f4").tobytes()
     if encoding == "u8":
@@ -100,7 +100,7 @@ def encode(frames: Frames, encoding: str) -> bytes:
 
 
 def remix(frames: Frames, channels: int) -> Frames:
-    """Takes frames; returns them with 1 or 2 channels: one is doubled, several are averaged or folded to a side."""
+    """Return frames with 1 or 2 channels: one channel is doubled, several are averaged or folded to a side."""
     given: int = frames.shape[1]
     if given == channels:
         return frames
@@ -128,7 +128,7 @@ class Converter:
     given_frames: int = 0
 
     def state(self) -> dict[str, Any]:
-        """Returns the state as JSON; the inverse of `restore`. At most a second and a few frames of input."""
+        """Return the state as JSON; `restore` is the inverse. It holds at most a second and a few frames of input."""
         if self.source is None or not self.tail:
             return {}
         return {
@@ -139,13 +139,13 @@ class Converter:
 
     @classmethod
     def restore(cls, target: PcmFormat, state: dict[str, Any]) -> Converter:
-        """Takes the master's format and what `state` returned; returns the converter as it was."""
+        """Return the converter of a master's format whose `state` this was."""
         if not state:
             return cls(target)
         return cls(target, PcmFormat(*state["source"]), base64.b64decode(state["tail"]), state["given_frames"])
 
     def feed(self, samples: Samples) -> Iterator[bytes]:
-        """Takes samples; gives those of the master that can be given, byte for byte the same if nothing differs."""
+        """Yield the samples of the master that are complete; the same bytes if the formats do not differ."""
         if samples.format != self.source:
             yield from self.flush()
             self.source = samples.format
@@ -157,7 +157,7 @@ class Converter:
             yield self._convert(samples.format, samples.data[start : start + step])
 
     def flush(self) -> Iterator[bytes]:
-        """Gives what is left at the end of the source, or when its format changes."""
+        """Yield the rest at the end of the source, or when its format changes."""
         if self.source is not None and self.tail:
             yield self._resample(self.source, self.tail)[self.given_frames * self.target.frame_bytes :]
         self.source, self.tail, self.given_frames = None, b"", 0

@@ -66,7 +66,7 @@ LONG_LIMITS = Limits(cpu_seconds=3600, wall_seconds=4 * 3600, file_bytes=64 << 3
 
 
 def find() -> Path:
-    """Returns the FFmpeg program: FFMPEG_BINARY, else the one of imageio-ffmpeg, else PATH's; or FfmpegMissing."""
+    """Return the FFmpeg program: FFMPEG_BINARY, else imageio-ffmpeg's, else that on PATH; or raise FfmpegMissing."""
     asked = settings.FFMPEG_BINARY
     found = shutil.which(asked) if asked else _bundled() or shutil.which("ffmpeg")
     if not found:
@@ -100,7 +100,7 @@ def version(program: Path) -> str:
 
 @contextlib.contextmanager
 def working_folder(parent: Path) -> Iterator[Path]:
-    """Gives an empty folder inside `parent`, and removes it with all that is in it."""
+    """Yield an empty folder inside `parent`, and remove it with its content afterwards."""
     with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=parent) as name:
         yield Path(name)
 
@@ -132,10 +132,13 @@ def run(
     limits: Limits = LONG_LIMITS,
     on_seconds: Callable[[float], None] = lambda _: None,
 ) -> float:
-    """Runs FFmpeg to its end in `folder`; returns the seconds of audio that it wrote.
+    """Run FFmpeg to its end in `folder`, and return the seconds of audio that it wrote.
 
-    `on_seconds` is called with the seconds written so far, about twice a second. Raises MediaLimitExceeded, or
-    FfmpegFailed with what FFmpeg said.
+    `on_seconds` is called with the seconds written so far, about twice a second.
+
+    Raises:
+        MediaLimitExceeded: FFmpeg reached a limit.
+        FfmpegFailed: It failed; the detail has its message.
     """
     seconds = 0.0
     with _started(["-progress", "pipe:1", *arguments], folder, limits) as output:
@@ -220,10 +223,13 @@ def _children_cpu_seconds() -> float:
 
 
 def check(code: int, messages: str) -> None:
-    """Takes FFmpeg's exit code and messages; raises what it means unless it is 0.
+    """Raise the error that an exit code of FFmpeg stands for, unless it is 0.
 
-    A full disk is an OSError and a stopped FFmpeg is FfmpegStopped: the same run may succeed later. A limit that was
-    reached is MediaLimitExceeded, anything else FfmpegFailed.
+    Raises:
+        OSError: The disk is full. The same run may succeed later.
+        FfmpegStopped: FFmpeg was stopped. The same run may succeed later.
+        MediaLimitExceeded: It reached a limit.
+        FfmpegFailed: Anything else.
     """
     if code == 0:
         return

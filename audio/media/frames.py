@@ -389,13 +389,13 @@ class StreamInfo:
         return self._packed & _TOTAL_MASK
 
     def with_total(self, total_samples: int) -> "StreamInfo":
-        """Returns the block with that total; an MD5 of another length's samples is taken out (zero: unknown)."""
+        """Return the block with another total. An MD5 of another length is set to zero, which means unknown."""
         packed = self._packed & ~_TOTAL_MASK | total_samples & _TOTAL_MASK
         return replace(self, body=self.body[:10] + packed.to_bytes(8, "big") + bytes(16))
 
 
 def flac_stream_info(head: bytes) -> StreamInfo | None:
-    """Takes the beginning of a FLAC stream; returns its STREAMINFO, None if it begins with none that is sane."""
+    """Return the STREAMINFO at the beginning of a FLAC stream, None if there is no valid one."""
     at = id3_size_bytes(head)
     if head[at : at + 4] != b"fLaC" or head[at + 4 : at + 5] not in (b"\x00", b"\x80") or len(head) < at + 42:
         return None
@@ -571,7 +571,7 @@ class FlacCounter:
 
 
 def describe(audio_format: str, data: bytes) -> PartDescription | None:
-    """Takes a session's format and a complete file; returns what it says, None if its format is not read here."""
+    """Return what a complete file says of itself, None if its format is not read here."""
     if audio_format == "flac":
         info = flac_stream_info(data)
         return PartDescription(info.sample_rate, info.channels, info.bits, info.total_samples) if info else None

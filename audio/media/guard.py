@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Sets the limits of `sys.argv` on this process and executes the command behind them."""
+    """Set the limits of `sys.argv` on this process, and execute the command behind them."""
     cpu_seconds, wall_seconds, memory_bytes, file_bytes = map(int, sys.argv[1].split(","))
     os.chdir(sys.argv[2])
     os.setsid()

@@ -128,7 +128,7 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
 
 
 def _single(part: Part, audio_format: str, folder: Path, on_shortfall: OnShortfall) -> Iterator[Samples]:
-    """Decodes one file of any length in one run, block by block. FFmpeg may conceal damage in a lossy one."""
+    """Decode one file of any length in one run, block by block. FFmpeg may conceal damage in a lossy one."""
     path = folder / f"{part.first_sequence}.{audio_format}"
     path.write_bytes(part.data)
     try:

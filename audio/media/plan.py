@@ -95,7 +95,7 @@ def family(audio_format: str, chunk_mode: str) -> Family:
 
 
 def bounded(sizes: Sequence[int], limit_bytes: int = WINDOW_BYTES) -> int:
-    """Takes the sizes of the chunks that wait; returns how many make a window: at least one, if there is one."""
+    """Return how many of the pending chunks make a window, from their sizes: at least one, if there is one."""
     total = 0
     for count, size in enumerate(sizes):
         total += size
@@ -121,7 +121,7 @@ def _most_frames(description: PartDescription) -> int:
 
 
 def windows(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Takes parts in order; gives those that one FFmpeg run may decode: same parameters, up to DECODE_SECONDS."""
+    """Yield the parts that one FFmpeg run may decode: same parameters, up to DECODE_SECONDS, in order."""
     window: list[Part] = []
     frames = 0
     for part in parts:
@@ -141,7 +141,7 @@ def _fits(before: PartDescription | None, part: PartDescription | None, frames: 
 
 
 def expected_frames(window: Sequence[Part]) -> int:
-    """Returns the sample frames that a window's files say they have, 0 if one of them does not say."""
+    """Return the sample frames that a window's files declare, 0 if one of them declares none."""
     frames = [part.description.sample_frames if part.description else 0 for part in window]
     return sum(frames) if all(frames) else 0
 
@@ -242,7 +242,7 @@ def encoding_of(codec: str, bits: int) -> str:
 
 
 def subfile(name: str, span: Span) -> str:
-    """Returns the FFmpeg address of a span of a file in the working folder, to be used as it is in an ffconcat list."""
+    """Return the FFmpeg address of a span of a file in the working folder, ready for an ffconcat list."""
     return f"subfile,,start,{span.start},end,{span.end},,:file:{name}"
 
 

@@ -132,7 +132,7 @@ def _peaks(samples: Iterable[Samples], frames: int) -> Iterator[tuple[Pairs, Sam
 
 
 def _reduced(stretches: npt.NDArray[Any]) -> Pairs:
-    """Takes one row a stretch; returns the lowest and the highest of each."""
+    """Return the lowest and the highest value of each row."""
     pairs = np.stack([stretches.min(axis=1), stretches.max(axis=1)], axis=1)
     if pairs.dtype == np.int16:
         pairs = pairs / (FULL_SCALE + 1)
@@ -141,7 +141,7 @@ def _reduced(stretches: npt.NDArray[Any]) -> Pairs:
 
 
 def write(samples: Iterable[Samples], output: Path, tell: Callable[[float], None]) -> float:
-    """Writes the peaks of a recording's samples to `output`; returns the recording's length in seconds.
+    """Write the peaks of a recording's samples to `output`, and return its length in seconds.
 
     `tell` is called with the seconds done so far.
     """
@@ -181,7 +181,7 @@ def extend(path: Path, master: Path, pcm: PcmFormat, before_bytes: int, data_byt
 
 
 def complete(path: Path, output: Path, rate: int, total_frames: int) -> bool:
-    """Makes the file of peaks at `output` of the first level at `path`; returns False where that is not whole.
+    """Make the file of peaks at `output` from the first level at `path`; return False if that is incomplete.
 
     `rate` is in Hz, `total_frames` counts the recording's sample frames.
     """
@@ -243,7 +243,7 @@ def _add_levels(file: IO[bytes], path: Path, total_frames: int) -> None:
 
 
 def _level(level: int, total_frames: int) -> tuple[int, int]:
-    """Returns how many pairs a level has, and where in the file they begin."""
+    """Return the number of pairs of a level, and where in the file they begin."""
     offset, frames = _HEADER.size, BASE_FRAMES
     for _ in range(level):
         offset += -(-total_frames // frames) * _PAIR_BYTES
@@ -259,15 +259,18 @@ def _read(path: Path, offset: int, first: int, last: int) -> Pairs:
 
 
 def _joined(pairs: Pairs, edges: npt.NDArray[np.intp]) -> Pairs:
-    """Takes pairs and where among them each new one begins; returns those."""
+    """Join pairs into wider ones that begin at the given indexes."""
     lowest, highest = np.minimum.reduceat(pairs[:, 0], edges), np.maximum.reduceat(pairs[:, 1], edges)
     return np.stack([lowest, highest], axis=1)
 
 
 def read(path: Path, points: int, start_seconds: float, end_seconds: float | None) -> Waveform:
-    """Takes a file of peaks and a span of the recording; returns at most `points` peaks of it.
+    """Return at most `points` peaks of a span of the recording from a file of peaks.
 
-    There are fewer where the span holds fewer pairs of the first level. Raises MasterDamaged if it is no such file.
+    There are fewer if the span holds fewer pairs of the first level.
+
+    Raises:
+        MasterDamaged: It is no file of peaks.
     """
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
@@ -317,7 +320,7 @@ def scan(
 
 
 def from_file(path: Path) -> OpenSpan:
-    """Returns what opens a span of the bytes of a local file."""
+    """Return a function that opens a span of the bytes of a local file."""
 
     def open_span(start: int, end: int) -> Readable:
         file = path.open("rb")
@@ -343,7 +346,7 @@ def _range(open_span: OpenSpan, pcm: PcmFormat, start: int, end: int) -> Iterato
 
 
 def svg(shown: Waveform) -> str:
-    """Returns the waveform as an SVG picture (SVG 1.1) that fits any width."""
+    """Return the waveform as an SVG picture (SVG 1.1) that fits any width."""
     points, count = shown.pairs.astype(int), max(1, len(shown.pairs))
     upper = [f"{number},{-high}" for number, (_, high) in enumerate(points)]
     lower = [f"{number},{-low}" for number, (low, _) in reversed(list(enumerate(points)))]
