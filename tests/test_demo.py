@@ -101,7 +101,7 @@ def test_it_records_the_users_own_file_and_keeps_the_data_if_told_so(start_demo,
     (recording,) = (tmp_path / "var" / "demo").iterdir()
     assert decoded(recording, "s24le") == decoded(source, "s24le")
     (kept,) = temporary.iterdir()
-    assert f"The server's log and data are in {kept}" in said
+    assert f"The log and the data of the server are in {kept}" in said
     assert list(kept.glob("data/audio/journals/*/*.journal"))
 
 
@@ -192,7 +192,7 @@ def test_what_cannot_be_recorded_is_refused_in_one_sentence(tmp_path):
     assert refused(text) == f"{text} is not a WAV file."
     assert refused(tmp_path / "none.wav") == f"{tmp_path / 'none.wav'} can't be read: No such file or directory."
     assert refused(tmp_path) == f"{tmp_path} can't be read: Is a directory."
-    assert refused(short) == f"{short} ends before it says what its samples are."
+    assert refused(short) == f"{short} ends before the format of its samples."
     odd_rate = wav(tmp_path, 37800)
     assert refused(odd_rate).startswith(f"{odd_rate} has a sample rate of 37800; sessions have 8000, 11025, ")
     many = wav(tmp_path, 8000, 3)

@@ -210,7 +210,6 @@ async def test_a_client_that_takes_no_answers_does_not_keep_its_place(run_server
     """Idle, and deaf to being told so."""
     server = run_server(CONNECTION_TIMEOUT_SECONDS="1")
     async with deaf(server) as (client, session_id):
-        assert has_socket(server, client)
         await asyncio.to_thread(eventually, lambda: has_left(server, session_id))
         # Nor does it keep a socket, and in the server's memory what it did not read.
         await asyncio.to_thread(eventually, lambda: not has_socket(server, client))
@@ -220,6 +219,7 @@ async def test_a_client_that_takes_no_answers_and_drops_leaves_at_once(run_serve
     """More answers wait than the server keeps, so it has stopped reading: it has to notice the drop all the same."""
     server = run_server()
     async with deaf(server) as (client, session_id):
+        assert has_socket(server, client)
         client.transport.abort()
     await asyncio.to_thread(eventually, lambda: has_left(server, session_id))
 

@@ -66,9 +66,12 @@ def test_the_client_records_another_format(server, rest, tmp_path):
 
 
 def test_every_make_command_is_run_by_a_test():
-    """`make run` and `make demo` by tests/test_makefile.py and tests/test_demo.py, `make test` by whoever runs this."""
+    """`make run` and `make demo` by tests/test_makefile.py and tests/test_demo.py, `make test` by whoever runs this.
+
+    `make check` is a part of `make test`.
+    """
     named = {target for block in fenced(README, "sh") for target in TARGET.findall(block)}
-    assert named == {"run", "demo", "test"}
+    assert named == {"run", "demo", "check", "test"}
     makefile = (REPOSITORY / "Makefile").read_text()
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
 
