@@ -56,8 +56,7 @@ check: lint
 	SERCUESCRIBE_TEST_DATABASE=none $(PYTHON) -m pytest -n 2 --dist loadfile -m 'not services and not slow'
 
 # pytest runs last, so that its summary is the last line. It uses more workers than cores, because tests spend half of
-# their time waiting for servers. The files that
-# start the most servers run first.
+# their time waiting for servers. The files that start the most servers run first.
 test: lint $(if $(CHROMIUM),,$(BROWSER))
 	SERCUESCRIBE_TEST_DATABASE=postgresql $(PYTHON) -m pytest -n 4 --dist worksteal -m database
 	$(PYTHON) -m pytest -n 4 --dist loadfile --no-loadscope-reorder

@@ -194,9 +194,9 @@ def test_what_cannot_be_recorded_is_refused_in_one_sentence(tmp_path):
     assert refused(tmp_path) == f"{tmp_path} can't be read: Is a directory."
     assert refused(short) == f"{short} ends before the format of its samples."
     odd_rate = wav(tmp_path, 37800)
-    assert refused(odd_rate).startswith(f"{odd_rate} has a sample rate of 37800; sessions have 8000, 11025, ")
+    assert refused(odd_rate).startswith(f"{odd_rate} has a sample rate of 37800. Sessions allow 8000, 11025, ")
     many = wav(tmp_path, 8000, 3)
-    assert refused(many) == f"{many} has a number of channels of 3; sessions have 1, 2."
+    assert refused(many) == f"{many} has a number of channels of 3. Sessions allow 1, 2."
     assert "64-bit samples" in refused(wav(tmp_path, codec="pcm_f64le"))
     adpcm = wav(tmp_path, codec="adpcm_ms")
     assert refused(adpcm).startswith(f"{adpcm} can't be recorded: ")
