@@ -206,11 +206,12 @@ async def test_a_connection_whose_row_is_missing_gets_it_back(ingest, connect):
     await deafen()
 
     def lose_rows() -> None:
-        AudioConnection.objects.all().delete()
         sessions.close_session(closed.producer.session_id)
         with transaction.atomic():
             # The session's row first, as everybody locks.
             AudioSession.objects.select_for_update().get(pk=deleted.producer.session_id).delete()
+        # Last, because a heartbeat may come at any time and restores the rows of open sessions.
+        AudioConnection.objects.all().delete()
 
     await ingest.run(lose_rows)
     await until(lambda: closed.told and deleted.told)
