@@ -50,7 +50,8 @@ DRAIN_SECONDS = 6.0
 # TCP could discard the last acknowledgements.
 CLOSING_HANDSHAKE_SECONDS = 2.0
 REQUEST_SECONDS = 2
-# A client that is silent for the first time is pinged. If it does not answer within the second, it is considered gone.
+# A client that is silent for PING_INTERVAL_SECONDS is pinged. If it does not answer within PONG_SECONDS, it is
+# considered gone.
 PING_INTERVAL_SECONDS = 10.0
 PONG_SECONDS = 10.0
 # The limit from a connection, or from the end of the last request on it, to the end of the next request.

@@ -91,6 +91,20 @@ def run_server(make_server: RunServer) -> RunServer:
     return run
 
 
+@pytest.fixture(scope="module")
+def run_module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunServer]:
+    """Starts a server that the tests of a file share: `run_module_server(LOG_FORMAT="json")`."""
+    with contextlib.ExitStack() as servers:
+
+        def run(folder_name: str = "data", **environment: str) -> Server:
+            folder = tmp_path_factory.mktemp("shared")
+            server = servers.enter_context(Server(folder / folder_name, **environment))
+            servers.callback(lambda: sys.stdout.write(server.read_log()))
+            return server
+
+        yield run
+
+
 @pytest.fixture
 def server(run_server: RunServer) -> Server:
     """A running server with the default settings."""

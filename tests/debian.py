@@ -1,4 +1,4 @@
-"""Programs of Debian and Ubuntu that tests run against: nginx, HAProxy, PgBouncer, promtool.
+"""Programs of Debian and Ubuntu that tests run against: nginx, HAProxy, PgBouncer, promtool, systemd-analyze.
 
 `program("nginx")` is the one on PATH, else one that is unpacked from its package below the virtual environment. That
 needs apt-get and dpkg, but no root. Where there is neither, the test is skipped and says so.
@@ -21,6 +21,7 @@ PACKAGES = {
     "haproxy": ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"],
     "pgbouncer": ["pgbouncer", "libevent-2.1-7", "libc-ares2"],
     "promtool": ["prometheus"],
+    "systemd-analyze": ["systemd", "libsystemd-shared"],
 }
 # Names of the same libraries in later releases.
 RENAMED = {"libevent-2.1-7": "libevent-2.1-7t64", "libopentracing1": "libopentracing-c-wrapper0t64"}

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import sys
 import uuid
 
 import httpx
@@ -25,11 +24,8 @@ LIMIT_BYTES = 65536
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("consumers") / "data"
-    with Server(folder, MAX_MESSAGE_SIZE_BYTES=str(LIMIT_BYTES), DISCONNECT_GRACE_SECONDS="600") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server(MAX_MESSAGE_SIZE_BYTES=str(LIMIT_BYTES), DISCONNECT_GRACE_SECONDS="600")
 
 
 @pytest.fixture(scope="module")
@@ -431,6 +427,22 @@ async def test_what_can_not_be_decoded_is_said_to_the_connections_of_its_session
             assert "error" not in notice
             assert await client.store(b"cd") == [2]
             assert (await bystander.close_session())["status"] == "completed"
+
+
+async def test_a_bad_file_is_said_while_the_session_goes_on(server, rest):
+    good = wav_bytes(speech(1), 16000)
+    adpcm = good[:20] + b"\x02\0" + good[22:]
+    async with recorder(server.ws_url, format="wav", chunks="files") as client:
+        assert await client.store(good, adpcm, good) == [1, 2, 3]
+        notice = await client.answer()
+        assert (notice["event"], notice["code"]) == ("error", "unsupported_media")
+        assert (notice["first_sequence"], notice["last_sequence"]) == (2, 2)
+        assert await client.store(good) == [4]
+        await client.close_session()
+    recording = rest.finished(client.session_id)["recording"]
+    # The others are recorded, and can be downloaded as a part.
+    assert (recording["state"], recording["duration_seconds"]) == ("failed", 3.0)
+    assert [warning["code"] for warning in recording["warnings"]] == ["unsupported_media"]
 
 
 async def test_a_stream_without_its_header_is_refused(server):

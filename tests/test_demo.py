@@ -16,7 +16,7 @@ from django.core.management.base import CommandError
 
 from audio.management.commands import demo
 from audio.media.wav import PcmFormat
-from tests.server import DEADLINE_SECONDS, Server, eventually, is_running
+from tests.server import DEADLINE_SECONDS, eventually, is_running
 from tests.services import REPOSITORY, product_variables
 from tests.sound import decoded, encoded, speech, wav_bytes
 
@@ -32,10 +32,8 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("demo") / "data") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server()
 
 
 @pytest.fixture

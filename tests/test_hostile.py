@@ -2,20 +2,16 @@
 
 import contextlib
 import struct
-import sys
 
 import pytest
 
 from tests import bait
 from tests.client import Rest, recorder
-from tests.server import Server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("hostile") / "data") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server()
 
 
 @pytest.fixture

@@ -31,10 +31,8 @@ LOGGING_CALL = re.compile(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("logs") / "data", LOG_FORMAT="json") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server(LOG_FORMAT="json")
 
 
 def lines_of(server: Server) -> list[dict[str, Any]]:

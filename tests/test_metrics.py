@@ -70,10 +70,8 @@ def _port_of(pid: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("metrics") / "data") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server()
 
 
 async def record(url: str, chunks: int) -> str:

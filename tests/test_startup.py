@@ -1,4 +1,4 @@
-"""What the processes of a server have loaded, and what only those load that use it."""
+"""The modules that the processes of a server load at their start, and those that they load when they use them."""
 
 import itertools
 import re

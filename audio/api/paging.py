@@ -1,6 +1,6 @@
 """Cursor pagination: the cost of a page depends on its size, and not on the number of rows before it or in total."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -13,17 +13,14 @@ from audio.errors import InvalidParameter
 
 
 class CheckedCursorPagination(CursorPagination):
-    """REST framework's cursor pagination, which also rejects invalid sizes and cursors."""
+    """REST framework's cursor pagination, which also rejects invalid sizes and cursors.
+
+    Attributes:
+        position: A field of the type of the first field of `ordering`.
+    """
 
     page_size_query_param = "page_size"
-
-    def check_position(self, text: str) -> None:
-        """Check a text that should be a value of the first field of `ordering`.
-
-        Raises:
-            ValidationError, OverflowError: It can't be one.
-        """
-        raise NotImplementedError
+    position: "models.Field[Any, Any]" = models.BigIntegerField()
 
     def get_page_size(self, request: Request) -> int:
         """Return the requested page size, or the default.
@@ -51,12 +48,18 @@ class CheckedCursorPagination(CursorPagination):
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:
-                self.check_position(str(cursor.position))
+                self._check(str(cursor.position))
         except (NotFound, ValidationError, OverflowError) as error:
             raise InvalidParameter(
                 "The cursor does not belong to this list. Follow `next` and `previous`.", parameter="cursor"
             ) from error
         return cursor
+
+    def _check(self, text: str) -> None:
+        value = self.position.clean(text, None)
+        if isinstance(value, datetime):
+            # The database needs a time between the years 1 and 9999 in UTC.
+            value.astimezone(UTC)
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         """Return the parameters for the OpenAPI document, with the limits of the page size."""
@@ -65,16 +68,24 @@ class CheckedCursorPagination(CursorPagination):
         return parameters
 
 
-class SessionPages(CheckedCursorPagination):
-    """Pages of sessions, newest first."""
+class NewestFirst(CheckedCursorPagination):
+    """Pages of rows, newest first by a time."""
 
     page_size = 50
     max_page_size = 500
+    position = models.DateTimeField()
+
+
+class SessionPages(NewestFirst):
+    """Pages of sessions."""
+
     ordering = ("-start_time", "-id")
 
-    def check_position(self, text: str) -> None:
-        """Check a start time."""
-        models.DateTimeField().clean(text, None).astimezone(UTC)
+
+class TaskPages(NewestFirst):
+    """Pages of tasks."""
+
+    ordering = ("-created_at", "-id")
 
 
 class ChunkPages(CheckedCursorPagination):
@@ -83,7 +94,3 @@ class ChunkPages(CheckedCursorPagination):
     page_size = 500
     max_page_size = 5000
     ordering = ("sequence",)
-
-    def check_position(self, text: str) -> None:
-        """Check a sequence."""
-        models.BigIntegerField().clean(text, None)

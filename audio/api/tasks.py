@@ -1,10 +1,8 @@
 """The REST API of background tasks: request, show, list and revoke them."""
 
-from datetime import UTC
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db import models
 from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
@@ -21,7 +19,7 @@ from rest_framework.reverse import reverse
 
 from audio import ingest
 from audio.api import described
-from audio.api.paging import CheckedCursorPagination
+from audio.api.paging import TaskPages
 from audio.api.queries import find_session
 from audio.api.serializers import recording_of
 from audio.api.views import CheckedView
@@ -190,18 +188,6 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
 
 def _is_fetchable(state: str) -> bool:
     return state in (RecordingState.LIVE, RecordingState.READY)
-
-
-class TaskPages(CheckedCursorPagination):
-    """Pages of tasks, newest first."""
-
-    page_size = 50
-    max_page_size = 500
-    ordering = ("-created_at", "-id")
-
-    def check_position(self, text: str) -> None:
-        """Check a creation time."""
-        models.DateTimeField().clean(text, None).astimezone(UTC)
 
 
 def _shown(request: Request, task_id: str) -> dict[str, Any]:

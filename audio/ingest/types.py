@@ -44,7 +44,7 @@ Outcome = Accepted | AudioError
 
 
 class LiveConnection(Protocol):
-    """What the ingest needs of a connection. `audio.consumers` implements it."""
+    """The interface of a connection to the ingest. `audio.consumers` implements it."""
 
     connection_id: int
     producer: Producer

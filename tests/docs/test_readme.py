@@ -22,10 +22,8 @@ TARGET = re.compile(r"^make (\w+)", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("readme") / "data") as running:
-        yield running
-        sys.stdout.write(running.read_log())
+def server(run_module_server):
+    return run_module_server()
 
 
 @pytest.fixture(scope="module")

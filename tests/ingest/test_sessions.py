@@ -4,6 +4,7 @@ import itertools
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -57,24 +58,18 @@ def connect(process_id):
 def at_once(*functions: Callable[[], Any]) -> list[Any]:
     """Runs each function in a thread of its own, all at once; returns what they returned or raised."""
     barrier = threading.Barrier(len(functions))
-    results: list[Any] = [None] * len(functions)
 
-    def run(index: int, function: Callable[[], Any]) -> None:
+    def run(function: Callable[[], Any]) -> Any:
         try:
             connection.ensure_connection()
             barrier.wait()
-            results[index] = function()
-        except Exception as error:  # noqa: BLE001 - it is looked at by the test
-            results[index] = error
+            return function()
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    with ThreadPoolExecutor(len(functions)) as threads:
+        futures = [threads.submit(run, function) for function in functions]
+    return [future.exception() or future.result() for future in futures]
 
 
 def stored(session_id: uuid.UUID) -> AudioSession:

@@ -1,6 +1,7 @@
 """The waveform that the windows leave is kept while the session may be deleted at the same moment."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connection
@@ -24,7 +25,7 @@ def test_keeping_a_waveform_and_deleting_its_session_do_not_wait_for_one_another
     session = stored(format="wav")
     session.add(cut(speech(2).tobytes(), 3200))
     session.close()
-    key, errors, reached = session.session.pk, [], threading.Event()
+    key, reached = session.session.pk, threading.Event()
     record = peaks._record_waveform
 
     def while_it_is_deleted(*arguments):
@@ -36,19 +37,14 @@ def test_keeping_a_waveform_and_deleting_its_session_do_not_wait_for_one_another
     def in_thread(function):
         try:
             function(key)
-        except Exception as error:  # noqa: BLE001 - whatever ends a thread fails the test
-            errors.append(error)
         finally:
             connection.close()
 
     monkeypatch.setattr(peaks, "_record_waveform", while_it_is_deleted)
-    keeping = threading.Thread(target=in_thread, args=(recording.make_recording,))
-    keeping.start()
-    assert reached.wait(60)
-    deleting = threading.Thread(target=in_thread, args=(upkeep.delete_session,))
-    deleting.start()
-    keeping.join()
-    deleting.join()
-    assert errors == []
+    with ThreadPoolExecutor(2) as threads:
+        keeping = threads.submit(in_thread, recording.make_recording)
+        assert reached.wait(60)
+        deleting = threads.submit(in_thread, upkeep.delete_session)
+    assert (keeping.result(), deleting.result()) == (None, None)
     assert not AudioSession.objects.filter(pk=key).exists()
     assert not BackgroundTask.objects.filter(session=key).exists()
