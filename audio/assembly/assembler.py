@@ -69,7 +69,7 @@ def restore(session: AudioSession, target: PcmFormat | None, done_to: int, check
         done_to: The last sequence whose audio is in the master.
         checkpoint: What the assembler's `checkpoint` returned then; empty at the beginning.
     """
-    match plan.Family(checkpoint.get("assembler") or plan.family(session.format, session.chunk_mode)):
+    match plan.Family(checkpoint.get("family") or plan.family(session.format, session.chunk_mode)):
         case plan.Family.PCM:
             return PcmAssembler(session, target, done_to, checkpoint)
         case plan.Family.STREAM:
@@ -78,8 +78,8 @@ def restore(session: AudioSession, target: PcmFormat | None, done_to: int, check
             return FilesAssembler(session, target, done_to, checkpoint)
 
 
-def name_of(assembler: Assembler) -> plan.Family:
-    """Return the name under which `restore` finds the assembler again."""
+def family_of(assembler: Assembler) -> plan.Family:
+    """Return the family by which `restore` finds the assembler again."""
     match assembler:
         case PcmAssembler():
             return plan.Family.PCM

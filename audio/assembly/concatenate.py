@@ -43,8 +43,8 @@ from audio.storage.lock import session_lock
 logger = structlog.stdlib.get_logger(__name__)
 
 _PROGRESS_SECONDS = 1.0
-# Of the checkpoints. It is raised when an older one can't be read any more.
-_CHECKPOINT_VERSION = 2
+# The version of the checkpoints. A recording with a checkpoint of another version is made from its first chunk on.
+_CHECKPOINT_VERSION = 3
 _DETAIL_CHARACTERS = 500
 
 
@@ -354,7 +354,7 @@ class _Run:
     def _position(self, master: Master) -> dict[str, Any]:
         checkpoint = {
             "version": _CHECKPOINT_VERSION,
-            "assembler": assembler.name_of(self._assembler).value,
+            "family": assembler.family_of(self._assembler).value,
             "is_flushed": self._is_flushed,
             **self._assembler.checkpoint(),
         }

@@ -109,6 +109,19 @@ def test_parts_of_another_codec_or_parameters_are_decoded(stored, tmp_path, kind
     assert not set(hashes(source)) & set(hashes(session.path))
 
 
+def test_a_checkpoint_of_an_older_version_is_not_continued(stored, tmp_path):
+    """The parts are decoded by now, which the checkpoint of an older version says in other words."""
+    session, paths = recorders(stored, tmp_path, ("webm", 1), ("webm-pcm", 2), ("webm", 3))
+    recording = session.recording
+    assert (recording.state, recording.checkpoint.pop("family")) == ("live", "files")
+    recording.checkpoint |= {"version": 2, "route": "files"}
+    recording.save(update_fields=["checkpoint"])
+    made = session.made()
+    assert (made.state, made.warnings) == ("ready", [])
+    seconds = sum(timeline_seconds(path) for path in paths)
+    assert made.duration_seconds == pytest.approx(seconds, abs=0.1)
+
+
 def test_a_recorder_that_sent_its_header_only_leaves_nothing_out(stored, tmp_path):
     audio_format, first = slices("mp4-opus")
     session = stored(format=audio_format, sample_rate=48000, channels=2)

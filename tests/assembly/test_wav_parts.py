@@ -222,7 +222,7 @@ def test_samples_that_are_lost_on_the_way_are_noted(stored, monkeypatch):
     assert [entry["code"] for entry in entries(session)] == ["audio_unaccounted"]
 
 
-def test_the_carry_of_an_earlier_version_is_understood(stored):
+def test_a_reader_without_the_newest_fields_is_understood(stored):
     session = stored(format="wav", sample_rate=RATE_HZ)
     session.add([sound(1).tobytes()])
     old = {
