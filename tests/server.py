@@ -5,6 +5,7 @@ manager. A server lives in a folder of its own and listens on a free port; the e
 are those that the test gives, and no others.
 """
 
+import contextlib
 import os
 import selectors
 import signal
@@ -171,7 +172,9 @@ class Server:
     def kill_all(self) -> None:
         """SIGKILL to the supervisor and every descendant at once; returns when all are gone."""
         for process in self.processes():
-            process.kill()
+            # An FFmpeg may end by itself at any time.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         eventually(lambda: not self.processes())
         self.process.wait(DEADLINE_SECONDS)
         if self.process.stdout is not None:
