@@ -86,9 +86,11 @@ def test_a_program_that_can_not_be_run_at_first_is_tried_again(environment, tmp_
     assert len(attempts) == 2
 
 
-def test_a_dead_child_is_restarted_with_growing_delays(environment):
+def test_a_dead_child_is_restarted_with_growing_delays(environment, tmp_path):
     starts: list[float] = []
-    dies = script("os.write(fd, b'ready\\n')")
+    # The first one lives until the supervisor has seen it ready.
+    is_seen = tmp_path / "seen"
+    dies = script(f"os.write(fd, b'ready\\n')\nwhile not os.path.exists({str(is_seen)!r}): time.sleep(0.01)")
     program = Program("short-lived", dies, TERM, prepare=lambda: starts.append(time.monotonic()))
     with Supervisor(environment) as supervisor:
 
@@ -96,6 +98,7 @@ def test_a_dead_child_is_restarted_with_growing_delays(environment):
             supervisor.stopping = len(starts) >= 4
 
         supervisor.start(program, within_seconds=60)
+        is_seen.touch()
         supervisor.run(0.01, enough)
     # Each start waits for its delay at least, whatever the machine adds.
     gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
