@@ -12,6 +12,8 @@ import pytest
 from celery import current_app
 from django.core.files.storage import storages
 
+from audio.models import DEFAULT_PROJECT_ID, Project
+from audio.models.access import DEFAULT_PROJECT_NAME
 from sercuescribe.celery import app
 from tests.recorded import Recorded
 from tests.s3 import Bucket, s3_client, s3_server
@@ -56,6 +58,19 @@ def celery_stays_ours() -> Iterator[None]:
     """A test that leaves another Celery application as the current one would send what follows to its broker."""
     yield
     assert current_app.main == app.main, "the test has made another Celery application the current one"
+
+
+@pytest.fixture(autouse=True)
+def default_project(request: pytest.FixtureRequest) -> None:
+    """The project that a migration makes; a test with transactions of its own empties every table at its end."""
+    marker = request.node.get_closest_marker("django_db")
+    if "transactional_db" in request.fixturenames or (marker and marker.kwargs.get("transaction")):
+        request.getfixturevalue("transactional_db")
+    elif marker or "db" in request.fixturenames:
+        request.getfixturevalue("db")
+    else:
+        return
+    Project.objects.get_or_create(pk=DEFAULT_PROJECT_ID, defaults={"name": DEFAULT_PROJECT_NAME})
 
 
 @pytest.fixture

@@ -4,29 +4,32 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('audio', '0002_decided_by_media'),
+        ("audio", "0002_decided_by_media"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='recording',
-            name='rebuild_error_code',
+            model_name="recording",
+            name="rebuild_error_code",
             field=models.CharField(blank=True, max_length=40),
         ),
         migrations.AddField(
-            model_name='recording',
-            name='rebuild_error_detail',
+            model_name="recording",
+            name="rebuild_error_detail",
             field=models.CharField(blank=True, max_length=500),
         ),
         migrations.AddField(
-            model_name='recording',
-            name='rebuild_requested_at',
+            model_name="recording",
+            name="rebuild_requested_at",
             field=models.DateTimeField(blank=True, null=True),
         ),
         migrations.AddIndex(
-            model_name='recording',
-            index=models.Index(condition=models.Q(('rebuild_requested_at__isnull', False)), fields=['rebuild_requested_at'], name='recording_rebuild'),
+            model_name="recording",
+            index=models.Index(
+                condition=models.Q(("rebuild_requested_at__isnull", False)),
+                fields=["rebuild_requested_at"],
+                name="recording_rebuild",
+            ),
         ),
     ]

@@ -4,20 +4,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('audio', '0005_ages_and_erasures'),
+        ("audio", "0005_ages_and_erasures"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ClockReading',
+            name="ClockReading",
             fields=[
-                ('host', models.CharField(max_length=255, primary_key=True, serialize=False)),
-                ('boot_id', models.CharField(max_length=64)),
-                ('first_at', models.DateTimeField()),
-                ('last_at', models.DateTimeField()),
-                ('steady_seconds', models.FloatField()),
+                ("host", models.CharField(max_length=255, primary_key=True, serialize=False)),
+                ("boot_id", models.CharField(max_length=64)),
+                ("first_at", models.DateTimeField()),
+                ("last_at", models.DateTimeField()),
+                ("steady_seconds", models.FloatField()),
             ],
         ),
     ]

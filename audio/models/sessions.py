@@ -1,15 +1,8 @@
-"""The models: sessions, their chunks, their recordings, and the state of background work.
+"""Sessions, their chunks, their recordings, and the state of background work.
 
 The database is authoritative; the queue and the channel layer only make things happen sooner. Every change of a
 session's state is a conditional UPDATE whose row count is checked (`SessionQuerySet`), so that only one of two
 processes can make it. `docs/architecture.md` draws the states, with the function behind each edge.
-
-A transaction that locks rows of several tables locks them in the following order, and several rows of one table in the
-order of their keys. So no two transactions wait for each other in a circle:
-
-    session, source, process, connection, recording, task, chunk, journal, erasure, deleted session
-
-An INSERT locks the rows that its foreign keys name; that of a task locks the session.
 """
 
 import uuid
@@ -21,6 +14,7 @@ from django.db import models, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from audio.models.access import DEFAULT_PROJECT_ID
 from audio.wire.parameters import (
     CHUNK_MODES,
     ENCODINGS,
@@ -133,6 +127,14 @@ class AudioSession(models.Model):
     """A session, into which clients record."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(
+        "Project",
+        models.PROTECT,
+        related_name="sessions",
+        default=DEFAULT_PROJECT_ID,
+        db_default=DEFAULT_PROJECT_ID,
+        db_index=False,
+    )
     user_id = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True)
     status = models.CharField(max_length=9, choices=SessionStatus.choices, default=SessionStatus.ACTIVE)
     start_time = models.DateTimeField(default=timezone.now)
@@ -168,6 +170,8 @@ class AudioSession(models.Model):
         # it shows. None of these columns changes with a chunk.
         indexes = [
             models.Index(fields=["-start_time", "-id"], name="session_newest"),
+            models.Index(fields=["project", "-start_time", "-id"], name="session_by_project"),
+            models.Index(fields=["project", "status", "-start_time", "-id"], name="session_by_project_status"),
             models.Index(fields=["status", "-start_time", "-id"], name="session_by_status"),
             models.Index(fields=["format", "-start_time", "-id"], name="session_by_format"),
             models.Index(fields=["user_id", "-start_time", "-id"], name="session_by_user"),

@@ -1,0 +1,89 @@
+"""The models: sessions and their recordings, and who may do what with them.
+
+The database is authoritative; the queue and the channel layer only make things happen sooner. Every change of a
+session's state is a conditional UPDATE whose row count is checked (`SessionQuerySet`), so that only one of two
+processes can make it. `docs/architecture.md` draws the states, with the function behind each edge.
+
+A transaction that locks rows of several tables locks them in the following order, and several rows of one table in the
+order of their keys. So no two transactions wait for each other in a circle:
+
+    project, API key, session, source, process, connection, recording, task, chunk, journal, erasure, deleted session
+
+An INSERT locks the rows that its foreign keys name: that of a session its project, that of a task its session.
+"""
+
+from audio.models.access import (
+    DEFAULT_PROJECT_ID,
+    ApiKey,
+    AuditEntry,
+    Membership,
+    Project,
+    ProjectUsage,
+    Role,
+    Scope,
+    SessionToken,
+    TokenPurpose,
+)
+from audio.models.sessions import (
+    OPEN_STATUSES,
+    OPEN_TASK_STATES,
+    AudioChunk,
+    AudioConnection,
+    AudioSession,
+    AudioSource,
+    BackgroundTask,
+    Chore,
+    ClockReading,
+    DatabaseNow,
+    DeletedSession,
+    IngestProcess,
+    JournalErasure,
+    JournalFile,
+    Literal,
+    Recording,
+    RecordingQuerySet,
+    RecordingState,
+    Recovery,
+    SessionQuerySet,
+    SessionStatus,
+    TaskKind,
+    TaskQuerySet,
+    TaskState,
+)
+
+__all__ = [
+    "DEFAULT_PROJECT_ID",
+    "OPEN_STATUSES",
+    "OPEN_TASK_STATES",
+    "ApiKey",
+    "AudioChunk",
+    "AudioConnection",
+    "AudioSession",
+    "AudioSource",
+    "AuditEntry",
+    "BackgroundTask",
+    "Chore",
+    "ClockReading",
+    "DatabaseNow",
+    "DeletedSession",
+    "IngestProcess",
+    "JournalErasure",
+    "JournalFile",
+    "Literal",
+    "Membership",
+    "Project",
+    "ProjectUsage",
+    "Recording",
+    "RecordingQuerySet",
+    "RecordingState",
+    "Recovery",
+    "Role",
+    "Scope",
+    "SessionQuerySet",
+    "SessionStatus",
+    "SessionToken",
+    "TaskKind",
+    "TaskQuerySet",
+    "TaskState",
+    "TokenPurpose",
+]

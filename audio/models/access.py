@@ -1,0 +1,178 @@
+"""Projects, the people and the programs that may use them, and what they did."""
+
+import uuid
+
+from django.conf import settings
+from django.core.validators import MinValueValidator, RegexValidator
+from django.db import models
+from django.utils import timezone
+
+# The first migration of projects creates it with this key.
+DEFAULT_PROJECT_ID = 1
+DEFAULT_PROJECT_NAME = "default"
+NAME_MAX_LENGTH = 100
+_SECRET_PREFIX_LENGTH = 12
+
+
+class Scope(models.TextChoices):
+    """What a program or a person may do in a project."""
+
+    READ = "read"  # list, show, listen and download
+    RECORD = "record"  # create sessions, send audio, close them
+    MANAGE = "manage"  # delete sessions, change keys, members, webhooks and limits
+
+
+class Role(models.TextChoices):
+    """What a person is in a project. Each role includes the one before it."""
+
+    VIEWER = "viewer"
+    RECORDER = "recorder"
+    MANAGER = "manager"
+
+
+class TokenPurpose(models.TextChoices):
+    """What the holder of a session token may do with its session."""
+
+    RECORD = "record"
+    LISTEN = "listen"
+
+
+class Project(models.Model):
+    """The owner of sessions, API keys, limits and a retention. Projects see nothing of each other.
+
+    A limit that is null does not apply.
+    """
+
+    name = models.CharField(
+        max_length=50,
+        unique=True,
+        validators=[RegexValidator(r"^[a-z0-9][a-z0-9-]*\Z", "Use lower-case letters, digits and hyphens.")],
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    retention_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Days until a closed session is deleted. Empty: RETENTION_DAYS. 0: never.",
+    )
+    max_open_sessions = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    max_openings_per_minute = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Sessions that may be created in a minute.",
+    )
+    max_bytes_per_day = models.PositiveBigIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1)], help_text="Audio that may be sent in a day (UTC)."
+    )
+    max_requests_per_second = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="HTTP requests and new connections of each API key, token or person.",
+    )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ProjectUsage(models.Model):
+    """The audio that a project sent in a day (UTC). Heartbeats of web processes add to it."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="usage")
+    day = models.DateField()
+    byte_count = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "day"], name="usage_project_day")]
+
+    def __str__(self) -> str:
+        return f"{self.project_id} {self.day}"
+
+
+class Membership(models.Model):
+    """The role of a person in a project."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=8, choices=Role.choices, default=Role.VIEWER)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "user"], name="membership_project_user")]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.project}"
+
+
+class Secret(models.Model):
+    """A secret that opens a door. It is shown once, and only its SHA-256 is stored.
+
+    It is a random number of 256 bits, so a slow hash for passwords would add nothing. `prefix` is its visible
+    beginning, by which it is found, and by which people and logs name it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    prefix = models.CharField(max_length=_SECRET_PREFIX_LENGTH, unique=True, editable=False)
+    digest = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.prefix
+
+
+class ApiKey(Secret):
+    """The key of a program. It belongs to one project."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=NAME_MAX_LENGTH, help_text="Which program has the key.")
+    scopes = models.JSONField(default=list, help_text="A list of read, record and manage.")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
+    )
+    # Updated at most once in a few minutes.
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name = "API key"
+
+
+class SessionToken(Secret):
+    """The token of a browser or a device. It is valid for one session."""
+
+    session = models.ForeignKey("AudioSession", models.CASCADE, related_name="tokens")
+    purpose = models.CharField(max_length=6, choices=TokenPurpose.choices, default=TokenPurpose.RECORD)
+    # The key that made it. A token does not outlive its key.
+    api_key = models.ForeignKey(ApiKey, models.CASCADE, null=True, blank=True, editable=False, related_name="tokens")
+
+    class Meta:
+        ordering = ["-created_at"]
+
+
+class AuditEntry(models.Model):
+    """What somebody did. Entries refer to nothing, so that they outlive sessions, keys and people."""
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    # Empty for what belongs to no project, such as a failed login.
+    project = models.CharField(max_length=50, blank=True)
+    actor = models.CharField(max_length=200, help_text="The person, API key or token.")
+    action = models.CharField(max_length=40)
+    session_id = models.UUIDField(null=True, blank=True)
+    address = models.GenericIPAddressField(null=True, blank=True)
+    details = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        indexes = [
+            models.Index(fields=["-at", "-id"], name="audit_newest"),
+            models.Index(fields=["project", "-at", "-id"], name="audit_by_project"),
+            models.Index(fields=["session_id", "-at", "-id"], name="audit_by_session"),
+        ]
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.action}"
