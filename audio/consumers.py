@@ -20,7 +20,7 @@ from channels.consumer import AsyncConsumer
 from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
-from audio import ingest, metrics
+from audio import access, ingest, metrics
 from audio.admission import Admission
 from audio.assembly import chunks
 from audio.errors import (
@@ -37,11 +37,10 @@ from audio.ingest.types import Accepted, Outcome, Producer
 from audio.wire import messages
 from audio.wire.connection import SERVICE_RESTART, Close, Connection, State
 from audio.wire.messages import Action
-from audio.wire.parameters import parse_query
+from audio.wire.parameters import ConnectionRequest, parse_query
 
 logger = structlog.stdlib.get_logger(__name__)
 
-ACCEPT: Any = {"type": "websocket.accept"}
 CONNECTION_MAX_IN_FLIGHT_BYTES = 1024 * 1024
 MAX_BACKLOG = 16384
 LAST_ANSWERS_SECONDS = 5.0
@@ -74,11 +73,14 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self.scope: Any  # the path and the query of the connection
         self._receive: Any  # returns the next event of the socket
         self._send: Any  # sends an event to the socket
+        self._handshake: access.Handshake  # the headers of the connection, and where it comes from
         self._first: asyncio.Future[Any]  # the client's first message, or its disconnection, read ahead
 
         # Set when the connection is opened and greeted.
         self._ingest: ingest.Ingest  # the ingest of this process
         self._opened: ingest.Opened  # the rows of the session and the source, as they were at the opening
+        self.identity: access.Identity  # who records
+        self.project_id: int  # the project of the session
         self.connection_id: int  # the key of the connection's row
         self.producer: Producer  # the connection as the commit sees it, with why it may no longer write
         self._admission: Admission  # whether what arrives is the audio that the session records
@@ -101,8 +103,9 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve one connection to its end."""
         self.scope, self._receive, self._send = scope, receive, send
+        self._handshake = access.Handshake.of(self.scope)
         await self._receive()
-        await self._send(ACCEPT)
+        await self._send({"type": "websocket.accept", "subprotocol": self._handshake.subprotocol})
         # Read ahead while the connection is opened: a client may have given up by the time that it could be.
         self._first = asyncio.ensure_future(self._receive())
         try:
@@ -138,6 +141,11 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._protocol.reject(SessionNotFound("The session was deleted."))
         self.wake()
 
+    def end_with(self, error: AudioError) -> None:
+        """Send the error after the last answer, and end."""
+        self._protocol.reject(error)
+        self.wake()
+
     def warned(self, warning: dict[str, Any]) -> None:
         """Say that something cannot be in the recording as it came."""
         self._protocol.warn(warning)
@@ -163,9 +171,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._ingest = await ingest.current()
             if self._ingest.draining:
                 raise Overloaded("The server is stopping. Reconnect in a moment.")
-            self._opened = await self._ingest.run(
-                ingest.open_connection, request, session_id, self._ingest.process_id, self._is_gone
-            )
+            self.identity, self._opened = await self._ingest.run(self._admit, request, session_id)
         except AudioError as error:
             await self._reject(error, session_text)
             return False
@@ -175,6 +181,17 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             for payload in await self._ingest.run(_first_payloads, self.producer.session_id):
                 self._admission.recall(payload)
         return True
+
+    def _admit(
+        self, request: ConnectionRequest, session_id: uuid.UUID | None
+    ) -> tuple[access.Identity, "ingest.Opened"]:
+        """Find out who asks, and open the connection for them. This runs in a thread of the executor."""
+        identity = access.identify(self._handshake, request.token, request.ticket, session_id)
+        access.limits.check_rate(identity)
+        opened = ingest.open_connection(
+            request, session_id, self._ingest.process_id, self._is_gone, identity, self._handshake.address
+        )
+        return identity, opened
 
     def _is_gone(self) -> bool:
         """Return whether the client left before it was greeted."""
@@ -203,7 +220,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     def _greet(self, opened: "ingest.Opened") -> None:
         session, source = opened.session, opened.source
-        self.connection_id, self.producer = opened.connection_id, opened.producer
+        self.connection_id, self.producer, self.project_id = opened.connection_id, opened.producer, session.project_id
         self._admission = Admission(
             session.format,
             session.chunk_mode,

@@ -5,8 +5,9 @@ AudioError
 │   ├── InvalidParameter    ├── ParameterConflict   ├── InvalidSessionId
 │   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
 │   ├── FormatMismatch      ├── MissingHeader       ├── MessageTooLarge
-│   ├── NotAllowed          ├── PreconditionFailed  ├── RangeNotSatisfiable
-│   └── UpgradeRequired
+│   ├── NotAuthenticated    ├── NotAllowed          ├── ProjectNotFound
+│   ├── KeyNotFound         ├── TokenNotFound       ├── PreconditionFailed
+│   ├── RangeNotSatisfiable └── UpgradeRequired
 ├── SessionError            the session's state forbids it
 │   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
 │   ├── OneSourceOnly       ├── TooManyConnections  ├── SessionBusy
@@ -14,8 +15,9 @@ AudioError
 ├── ConnectionEnded         this connection is over, the session is not
 │   ├── IdleTimeout         └── Superseded
 ├── ServiceError            our side; the same request may succeed later
-│   ├── Overloaded          ├── TooManySessions     ├── StorageFull
-│   ├── DatabaseUnavailable ├── JournalFailed       └── StorageUnavailable
+│   ├── Overloaded          ├── TooManySessions     ├── LimitReached
+│   ├── StorageFull         ├── DatabaseUnavailable ├── JournalFailed
+│   └── StorageUnavailable
 ├── RecordingError          the recording can't be fetched in this state
 │   ├── RecordingEmpty      ├── RecordingBuilding   ├── RecordingFailed
 │   └── RecordingNotReady
@@ -146,6 +148,38 @@ class NotAllowed(RequestError):
     code = "not_allowed"
     http_status = 403
     sentence = "You are not allowed to do this."
+
+
+class NotAuthenticated(RequestError):
+    """Nobody has said who asks, or what they presented is not valid (RFC 9110 section 15.5.2)."""
+
+    code = "not_authenticated"
+    http_status = 401
+    sentence = "This needs an API key, a session token or a login."
+
+
+class ProjectNotFound(RequestError):
+    """The caller has no project with this name."""
+
+    code = "project_not_found"
+    http_status = 404
+    sentence = "You have no project with this name."
+
+
+class KeyNotFound(RequestError):
+    """The caller's projects have no such API key."""
+
+    code = "key_not_found"
+    http_status = 404
+    sentence = "No API key has this id."
+
+
+class TokenNotFound(RequestError):
+    """The session has no such token."""
+
+    code = "token_not_found"
+    http_status = 404
+    sentence = "The session has no token with this id."
 
 
 class PreconditionFailed(RequestError):
@@ -286,6 +320,14 @@ class TooManySessions(ServiceError):
 
     code = "too_many_sessions"
     sentence = "The server has reached its limit of open sessions. Try again later."
+
+
+class LimitReached(ServiceError):
+    """A limit of the project; details name it, and say after how many seconds another attempt makes sense."""
+
+    code = "limit_reached"
+    http_status = 429
+    sentence = "The project has reached a limit. Try again later."
 
 
 class StorageFull(ServiceError):

@@ -1,12 +1,14 @@
 """Events that processes send each other over the channel layer.
 
-A session was closed, a source was taken over, a part of a recording was found to be undecodable. They are hints that
+A session was closed, a source was taken over, a part of a recording was found to be undecodable, an API key was
+revoked. They are hints that
 make a remote connection hear at once what the database already says. The layer may lose them; each process also looks
 in the database with every heartbeat (`audio.ingest.heartbeat`).
 """
 
 import asyncio
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import redis
@@ -23,6 +25,7 @@ GROUP = "ingest"
 CLOSED = "session.closed"
 SUPERSEDED = "source.superseded"
 WARNED = "recording.warned"
+REVOKED = "access.revoked"
 _SEND_SECONDS = 3.0
 
 
@@ -44,6 +47,12 @@ def recording_warned(session_id: uuid.UUID, warning: dict[str, Any]) -> None:
         warning: The entry as the API shows it, with `code` and `detail`.
     """
     transaction.on_commit(lambda: _send({"type": WARNED, "session_id": str(session_id), "warning": warning}))
+
+
+def access_revoked(keys: Iterable[uuid.UUID]) -> None:
+    """Tell every process, after the commit, that API keys or tokens are not valid any more."""
+    named = [str(key) for key in keys]
+    transaction.on_commit(lambda: _send({"type": REVOKED, "keys": named}))
 
 
 def try_redis(seconds: float) -> None:

@@ -99,6 +99,11 @@ ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK 
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(str(PUBLIC_URL.hostname))
 ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
+# Only programs and people on this machine can reach such a server, because it accepts no other host name.
+IS_LOCAL_ONLY = _LOOPBACK and not PUBLIC_URL and not _text("ALLOWED_HOSTS", "")
+REQUIRE_AUTH = _flag("REQUIRE_AUTH", not IS_LOCAL_ONLY)
+METRICS_TOKEN = _text("METRICS_TOKEN", "")
+AUDIT_DAYS = _number("AUDIT_DAYS", 365, 1, 36500)
 FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS", "127.0.0.1")
 WEB_PROCESSES = _number("WEB_PROCESSES", 1, 1)
 NOTIFY_SOCKET = _text("NOTIFY_SOCKET", "")
@@ -402,9 +407,13 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "audio.api.access.SecretAuthentication",
+        "audio.api.access.CookieAuthentication",
+    ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer", "audio.api.pages.PageRenderer"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+    "DEFAULT_PERMISSION_CLASSES": ["audio.api.access.Door"],
+    "DEFAULT_THROTTLE_CLASSES": ["audio.api.access.RequestRate"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "EXCEPTION_HANDLER": "audio.api.errors.handle_exception",
@@ -415,6 +424,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Records live audio: durable chunks in, one exact recording out.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["audio.api.access.Known"],
     "SERVERS": [{"url": PUBLIC_PATH}] if PUBLIC_PATH else [],
     "SWAGGER_UI_DIST": "SIDECAR",
     # Links within the buttons of operations can't be reached with a keyboard.

@@ -41,6 +41,17 @@ class Consumer(StockConsumer):
         )
         return super().ensure_connected(conn)
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Close a connection whose broker is gone.
+
+        If a task runs, kombu tries to give its message back a second time, without its transport. The error of that
+        would end the worker.
+        """
+        try:
+            super().on_connection_error_after_connected(exc)
+        except AttributeError as error:
+            logger.warning("broker_connection_not_closed", error=str(error))
+
 
 class ReportReady(bootsteps.StartStopStep):
     """A step that reports to `--ready-fd`, or else to systemd, that the worker takes tasks."""

@@ -10,6 +10,8 @@ from rest_framework import serializers
 _SENTENCES = {
     202: "Not ready yet: `recording_building`, `task_running`. Try again after Retry-After seconds.",
     400: "A parameter, a field or the id is invalid: `invalid_parameter`, `invalid_session_id`, `parse_error`.",
+    401: "No API key, token or login was given, or it is not valid: `not_authenticated`.",
+    403: "The API key, the token or the role does not include this: `not_allowed`.",
     404: "The session, chunk, task or recording does not exist: `session_not_found`, `chunk_not_found`, "
     "`task_not_found`, `recording_empty`.",
     409: "The state of the session, the recording or the task does not allow this. The code says why.",

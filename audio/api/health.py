@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from audio import versions
+from audio.api.access import OPEN
 from audio.health import CHECKS, LATE, NEEDED, failures
 
 SERVICE = "SercueScribe"
@@ -19,6 +20,7 @@ class _HealthView(APIView):
     """A view for machines, which call it often: without authentication and pages."""
 
     authentication_classes = []
+    scopes = {"GET": OPEN}
     renderer_classes = [JSONRenderer]
 
 

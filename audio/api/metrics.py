@@ -1,28 +1,55 @@
 """`/metrics` for Prometheus, in its text format or in OpenMetrics.
 
-There is no authentication, because Prometheus is seldom set up for it. The path should not be reachable by the public
-(docs/operations.md).
+The numbers are about all projects. So they are for staff, and for whoever has METRICS_TOKEN.
 """
 
+from hmac import compare_digest
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from audio import gauges, metrics
+from audio import access, gauges, metrics
+from audio.api.access import CookieAuthentication, SecretAuthentication, identity_of
+
+
+class TokenAuthentication(BaseAuthentication):
+    """Find METRICS_TOKEN in the Authorization header."""
+
+    def authenticate(self, request: Request) -> tuple[AnonymousUser, access.Identity] | None:
+        """Return anyone who has the token; None if there is another one, or none."""
+        text = get_authorization_header(request)
+        expected = f"Bearer {settings.METRICS_TOKEN}".encode()
+        return (AnonymousUser(), access.ANYONE) if settings.METRICS_TOKEN and compare_digest(text, expected) else None
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return the challenge of a 401 response (RFC 9110 section 11.6.1)."""
+        return 'Bearer realm="SercueScribe"'
+
+
+class MetricsReader(BasePermission):
+    """Let those pass who may see all projects."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether the identity sees all projects."""
+        return identity_of(request).is_unlimited
 
 
 class Metrics(APIView):
     """The metrics of all web processes of this host, and of the database."""
 
-    authentication_classes = []
+    authentication_classes = [TokenAuthentication, SecretAuthentication, CookieAuthentication]
+    permission_classes = [MetricsReader]
     renderer_classes = [JSONRenderer]  # of errors
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:

@@ -88,6 +88,12 @@ class TaskPages(NewestFirst):
     ordering = ("-created_at", "-id")
 
 
+class KeyPages(NewestFirst):
+    """Pages of API keys and of session tokens."""
+
+    ordering = ("-created_at", "-id")
+
+
 class ChunkPages(CheckedCursorPagination):
     """Pages of chunks, in their order."""
 

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from audio.api import asyncapi
+from audio.api.access import ANY, OPEN
 from audio.errors import UpgradeRequired
 
 _PAGE = "api/asyncapi.html"
@@ -54,7 +55,7 @@ class SuffixFirst(DefaultContentNegotiation):
 class Protocol(APIView):
     """The AsyncAPI document, or the page that shows it."""
 
-    authentication_classes = []
+    scopes = {"GET": ANY}
     content_negotiation_class = SuffixFirst
     renderer_classes = [
         *(AsyncApiJsonRenderer, OpenApiJsonRenderer2, AsyncApiYamlRenderer, PlainYamlRenderer, TemplateHTMLRenderer)
@@ -123,6 +124,7 @@ class WebSocketPath(APIView):
     """
 
     authentication_classes = []
+    scopes = {"GET": OPEN}
     renderer_classes = [JSONRenderer]
 
     def get(self, request: Request, session_id: str = "") -> Response:

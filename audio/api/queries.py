@@ -5,6 +5,7 @@ import uuid
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
+from audio.access import Identity
 from audio.errors import SessionNotFound
 from audio.models import AudioConnection, AudioSession
 
@@ -24,13 +25,20 @@ def sessions() -> QuerySet[AudioSession]:
     return AudioSession.objects.select_related("recording").annotate(connection_count=Coalesce(Subquery(counts), 0))
 
 
-def find_session(session_id: uuid.UUID) -> AudioSession:
+def find_session(session_id: uuid.UUID, identity: Identity, scope: str) -> AudioSession:
     """Return the session with this id.
 
+    Args:
+        session_id: The session's id.
+        identity: Who asks.
+        scope: What they want to do with it; an empty scope requires only that they see it.
+
     Raises:
-        SessionNotFound: There is none.
+        NotAllowed: The identity sees it, and may not do this.
+        SessionNotFound: It does not exist, or not for this identity.
     """
     session = sessions().filter(pk=session_id).first()
     if session is None:
         raise SessionNotFound(session_id=str(session_id))
+    identity.require(scope, session.project_id, session.pk)
     return session

@@ -93,6 +93,12 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
         help_text="A label of the client's choice.",
     )
 
+    project = LabelField(
+        required=False,
+        max_length=LABEL_MAX_LENGTH,
+        help_text="The name of the project. If absent, it is that of the API key, or the only one of the person.",
+    )
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Reject unknown fields."""
         # Forms of the browsable pages send their CSRF token as a field.
@@ -104,7 +110,7 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
 
     def parameters(self) -> SessionParameters:
         """Return the parameters of the requested session."""
-        named = {name: value for name, value in self.validated_data.items() if name != "user_id"}
+        named = {name: value for name, value in self.validated_data.items() if name not in ("user_id", "project")}
         return SessionParameters(**{**default_parameters().as_dict(), **named})
 
     def undecided(self) -> list[str]:

@@ -17,18 +17,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from audio import ingest
+from audio import access, ingest
 from audio.api import described
+from audio.api.access import READ, RECORD, scope_of
 from audio.api.paging import TaskPages
 from audio.api.queries import find_session
 from audio.api.serializers import recording_of
 from audio.api.views import CheckedView
-from audio.errors import InvalidParameter
+from audio.errors import InvalidParameter, TaskNotFound
 from audio.jobs import rows
 from audio.media.plan import TARGETS
-from audio.models import BackgroundTask, RecordingState, TaskKind, TaskState
+from audio.models import AudioSession, BackgroundTask, RecordingState, TaskKind, TaskState
 
 _RECEIVED_CHARACTERS = 64
+# What a download or a page would start too.
+_OF_READERS = (TaskKind.TRANSCODE, TaskKind.WAVEFORM)
 RETRY_AFTER_SECONDS = 1
 
 
@@ -214,6 +217,7 @@ def _shown(request: Request, task_id: str) -> dict[str, Any]:
 class TaskList(CheckedView, generics.ListAPIView[BackgroundTask]):
     """The requested background tasks. A request for a result that exists, or is being made, gets the existing task."""
 
+    scopes = {"GET": READ, "POST": READ}
     # Without a join, the index gives a session's tasks in their order.
     queryset = BackgroundTask.objects.prefetch_related("session__recording")
     pagination_class = TaskPages
@@ -228,15 +232,18 @@ class TaskList(CheckedView, generics.ListAPIView[BackgroundTask]):
         """Return the tasks, of one session if the request names it."""
         found = super().get_queryset()
         if "session_id" in self.request.query_params:
-            return found.filter(session=ingest.parse_session_id(self.request.query_params["session_id"]))
-        return found
+            found = found.filter(session=ingest.parse_session_id(self.request.query_params["session_id"]))
+        if self.identity.is_unlimited:
+            return found
+        return found.filter(session__in=access.visible(self.identity, AudioSession.objects.all()))
 
     def post(self, request: Request) -> Response:
         """Request a background task. If its result exists, or is being made, the response is the existing task."""
         requested = NewTaskSerializer(data=request.data)
         requested.is_valid(raise_exception=True)
         wanted = requested.validated_data
-        session = find_session(ingest.parse_session_id(wanted["session_id"]))
+        scope = READ if wanted["task"] in _OF_READERS else RECORD
+        session = find_session(ingest.parse_session_id(wanted["session_id"]), self.identity, scope)
         task = rows.enqueue(session, TaskKind(wanted["task"]), wanted.get("format", ""), again=True)
         location = reverse("task-detail", [task.pk], request=request)
         headers = {"Location": location, "Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -263,7 +270,16 @@ _TASK_ID = [OpenApiParameter("task_id", OpenApiTypes.UUID, OpenApiParameter.PATH
 class TaskDetail(CheckedView):
     """A background task and its progress."""
 
+    scopes = {"GET": READ, "DELETE": RECORD}
     serializer_class = TaskSerializer
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Check that the task exists for the identity, and that it may use the method."""
+        super().initial(request, *args, **kwargs)
+        session = rows.find(kwargs["task_id"]).session
+        if not self.identity.sees(session.project_id, session.pk):
+            raise TaskNotFound(received=kwargs["task_id"][:_RECEIVED_CHARACTERS])
+        self.identity.require(scope_of(request, self) or "", session.project_id, session.pk)
 
     def get(self, request: Request, task_id: str) -> Response:
         """Return a background task and its progress."""

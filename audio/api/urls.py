@@ -9,7 +9,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.views import APIView
 
-from audio.api import health, metrics, pages, protocol, tasks, views
+from audio.api import health, keys, metrics, pages, protocol, tasks, views
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -53,6 +53,11 @@ urlpatterns = [
     *both(f"{_SESSION}/chunks/<str:sequence>", views.ChunkPayload, "session-chunk"),
     *both(f"{_SESSION}/audio", views.SessionAudio, "session-audio"),
     *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
+    *both(f"{_SESSION}/tokens", keys.TokenList, "session-tokens"),
+    *both(f"{_SESSION}/tokens/<str:token_id>", keys.TokenDetail, "session-token"),
+    *both("api/projects", keys.ProjectList, "project-list"),
+    *both("api/keys", keys.KeyList, "key-list"),
+    *both("api/keys/<str:key_id>", keys.KeyDetail, "key-detail"),
     *both("api/tasks", tasks.TaskList, "task-list"),
     *both("api/tasks/<str:task_id>", tasks.TaskDetail, "task-detail"),
     *both("api/ws/audio", protocol.WebSocketPath, "websocket", schema=None),

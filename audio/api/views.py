@@ -28,8 +28,9 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from audio import ingest, upkeep
+from audio import access, ingest, upkeep
 from audio.api import described
+from audio.api.access import ANY, MANAGE, READ, RECORD, address_of, identity_of, scope_of
 from audio.api.filters import SessionFilter
 from audio.api.paging import ChunkPages, SessionPages
 from audio.api.queries import find_session, sessions
@@ -84,17 +85,31 @@ class CheckedView(APIView):
     """A view that rejects unknown query parameters. With a misspelled filter a list would show everything."""
 
     query_parameters: ClassVar[tuple[str, ...]] = ()
+    # The scope that each method needs (`audio.api.access`).
+    scopes: ClassVar[dict[str, str]] = {}
+    # Whether a token may be in the query, for players, which can set no header.
+    takes_token: ClassVar[bool] = False
     parser_classes = [BoundedJSONParser, FormParser, MultiPartParser]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Reject unknown query parameters."""
         super().initial(request, *args, **kwargs)
-        unknown = set(request.query_params) - set(self.query_parameters)
+        known = {*self.query_parameters, "token"} if self.takes_token else set(self.query_parameters)
+        unknown = set(request.query_params) - known
         if unknown:
             name = min(unknown)[:64]
             raise InvalidParameter(
                 f"There is no parameter {name!r}.", parameter=name, valid_values=list(self.query_parameters)
             )
+
+    @property
+    def identity(self) -> access.Identity:
+        """Who asks."""
+        return identity_of(self.request)
+
+    def note(self, action: str, session: AudioSession, **details: Any) -> None:
+        """Store in the audit what is done with a session."""
+        access.audit.note(action, self.identity, session, address_of(self.request), **details)
 
 
 class SessionView(CheckedView):
@@ -110,9 +125,10 @@ class SessionView(CheckedView):
 
         Raises:
             InvalidSessionId: The id is not a UUID.
-            SessionNotFound: There is no such session.
+            NotAllowed: The request needs a scope that the identity does not have.
+            SessionNotFound: There is no such session, or not for this identity.
         """
-        return find_session(self.session_id)
+        return find_session(self.session_id, self.identity, scope_of(self.request, self) or "")
 
     def shown(self) -> dict[str, Any]:
         """Return the JSON of the session."""
@@ -136,10 +152,15 @@ class SessionView(CheckedView):
 class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
     """List sessions, newest first, or create one. The response to a creation says where to send the audio."""
 
+    scopes = {"GET": READ, "POST": RECORD}
     queryset = sessions()
     pagination_class = SessionPages
     filterset_class = SessionFilter
     query_parameters = ("cursor", "page_size", *SessionFilter.base_filters)
+
+    def get_queryset(self) -> QuerySet[AudioSession]:
+        """Return the sessions that exist for the identity."""
+        return access.visible(self.identity, super().get_queryset())
 
     def get_serializer_class(self) -> type[Any]:
         """Return the serializer of the request or of the response."""
@@ -169,17 +190,20 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
         requested = NewSessionSerializer(data=request.data)
         requested.is_valid(raise_exception=True)
         user_id = requested.validated_data.get("user_id")
-        created = ingest.create_session(requested.parameters(), user_id, requested.undecided())
+        project_id = access.project_for(self.identity, requested.validated_data.get("project"))
+        self.identity.require(RECORD, project_id)
+        created = ingest.create_session(requested.parameters(), user_id, requested.undecided(), project_id)
+        self.note("session.created", created)
         context = {"request": request, "websocket_url": websocket_url(request, created.pk)}
-        shown = CreatedSessionSerializer(find_session(created.pk), context=context).data
+        shown = CreatedSessionSerializer(find_session(created.pk, self.identity, RECORD), context=context).data
         location = reverse("session-detail", [created.pk], request=request)
         return Response(shown, status=status.HTTP_201_CREATED, headers={"Location": location})
 
 
-def websocket_url(request: Request, session_id: UUID) -> str:
-    """Return the URL to which a client sends a session's audio, with a ticket."""
-    query = urlencode({"ticket": ingest.make_ticket(session_id)})
-    url = request.build_absolute_uri(f"{get_script_prefix()}api/ws/audio/{session_id}?{query}")
+def websocket_url(request: Request, session_id: UUID, with_ticket: bool = True) -> str:
+    """Return the URL to which a client sends a session's audio."""
+    query = f"?{urlencode({'ticket': access.make_ticket(session_id)})}" if with_ticket else ""
+    url = request.build_absolute_uri(f"{get_script_prefix()}api/ws/audio/{session_id}{query}")
     return f"ws{url.removeprefix('http')}"
 
 
@@ -190,6 +214,7 @@ def websocket_url(request: Request, session_id: UUID) -> str:
 class SessionDetail(SessionView):
     """One session and its recording."""
 
+    scopes = {"GET": ANY, "DELETE": MANAGE}
     serializer_class = SessionSerializer
 
     def get(self, request: Request, session_id: str) -> Response:
@@ -198,17 +223,23 @@ class SessionDetail(SessionView):
 
     def delete(self, request: Request, session_id: str) -> Response:
         """Delete a session with all its data."""
-        upkeep.delete_session(self.session_id)
+        session = self.session()
+        upkeep.delete_session(session.pk)
+        self.note("session.deleted", session)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class SessionClose(SessionView):
     """Close a session. It accepts no more audio, and its recording is finished. Closing it again succeeds too."""
 
+    scopes = {"POST": RECORD}
+
     @described.session_operation("Close a session", {200: ClosedSessionSerializer}, 400, 404, 503, request=None)
     def post(self, request: Request, session_id: str) -> Response:
         """Close a session. It accepts no more audio, and its recording is finished. Closing it again succeeds too."""
-        ingest.close_session(self.session_id)
+        session = self.session()
+        ingest.close_session(session.pk)
+        self.note("session.closed", session)
         return Response({"success": True, "session_id": str(self.session_id), "final_info": self.shown()})
 
 
@@ -218,6 +249,7 @@ class SessionClose(SessionView):
 class ChunkList(SessionView, generics.ListAPIView[AudioChunk]):
     """The acknowledged chunks of a session, in order."""
 
+    scopes = {"GET": READ}
     queryset = AudioChunk.objects.none()
     serializer_class = ChunkSerializer
     pagination_class = ChunkPages
@@ -249,6 +281,7 @@ class AnythingAccepted(DefaultContentNegotiation):
 class ChunkPayload(SessionView):
     """One chunk, byte for byte as it came. It is available even if the recording failed."""
 
+    scopes = {"GET": READ}
     content_negotiation_class = AnythingAccepted
 
     @described.session_operation(
@@ -262,7 +295,9 @@ class ChunkPayload(SessionView):
     def get(self, request: Request, session_id: str, sequence: str) -> HttpResponse:
         """Return a chunk, byte for byte as it came. It is available even if the recording failed."""
         number = self._sequence(sequence)
-        payload = chunks.payload(self.session().pk, number)
+        session = self.session()
+        payload = chunks.payload(session.pk, number)
+        self.note("chunk.downloaded", session, sequence=number)
         name = f"{self.session_id}-{number}.bin"
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-cache"}
         return HttpResponse(payload, content_type=CHUNK_CONTENT_TYPE, headers=headers)
@@ -282,6 +317,8 @@ class SessionAudio(SessionView):
     The first request for another format starts a transcode.
     """
 
+    scopes = {"GET": READ}
+    takes_token = True
     content_negotiation_class = AnythingAccepted
     query_parameters = ("format", "partial")
 
@@ -325,6 +362,8 @@ class SessionAudio(SessionView):
             found = downloads.servable(session, recording, is_partial=self._is_partial())
         else:
             found = transcode.servable(session, requested)
+        if _is_from_start(self.request):
+            self.note("recording.downloaded", session, format=requested)
         _release_database()
         return ranged_response(self.request._request, found)
 
@@ -359,6 +398,8 @@ class SessionWaveform(SessionView):
     ready.
     """
 
+    scopes = {"GET": READ}
+    takes_token = True
     content_negotiation_class = AnythingAccepted
     query_parameters = ("points", "start", "end", "format")
 
@@ -400,6 +441,11 @@ class SessionWaveform(SessionView):
         if span.format == "svg":
             return HttpResponse(waveform.svg(shown), content_type="image/svg+xml", headers=headers)
         return Response(WaveformSerializer(shown).data, headers=headers)
+
+
+def _is_from_start(request: Request) -> bool:
+    """Whether a request is the first of a download. A player that seeks sends many more."""
+    return request.method == "GET" and request.headers.get("Range", "bytes=0-").startswith("bytes=0-")
 
 
 def _release_database() -> None:

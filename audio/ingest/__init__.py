@@ -19,7 +19,6 @@ from audio.ingest.sessions import (
     restart_all_ages,
     resume_session,
 )
-from audio.ingest.tickets import make_ticket
 from audio.ingest.types import LiveConnection
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "describe",
     "drain",
     "drop_if_deserted",
-    "make_ticket",
     "open_connection",
     "own_names",
     "parse_session_id",

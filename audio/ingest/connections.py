@@ -7,6 +7,7 @@ Both are state of the event loop's thread. They know no database: rows of connec
 import asyncio
 from collections.abc import Iterable, Iterator
 
+from audio.access.identity import Identity
 from audio.ingest.types import LiveConnection, Producer
 
 PROCESS_MAX_IN_FLIGHT_BYTES = 32 * 1024 * 1024
@@ -53,6 +54,10 @@ class Connections:
     def producers(self) -> dict[int, Producer]:
         """Return the producers of all connections, by the ids of the connections."""
         return {key: connection.producer for key, connection in self._by_id.items()}
+
+    def holders(self) -> dict[int, tuple[Identity, int]]:
+        """Return the identities of all connections, each with its project, by the ids of the connections."""
+        return {key: (connection.identity, connection.project_id) for key, connection in self._by_id.items()}
 
     async def until_empty(self) -> None:
         """Wait until the last connection has ended."""

@@ -17,7 +17,9 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from audio.errors import AudioError, ServiceError
+from audio import access
+from audio.access import Identity
+from audio.errors import AudioError, NotAuthenticated, ServiceError
 from audio.ingest import sessions
 from audio.ingest.clock import ClockWatch, database_time
 from audio.ingest.connections import Connections
@@ -35,13 +37,14 @@ _STRAY_SECONDS = 15.0
 class _Pulse(NamedTuple):
     """The result of a heartbeat.
 
-    It has the connections whose session is closed or deleted, those that are superseded, and the rows of connections
-    that the process does not have.
+    It has the connections whose session is closed or deleted, those that are superseded, those that may not record any
+    more, each with its error, and the rows of connections that the process does not have.
     """
 
     closed: list[int]
     deleted: list[int]
     superseded: list[int]
+    forbidden: dict[int, AudioError]
     strays: set[int]
 
 
@@ -101,13 +104,16 @@ class Heartbeat:
         self._heart.shutdown()
 
     async def _beat(self) -> None:
-        pulse = await self._heart.run(_heartbeat, self._process_id, self._connections.producers(), self._clock)
+        mine, holders = self._connections.producers(), self._connections.holders()
+        pulse = await self._heart.run(_heartbeat, self._process_id, mine, holders, self._clock)
         for connection in self._connections.present(pulse.closed):
             connection.session_closed()
         for connection in self._connections.present(pulse.deleted):
             connection.session_deleted()
         for connection in self._connections.present(pulse.superseded):
             connection.superseded()
+        for connection in self._connections.present(pulse.forbidden):
+            connection.end_with(pulse.forbidden[connection.connection_id])
         # A stray is the row of a connection whose opening failed after its commit.
         strays = {key for key in pulse.strays if key not in self._connections}
         for connection_id in self._ended | strays:
@@ -122,7 +128,9 @@ def _register(process_id: uuid.UUID) -> None:
     )
 
 
-def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer], clock: ClockWatch) -> _Pulse:
+def _heartbeat(
+    process_id: uuid.UUID, mine: dict[int, Producer], holders: dict[int, tuple[Identity, int]], clock: ClockWatch
+) -> _Pulse:
     """Say that the process lives, and look at the rows of its connections."""
     now, clock_set = clock.read()
     if clock_set is not None:
@@ -142,7 +150,22 @@ def _heartbeat(process_id: uuid.UUID, mine: dict[int, Producer], clock: ClockWat
     # A younger one may just be on its way to the event loop.
     young = timezone.now() - timedelta(seconds=_STRAY_SECONDS)
     strays = {key for key, (_, connected_at) in rows.items() if key not in mine and connected_at < young}
-    return _Pulse(closed, deleted, superseded, strays)
+    return _Pulse(closed, deleted, superseded, _forbidden(holders), strays)
+
+
+def _forbidden(holders: dict[int, tuple[Identity, int]]) -> dict[int, AudioError]:
+    """Return the connections that may not record any more: their identity has ended, or their project's audio."""
+    if not holders:
+        return {}
+    lapsed = set(access.lapsed(holders.values()))
+    exhausted = access.limits.exhausted({project_id for _, project_id in holders.values()})
+    errors: dict[int, AudioError] = {}
+    for key, (identity, project_id) in holders.items():
+        if identity in lapsed:
+            errors[key] = NotAuthenticated("The API key, the token or the person may not record any more.")
+        elif project_id in exhausted:
+            errors[key] = exhausted[project_id]
+    return errors
 
 
 def _restore(process_id: uuid.UUID, missing: dict[int, Producer]) -> tuple[list[int], list[int], list[int]]:

@@ -12,7 +12,9 @@ from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
 from audio import events, metrics
+from audio.errors import NotAuthenticated
 from audio.ingest.connections import Connections
+from audio.ingest.types import LiveConnection
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -50,16 +52,19 @@ class Listener:
 
     def _tell(self, event: dict[str, Any]) -> None:
         for connection in self._connections:
-            producer = connection.producer
-            if event["type"] in (events.CLOSED, events.WARNED) and str(producer.session_id) == event["session_id"]:
-                if event["type"] == events.CLOSED:
-                    connection.session_closed()
-                else:
-                    connection.warned(event["warning"])
-            elif (
-                event["type"] == events.SUPERSEDED
-                and producer.source_id == event["source_id"]
-                and producer.epoch is not None
-                and producer.epoch < event["epoch"]
+            self._tell_one(connection, event)
+
+    @staticmethod
+    def _tell_one(connection: LiveConnection, event: dict[str, Any]) -> None:
+        producer = connection.producer
+        match event:
+            case {"type": events.CLOSED, "session_id": session_id} if str(producer.session_id) == session_id:
+                connection.session_closed()
+            case {"type": events.WARNED, "session_id": session_id} if str(producer.session_id) == session_id:
+                connection.warned(event["warning"])
+            case {"type": events.REVOKED, "keys": keys} if str(connection.identity.key) in keys:
+                connection.end_with(NotAuthenticated("The API key or token was revoked."))
+            case {"type": events.SUPERSEDED, "source_id": source_id, "epoch": epoch} if (
+                producer.source_id == source_id and producer.epoch is not None and producer.epoch < epoch
             ):
                 connection.superseded()

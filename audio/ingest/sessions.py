@@ -16,9 +16,11 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 
-from audio import dispatch, events
+from audio import access, dispatch, events
+from audio.access import ANYONE, TICKET_SECONDS, Identity, Kind, audit, limits
 from audio.errors import (
     InvalidSessionId,
+    NotAuthenticated,
     OneSourceOnly,
     Overloaded,
     SessionClosed,
@@ -28,9 +30,15 @@ from audio.errors import (
     TooManySessions,
 )
 from audio.ingest.clock import ClockSet, database_time
-from audio.ingest.tickets import TICKET_SECONDS, spend_ticket
 from audio.ingest.types import Producer
-from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess, Recording
+from audio.models import (
+    DEFAULT_PROJECT_ID,
+    AudioConnection,
+    AudioSession,
+    AudioSource,
+    IngestProcess,
+    Recording,
+)
 from audio.wire.parameters import ConnectionRequest, SessionParameters
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -71,7 +79,10 @@ def default_parameters() -> SessionParameters:
 
 
 def create_session(
-    parameters: SessionParameters, user_id: str | None = None, undecided: Collection[str] = ()
+    parameters: SessionParameters,
+    user_id: str | None = None,
+    undecided: Collection[str] = (),
+    project_id: int = DEFAULT_PROJECT_ID,
 ) -> AudioSession:
     """Create a session to which nobody is connected yet; it counts as dropped when its ticket ends.
 
@@ -79,12 +90,14 @@ def create_session(
         parameters: What its audio is, with defaults where the client named nothing.
         user_id: The client's own label.
         undecided: The names of parameters that the media decide.
+        project_id: The project that owns it.
 
     Raises:
+        LimitReached: The project has reached a limit.
         TooManySessions: As many sessions are open as may be.
     """
     with transaction.atomic():
-        session = _create(parameters, user_id, undecided, dropped_in=timedelta(seconds=TICKET_SECONDS))
+        session = _create(parameters, user_id, undecided, project_id, timedelta(seconds=TICKET_SECONDS))
     logger.info("session_created", session_id=str(session.pk))
     return session
 
@@ -94,6 +107,8 @@ def open_connection(
     session_id: uuid.UUID | None,
     process_id: uuid.UUID,
     is_gone: Callable[[], bool] = lambda: False,
+    identity: Identity = ANYONE,
+    address: str | None = None,
 ) -> Opened:
     """Open a session, or continue one, and register a connection to it.
 
@@ -103,9 +118,14 @@ def open_connection(
         process_id: The process that has the connection.
         is_gone: Tells whether the client has left while the database was waited for. One that lost its patience and
             is connected elsewhere must not be superseded by its own older attempt.
+        identity: Who asks.
+        address: The IP address of the client, for the audit.
 
     Raises:
-        NotAllowed: The ticket does not open this session.
+        InvalidParameter: The identity has several projects and names none.
+        LimitReached: The project has reached a limit.
+        NotAllowed: The identity may not record to this session or project.
+        NotAuthenticated: Nobody has said who asks.
         OneSourceOnly: The session is a continuous compressed stream, and another connection sends it.
         Overloaded: The client is gone.
         ParameterConflict: The client names other parameters than the session has.
@@ -114,17 +134,19 @@ def open_connection(
         TooManyConnections: The session has as many connections as it may have.
         TooManySessions: As many sessions are open as may be.
     """
-    if request.ticket is not None:
-        spend_ticket(request.ticket, session_id)
     with transaction.atomic():
         if session_id is None:
-            session = _create(request.parameters(default_parameters()), request.user_id, request.undecided)
+            project_id = access.project_for(identity, request.project)
+            identity.require("record", project_id)
+            session = _create(request.parameters(default_parameters()), request.user_id, request.undecided, project_id)
         else:
-            session = _continue(request, session_id)
+            session = _continue(request, session_id, identity)
         if is_gone():
             raise Overloaded("The client did not wait long enough.")
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
+        action = "session.opened" if session_id is None else "session.resumed"
+        audit.record(action, identity, session.project_id, session.pk, address)
     return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)
 
 
@@ -279,9 +301,11 @@ def _create(
     parameters: SessionParameters,
     user_id: str | None,
     undecided: Collection[str],
+    project_id: int,
     dropped_in: timedelta | None = None,
 ) -> AudioSession:
     _one_at_a_time()
+    limits.check_new_session(project_id)
     if AudioSession.objects.open().count() >= settings.MAX_CONCURRENT_SESSIONS:
         raise TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS)
     now = database_time()
@@ -290,6 +314,7 @@ def _create(
     session = AudioSession.objects.create(
         **fields,
         undecided=list(undecided),
+        project_id=project_id,
         user_id=user_id,
         start_time=now,
         dropped_at=now + dropped_in if dropped_in is not None else None,
@@ -308,10 +333,12 @@ def _one_at_a_time() -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION_LOCK])
 
 
-def _continue(request: ConnectionRequest, session_id: uuid.UUID) -> AudioSession:
+def _continue(request: ConnectionRequest, session_id: uuid.UUID, identity: Identity) -> AudioSession:
     session = AudioSession.objects.select_for_update().filter(pk=session_id).first()
     if session is None:
-        raise SessionNotFound(received=str(session_id))
+        raise NotAuthenticated if identity.kind is Kind.STRANGER else SessionNotFound(received=str(session_id))
+    identity.require("record", session.project_id, session_id)
+    limits.check_bytes(session.project_id)
     if not session.is_open:
         raise SessionClosed(status=session.status)
     decided = request.check_continues(session.parameters, session.user_id, session.undecided)

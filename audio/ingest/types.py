@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from audio.access.identity import Identity
 from audio.errors import AudioError
 
 
@@ -48,6 +49,8 @@ class LiveConnection(Protocol):
 
     connection_id: int
     producer: Producer
+    identity: Identity
+    project_id: int
 
     def deliver(self, size_bytes: int, outcome: Outcome) -> None:
         """Note the outcome of the oldest chunk in flight, which has this size."""
@@ -63,6 +66,9 @@ class LiveConnection(Protocol):
 
     def superseded(self) -> None:
         """Say that a newer connection has taken over the source, and end."""
+
+    def end_with(self, error: AudioError) -> None:
+        """Send the error after the last answer, and end: its identity or its project may not record any more."""
 
     def warned(self, warning: dict[str, Any]) -> None:
         """Say that the session's recording has a new warning."""

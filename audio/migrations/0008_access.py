@@ -66,7 +66,7 @@ class Migration(migrations.Migration):
                     "max_bytes_per_day",
                     models.PositiveBigIntegerField(
                         blank=True,
-                        help_text="Audio that may be sent in a day (UTC).",
+                        help_text="Bytes that the sessions of a day (UTC) may have.",
                         null=True,
                         validators=[django.core.validators.MinValueValidator(1)],
                     ),
@@ -75,7 +75,7 @@ class Migration(migrations.Migration):
                     "max_requests_per_second",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="HTTP requests and new connections of each API key, token or person.",
+                        help_text="HTTP requests and new connections of each API key and token.",
                         null=True,
                         validators=[django.core.validators.MinValueValidator(1)],
                     ),
@@ -83,14 +83,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.RunPython(create_default_project, migrations.RunPython.noop),
-        migrations.CreateModel(
-            name="ProjectUsage",
-            fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("day", models.DateField()),
-                ("byte_count", models.BigIntegerField(default=0)),
-            ],
-        ),
         migrations.CreateModel(
             name="SessionToken",
             fields=[
@@ -202,7 +194,6 @@ class Migration(migrations.Migration):
             field=models.ForeignKey(
                 db_default=1,
                 db_index=False,
-                default=1,
                 on_delete=django.db.models.deletion.PROTECT,
                 related_name="sessions",
                 to="audio.project",
@@ -215,13 +206,6 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="audiosession",
             index=models.Index(fields=["project", "status", "-start_time", "-id"], name="session_by_project_status"),
-        ),
-        migrations.AddField(
-            model_name="projectusage",
-            name="project",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.CASCADE, related_name="usage", to="audio.project"
-            ),
         ),
         migrations.AddField(
             model_name="sessiontoken",
@@ -245,9 +229,5 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="membership",
             constraint=models.UniqueConstraint(fields=("project", "user"), name="membership_project_user"),
-        ),
-        migrations.AddConstraint(
-            model_name="projectusage",
-            constraint=models.UniqueConstraint(fields=("project", "day"), name="usage_project_day"),
         ),
     ]

@@ -62,31 +62,20 @@ class Project(models.Model):
         help_text="Sessions that may be created in a minute.",
     )
     max_bytes_per_day = models.PositiveBigIntegerField(
-        null=True, blank=True, validators=[MinValueValidator(1)], help_text="Audio that may be sent in a day (UTC)."
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Bytes that the sessions of a day (UTC) may have.",
     )
     max_requests_per_second = models.PositiveIntegerField(
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text="HTTP requests and new connections of each API key, token or person.",
+        help_text="HTTP requests and new connections of each API key and token.",
     )
 
     def __str__(self) -> str:
         return self.name
-
-
-class ProjectUsage(models.Model):
-    """The audio that a project sent in a day (UTC). Heartbeats of web processes add to it."""
-
-    project = models.ForeignKey(Project, models.CASCADE, related_name="usage")
-    day = models.DateField()
-    byte_count = models.BigIntegerField(default=0)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "day"], name="usage_project_day")]
-
-    def __str__(self) -> str:
-        return f"{self.project_id} {self.day}"
 
 
 class Membership(models.Model):

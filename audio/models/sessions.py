@@ -14,7 +14,7 @@ from django.db import models, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from audio.models.access import DEFAULT_PROJECT_ID
+from audio.models.access import DEFAULT_PROJECT_ID, Project
 from audio.wire.parameters import (
     CHUNK_MODES,
     ENCODINGS,
@@ -22,6 +22,10 @@ from audio.wire.parameters import (
     LABEL_MAX_LENGTH,
     SessionParameters,
 )
+
+
+# The stubs of Django know no key as the default of a foreign key.
+_DEFAULT_PROJECT: Any = DEFAULT_PROJECT_ID
 
 
 def _choices(values: tuple[Any, ...]) -> list[tuple[Any, str]]:
@@ -128,11 +132,10 @@ class AudioSession(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(
-        "Project",
+        Project,
         models.PROTECT,
         related_name="sessions",
-        default=DEFAULT_PROJECT_ID,
-        db_default=DEFAULT_PROJECT_ID,
+        db_default=_DEFAULT_PROJECT,
         db_index=False,
     )
     user_id = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True)

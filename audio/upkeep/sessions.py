@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models import Exists, F, Min, OuterRef, Q
 
 from audio import ingest
-from audio.ingest.tickets import TICKET_SECONDS
+from audio.access.tickets import TICKET_SECONDS
 from audio.models import AudioConnection, AudioSession, IngestProcess
 from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS
 from audio.upkeep.sweeps import Action, Sweep

@@ -24,6 +24,7 @@ class Action(StrEnum):
     REMOVED_JOURNALS = "removed_journals"
     MOVED_SESSIONS = "moved_sessions"
     REMOVED_LEFTOVERS = "removed_leftovers"
+    DELETED_AUDIT_ENTRIES = "deleted_audit_entries"
     UNEXPLAINED = "unexplained"
 
 
@@ -43,6 +44,7 @@ class Swept:
     removed_journals: int = 0
     moved_sessions: int = 0
     removed_leftovers: int = 0
+    deleted_audit_entries: int = 0
     unexplained: int = 0
 
     def as_dict(self) -> dict[str, int]:

@@ -30,7 +30,8 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "encoding": ENCODINGS,
     "chunks": CHUNK_MODES,
 }
-_LABELS = ("user_id", "source", "ticket")
+_LABELS = ("user_id", "source", "ticket", "token", "project")
+_SECRETS = ("ticket", "token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class ConnectionRequest:
     user_id: str | None = None
     source: str | None = None
     ticket: str | None = None
+    token: str | None = None
+    project: str | None = None
 
     def parameters(self, defaults: SessionParameters) -> SessionParameters:
         """Return the parameters of a new session: what the query named, else `defaults`."""
@@ -126,12 +129,12 @@ def parse_label(name: str, text: str) -> str:
         InvalidParameter: It is empty or too long, or has a character that no text has: a control character, a line or
             paragraph separator, half of a surrogate pair.
     """
-    limit = LABEL_MAX_LENGTH if name != "ticket" else 1024
+    limit = LABEL_MAX_LENGTH if name not in _SECRETS else 1024
     if not 0 < len(text) <= limit or any(category(character) in _NO_TEXT for character in text):
         raise InvalidParameter(
             f"{name} must have 1 to {limit} characters and no control characters.",
             parameter=name,
-            received=text[:64].encode(errors="replace").decode(),
+            **({} if name in _SECRETS else {"received": text[:64].encode(errors="replace").decode()}),
             limit=limit,
         )
     return text
@@ -153,7 +156,7 @@ def parse_query(query: bytes) -> ConnectionRequest:
     labels: dict[str, str] = {}
     for name, text in pairs:
         if name in named or name in labels:
-            raise InvalidParameter(f"{name} appears twice.", parameter=name, received=text[:64])
+            raise InvalidParameter(f"{name} appears twice.", parameter=name)
         if name in _CHOICES:
             named[name] = parse_value(name, text)
         elif name in _LABELS:

@@ -15,6 +15,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audio import dispatch
+from audio.access.tickets import TICKET_SECONDS
 from audio.errors import (
     InvalidSessionId,
     OneSourceOnly,
@@ -27,7 +28,6 @@ from audio.errors import (
 )
 from audio.ingest import sessions
 from audio.ingest.committer import Append, Committer, Delivery
-from audio.ingest.tickets import TICKET_SECONDS
 from audio.ingest.types import Accepted
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest

@@ -12,6 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from audio import ingest, upkeep
+from audio.access import COMMAND
 from audio.api.filters import SessionFilter
 from audio.api.queries import find_session, sessions
 from audio.api.serializers import SessionSerializer
@@ -181,7 +182,7 @@ class Command(BaseCommand):
         self._tell(row.rstrip(), **shown)
 
     def _show(self, session: AudioSession) -> None:
-        shown = SessionSerializer(find_session(session.pk)).data
+        shown = SessionSerializer(find_session(session.pk, COMMAND, "")).data
         recording = shown.pop("recording")
         lines = [*shown.items(), *((f"recording.{name}", value) for name, value in recording.items())]
         text = "\n".join(f"{name:28} {_NOTHING if value in (None, '') else value}" for name, value in lines)
@@ -209,7 +210,7 @@ class Command(BaseCommand):
 
     def _export(self, session: AudioSession, options: dict[str, Any]) -> None:
         progress = Progress()
-        described = SessionSerializer(find_session(session.pk)).data
+        described = SessionSerializer(find_session(session.pk, COMMAND, "")).data
         done = export(
             session,
             described,

@@ -8,9 +8,9 @@ import pytest
 from django.core import signing
 from django.utils import timezone
 
+from audio.access import tickets
+from audio.access.tickets import TICKET_SECONDS, make_ticket, spend_ticket
 from audio.errors import NotAllowed, ServiceError
-from audio.ingest import tickets
-from audio.ingest.tickets import TICKET_SECONDS, make_ticket, spend_ticket
 
 pytestmark = pytest.mark.services  # Redis remembers the tickets
 REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"

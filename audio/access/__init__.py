@@ -1,0 +1,29 @@
+"""Who may do what: projects, people, API keys, tokens and tickets.
+
+Each door (REST, WebSocket, admin, pages) finds the `Identity` of whoever asks once, and asks it.
+"""
+
+from audio.access import audit, limits
+from audio.access.doors import by_secret, by_user, lapsed, project_for, visible, without_identity
+from audio.access.handshake import Handshake, identify
+from audio.access.identity import ANYONE, COMMAND, Identity, Kind
+from audio.access.tickets import TICKET_SECONDS, make_ticket
+
+__all__ = [
+    "ANYONE",
+    "COMMAND",
+    "TICKET_SECONDS",
+    "Handshake",
+    "Identity",
+    "Kind",
+    "audit",
+    "by_secret",
+    "by_user",
+    "identify",
+    "lapsed",
+    "limits",
+    "make_ticket",
+    "project_for",
+    "visible",
+    "without_identity",
+]

@@ -1,0 +1,63 @@
+"""The audit: who did what, when, and from where."""
+
+import ipaddress
+import uuid
+from typing import Any
+
+import structlog
+from django.db import DatabaseError
+
+from audio.access.identity import Identity
+from audio.models import AudioSession, AuditEntry, Project
+
+logger = structlog.stdlib.get_logger(__name__)
+
+
+def record(
+    action: str,
+    identity: Identity,
+    project_id: int | None = None,
+    session_id: uuid.UUID | None = None,
+    address: str | None = None,
+    **details: Any,
+) -> None:
+    """Store what somebody did. The entry is part of the surrounding transaction.
+
+    Args:
+        action: What was done, such as `session.opened`.
+        identity: Who did it.
+        project_id: The project to which it was done.
+        session_id: The session to which it was done.
+        address: The IP address of the client.
+        details: More about it. It must not contain secrets.
+    """
+    name = Project.objects.filter(pk=project_id).values_list("name", flat=True).first() if project_id else None
+    AuditEntry.objects.create(
+        project=name or "",
+        actor=str(identity)[:200],
+        action=action,
+        session_id=session_id,
+        address=_ip_address(address),
+        details=details,
+    )
+
+
+def note(action: str, identity: Identity, session: AudioSession, address: str | None, **details: Any) -> None:
+    """Store that somebody has read or deleted something.
+
+    A database that is full or read-only must not keep people from their recordings. The log has the entry then.
+    """
+    try:
+        record(action, identity, session.project_id, session.pk, address, **details)
+    except DatabaseError as error:
+        logger.error(
+            "audit_not_stored", action=action, actor=str(identity), session_id=str(session.pk), error=str(error)
+        )
+
+
+def _ip_address(text: str | None) -> str | None:
+    """Return the address without the zone of IPv6; None for what is no IP address, such as the name of a socket."""
+    try:
+        return str(ipaddress.ip_address((text or "").partition("%")[0]))
+    except ValueError:
+        return None

@@ -1,0 +1,191 @@
+"""Who stands at a door: the identity behind a secret, a login cookie, or nothing.
+
+Everything here reads the database, and is called once for a request or a connection.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db import DatabaseError
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from audio.access import secrets
+from audio.access.identity import (
+    ALL_SCOPES,
+    ANYONE,
+    PURPOSE_SCOPES,
+    RECORD,
+    ROLE_SCOPES,
+    STRANGER,
+    Identity,
+    Kind,
+)
+from audio.errors import InvalidParameter, NotAuthenticated, ProjectNotFound
+from audio.models import DEFAULT_PROJECT_ID, ApiKey, AudioSession, Membership, Project, SessionToken
+
+# The last use of a key is stored at most that often.
+_LAST_USE_SECONDS = 300
+
+
+def without_identity() -> Identity:
+    """Return who asks without a secret or a login: anyone if the server asks nobody, else a stranger."""
+    return STRANGER if settings.REQUIRE_AUTH else ANYONE
+
+
+def by_secret(text: str) -> Identity:
+    """Return the identity behind an API key or a session token.
+
+    Raises:
+        NotAuthenticated: It is not one, or it has expired or was revoked.
+    """
+    presented = secrets.parse(text)
+    found: Identity | None = None
+    if presented is not None:
+        found = _by_key(presented) if presented.kind == secrets.KEY else _by_token(presented)
+    if found is None:
+        raise NotAuthenticated("The API key or token is not valid. It may have expired, or it was revoked.")
+    return found
+
+
+def _valid() -> Q:
+    return Q(revoked_at__isnull=True) & (Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
+
+
+def _by_key(presented: secrets.Presented) -> Identity | None:
+    key = ApiKey.objects.filter(_valid(), prefix=presented.prefix).select_related("project").first()
+    if key is None or not secrets.equal(key.digest, presented.digest):
+        return None
+    now = timezone.now()
+    if key.last_used_at is None or now - key.last_used_at > timedelta(seconds=_LAST_USE_SECONDS):
+        # A database that is full or read-only still admits those who want to read.
+        with contextlib.suppress(DatabaseError):
+            ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
+    scopes = {key.project_id: frozenset(key.scopes)}
+    limit = key.project.max_requests_per_second
+    return Identity(Kind.KEY, key.prefix, scopes, key=key.pk, home=key.project_id, requests_per_second=limit)
+
+
+def _by_token(presented: secrets.Presented) -> Identity | None:
+    token = _valid_tokens().filter(prefix=presented.prefix).select_related("session__project").first()
+    if token is None or not secrets.equal(token.digest, presented.digest):
+        return None
+    project_id = token.session.project_id
+    scopes = {project_id: PURPOSE_SCOPES[token.purpose]}
+    return Identity(
+        Kind.TOKEN,
+        token.prefix,
+        scopes,
+        session_id=token.session_id,
+        key=token.pk,
+        home=project_id,
+        requests_per_second=token.session.project.max_requests_per_second,
+    )
+
+
+def _valid_tokens() -> QuerySet[SessionToken]:
+    """Return the tokens that are valid. One does not outlive the key that made it."""
+    now = timezone.now()
+    key_expired = Q(api_key__revoked_at__isnull=False) | Q(api_key__expires_at__lte=now)
+    return SessionToken.objects.filter(_valid()).exclude(Q(api_key__isnull=False) & key_expired)
+
+
+def by_user(user: AbstractBaseUser | AnonymousUser) -> Identity:
+    """Return the identity of a person who has logged in, or of nobody.
+
+    Where the server asks nobody, a login adds nothing and takes nothing away.
+    """
+    if not user.is_authenticated or not user.is_active:
+        return without_identity()
+    known: Any = user
+    name = known.get_username()
+    if known.is_staff or not settings.REQUIRE_AUTH:
+        return Identity(Kind.USER, name, everywhere=ALL_SCOPES, key=known.pk, home=DEFAULT_PROJECT_ID)
+    roles = Membership.objects.filter(user=known).order_by("project_id").values_list("project_id", "role")
+    scopes = {project_id: ROLE_SCOPES[role] for project_id, role in roles}
+    home = next(iter(scopes)) if len(scopes) == 1 else None
+    return Identity(Kind.USER, name, scopes, key=known.pk, home=home)
+
+
+def by_ticket(session_id: uuid.UUID) -> Identity:
+    """Return the identity of whoever has spent a ticket of a session."""
+    project_id = AudioSession.objects.filter(pk=session_id).values_list("project_id", flat=True).first()
+    scopes = {} if project_id is None else {project_id: PURPOSE_SCOPES["record"]}
+    return Identity(Kind.TICKET, f"of {session_id}", scopes, session_id=session_id, home=project_id)
+
+
+def visible(identity: Identity, sessions: QuerySet[Any]) -> QuerySet[Any]:
+    """Return those sessions that exist for an identity."""
+    if identity.session_id is not None:
+        sessions = sessions.filter(pk=identity.session_id)
+    if identity.everywhere:
+        return sessions
+    return sessions.filter(project_id__in=sorted(identity.scopes))
+
+
+def lapsed(holders: Collection[tuple[Identity, int]]) -> list[Identity]:
+    """Return the identities that may not record any more, of connections that stay open for hours.
+
+    Args:
+        holders: Identities, each with the project of the session to which it records.
+    """
+    keys = _holding(Kind.KEY, holders)
+    tokens = _holding(Kind.TOKEN, holders)
+    users = _holding(Kind.USER, holders)
+    valid: set[tuple[Any, int]] = set()
+    if keys:
+        current = ApiKey.objects.filter(_valid(), pk__in=keys).values_list("pk", "project_id", "scopes")
+        valid.update((pk, project_id) for pk, project_id, scopes in current if RECORD in scopes)
+    if tokens:
+        valid.update(_valid_tokens().filter(pk__in=tokens).values_list("pk", "session__project_id"))
+    if users:
+        valid.update(_recording_users(users, {project_id for _, project_id in holders}))
+    asked = (Kind.KEY, Kind.TOKEN, Kind.USER)
+    return [who for who, project_id in holders if who.kind in asked and (who.key, project_id) not in valid]
+
+
+def _holding(kind: Kind, holders: Collection[tuple[Identity, int]]) -> set[Any]:
+    return {identity.key for identity, _ in holders if identity.kind is kind}
+
+
+def _recording_users(users: set[Any], projects: set[int]) -> set[tuple[Any, int]]:
+    """Return which of these people may record to which of these projects."""
+    active = get_user_model().objects.filter(pk__in=users, is_active=True)
+    if not settings.REQUIRE_AUTH:
+        return {(user, project_id) for user in active.values_list("pk", flat=True) for project_id in projects}
+    staff = active.filter(is_staff=True).values_list("pk", flat=True)
+    roles = [role for role, scopes in ROLE_SCOPES.items() if RECORD in scopes]
+    members = Membership.objects.filter(user__in=active, role__in=roles).values_list("user_id", "project_id")
+    return {(user, project_id) for user in staff for project_id in projects} | set(members)
+
+
+def project_for(identity: Identity, name: str | None) -> int:
+    """Return the project of a new session.
+
+    Args:
+        identity: Who creates the session.
+        name: The name of the project, None if it was not named.
+
+    Raises:
+        InvalidParameter: No project was named, and there are several.
+        NotAuthenticated: Nobody has said who asks.
+        ProjectNotFound: The project does not exist for this identity.
+    """
+    if identity.kind is Kind.STRANGER:
+        raise NotAuthenticated
+    mine = Project.objects.all() if identity.everywhere else Project.objects.filter(pk__in=sorted(identity.scopes))
+    if name is not None:
+        found = mine.filter(name=name).values_list("pk", flat=True).first()
+        if found is None:
+            raise ProjectNotFound(received=name)
+        return found
+    if identity.home is None:
+        names = list(mine.order_by("name").values_list("name", flat=True)[:20])
+        raise InvalidParameter("Name the project of the session.", parameter="project", valid_values=names)
+    return identity.home

@@ -1,0 +1,57 @@
+"""Secrets of API keys and session tokens: made once, shown once, and stored as a digest.
+
+A secret is `scribe_key_` or `scribe_token_`, then 12 characters by which it is found and named, then a random number of
+256 bits. Libraries for Django store such keys too, but put the digest into the primary key, which then appears in URLs
+(djangorestframework-api-key), or bind each key to a person (django-rest-knox).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from typing import NamedTuple
+
+KEY, TOKEN = "scribe_key_", "scribe_token_"
+PREFIX_LENGTH = 12
+_ALPHABET = string.ascii_lowercase + string.digits
+_SECRET = re.compile(rf"({KEY}|{TOKEN})([a-z0-9]{{{PREFIX_LENGTH}}})_[A-Za-z0-9_-]{{43}}", re.ASCII)
+
+
+class NewSecret(NamedTuple):
+    """A secret, which is shown once, and what is stored of it."""
+
+    text: str
+    prefix: str
+    digest: str
+
+
+class Presented(NamedTuple):
+    """A secret that somebody has presented."""
+
+    kind: str
+    prefix: str
+    digest: str
+
+
+def new(kind: str) -> NewSecret:
+    """Return a new secret, KEY or TOKEN."""
+    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX_LENGTH))
+    text = f"{kind}{prefix}_{secrets.token_urlsafe(32)}"
+    return NewSecret(text, prefix, digest(text))
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a secret, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse(text: str) -> Presented | None:
+    """Return what was presented; None if it does not have the form of a secret."""
+    found = _SECRET.fullmatch(text)
+    return Presented(found[1], found[2], digest(text)) if found else None
+
+
+def equal(left: str, right: str) -> bool:
+    """Compare two digests in constant time."""
+    return hmac.compare_digest(left, right)

@@ -1,0 +1,129 @@
+"""The doors of the REST API: who asks, and whether they may use a view.
+
+Each view declares `scopes`: the scope that each of its methods needs. A method without an entry is closed to everybody.
+`ANY` needs an identity and nothing else, and `OPEN` not even that.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.models import AnonymousUser
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from audio import access
+from audio.access.handshake import SCHEMES
+from audio.access.identity import Identity, Kind
+from audio.models import Scope
+
+# REST framework loads the classes of this module while it loads its views.
+if TYPE_CHECKING:
+    from rest_framework.views import APIView
+
+ANY, OPEN = "", "open"
+READ, RECORD, MANAGE = Scope.READ.value, Scope.RECORD.value, Scope.MANAGE.value
+_SAFE = ("GET", "HEAD")
+
+
+class SecretAuthentication(BaseAuthentication):
+    """Find the identity behind an API key or a session token.
+
+    It is in the Authorization header (`Bearer` or `Token`, RFC 6750 section 2.1). Players and `EventSource` can set no
+    header, so views that declare `takes_token` accept `?token=` too.
+    """
+
+    def authenticate(self, request: Request) -> tuple[AnonymousUser, Identity] | None:
+        """Return the identity; None if there is no key or token.
+
+        Raises:
+            NotAuthenticated: The key or token is not valid.
+        """
+        secret = _secret(request)
+        return None if secret is None else (AnonymousUser(), access.by_secret(secret))
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return the challenge of a 401 response (RFC 9110 section 11.6.1)."""
+        return 'Bearer realm="SercueScribe"'
+
+
+class CookieAuthentication(SessionAuthentication):
+    """Find the person who has logged in. Methods that change something need the CSRF token of a page."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Identity] | None:
+        """Return the person and their identity; None if nobody has logged in."""
+        found = super().authenticate(request)
+        return None if found is None else (found[0], access.by_user(found[0]))
+
+
+def _secret(request: Request) -> str | None:
+    scheme, _, text = get_authorization_header(request).decode("latin-1").partition(" ")
+    if scheme.lower() in SCHEMES:
+        return text.strip()
+    view = request.parser_context["view"] if request.parser_context else None
+    if getattr(view, "takes_token", False) and request.method in _SAFE:
+        return request.query_params.get("token")
+    return None
+
+
+def identity_of(request: Request) -> Identity:
+    """Return who asks.
+
+    Raises:
+        NotAuthenticated: The key or token is not valid.
+    """
+    return request.auth if isinstance(request.auth, Identity) else access.without_identity()
+
+
+def address_of(request: Request) -> str | None:
+    """Return the IP address of the client."""
+    address: str | None = request.META.get("REMOTE_ADDR")
+    return address
+
+
+class Known(BasePermission):
+    """Let everybody pass who has an identity."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        """Whether the request has an identity, or the server asks nobody."""
+        return identity_of(request).kind is not Kind.STRANGER
+
+
+class Door(BasePermission):
+    """Let those pass who may use the method of the view in at least one project. The view then checks which."""
+
+    message = "Your API key, token or role does not include this."
+    code = "not_allowed"
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        """Whether the identity may use the method."""
+        scope = scope_of(request, view)
+        if scope == OPEN:
+            return True
+        identity = identity_of(request)
+        if scope is None or identity.kind is Kind.STRANGER:
+            return False
+        granted = identity.everywhere.union(*identity.scopes.values())
+        return scope == ANY or scope in granted
+
+
+def scope_of(request: Request, view: "APIView") -> str | None:
+    """Return the scope that the request needs; None if the view does not say."""
+    scopes: dict[str, str] = getattr(view, "scopes", {})
+    method = "GET" if request.method == "HEAD" else str(request.method)
+    # A method that the view does not have is answered with 405.
+    is_served = hasattr(view, method.lower()) and method != "OPTIONS"
+    return scopes.get(method, None if is_served else ANY)
+
+
+class RequestRate(BaseThrottle):
+    """Limit the requests of an identity in a second, where its project has a limit."""
+
+    def allow_request(self, request: Request, view: "APIView") -> bool:
+        """Return True.
+
+        Raises:
+            LimitReached: The limit is reached.
+        """
+        access.limits.check_rate(identity_of(request))
+        return True
