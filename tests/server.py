@@ -133,6 +133,12 @@ class Server:
                 return ""
         return self.process.stdout.readline().decode()
 
+    def manage(self, *arguments: str) -> str:
+        """Runs a command of `manage.py` on the server's folder, and returns what it wrote."""
+        command = [sys.executable, "manage.py", *arguments]
+        ran = subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True, capture_output=True, text=True)
+        return ran.stdout
+
     def read_log(self) -> str:
         """What the server and its children wrote to standard error so far."""
         return self.log.read_text(errors="replace")

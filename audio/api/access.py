@@ -113,7 +113,8 @@ def scope_of(request: Request, view: "APIView") -> str | None:
     method = "GET" if request.method == "HEAD" else str(request.method)
     # A method that the view does not have is answered with 405.
     is_served = hasattr(view, method.lower()) and method != "OPTIONS"
-    return scopes.get(method, None if is_served else ANY)
+    unserved = OPEN if OPEN in scopes.values() else ANY
+    return scopes.get(method, None if is_served else unserved)
 
 
 class RequestRate(BaseThrottle):

@@ -23,7 +23,6 @@ from audio.wire.parameters import (
     SessionParameters,
 )
 
-
 # The stubs of Django know no key as the default of a foreign key.
 _DEFAULT_PROJECT: Any = DEFAULT_PROJECT_ID
 

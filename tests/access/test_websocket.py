@@ -1,0 +1,203 @@
+"""The door of the WebSocket, on a real server that asks who is there."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.client import Recorder, recorder
+from tests.server import Server
+
+SESSIONS = "/api/audio/sessions"
+
+
+@pytest.fixture(scope="module")
+def server(run_module_server) -> Server:
+    return run_module_server(REQUIRE_AUTH="true")
+
+
+def new_key(server: Server, *scopes: str, project: str = "clinic") -> str:
+    """An API key, made by the command."""
+    options = [option for scope in scopes for option in ("--scope", scope)]
+    return server.manage("apikey", "create", "program", *options, "--project", project, "--create-project").strip()
+
+
+@pytest.fixture(scope="module")
+def key(server) -> str:
+    return new_key(server, "read", "record", "manage")
+
+
+@pytest.fixture
+def rest(server, key):
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def opened(server: Server, path: str = "", **options: Any) -> AsyncIterator[Recorder]:
+    """A connection with these headers or subprotocols."""
+    url = f"{server.ws_url}/api/ws/audio{path}"
+    async with connect(url, compression=None, open_timeout=90, **options) as socket:
+        yield Recorder(socket, json.loads(await socket.recv()))
+
+
+def bearer(secret: str) -> dict[str, Any]:
+    return {"additional_headers": {"Authorization": f"Bearer {secret}"}}
+
+
+@pytest.mark.parametrize("options", [{}, bearer("nonsense"), {"subprotocols": ["bearer", "nonsense"]}])
+async def test_a_stranger_is_told_what_is_missing(server, options):
+    async with opened(server, **options) as client:
+        assert client.greeting["code"] == "not_authenticated"
+        assert client.greeting["retryable"] is False
+        assert await client.close_code() == 1008
+    async with opened(server, "/123e4567-e89b-42d3-a456-426614174000", **options) as client:
+        assert client.greeting["code"] == "not_authenticated"
+
+
+async def test_a_key_opens_sessions_of_its_project_alone(server, key, rest):
+    async with opened(server, **bearer(key)) as client:
+        await client.store(b"abcd")
+        session_id = client.session_id
+    assert rest.get(f"{SESSIONS}/{session_id}").status_code == 200
+    other = new_key(server, "read", "record", "manage", project="elsewhere")
+    async with opened(server, f"/{session_id}", **bearer(other)) as client:
+        assert client.greeting["code"] == "session_not_found"
+    reader = new_key(server, "read")
+    async with opened(server, f"/{session_id}", **bearer(reader)) as client:
+        assert client.greeting["code"] == "not_allowed"
+    async with opened(server, **bearer(reader)) as client:
+        assert client.greeting["code"] == "not_allowed"
+    async with opened(server, "?project=elsewhere", **bearer(key)) as client:
+        assert client.greeting["code"] == "project_not_found"
+
+
+async def test_a_browser_with_a_token_reconnects_until_the_session_closes(server, rest):
+    """It can set no header: the token is a subprotocol, or is in the query."""
+    session_id = rest.post(SESSIONS, json={"format": "wav", "sample_rate": 8000}).json()["session_id"]
+    made = rest.post(f"{SESSIONS}/{session_id}/tokens", json={})
+    assert (made.status_code, made.headers["Cache-Control"]) == (201, "no-store")
+    token, url = made.json()["token"], made.json()["websocket_url"]
+    assert url == f"{server.ws_url}/api/ws/audio/{session_id}"
+    for number in range(3):
+        async with opened(server, f"/{session_id}?source=tab", subprotocols=["bearer", token]) as client:
+            assert client.socket.subprotocol == "bearer"
+            assert client.greeting["source_chunk_count"] == number
+            await client.store(b"abcd")
+    async with recorder(server.ws_url, session_id, source="tab", token=token) as client:
+        assert client.greeting["source_chunk_count"] == 3
+        await client.close_session()
+    async with recorder(server.ws_url, session_id, source="tab", token=token) as client:
+        assert client.greeting["code"] == "session_closed"
+    other = rest.post(SESSIONS, json={}).json()["session_id"]
+    async with recorder(server.ws_url, other, token=token) as client:
+        assert client.greeting["code"] == "session_not_found"
+    async with recorder(server.ws_url, token=token) as client:
+        assert client.greeting["code"] == "not_allowed"
+
+
+async def test_a_token_to_listen_does_not_record(server, rest):
+    session_id = rest.post(SESSIONS, json={}).json()["session_id"]
+    made = rest.post(f"{SESSIONS}/{session_id}/tokens", json={"purpose": "listen"}).json()
+    assert made["websocket_url"] is None
+    async with recorder(server.ws_url, session_id, token=made["token"]) as client:
+        assert client.greeting["code"] == "not_allowed"
+
+
+async def test_a_revoked_token_ends_its_connection_and_keeps_what_was_acknowledged(server, rest):
+    session_id = rest.post(SESSIONS, json={}).json()["session_id"]
+    made = rest.post(f"{SESSIONS}/{session_id}/tokens", json={}).json()
+    async with recorder(server.ws_url, session_id, token=made["token"]) as client:
+        assert await client.store(b"abcd") == [1]
+        revoked = await asyncio.to_thread(rest.delete, f"{SESSIONS}/{session_id}/tokens/{made['id']}")
+        assert revoked.json()["revoked_at"] is not None
+        assert (await client.answer())["code"] == "not_authenticated"
+        assert await client.close_code() == 1008
+    async with recorder(server.ws_url, session_id, token=made["token"]) as client:
+        assert client.greeting["code"] == "not_authenticated"
+    assert rest.get(f"{SESSIONS}/{session_id}").json()["total_chunks"] == 1
+
+
+async def test_a_revoked_key_ends_the_connections_of_its_tokens_too(server, rest):
+    created = rest.post("/api/keys", json={"name": "phone", "scopes": ["record"]}).json()
+    phone = {"Authorization": f"Token {created['key']}"}
+    session_id = rest.post(SESSIONS, json={}, headers=phone).json()["session_id"]
+    token = rest.post(f"{SESSIONS}/{session_id}/tokens", json={}, headers=phone).json()["token"]
+    program_opens = opened(server, **bearer(created["key"]))
+    async with program_opens as program, recorder(server.ws_url, session_id, token=token) as browser:
+        await asyncio.to_thread(server.manage, "apikey", "revoke", created["prefix"])
+        for client in (program, browser):
+            assert (await client.answer())["code"] == "not_authenticated"
+            assert await client.close_code() == 1008
+
+
+async def test_a_login_works_from_pages_of_this_server_alone(server):
+    """A page of another site that a person visits has their cookie too (cross-site WebSocket hijacking)."""
+    script = (
+        "from django.contrib.auth.models import User; from django.test import Client;"
+        "user = User.objects.create_user('ada', password='long enough', is_staff=True); client = Client();"
+        "client.force_login(user); print(client.cookies['sessionid'].value)"
+    )
+    cookie = f"sessionid={server.manage('shell', '-v', '0', '-c', script).strip()}"
+    host = httpx.URL(server.url).netloc.decode()
+    others = [("https://elsewhere.example", "not_authenticated"), (None, "not_authenticated")]
+    for origin, code in [(f"http://{host}", None), *others]:
+        headers = {"Cookie": cookie} | ({"Origin": origin} if origin else {})
+        async with opened(server, additional_headers=headers) as client:
+            assert client.greeting.get("code") == code
+
+
+async def test_a_project_is_held_to_its_limits(server):
+    busy = new_key(server, "record", "read", project="busy")
+    script = "from audio.models import Project; Project.objects.filter(name='busy').update({})"
+    server.manage("shell", "-v", "0", "-c", script.format("max_open_sessions=1"))
+    async with opened(server, **bearer(busy)):
+        async with opened(server, **bearer(busy)) as second:
+            assert second.greeting["code"] == "limit_reached"
+            assert (second.greeting["limited"], second.greeting["limit"]) == ("max_open_sessions", 1)
+            assert second.greeting["retryable"] and second.greeting["retry_after_seconds"] > 0
+            assert await second.close_code() == 1013
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {busy}"}, timeout=60) as rest:
+            answer = await asyncio.to_thread(rest.post, SESSIONS, json={})
+            assert (answer.status_code, answer.json()["code"]) == (429, "limit_reached")
+            assert int(answer.headers["Retry-After"]) > 0
+    server.manage("shell", "-v", "0", "-c", script.format("max_open_sessions=None, max_bytes_per_day=4"))
+    async with opened(server, **bearer(busy)) as client:
+        await client.store(b"abcd")
+        # The heartbeat finds it.
+        assert (await client.answer())["limited"] == "max_bytes_per_day"
+        assert await client.close_code() == 1013
+    async with opened(server, **bearer(busy)) as client:
+        assert client.greeting["limited"] == "max_bytes_per_day"
+
+
+def test_secrets_are_stored_nowhere(server, key, rest):
+    session_id = rest.post(SESSIONS, json={}).json()["session_id"]
+    token = rest.post(f"{SESSIONS}/{session_id}/tokens", json={"purpose": "listen"}).json()["token"]
+    assert httpx.get(f"{server.url}{SESSIONS}/{session_id}/audio", params={"token": token}).status_code == 404
+    found = [path for path in server.folder.rglob("*") if path.is_file() and holds(path.read_bytes(), key, token)]
+    assert found == []
+    assert not holds(server.log.read_bytes(), key, token)
+
+
+def holds(content: bytes, *secrets: str) -> bool:
+    return any(secret.rpartition("_")[2].encode() in content for secret in secrets)
+
+
+def test_the_audit_tells_who_did_what(server, key, rest):
+    session_id = rest.post(SESSIONS, json={}).json()["session_id"]
+    rest.post(f"{SESSIONS}/{session_id}/close")
+    rest.delete(f"{SESSIONS}/{session_id}")
+    lines = server.manage("audit", "export", "--session", session_id).splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["action"] for entry in entries] == ["session.created", "session.closed", "session.deleted"]
+    prefix = key.split("_")[2]
+    assert {(entry["actor"], entry["project"], entry["address"]) for entry in entries} == {
+        (f"key {prefix}", "clinic", "127.0.0.1")
+    }
+    assert "Traceback" not in server.read_log()
