@@ -60,7 +60,7 @@ def live_and_die(recorded: Recorded) -> None:
     """What happens to sessions, once."""
     producer = recorded.open("one")
     recorded.store(producer, b"\0" * 320)
-    heartbeat._heartbeat(recorded.processes[0].id, {}, ClockWatch())
+    heartbeat._heartbeat(recorded.processes[0].id, {}, {}, ClockWatch())
     now = timezone.now()
     sessions.restart_ages(ClockSet(now, now, now), recorded.processes[0].id, {producer.session_id})
     again = recorded.resume(producer, "one")

@@ -115,11 +115,12 @@ def filled(path: str, values: dict[str, str]) -> str:
 
 def body(name: str, values: dict[str, str]) -> dict[str, Any] | None:
     """What a POST sends."""
-    return {
+    bodies: dict[str, dict[str, Any]] = {
         "session-list": {"project": "clinic"},
         "key-list": {"name": "new", "scopes": ["read"], "project": "clinic"},
         "task-list": {"task": "transcode", "format": "mp3", "session_id": values["session_id"]},
-    }.get(name)
+    }
+    return bodies.get(name)
 
 
 def all_routes() -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ import redis
 from django.conf import settings
 
 from audio import events
+from audio.access import ANYONE
+from audio.errors import AudioError
 from audio.ingest import sessions
 from audio.ingest.process import Ingest
 from audio.ingest.types import Outcome, Producer
@@ -32,6 +34,8 @@ class Client:
     def __post_init__(self) -> None:
         self.connection_id: int = self.opened.connection_id
         self.producer: Producer = self.opened.producer
+        self.identity = ANYONE
+        self.project_id = self.opened.session.project_id
 
     def send(self, payload: bytes) -> None:
         self.sent += 1
@@ -53,6 +57,9 @@ class Client:
 
     def session_deleted(self) -> None:
         self.told.append("deleted")
+
+    def end_with(self, error: AudioError) -> None:
+        self.told.append(error.code)
 
     def warned(self, warning: dict[str, Any]) -> None:
         self.told.append(warning["code"])

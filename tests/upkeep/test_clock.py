@@ -55,7 +55,7 @@ class Clock:
         return sessions.open_connection(ConnectionRequest({}), None, self.process_id)
 
     def beat(self, *opened) -> None:
-        heartbeat._heartbeat(self.process_id, {one.connection_id: one.producer for one in opened}, self._watch)
+        heartbeat._heartbeat(self.process_id, {one.connection_id: one.producer for one in opened}, {}, self._watch)
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def test_hosts_whose_clocks_differ_judge_by_the_database_s(monkeypatch, hours):
     sessions.remove_connection(opened.connection_id)
     ticketed = sessions.create_session(sessions.default_parameters())
     assert upkeep.sweep() == Swept()
-    heartbeat._heartbeat(process_id, {}, ClockWatch())
+    heartbeat._heartbeat(process_id, {}, {}, ClockWatch())
     now = ingest.database_time()
     row = IngestProcess.objects.get()
     dropped_at = AudioSession.objects.get(pk=opened.session.pk).dropped_at
