@@ -1,35 +1,61 @@
-"""The three ways from chunks to a master (`audio.media.plan.Family`), as steps that can stop after any window.
+"""What a format family (`audio.media.plan.Family`) does: from chunks to a recording, and back.
 
-An assembler takes windows of chunks and gives pieces for the master. What it needs to know for the next window is its
-`checkpoint`: JSON, bounded, committed together with the master's length. The same chunks and checkpoint give the same
-pieces, so a run that died is simply repeated.
+An assembler takes windows of chunks and yields pieces for the master. What it needs to know for the next window is its
+`checkpoint`: JSON, bounded, and committed together with the length of the master. The same chunks and checkpoint give
+the same pieces, so a run that died is simply repeated. When the master is complete, the assembler makes the recording
+of it. A verification gives all windows to another assembler, which compares the recording with them.
+
+A family is in a module of its own, and `audio.assembly.families` is the only other place that names it.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from audio.assembly.chunks import PendingChunk
-from audio.assembly.files import FilesAssembler
+from audio.assembly.comparison import ReadyRecording
 from audio.assembly.losses import Losses
-from audio.assembly.pcm import PcmAssembler
-from audio.assembly.stream import StreamAssembler
-from audio.media import plan
+from audio.assembly.made import Made
+from audio.assembly.master import Master
+from audio.media.plan import Family
 from audio.media.wav import PcmFormat
-from audio.models import AudioSession
+from audio.models import AudioSession, Recording
+
+OnProgress = Callable[[float], None]
+Windows = Iterable[tuple[Sequence[PendingChunk], bool]]
+
+
+class PartsDifferError(Exception):
+    """The parts of a stream can't be copied into one recording. They have to be decoded, from the first chunk on."""
 
 
 class Assembler(Protocol):
-    """The interface between concatenation and an assembler.
+    """The interface of a format family.
 
     Attributes:
+        family: The family, by which a checkpoint finds its assembler again.
         looked_to: The last sequence that it has seen.
         done_to: The last sequence whose audio is in the master.
         losses: What the master lacks, or has in doubt.
     """
 
+    family: ClassVar[Family]
     looked_to: int
     done_to: int
     losses: Losses
+
+    def __init__(
+        self, session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
+    ) -> None:
+        """Continue where another assembler of the session stood.
+
+        Args:
+            session: The session.
+            target: The format of the master's samples, None while it is not known and for a stream.
+            done_to: The last sequence whose audio is in the master.
+            checkpoint: What `checkpoint` returned then; empty at the beginning.
+        """
+        ...
 
     @property
     def format(self) -> PcmFormat | None:
@@ -38,12 +64,12 @@ class Assembler(Protocol):
 
     @property
     def sample_rate(self) -> int:
-        """Of the master, in Hz; 0 while it is not known."""
+        """The sample rate of the master in Hz; 0 while it is not known."""
         ...
 
     @property
     def channels(self) -> int:
-        """Of the master; 0 while they are not known."""
+        """The channels of the master; 0 while they are not known."""
         ...
 
     @property
@@ -52,38 +78,69 @@ class Assembler(Protocol):
         ...
 
     def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
-        """Give pieces for the master of the next window, which may be empty; with `is_last` nothing follows it."""
+        """Yield pieces for the master from the next window, which may be empty.
+
+        Args:
+            window: The next chunks.
+            is_last: Whether no chunk follows them.
+
+        Raises:
+            PartsDifferError: The session needs the family that decodes.
+        """
+        ...
+
+    def examine(self, master: Path, is_last: bool) -> None:
+        """Examine what the last window has completed in the master.
+
+        Args:
+            master: The path of the master.
+            is_last: Whether no chunk follows.
+
+        Raises:
+            PartsDifferError: The session needs the family that decodes.
+        """
         ...
 
     def checkpoint(self) -> dict[str, Any]:
         """Return what the next window needs."""
         ...
 
+    def finish(self, master: Master, on_progress: OnProgress) -> Made:
+        """Make the recording from a complete master, durable on the disk. The call can be repeated.
 
-def restore(session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]) -> Assembler:
-    """Return a session's assembler where it stood.
+        Args:
+            master: The master.
+            on_progress: Called with numbers from 0 to 1 while FFmpeg encodes.
 
-    Args:
-        session: The session.
-        target: The format of the master's samples, None while it is not known and for a stream.
-        done_to: The last sequence whose audio is in the master.
-        checkpoint: What the assembler's `checkpoint` returned then; empty at the beginning.
-    """
-    match plan.Family(checkpoint.get("family") or plan.family(session.format, session.chunk_mode)):
-        case plan.Family.PCM:
-            return PcmAssembler(session, target, done_to, checkpoint)
-        case plan.Family.STREAM:
-            return StreamAssembler(session, done_to, checkpoint)
-        case plan.Family.FILES:
-            return FilesAssembler(session, target, done_to, checkpoint)
+        Raises:
+            UndecodableChunk: The session holds no audio.
+            PartsDifferError: The session needs the family that decodes.
+            MediaError: What FFmpeg's runs raise.
+        """
+        ...
 
+    def compare(self, ready: ReadyRecording, windows: Windows) -> None:
+        """Compare a ready recording with its chunks.
 
-def family_of(assembler: Assembler) -> plan.Family:
-    """Return the family by which `restore` finds the assembler again."""
-    match assembler:
-        case PcmAssembler():
-            return plan.Family.PCM
-        case FilesAssembler():
-            return plan.Family.FILES
-        case _:
-            return plan.Family.STREAM
+        Args:
+            ready: The recording.
+            windows: All windows of the session, each with whether it is the last. The assembler is at the beginning.
+
+        Raises:
+            Differs: The chunks make another recording.
+            PartsDifferError: The chunks can't be copied into one recording.
+            MediaError: What FFmpeg's runs raise.
+        """
+        ...
+
+    def compare_header(self, recording: Recording, path: Path) -> None:
+        """Compare what can be compared without the chunks.
+
+        Args:
+            recording: The row of the recording.
+            path: Its file.
+
+        Raises:
+            Differs: The header is not the one that the recording was given.
+        """
+        ...

@@ -28,12 +28,12 @@ from structlog.contextvars import bound_contextvars
 
 from audio import events
 from audio.admission import Admission
-from audio.assembly import assembler, chunks, finish, superseded
+from audio.assembly import chunks, families, superseded
+from audio.assembly.assembler import PartsDifferError
 from audio.assembly.chunks import PendingChunk
-from audio.assembly.files import FilesAssembler
 from audio.assembly.losses import Failure
+from audio.assembly.made import Made, name_of
 from audio.assembly.master import Master
-from audio.assembly.stream import PartsDifferError, StreamAssembler
 from audio.errors import ChunkDamaged, ChunksReleased, MediaError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
@@ -239,7 +239,7 @@ class _Run:
         self._is_certain = True
         self._is_flushed = bool(recording.checkpoint.get("is_flushed"))
         target = downloads.master_format(session, recording) if recording.master_encoding else None
-        self._assembler = assembler.restore(session, target, recording.chunks_done, recording.checkpoint)
+        self._assembler = families.restore(session, target, recording.chunks_done, recording.checkpoint)
         # How many warnings were told to the clients.
         self._told = len(self._assembler.losses.entries)
         self._master_bytes = recording.master_bytes
@@ -283,8 +283,7 @@ class _Run:
         try:
             master = self._opened()
             master.append(self._assembler.take(window, is_last))
-            if isinstance(self._assembler, StreamAssembler):
-                self._assembler.compare(master.path, is_last)
+            self._assembler.examine(master.path, is_last)
         except PartsDifferError:
             self._start_over()
             return
@@ -349,12 +348,12 @@ class _Run:
         return Master.copied(before, path, self._master_bytes)
 
     def _name_of(self, master: Master) -> str:
-        return f"{paths.folder_name(self._session.id)}/{master.path.name}"
+        return name_of(self._session.id, master.path)
 
     def _position(self, master: Master) -> dict[str, Any]:
         checkpoint = {
             "version": _CHECKPOINT_VERSION,
-            "family": assembler.family_of(self._assembler).value,
+            "family": self._assembler.family.value,
             "is_flushed": self._is_flushed,
             **self._assembler.checkpoint(),
         }
@@ -374,7 +373,7 @@ class _Run:
         stream, named = self._opened().path, self._named
         self.close()
         self._named, self._master_bytes, self._is_flushed = "", 0, False
-        self._assembler, self._told = FilesAssembler(self._session, None, 0, {}), 0
+        self._assembler, self._told = families.decoding(self._session), 0
         master = self._opened()
         self._commit(**self._position(master))
         stream.unlink(missing_ok=True)
@@ -407,7 +406,7 @@ class _Run:
     def _complete(self) -> None:
         """Change building to ready, or to failed if a part could not be decoded. The other parts are kept then."""
         try:
-            made = finish.finish(self._session, self._assembler, self._opened(), self._tell)
+            made = self._assembler.finish(self._opened(), self._tell)
         except PartsDifferError:
             self._start_over()
             self.to_the_end()
@@ -432,7 +431,7 @@ class _Run:
             self._progress_at = now
             self._commit(progress=progress)
 
-    def fail(self, failure: Failure, kept: finish.Made | None = None) -> None:
+    def fail(self, failure: Failure, kept: Made | None = None) -> None:
         """Any state but ready -> failed; `kept` is what could be made nevertheless."""
         logger.warning("recording_failed", code=failure.code, error=failure.detail)
         rest = self._position(self._opened()) | _file(kept) if kept else {}
@@ -471,7 +470,7 @@ class _Rebuild(_Run):
             derived.forget(self._session.id)
         derived.delete(self._session.id)
 
-    def fail(self, failure: Failure, kept: finish.Made | None = None) -> None:
+    def fail(self, failure: Failure, kept: Made | None = None) -> None:
         """The recording stays ready, and its row says why there is no other."""
         logger.error("rebuild_failed", code=failure.code, error=failure.detail)
         self._commit()
@@ -493,11 +492,11 @@ class _Rebuild(_Run):
             path.unlink()
 
 
-def _described(made: finish.Made) -> dict[str, Any]:
+def _described(made: Made) -> dict[str, Any]:
     return {"format": made.format, "size_bytes": made.size_bytes, "duration_seconds": round(made.duration_seconds, 3)}
 
 
-def _file(made: finish.Made) -> dict[str, Any]:
+def _file(made: Made) -> dict[str, Any]:
     return {
         "file_name": made.file_name,
         "format": made.format,

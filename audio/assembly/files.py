@@ -1,32 +1,40 @@
-"""Complete files on their way to a recording: each is decoded, window by window, once its end is known.
+"""The family of complete files: each is decoded, window by window, once its end is known.
 
 A file is a message (`chunks=files`), or what lies between two headers of a stream. Of a file that can't be decoded
-what came before the damage is kept, and the files behind it follow.
+what came before the damage is kept, and the files behind it follow. The master of their samples is encoded at the end.
 """
 
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 
+from audio.assembly.assembler import OnProgress, Windows
 from audio.assembly.chunks import Chunk, PendingChunk, read, read_range
+from audio.assembly.comparison import ReadyRecording
 from audio.assembly.losses import Losses, Place
-from audio.assembly.pcm import PcmOutput, SampleAssembler
-from audio.assembly.stream import part_finder
-from audio.errors import ChunkDamaged, MediaError, MediaLimitExceeded
-from audio.media import ffmpeg, frames, pcm, plan
+from audio.assembly.made import Made, beside, no_audio
+from audio.assembly.master import Master
+from audio.assembly.samples import SampleAssembler
+from audio.errors import ChunkDamaged, FfmpegFailed, MediaError, MediaLimitExceeded
+from audio.media import ffmpeg, frames, pcm, plan, wav
 from audio.media.frames import FrameCounter
 from audio.media.parts import FORMATS as HEADED_FORMATS
-from audio.media.parts import ChunkOffsets, HeaderScanner
+from audio.media.parts import ChunkOffsets, HeaderScanner, part_finder
 from audio.media.pcm import Shortfall
-from audio.media.plan import Part
-from audio.media.wav import PcmFormat, Samples
-from audio.models import AudioSession
-from audio.storage.paths import folder
+from audio.media.plan import Family, Part
+from audio.media.wav import SAMPLE_BYTES, PcmFormat, Samples, WavReader
+from audio.models import AudioSession, Recording
+from audio.storage.paths import folder, root
 
 _HEAD_BYTES = 1 << 16
+_ENCODED_HEAD_BYTES = 1 << 20
+# The delay and the last frame of every lossy encoder are shorter.
+_ENCODED_TOLERANCE_SECONDS = 0.25
+# Encodings whose samples FLAC returns as they were.
+_EXACT_FLAC = ("s16le", "s24le")
 _ONE_SOURCE = 0
 # Each file costs a run of FFmpeg or two. A session may have so many more of them than messages: a message of headers
 # alone could hold a hundred thousand.
@@ -34,18 +42,20 @@ _MOST_FILES_BEYOND_MESSAGES = 1000
 
 
 class FilesAssembler(SampleAssembler):
-    """The assembler of complete files. See `audio.assembly.assembler.Assembler`."""
+    """The assembler of complete files."""
+
+    family: ClassVar[Family] = Family.FILES
 
     def __init__(
         self, session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
     ) -> None:
+        super().__init__(session, target, checkpoint)
         self.done_to = done_to
         self.looked_to: int = checkpoint.get("looked_to", done_to)
         self._session_id: uuid.UUID = session.id
         self._format = session.format
         self._is_file_each = session.chunk_mode == "files"
         self._finder = part_finder(session.format, session.chunk_mode, checkpoint.get("finder"))
-        super().__init__(PcmOutput(session, target, checkpoint))
         # Of audio, in all files so far.
         self._seconds: float = checkpoint.get("seconds", 0.0)
         # How many bytes of the session were looked at, and where its last chunks lie among them.
@@ -62,7 +72,7 @@ class FilesAssembler(SampleAssembler):
         self.losses = Losses(**checkpoint.get("losses", {}))
 
     def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
-        """Give the samples of the files that are complete."""
+        """Yield the samples of the files that are complete."""
         self._window, self._window_at = bytearray(), self._looked_at_bytes
         with ffmpeg.working_folder(folder(self._session_id)) as work:
             for parts in self._batches(window, is_last, work):
@@ -223,6 +233,9 @@ class FilesAssembler(SampleAssembler):
                 file.write(piece)
         return Part(first, last, b"", frames.describe(self._format, head))
 
+    def examine(self, master: Path, is_last: bool) -> None:
+        """Do nothing: `take` knows everything about the samples."""
+
     def checkpoint(self) -> dict[str, Any]:
         """Return how far it looked, what it knows of the open file, and the state of the converter."""
         return {
@@ -238,3 +251,49 @@ class FilesAssembler(SampleAssembler):
             "losses": self.losses.state(),
             **self.output.checkpoint(),
         }
+
+    def finish(self, master: Master, on_progress: OnProgress) -> Made:
+        """Encode the master in the format of the session."""
+        pcm, audio_format = self.format, self._format
+        if not master.size_bytes or pcm is None:
+            raise no_audio(self.losses)
+        frame_count = (master.size_bytes - wav.HEADER_BYTES) // pcm.frame_bytes
+        seconds = frame_count / pcm.sample_rate
+        master.finish_wav(pcm)
+
+        def make(output: Path, work: Path) -> float:
+            arguments = plan.encode(audio_format, str(master.path), str(output), pcm.encoding)
+            written = ffmpeg.run(arguments, work, on_seconds=lambda done: on_progress(min(1.0, done / seconds)))
+            _require_all(audio_format, output, pcm, frame_count, written)
+            return seconds
+
+        return beside(self._session, master, make)
+
+    def compare(self, ready: ReadyRecording, windows: Windows) -> None:
+        """Compare every sample if the files are FLAC, otherwise the number of samples."""
+        pcm = self._master_format(ready.row)
+        is_exact = self._format == "flac" and pcm.encoding in _EXACT_FLAC
+        if ready.row.format != "flac":
+            self._compare_master(windows, ready.row, root() / ready.row.master_name, is_exact)
+            return
+        arguments = plan.decode("flac", str(ready.path), 8 * SAMPLE_BYTES[pcm.encoding])
+        reader = WavReader(pcm, "stream")
+        decoded = ffmpeg.output_of(arguments, ready.work)
+        samples = (samples.data for block in decoded for samples in reader.feed(block))
+        self._compare_samples(windows, samples, is_exact)
+
+    def compare_header(self, recording: Recording, path: Path) -> None:
+        """Do nothing: FFmpeg has written the header."""
+
+
+def _require_all(audio_format: str, output: Path, pcm: PcmFormat, frame_count: int, written_seconds: float) -> None:
+    """Compare what was encoded with what should be, by what the file says: in FLAC and MP3 to the sample."""
+    with output.open("rb") as file:
+        head = file.read(_ENCODED_HEAD_BYTES)
+    if audio_format == "flac":
+        info = frames.flac_stream_info(head)
+        is_all = info is not None and info.total_samples == frame_count
+    else:
+        is_all = abs(written_seconds - frame_count / pcm.sample_rate) < _ENCODED_TOLERANCE_SECONDS
+    if not is_all:
+        raise FfmpegFailed(f"FFmpeg wrote only {written_seconds:.3f} of {frame_count / pcm.sample_rate:.3f} s.")

@@ -1,215 +1,64 @@
-"""Raw PCM and WAV on their way to a recording: the samples of several sources, converted to those of one WAV master."""
+"""The family of raw PCM and WAV: the samples of all sources, converted to those of one WAV master.
+
+The master becomes the recording where it is, so a close costs no copy of it.
+"""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import structlog
 
+from audio.assembly.assembler import OnProgress, Windows
 from audio.assembly.chunks import Chunk, PendingChunk, read
+from audio.assembly.comparison import Differs, ReadyRecording
 from audio.assembly.losses import Losses, Place
+from audio.assembly.made import Made, name_of, no_audio
+from audio.assembly.master import Master
+from audio.assembly.samples import MOST_CHANNELS, SampleAssembler
 from audio.errors import ChunkDamaged
 from audio.media import convert, wav
-from audio.media.convert import Converter
+from audio.media.plan import Family
 from audio.media.wav import Fault, PcmFormat, Samples, WavReader
-from audio.models import AudioSession
+from audio.models import AudioSession, Recording
 
 logger = structlog.stdlib.get_logger(__name__)
 
-_MOST_CHANNELS = 2
-# By so many frames the resampler's output may be longer or shorter than its input, whatever its length.
-_RESAMPLER_FRAMES = 2
 _SILENCE = {"u8": b"\x80", "mulaw": b"\xff", "alaw": b"\xd5"}
 _UNACCOUNTED = "audio_unaccounted"
 
 
-@dataclass(slots=True)
-class _Run:
-    """Samples of one format that came of a source in a row: how many frames came, and how many were given for them."""
-
-    format: PcmFormat
-    taken: int = 0
-    given: int = 0
-
-    def state(self) -> list[Any]:
-        return [self.format.encoding, self.format.sample_rate, self.format.channels, self.taken, self.given]
-
-    @classmethod
-    def restore(cls, state: list[Any]) -> "_Run":
-        return cls(PcmFormat(*state[:3]), *state[3:])
-
-    def is_balanced(self, target: PcmFormat, is_over: bool) -> bool:
-        """Whether as many frames were given as came: exactly, or when it is over within a frame of the resampler."""
-        if self.format.sample_rate == target.sample_rate:
-            return self.taken == self.given
-        expected = self.taken * target.sample_rate / self.format.sample_rate
-        return not is_over or abs(self.given - expected) <= _RESAMPLER_FRAMES
-
-
-class PcmOutput:
-    """The samples of several sources, converted to those of one WAV master.
-
-    The master has the session's rate and channels; what the session leaves undecided is that of the first samples,
-    with two channels at most. Its encoding is that of the first samples.
-    """
-
-    def __init__(self, session: AudioSession, known: PcmFormat | None, checkpoint: dict[str, Any]) -> None:
-        """Restore the output.
-
-        Args:
-            session: The session.
-            known: The format of the master that is there, None while there is none.
-            checkpoint: What `checkpoint` returned.
-        """
-        self.format = known
-        self._rate_hz = None if "sample_rate" in session.undecided else session.sample_rate
-        self._channels = None if "channels" in session.undecided else session.channels
-        self._converters: dict[int, Converter] = {}
-        if known is not None:
-            # One that holds nothing has no state.
-            states: dict[str, dict[str, Any]] = {
-                **{source: {} for source in checkpoint.get("runs", {})},
-                **checkpoint.get("converters", {}),
-            }
-            self._converters = {int(source): Converter.restore(known, state) for source, state in states.items()}
-        self._runs = {int(source): _Run.restore(state) for source, state in checkpoint.get("runs", {}).items()}
-        # Sample frames so far, by the rate at which they came.
-        self._frames: dict[str, int] = checkpoint.get("frames", {})
-        self._faults: list[str] = []
-
-    @property
-    def encoding(self) -> str:
-        """The master's encoding, empty before the first sample."""
-        return self.format.encoding if self.format else ""
-
-    @property
-    def seconds(self) -> float:
-        """The length of what was put in so far."""
-        return sum(frames / int(rate_hz) for rate_hz, frames in self._frames.items())
-
-    def put(self, source_id: int, samples: Samples) -> Iterator[bytes]:
-        """Give pieces for the master from samples of a source, the master's header first of all."""
-        if self.format is None:
-            self.format = self._decided(samples.format)
-            yield wav.header(self.format, 0)
-        if source_id not in self._converters:
-            self._converters[source_id] = Converter(self.format)
-        if source_id in self._runs and self._runs[source_id].format != samples.format:
-            yield from self._end(source_id)
-        run = self._run(source_id, samples.format)
-        frames, rate = len(samples.data) // samples.format.frame_bytes, str(samples.format.sample_rate)
-        run.taken += frames
-        self._frames[rate] = self._frames.get(rate, 0) + frames
-        yield from self._counted(run, self._converters[source_id].feed(samples))
-
-    def _decided(self, first: PcmFormat) -> PcmFormat:
-        channels = self._channels or min(first.channels, _MOST_CHANNELS)
-        return PcmFormat(convert.master_encoding(first.encoding), self._rate_hz or first.sample_rate, channels)
-
-    def _run(self, source_id: int, pcm_format: PcmFormat) -> _Run:
-        if source_id not in self._runs:
-            converter = self._converters[source_id]
-            # What a converter holds of a run that nobody has counted yet.
-            held = len(converter.tail) // pcm_format.frame_bytes
-            self._runs[source_id] = _Run(pcm_format, held, converter.given_frames)
-        return self._runs[source_id]
-
-    def _counted(self, run: _Run, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            run.given += len(piece) // self._frame_bytes
-            yield piece
-
-    @property
-    def _frame_bytes(self) -> int:
-        return self.format.frame_bytes if self.format else 1
-
-    def _end(self, source_id: int) -> Iterator[bytes]:
-        run = self._runs[source_id]
-        yield from self._counted(run, self._converters[source_id].flush())
-        self._prove(run, is_over=True)
-        del self._runs[source_id]
-
-    def _prove(self, run: _Run, is_over: bool) -> None:
-        if self.format is not None and not run.is_balanced(self.format, is_over):
-            self._faults.append(
-                f"{run.taken} sample frames at {run.format.sample_rate} Hz became {run.given} at"
-                f" {self.format.sample_rate} Hz, which is not the same length."
-            )
-
-    def flush(self) -> Iterator[bytes]:
-        """Give what the converters still hold."""
-        for source_id in list(self._runs):
-            yield from self._end(source_id)
-
-    def faults(self) -> list[str]:
-        """Return what does not add up since the last call: sample frames that were put in against those given."""
-        for run in self._runs.values():
-            self._prove(run, is_over=False)
-        faults, self._faults = self._faults, []
-        return faults
-
-    def checkpoint(self) -> dict[str, Any]:
-        """Return the state of the converters that hold something, and the counts."""
-        states = {str(source): converter.state() for source, converter in self._converters.items()}
-        return {
-            "converters": {source: state for source, state in states.items() if state},
-            "runs": {str(source): run.state() for source, run in self._runs.items()},
-            "frames": self._frames,
-        }
-
-
-class SampleAssembler:
-    """A route to a WAV master, and the format of its samples."""
-
-    suffix = "wav"
-
-    def __init__(self, output: PcmOutput) -> None:
-        self.output = output
-
-    @property
-    def format(self) -> PcmFormat | None:
-        """The format of the master's samples, None before the first."""
-        return self.output.format
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the master's samples, in Hz; 0 before the first."""
-        return self.format.sample_rate if self.format else 0
-
-    @property
-    def channels(self) -> int:
-        """Of the master's samples; 0 before the first."""
-        return self.format.channels if self.format else 0
-
-
 class PcmAssembler(SampleAssembler):
-    """Raw PCM and WAV, parsed by us: every message by the reader of its source.
+    """The assembler of raw PCM and WAV. The reader of a source parses each of its messages.
 
     A file that can't be decoded is left out and noted, and what follows it is recorded.
     """
 
+    family: ClassVar[Family] = Family.PCM
+
     def __init__(
-        self, session: AudioSession, known: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
+        self, session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
     ) -> None:
+        super().__init__(session, target, checkpoint)
         self.looked_to = self.done_to = done_to
         self._undecided: list[str] = session.undecided
         self._chunk_mode = session.chunk_mode
         self._raw = PcmFormat(session.encoding, session.sample_rate, session.channels)
         self._readers: dict[int, WavReader] = {}
-        self._is_decided = known is not None
-        if known is not None:
-            self._decide(known)
+        self._is_decided = target is not None
+        if target is not None:
+            self._decide(target)
         self.losses = Losses(**checkpoint.get("losses", {}))
         # Damaged chunks that are not noted yet, and how much silence takes their place.
         self._damaged: list[Fault] = []
         self._silent_seconds: dict[int, float] = {}
-        super().__init__(PcmOutput(session, known, checkpoint))
         for source, state in checkpoint.get("readers", {}).items():
             self._readers[int(source)] = WavReader.restore(self._raw, self._chunk_mode, state)
 
     def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
-        """Give the window's samples as those of the master."""
+        """Yield the window's samples as those of the master."""
         entries = itertools.groupby(self._parsed(window, is_last), key=_kind)
         for (source_id, pcm_format), run in entries:
             if pcm_format is None:
@@ -281,15 +130,42 @@ class PcmAssembler(SampleAssembler):
         """Headerless PCM has the master's rate and channels, where the first samples decided these."""
         raw = self._raw
         rate_hz = first.sample_rate if "sample_rate" in self._undecided else raw.sample_rate
-        channels = min(first.channels, _MOST_CHANNELS) if "channels" in self._undecided else raw.channels
+        channels = min(first.channels, MOST_CHANNELS) if "channels" in self._undecided else raw.channels
         self._raw = PcmFormat(raw.encoding, rate_hz, channels)
         for reader in self._readers.values():
             reader.raw = self._raw
+
+    def examine(self, master: Path, is_last: bool) -> None:
+        """Do nothing: `take` knows everything about the samples."""
 
     def checkpoint(self) -> dict[str, Any]:
         """Return the state of every reader and of the converters, and what is noted."""
         readers = {str(source): reader.state() for source, reader in self._readers.items()}
         return {"readers": readers, "losses": self.losses.state(), **self.output.checkpoint()}
+
+    def finish(self, master: Master, on_progress: OnProgress) -> Made:
+        """Write the sizes into the header: the master is the recording."""
+        session = self._session
+        pcm = self.format or PcmFormat(convert.master_encoding(session.encoding), session.sample_rate, session.channels)
+        if not master.size_bytes and self.losses.failure:
+            raise no_audio(self.losses)
+        if not master.size_bytes:
+            # Less than one sample came.
+            master.append([wav.header(pcm, 0)])
+        seconds = (master.size_bytes - wav.HEADER_BYTES) / pcm.frame_bytes / pcm.sample_rate
+        return Made(name_of(session.id, master.path), "wav", master.finish_wav(pcm), seconds)
+
+    def compare(self, ready: ReadyRecording, windows: Windows) -> None:
+        """Compare the header, and every sample unless it was resampled."""
+        self.compare_header(ready.row, ready.path)
+        self._compare_master(windows, ready.row, ready.path, is_exact=True)
+
+    def compare_header(self, recording: Recording, path: Path) -> None:
+        """Compare the header with the format and the length of the samples."""
+        data_bytes = max(0, recording.master_bytes - wav.HEADER_BYTES)
+        with path.open("rb") as file:
+            if file.read(wav.HEADER_BYTES) != wav.header(self._master_format(recording), data_bytes):
+                raise Differs("The header of the recording has changed.")
 
 
 def _kind(entry: tuple[int, Samples | Fault]) -> tuple[int, PcmFormat | None]:

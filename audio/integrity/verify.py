@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audio.assembly import superseded
+from audio.assembly.comparison import Differs
 from audio.errors import ChunkDamaged, ObjectDamaged, SessionBusy, SessionNotFound
 from audio.integrity import replay
 from audio.journal.files import Extent, JournalReader
@@ -356,7 +357,7 @@ class _Session:
                 replay.compare_header(session, recording, path)
                 return
             replay.compare(session, recording, path, self._tell_replay)
-        except replay.Differs as error:
+        except Differs as error:
             self._report(recording, "recording_differs", str(error), name)
         self._found.recording = "compared"
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from audio.media.frames import FrameCounter
 from audio.sniff import id3_size_bytes
 
 # Enough for a magic with what stands before it, and for the header of an ID3 tag, that is not complete.
@@ -238,3 +239,10 @@ class ChunkOffsets:
     def forget_before(self, offset: int) -> None:
         """Forget the chunks that end before `offset`: nobody asks for them any more."""
         del self.marks[: max(0, bisect_right(self.marks, [offset, _NO_SEQUENCE]) - 1)]
+
+
+def part_finder(audio_format: str, chunk_mode: str, state: dict[str, Any] | None) -> FrameCounter | HeaderScanner:
+    """Return what finds the parts of a format, where it stood if there is a `state`."""
+    if audio_format in ("mp3", "aac"):
+        return FrameCounter.restore(state) if state else FrameCounter(audio_format, chunk_mode == "auto")
+    return HeaderScanner.restore(state) if state else HeaderScanner(audio_format)

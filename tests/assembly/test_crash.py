@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from audio.assembly import concatenate as module
-from audio.assembly import finish
 from audio.assembly.concatenate import concatenate
+from audio.assembly.families import ASSEMBLERS
 from audio.media import waveform
 from audio.storage.lock import LOCK_NAME
 from audio.storage.paths import folder, peaks_path
@@ -83,15 +83,17 @@ def _after_commit(monkeypatch, fires):
 
 
 def _after_finish(monkeypatch, fires):
-    made = finish.finish
+    def killed(finish):
+        def finish_and_die(*arguments):
+            made = finish(*arguments)
+            if fires():
+                raise Killed
+            return made
 
-    def killed(*arguments):
-        result = made(*arguments)
-        if fires():
-            raise Killed
-        return result
+        return finish_and_die
 
-    monkeypatch.setattr("audio.assembly.finish.finish", killed)
+    for kind in ASSEMBLERS.values():
+        monkeypatch.setattr(kind, "finish", killed(kind.finish))
 
 
 STEPS = [_mid_write, _before_fsync, _before_commit, _after_commit, _after_finish]

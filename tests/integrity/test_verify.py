@@ -4,12 +4,15 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from audio.assembly.comparison import Differs
 from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.pcm import PcmAssembler
 from audio.errors import SessionBusy, SessionNotFound
 from audio.ingest import sessions
 from audio.integrity import replay, survey, verify
@@ -290,7 +293,7 @@ def test_a_recording_that_is_made_anew_meanwhile_is_no_damage(recorded: Recorded
 
     def compare(*_: object) -> None:
         rebuild(session_id)
-        raise replay.Differs
+        raise Differs
 
     monkeypatch.setattr(replay, "compare", compare)
     with pytest.raises(SessionBusy):
@@ -299,13 +302,13 @@ def test_a_recording_that_is_made_anew_meanwhile_is_no_damage(recorded: Recorded
 
 def test_a_session_that_is_deleted_meanwhile_leaves_nothing(recorded: Recorded, monkeypatch):
     session_id = recorded.session(*pcm())
-    real = replay._Replay.run
+    real = PcmAssembler.compare
 
-    def run(self: replay._Replay) -> None:
-        real(self)
+    def compare(self: PcmAssembler, *arguments: Any) -> None:
+        real(self, *arguments)
         AudioSession.objects.all().delete()
 
-    monkeypatch.setattr(replay._Replay, "run", run)
+    monkeypatch.setattr(PcmAssembler, "compare", compare)
     with pytest.raises(SessionNotFound):
         verify.session(session_id)
     assert not list(Path(recorded.root).glob(f"sessions/*/{session_id}"))

@@ -1,0 +1,58 @@
+"""The file of a recording, as an assembler has made it."""
+
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio.assembly.losses import Failure, Losses
+from audio.assembly.master import Master
+from audio.errors import MediaError, UndecodableChunk, UnsupportedMedia
+from audio.journal.files import sync_folder
+from audio.media import ffmpeg
+from audio.models import AudioSession
+from audio.storage.paths import folder_name
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A recording: its name, relative to the storage root, format, size and length."""
+
+    file_name: str
+    format: str
+    size_bytes: int
+    duration_seconds: float
+
+
+def name_of(session_id: uuid.UUID, path: Path) -> str:
+    """Return the name of a file in the session's folder, relative to the storage root."""
+    return f"{folder_name(session_id)}/{path.name}"
+
+
+def beside(session: AudioSession, master: Master, make: Callable[[Path, Path], float]) -> Made:
+    """Make a recording beside its master, durable, with the same token in its name.
+
+    Args:
+        session: The session.
+        master: The master.
+        make: Called with the path to write and a folder for working files. It returns the length in seconds.
+    """
+    place = master.path.parent
+    final = place / f"{master.path.stem.replace('master', 'recording')}.{session.format}"
+    with ffmpeg.working_folder(place) as work:
+        output = work / final.name
+        seconds = make(output, work)
+        with output.open("rb") as file:
+            os.fsync(file.fileno())
+            size_bytes = os.fstat(file.fileno()).st_size
+        output.replace(final)
+    sync_folder(place)
+    return Made(name_of(session.id, final), session.format, size_bytes, seconds)
+
+
+def no_audio(losses: Losses) -> MediaError:
+    """Return the error of a recording without audio: that of its first part, if one was left out."""
+    failure = losses.failure or Failure(UndecodableChunk.code, "The session has no audio.", 1)
+    kind = UnsupportedMedia if failure.code == UnsupportedMedia.code else UndecodableChunk
+    return kind(failure.detail, sequence=failure.sequence)
