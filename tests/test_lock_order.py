@@ -8,7 +8,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from audio import ingest, upkeep
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
+from audio.assembly.rebuild import rebuild
 from audio.ingest import heartbeat, sessions
 from audio.ingest.clock import ClockSet, ClockWatch
 from audio.integrity.reindex import reindex

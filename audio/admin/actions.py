@@ -21,7 +21,7 @@ from django.template.response import TemplateResponse
 
 from audio import dispatch, ingest, upkeep
 from audio.admin.lists import StoredStateAdmin
-from audio.assembly import concatenate
+from audio.assembly.rebuild import rebuild as request_rebuild
 from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
 from audio.jobs import rows
 from audio.media.plan import TARGETS
@@ -62,7 +62,7 @@ def rebuild(session: AudioSession) -> None:
         raise RecordingNotReady
     if not session.total_chunks:
         raise RecordingEmpty
-    concatenate.rebuild(session.pk)
+    request_rebuild(session.pk)
     dispatch.concatenate(session.pk)
 
 

@@ -29,7 +29,8 @@ from django.db import transaction
 from django.db.models import Count, Max, Sum
 
 from audio import dispatch
-from audio.assembly import concatenate, superseded
+from audio.assembly import superseded
+from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleased
 from audio.integrity.verify import Problem, Problems
 from audio.journal.files import ScannedRecord, resumes_at, scan
@@ -275,7 +276,7 @@ class _Run:
             for key, name in batch.filter(rebuild_requested_at=None).values_list("pk", "file_name"):
                 if not (paths.root() / name).exists():
                     with contextlib.suppress(ChunksReleased):  # it can't be rebuilt; `verify` reports it
-                        concatenate.rebuild(key)
+                        rebuild(key)
                         dispatch.concatenate(key)
 
     def _forget(self, session: _Session) -> None:
@@ -312,7 +313,7 @@ class _Run:
             AudioSession.objects.filter(pk=session.key).update(recovered=Recovery.UNCERTAIN)
         if Recording.objects.filter(pk=session.key, state__in=[RecordingState.READY, RecordingState.FAILED]).exists():
             with contextlib.suppress(ChunksReleased):  # the recording stays, and a problem reports what it lacks
-                concatenate.rebuild(session.key)
+                rebuild(session.key)
         dispatch.concatenate(session.key)
 
     def _report_lost(self, session: _Session, lost: int, total: int) -> None:

@@ -14,7 +14,7 @@ import structlog
 from django.db.models import QuerySet
 
 from audio import dispatch
-from audio.assembly import concatenate
+from audio.assembly import conclusion
 from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
@@ -72,7 +72,7 @@ def _upload(recording: Recording) -> bool:
 
     A row that changed since it was read is not updated, and its local file stays.
     """
-    concatenate.add_digest(recording)
+    conclusion.add_digest(recording)
     remote, name = remote_storage(), recording.file_name
     remote.put(name, paths.root() / name)
     try:

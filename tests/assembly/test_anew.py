@@ -7,10 +7,11 @@ import pytest
 from django.utils import timezone
 
 from audio import upkeep
-from audio.assembly import concatenate as module
 from audio.assembly import superseded
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
 from audio.assembly.master import Master
+from audio.assembly.rebuild import Rebuild, rebuild
+from audio.assembly.run import Run
 from audio.media import plan
 from audio.models import AudioChunk, AudioSession, Recording
 from audio.storage.lock import LOCK_NAME
@@ -102,7 +103,7 @@ def test_a_recording_that_differs_is_put_aside(ready):
 @pytest.mark.parametrize("is_after", [False, True])
 def test_a_rebuild_that_is_killed_is_begun_anew(ready, monkeypatch, step, is_after):
     before = ready.recording
-    real = getattr(module._Rebuild, step)
+    real = getattr(Rebuild, step)
 
     def killed(self, **values):
         if is_after:
@@ -111,7 +112,7 @@ def test_a_rebuild_that_is_killed_is_begun_anew(ready, monkeypatch, step, is_aft
 
     rebuild(ready.session.pk)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module._Rebuild, step, killed)
+        patch.setattr(Rebuild, step, killed)
         concatenate(ready.session.pk)
     assert ready.recording.state == "ready"
     assert ready.path.read_bytes()[-len(SAMPLES) :] == SAMPLES
@@ -177,7 +178,7 @@ def lose_the_lock(monkeypatch):
     """Lets a run stand still at a method's door, while the lock is lost and another run does all there is to do."""
 
     def lose(session: Stored, method: str, occurrence: int) -> list[tuple[bytes, Recording]]:
-        real, calls, seen = getattr(module._Run, method), [], []
+        real, calls, seen = getattr(Run, method), [], []
         windows = plan.bounded.__defaults__
         monkeypatch.setattr("audio.media.plan.bounded.__defaults__", (6000,))
 
@@ -191,7 +192,7 @@ def lose_the_lock(monkeypatch):
                 seen.append((session.path.read_bytes(), session.recording))
             return real(self, *arguments, **values)
 
-        monkeypatch.setattr(module._Run, method, interrupted)
+        monkeypatch.setattr(Run, method, interrupted)
         return seen
 
     return lose
@@ -239,7 +240,7 @@ def test_what_a_run_that_died_before_its_first_commit_has_left_goes(stored, monk
     session = stored(format="wav")
     session.add([wav_bytes(speech(0.5), 16000), wav_bytes(speech(0.5), 16000)])
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module._Run, "_commit", lambda self, **_: (_ for _ in ()).throw(Killed))
+        patch.setattr(Run, "_commit", lambda self, **_: (_ for _ in ()).throw(Killed))
         concatenate(session.session.pk)
     assert len(recording_files(session)) == 1
     session.made()

@@ -15,9 +15,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from audio.assembly import concatenate as module
+from audio.assembly import conclusion
 from audio.assembly.concatenate import concatenate
 from audio.assembly.master import Master
+from audio.assembly.run import Run
 from audio.journal.files import JournalReader
 from audio.media import ffmpeg, wav
 from audio.media.plan import WINDOW_BYTES
@@ -30,7 +31,7 @@ TEN_HOURS_SECONDS = 36000
 
 @pytest.fixture(autouse=True)
 def _without_digest(monkeypatch):
-    monkeypatch.setattr(module, "add_digest", lambda _: None)
+    monkeypatch.setattr(conclusion, "add_digest", lambda _: None)
 
 
 class Work:
@@ -38,7 +39,7 @@ class Work:
 
     def __init__(self, monkeypatch) -> None:
         self.done: Counter[str] = Counter()
-        pwrite, take, command = os.pwrite, module._Run._take, ffmpeg._command
+        pwrite, take, command = os.pwrite, Run._take, ffmpeg._command
         read_master, read_journal = Master.read, JournalReader.read
 
         def counted_pwrite(handle, data, offset):
@@ -62,7 +63,7 @@ class Work:
             return reading
 
         monkeypatch.setattr("audio.assembly.master.os.pwrite", counted_pwrite)
-        monkeypatch.setattr(module._Run, "_take", counted_take)
+        monkeypatch.setattr(Run, "_take", counted_take)
         monkeypatch.setattr(ffmpeg, "_command", counted_command)
         monkeypatch.setattr(Master, "read", counted(read_master))
         monkeypatch.setattr(JournalReader, "read", counted(read_journal))

@@ -10,8 +10,9 @@ import wave
 import numpy as np
 import pytest
 
-from audio.assembly import concatenate as module
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
+from audio.assembly.rebuild import rebuild
+from audio.assembly.run import Run
 from audio.models import AudioChunk, AudioSession
 from audio.storage.lock import session_lock
 from audio.storage.paths import folder
@@ -419,14 +420,14 @@ def test_a_busy_session_is_left_to_its_holder(stored):
 def test_a_session_that_is_deleted_meanwhile_leaves_nothing(stored, monkeypatch):
     session = stored(format="wav")
     session.add([bytes(3200)])
-    commit = module._Run._commit
+    commit = Run._commit
 
     def deleted_first(self, **values):
         AudioChunk.objects.filter(session=session.session).delete()
         AudioSession.objects.filter(pk=session.session.pk).delete()
         commit(self, **values)
 
-    monkeypatch.setattr(module._Run, "_commit", deleted_first)
+    monkeypatch.setattr(Run, "_commit", deleted_first)
     concatenate(session.session.pk)
     assert not folder(session.session.pk).exists()
 
@@ -453,7 +454,7 @@ def test_chunks_and_a_close_that_arrive_during_a_run_are_seen_by_it(stored, monk
     first, second = np.split(speech(2), 2)
     session = stored(format="wav")
     session.add([first.tobytes()])
-    to_the_end = module._Run.to_the_end
+    to_the_end = Run.to_the_end
     late = iter([True])
 
     def then_more(self):
@@ -462,7 +463,7 @@ def test_chunks_and_a_close_that_arrive_during_a_run_are_seen_by_it(stored, monk
             session.add([second.tobytes()])
             session.close()
 
-    monkeypatch.setattr(module._Run, "to_the_end", then_more)
+    monkeypatch.setattr(Run, "to_the_end", then_more)
     concatenate(session.session.pk)
     assert session.recording.state == "ready"
     assert wave_frames(session.path) == speech(2).tobytes()

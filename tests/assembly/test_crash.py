@@ -10,9 +10,9 @@ import wave
 import numpy as np
 import pytest
 
-from audio.assembly import concatenate as module
 from audio.assembly.concatenate import concatenate
 from audio.assembly.families import ASSEMBLERS
+from audio.assembly.run import Run
 from audio.media import waveform
 from audio.storage.lock import LOCK_NAME
 from audio.storage.paths import folder, peaks_path
@@ -61,25 +61,25 @@ def _before_fsync(monkeypatch, fires):
 
 
 def _before_commit(monkeypatch, fires):
-    commit = module._Run._commit
+    commit = Run._commit
 
     def killed(self, **values):
         if fires():
             raise Killed
         commit(self, **values)
 
-    monkeypatch.setattr(module._Run, "_commit", killed)
+    monkeypatch.setattr(Run, "_commit", killed)
 
 
 def _after_commit(monkeypatch, fires):
-    commit = module._Run._commit
+    commit = Run._commit
 
     def killed(self, **values):
         commit(self, **values)
         if fires():
             raise Killed
 
-    monkeypatch.setattr(module._Run, "_commit", killed)
+    monkeypatch.setattr(Run, "_commit", killed)
 
 
 def _after_finish(monkeypatch, fires):
@@ -255,7 +255,7 @@ def test_a_stale_run_commits_nothing(stored, monkeypatch):
     session = stored(format="wav")
     session.add(cut(samples, 3200))
     session.close()
-    commit, nested = module._Run._commit, []
+    commit, nested = Run._commit, []
 
     def interrupted(self, **values):
         if not nested:
@@ -265,7 +265,7 @@ def test_a_stale_run_commits_nothing(stored, monkeypatch):
             nested.append(session.recording.updated_at)
         commit(self, **values)
 
-    monkeypatch.setattr(module._Run, "_commit", interrupted)
+    monkeypatch.setattr(Run, "_commit", interrupted)
     concatenate(session.session.pk)
     recording = session.recording
     assert (recording.state, recording.updated_at) == ("ready", nested[1])

@@ -9,7 +9,8 @@ should be is decoded as far as it goes.
 import pytest
 
 from audio.assembly.chunks import read_range
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
+from audio.assembly.rebuild import rebuild
 from tests.containers import hashes
 from tests.sound import cut, decoded, encoded, encoded_live, speech
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from audio.assembly import stream
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
+from audio.assembly.rebuild import rebuild
 from audio.media import ffmpeg
 from audio.storage.paths import folder
 from tests.containers import VECTORS, duration_seconds, has_index, hashes, packets, timeline_seconds, vector

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from audio import upkeep
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
+from audio.assembly.rebuild import rebuild
 from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailable
 from audio.ingest import sessions

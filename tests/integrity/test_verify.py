@@ -11,8 +11,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from audio.assembly.comparison import Differs
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
 from audio.assembly.pcm import PcmAssembler
+from audio.assembly.rebuild import rebuild
 from audio.errors import SessionBusy, SessionNotFound
 from audio.ingest import sessions
 from audio.integrity import replay, survey, verify

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from audio import upkeep
 from audio.assembly import concatenate
+from audio.assembly.rebuild import rebuild
 from audio.errors import RecordingEmpty, RecordingNotReady, TaskEnded, TaskFailed, TaskNotFound, TaskRunning
 from audio.jobs import rows, run, transcode
 from audio.models import BackgroundTask, TaskKind, TaskState
@@ -160,7 +161,7 @@ def test_what_can_not_be_made_says_why_and_is_tried_again_on_request(recorded):
 def test_a_rebuilt_recording_drops_what_was_made_of_the_old_one(recorded):
     done = made(recorded, "mp3")
     waiting = rows.enqueue(recorded, TaskKind.WAVEFORM)
-    concatenate.rebuild(recorded.pk)
+    rebuild(recorded.pk)
     assert done.exists()
     concatenate.concatenate(recorded.pk)
     assert not done.exists()

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from audio import dispatch, upkeep
 from audio.assembly import concatenate
+from audio.assembly.rebuild import rebuild
 from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable
 from audio.jobs import peaks, recording, rows, run, transcode
 from audio.jobs import upload as module
@@ -240,7 +241,7 @@ def test_a_rebuild_meanwhile_keeps_the_row_as_it_made_it(bucket, recorded, monke
 
     def rebuild_first(*arguments):
         verify(*arguments)
-        concatenate.rebuild(session.session.pk)
+        rebuild(session.session.pk)
 
     monkeypatch.setattr(type(remote_storage()), "verify", rebuild_first)
     upload(session.session.pk)
@@ -476,7 +477,7 @@ def test_a_task_waits_for_a_storage_that_is_away(bucket, moved):
 def test_a_rebuilt_recording_takes_the_place_of_the_old_one(bucket, moved):
     session = moved()
     content, etag = fetch(session.session).body, fetch(session.session)["ETag"]
-    concatenate.rebuild(session.session.pk)
+    rebuild(session.session.pk)
     assert (place(session), fetch(session.session).body) == ((True, False), content)
     concatenate.concatenate(session.session.pk)
     assert place(session) == (False, True)
@@ -518,7 +519,7 @@ def test_a_deletion_while_the_storage_is_away_deletes_nothing(bucket, moved, cli
     assert client.delete(f"/api/audio/sessions/{session.session.pk}").json()["code"] == "storage_unavailable"
     bucket.proxy.is_away = False
     assert fetch(session.session).body == content
-    concatenate.rebuild(session.session.pk)
+    rebuild(session.session.pk)
     concatenate.concatenate(session.session.pk)
     assert session.path.read_bytes() == content
     assert client.delete(f"/api/audio/sessions/{session.session.pk}").status_code == 204

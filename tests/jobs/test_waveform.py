@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from audio.assembly import concatenate
+from audio.assembly.rebuild import rebuild
 from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
 from audio.jobs import peaks, recording, rows, run
 from audio.media import waveform
@@ -179,7 +180,7 @@ def test_peaks_that_a_power_cut_has_shortened_are_computed_anew(stored):
 def test_a_rebuilt_recording_gets_peaks_of_its_own(stored):
     session = made_by_a_worker(stored, cut(speech(2).tobytes(), 9000))
     before = BackgroundTask.objects.get(session=session.session)
-    concatenate.rebuild(session.session.pk)
+    rebuild(session.session.pk)
     recording.make_recording(session.session.pk)
     after = BackgroundTask.objects.get(session=session.session, is_current=True)
     assert after != before

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from audio import ingest, upkeep
 from audio.assembly import chunks, concatenate
+from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleased
 from audio.journal.files import JournalWriter, journal_lock, scan
 from audio.journal.records import RecordType, parse_commit, parse_session
@@ -121,7 +122,7 @@ def test_a_recording_without_chunks_is_not_made_anew_and_stays(session_ids):
     pass_time()
     tidy()
     with pytest.raises(ChunksReleased):
-        concatenate.rebuild(key)
+        rebuild(key)
     with pytest.raises(CommandError, match="cannot be rebuilt"):
         call_command("rebuild", str(key))
     assert Recording.objects.get(pk=key).state == "ready"
@@ -294,7 +295,7 @@ def test_chunks_of_a_recording_that_is_not_as_it_was_made_are_kept(session_ids, 
     pass_time()
     assert tidy() == Swept(removed_journals=1, moved_sessions=1, unexplained=1)
     assert "recording_damaged" in caplog.text
-    concatenate.rebuild(key)
+    rebuild(key)
     concatenate.concatenate(key)
     assert recording_of(key).endswith(PAYLOADS[-1])
 
@@ -416,7 +417,7 @@ def test_a_recording_that_is_made_anew_at_the_last_moment_keeps_its_chunks(sessi
     unknown_content = journals._unknown_content
 
     def rebuilt_meanwhile(journal):
-        concatenate.rebuild(key)
+        rebuild(key)
         return unknown_content(journal)
 
     monkeypatch.setattr(journals, "_unknown_content", rebuilt_meanwhile)
@@ -526,7 +527,7 @@ def test_a_recording_that_was_just_made_anew_keeps_its_chunks_for_its_days(sessi
     mark_removed = journals._mark_removed
 
     def made_anew_meanwhile(journal, kept):
-        concatenate.rebuild(key)
+        rebuild(key)
         concatenate.concatenate(key)
         return mark_removed(journal, kept)
 

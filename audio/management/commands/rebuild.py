@@ -12,7 +12,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from audio import dispatch
-from audio.assembly import chunks, concatenate
+from audio.assembly import chunks
+from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleased
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.models import AudioSession, Recording, RecordingState
@@ -48,7 +49,7 @@ class Command(BaseCommand):
         for session in found:
             _require_chunks(session)
         for session in found:
-            concatenate.rebuild(session.pk)
+            rebuild(session.pk)
             dispatch.concatenate(session.pk)
             if not options["wait"]:
                 self._tell_enqueued(session, options["json"])

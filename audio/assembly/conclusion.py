@@ -1,0 +1,25 @@
+"""What is left to do with a recording that is ready. Each step can be repeated."""
+
+import hashlib
+
+from audio.assembly import superseded
+from audio.models import Recording
+from audio.storage import paths
+
+
+def conclude(recording: Recording) -> None:
+    """Do what is left to do with a recording that is ready; its SHA-256 comes last and says that it was done."""
+    superseded.tidy(recording.pk)
+    add_digest(recording)
+
+
+def add_digest(recording: Recording) -> None:
+    """Add the SHA-256 of a ready recording.
+
+    The header of a recording is written last, so the file has to be read once more. `ready` does not wait for that,
+    because the close of a long session must not cost more than that of a short one.
+    """
+    if not recording.sha256:
+        with (paths.root() / recording.file_name).open("rb") as file:
+            recording.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(sha256=recording.sha256)
