@@ -1,4 +1,4 @@
-"""Read README.md, docs/ and examples/README.md: their fenced code, and the rows of their tables."""
+"""Read README.md, CONTRIBUTING.md, docs/ and examples/README.md: their fenced code, and the rows of their tables."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.services import REPOSITORY
 
 README = REPOSITORY / "README.md"
 EXAMPLES = REPOSITORY / "examples"
-PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md")), EXAMPLES / "README.md"]
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")), EXAMPLES / "README.md"]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
