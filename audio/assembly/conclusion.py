@@ -1,10 +1,8 @@
 """What is left to do with a recording that is ready. Each step can be repeated."""
 
-import hashlib
-
 from audio.assembly import superseded
 from audio.models import Recording
-from audio.storage import paths
+from audio.storage import durable, paths
 
 
 def conclude(recording: Recording) -> None:
@@ -20,6 +18,5 @@ def add_digest(recording: Recording) -> None:
     because the close of a long session must not cost more than that of a short one.
     """
     if not recording.sha256:
-        with (paths.root() / recording.file_name).open("rb") as file:
-            recording.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        recording.sha256 = durable.sha256_of(paths.root() / recording.file_name)
         Recording.objects.filter(pk=recording.pk, ready_at=recording.ready_at).update(sha256=recording.sha256)

@@ -1,6 +1,5 @@
 """The file of a recording, as an assembler has made it."""
 
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from pathlib import Path
 from audio.assembly.losses import Failure, Losses
 from audio.assembly.master import Master
 from audio.errors import MediaError, UndecodableChunk, UnsupportedMedia
-from audio.journal.files import sync_folder
 from audio.media import ffmpeg
 from audio.models import AudioSession
+from audio.storage import durable
 from audio.storage.paths import folder_name
 
 
@@ -38,16 +37,11 @@ def beside(session: AudioSession, master: Master, make: Callable[[Path, Path], f
         master: The master.
         make: Called with the path to write and a folder for working files. It returns the length in seconds.
     """
-    place = master.path.parent
-    final = place / f"{master.path.stem.replace('master', 'recording')}.{session.format}"
-    with ffmpeg.working_folder(place) as work:
+    final = master.path.parent / f"{master.path.stem.replace('master', 'recording')}.{session.format}"
+    with ffmpeg.working_folder(final.parent) as work:
         output = work / final.name
         seconds = make(output, work)
-        with output.open("rb") as file:
-            os.fsync(file.fileno())
-            size_bytes = os.fstat(file.fileno()).st_size
-        output.replace(final)
-    sync_folder(place)
+        size_bytes = durable.place(output, final)
     return Made(name_of(session.id, final), session.format, size_bytes, seconds)
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from audio.journal.files import sync_folder
 from audio.media import plan, wav
 from audio.models import AudioSession, Recording, RecordingState, Recovery
-from audio.storage import paths
+from audio.storage import durable, paths
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -96,9 +95,7 @@ def _put_aside(session_id: uuid.UUID, path: Path) -> None:
     while target.exists():
         number += 1
         target = aside / f"{path.stem}.{number}{path.suffix}"
-    path.replace(target)
-    sync_folder(aside)
-    sync_folder(path.parent)
+    durable.place(path, target)
     logger.warning("file_put_aside", session_id=str(session_id), name=str(target.relative_to(paths.root())))
     # It holds what the rows that were read again from the journals do not know.
     AudioSession.objects.filter(pk=session_id, recovered=Recovery.EXACT).update(recovered=Recovery.UNCERTAIN)

@@ -5,7 +5,6 @@ removed by garbage collection, it compares the rows with each other, and the rec
 the time when it was made. Chunks that arrive after the start of a verification are ignored.
 """
 
-import hashlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from audio.integrity import replay
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
-from audio.storage import local, paths
+from audio.storage import durable, local, paths
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_QUERY = 1000
@@ -344,7 +343,7 @@ class _Session:
         if path.stat().st_size != recording.size_bytes:
             sentence = f"The recording has {path.stat().st_size} bytes, but its row says {recording.size_bytes}."
             self._report(recording, "recording_size_wrong", sentence, name)
-        elif recording.sha256 and _digest(path) != recording.sha256:
+        elif recording.sha256 and durable.sha256_of(path) != recording.sha256:
             sentence = "The SHA-256 of the recording differs from its row."
             self._report(recording, "recording_damaged", sentence, name)
         elif recording.chunks_done != session.total_chunks:
@@ -369,11 +368,6 @@ def _journal_names(rows: Sequence[_Row]) -> dict[int, str]:
     """Return the names of the journals of these rows by their keys; `_RELEASED` for a removed journal."""
     found = JournalFile.objects.filter(pk__in={row.journal_id for row in rows})
     return {key: _RELEASED if at else name for key, name, at in found.values_list("pk", "name", "removed_at")}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _microseconds(moment: datetime) -> int:

@@ -8,7 +8,7 @@ from audio.jobs import rows, transcode
 from audio.media import wav, waveform
 from audio.media.waveform import OpenSpan, Readable, Waveform
 from audio.models import AudioSession, BackgroundTask, DatabaseNow, Recording, RecordingState, TaskKind, TaskState
-from audio.storage import downloads, paths
+from audio.storage import downloads, durable, paths
 from audio.storage.remote import remote_storage
 
 
@@ -73,7 +73,7 @@ def keep_peaks(recording: Recording) -> bool:
     rate_hz = downloads.master_format(session, recording).sample_rate
     if not waveform.complete(peaks, part, rate_hz, _master_frames(session, recording)):
         return False
-    size_bytes = rows.place(part, final)
+    size_bytes = durable.place(part, final)
     with transaction.atomic():
         # A deletion locks the session first too. In the other order the two could wait for each other.
         AudioSession.objects.select_for_update().filter(pk=recording.pk).first()

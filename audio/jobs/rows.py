@@ -7,7 +7,6 @@ Two requests for the same work get the same row. A run commits only while the st
 was revoked notices that with its next report, at most about a second later, and its FFmpeg is killed.
 """
 
-import os
 import time
 import uuid
 from collections.abc import Callable
@@ -27,9 +26,8 @@ from audio.errors import (
     TaskNotFound,
     TaskRunning,
 )
-from audio.journal.files import sync_folder
 from audio.models import AudioSession, BackgroundTask, DatabaseNow, Recording, RecordingState, TaskKind, TaskState
-from audio.storage import downloads, paths
+from audio.storage import downloads, durable, paths
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -200,23 +198,12 @@ def keep(task: BackgroundTask, output: Path, seconds: float) -> None:
         TaskRevokedError: The task was revoked meanwhile.
     """
     final = paths.folder(task.session_id) / paths.DERIVED_FOLDER / output.name
-    size_bytes = place(output, final)
+    size_bytes = durable.place(output, final)
     row = BackgroundTask.objects.filter(pk=task.pk)
     name = name_of(task.session_id, final)
     if not row.complete(file_name=name, size_bytes=size_bytes, seconds_done=seconds):
         final.unlink(missing_ok=True)
         raise TaskRevokedError
-
-
-def place(output: Path, final: Path) -> int:
-    """Rename a finished file durably, and return its size in bytes."""
-    with output.open("rb") as file:
-        os.fsync(file.fileno())
-        size_bytes = os.fstat(file.fileno()).st_size
-    output.replace(final)
-    for folder in (final.parent, final.parent.parent):
-        sync_folder(folder)
-    return size_bytes
 
 
 def name_of(session_id: uuid.UUID, path: Path) -> str:

@@ -19,7 +19,6 @@ after these are synced. `removed_at` is committed before the file is unlinked. T
 """
 
 import contextlib
-import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -36,7 +35,7 @@ from audio.errors import ObjectDamaged, StorageUnavailable
 from audio.journal.files import ScannedRecord, journal_lock, resumes_at, scan, sync_folder
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
-from audio.storage import paths
+from audio.storage import durable, paths
 from audio.storage.remote import remote_storage
 from audio.upkeep.erasures import is_deleted
 from audio.upkeep.moving import move
@@ -244,8 +243,7 @@ def _is_as_made(recording: Recording) -> bool:
 def _digest(path: Path, size_bytes: int | None) -> str:
     """Return the SHA-256 of the file; empty if there is no file of that size."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if path.stat().st_size == size_bytes else ""
+        return durable.sha256_of(path) if path.stat().st_size == size_bytes else ""
     except FileNotFoundError:
         return ""
 

@@ -6,7 +6,6 @@ comparison FFmpeg decodes both files, so that the product does not check itself 
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -36,6 +35,7 @@ from audio.management.lifeline import die_with_parent
 from audio.media import ffmpeg
 from audio.media.wav import PcmFormat, WavReader
 from audio.sniff import Container, sniff
+from audio.storage.durable import sha256_of
 from audio.wire.parameters import CHANNELS, SAMPLE_RATES_HZ
 
 READY = "SercueScribe is ready: "
@@ -138,10 +138,8 @@ class Command(BaseCommand):
 
     def _compare(self, source: Source, recording: Path) -> None:
         samples = _compared(source.path, recording)
-        with recording.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._say(f"Compared {samples} samples: the recording equals the source.")
-        self._say(f"SHA-256 {digest}")
+        self._say(f"SHA-256 {sha256_of(recording)}")
         self._say(f"The recording is {recording}")
 
 

@@ -1,0 +1,36 @@
+"""Files that survive a power failure: write, sync, rename, sync the folders; and the digests of files."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from audio.journal.files import sync_folder
+
+
+def place(output: Path, final: Path) -> int:
+    """Rename a finished file, durable, to `final` on the same file system.
+
+    Args:
+        output: The file. Nobody writes to it any more.
+        final: Its new path. A file of that name is replaced. The folder may be new, its parent not.
+
+    Returns:
+        The size in bytes.
+    """
+    with output.open("rb") as file:
+        os.fsync(file.fileno())
+        size_bytes = os.fstat(file.fileno()).st_size
+    output.replace(final)
+    for folder in (final.parent, final.parent.parent):
+        sync_folder(folder)
+    return size_bytes
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
