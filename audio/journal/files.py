@@ -55,6 +55,18 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def try_lock(handle: int | IO[str]) -> bool:
+    """Try to acquire an flock on an open file, without waiting; return whether it was acquired.
+
+    It is released when the file is closed, or its process ends.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class JournalWriter:
     """One journal file, created and appended to by this process alone.
 
@@ -210,14 +222,8 @@ def journal_lock(path: Path) -> Iterator[bool]:
     """
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        yield False
-        return
-    try:
-        # The previous holder of the lock may have removed the file.
-        yield os.fstat(handle).st_nlink > 0
+        # The previous owner of the lock may have removed the file.
+        yield try_lock(handle) and os.fstat(handle).st_nlink > 0
     finally:
         os.close(handle)
 
@@ -349,13 +355,7 @@ def _writable(path: Path, is_own: bool) -> Iterator[int | None]:
     """Open a file for writing; yield None instead of a descriptor if another process appends to it."""
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        if not is_own:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-        yield handle
+        yield handle if is_own or try_lock(handle) else None
     finally:
         os.close(handle)
 

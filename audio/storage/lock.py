@@ -1,12 +1,12 @@
 """A lock on a session's files: one worker at a time writes there. It is an flock that ends with its process."""
 
 import contextlib
-import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from audio.journal.files import try_lock
 from audio.storage.paths import folder
 
 LOCK_NAME = "lock"
@@ -35,8 +35,7 @@ def file_lock(path: Path) -> Iterator[bool]:
 
 def _acquire(handle: int, path: Path) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # If the folder was deleted and created again between opening and locking, this is not the lock any more.
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+        return try_lock(handle) and os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
         return False

@@ -1,6 +1,5 @@
 """`manage.py serve`: run the whole product with one command, and stop it cleanly."""
 
-import fcntl
 import functools
 import os
 import signal
@@ -22,6 +21,7 @@ from django.db import Error as DatabaseFailure
 from django.db import OperationalError, close_old_connections, connection
 
 from audio import checks, database, metrics, upkeep
+from audio.journal.files import try_lock
 from audio.management import bundled_redis, installation, readiness, web
 from audio.management.supervisor import Program, StartFailed, Supervisor, listen
 
@@ -113,10 +113,8 @@ def _claim(folder: Path, resources: ExitStack) -> None:
         lock = resources.enter_context((folder / "serve.lock").open("a+"))
     except OSError as error:
         raise CommandError(f"The folder {folder} can't be written: {error.strerror}. Set DATA_DIR.") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise CommandError(f"Another server already uses the folder {folder}. Stop it, or set DATA_DIR.") from None
+    if not try_lock(lock):
+        raise CommandError(f"Another server already uses the folder {folder}. Stop it, or set DATA_DIR.")
 
 
 def _begin_metrics(folder: Path) -> None:
