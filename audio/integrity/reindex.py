@@ -33,7 +33,7 @@ from audio.assembly import superseded
 from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleased
 from audio.integrity.verify import Problem, Problems
-from audio.journal.files import ScannedRecord, resumes_at, scan
+from audio.journal.files import Damage, ScannedRecord, walk
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
 from audio.models import (
     AudioChunk,
@@ -189,16 +189,14 @@ class _Run:
         """Read the next journal."""
         self.done.journals += 1
         journal = _Journal(self, path)
-        start: int | None = 0
-        while start is not None:
-            end = start
-            for record in scan(path, start):
-                journal.take(record)
-                end = record.end
-            start = resumes_at(path, end)
-            if start is not None and start > end:
-                self.add_problem("record_damaged", "No record begins here.", file_name=journal.name, offset=end)
-                journal.is_behind_damage = True
+        for found in walk(path):
+            match found:
+                case ScannedRecord():
+                    journal.take(found)
+                case Damage(offset):
+                    where = {"file_name": journal.name, "offset": offset}
+                    self.add_problem("record_damaged", "No record begins here.", **where)
+                    journal.is_behind_damage = True
         journal.end()
 
     def add_problem(self, code: str, detail: str, **where: Any) -> None:

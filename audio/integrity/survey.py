@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from audio.integrity.verify import Problem, Problems
-from audio.journal.files import JournalReader, ScannedRecord, resumes_at, scan
+from audio.journal.files import Damage, JournalReader, ScannedRecord, walk
 from audio.journal.records import RecordType, parse_commit, parse_void
 from audio.media.ffmpeg import WORK_PREFIX
 from audio.models import (
@@ -101,12 +101,12 @@ class _Journal:
             return
         if self._row is None and not JournalFile.objects.filter(name=self._found.name).exists():
             self._add("orphan_journal", "No row refers to this journal.")
-        start: int | None = 0
-        while start is not None:
-            end = self._compare_from(start)
-            start = resumes_at(self._path, end)
-            if start is not None and start > end:
-                self._add("record_damaged", "No record begins where the previous one ends.", offset=end)
+        for found in walk(self._path):
+            match found:
+                case ScannedRecord():
+                    self._compare_record(found)
+                case Damage(offset):
+                    self._add("record_damaged", "No record begins where the previous one ends.", offset=offset)
         self._skip_rows_behind()
 
     def _was_removed(self) -> bool:
@@ -116,24 +116,19 @@ class _Journal:
     def _add(self, code: str, detail: str, **where: Any) -> None:
         self._found.problems.add(Problem(code, detail, file_name=self._found.name, **where))
 
-    def _compare_from(self, start: int) -> int:
-        """Compare the records from an offset on, and return the offset of their end."""
-        end = start
-        for record in scan(self._path, start):
-            end = record.end
-            match record.header.type:
-                case RecordType.CHUNK:
-                    self._take(record)
-                case RecordType.COMMIT if record.intact:
-                    for entry in parse_commit(record.payload):
-                        self._check_committed(entry.offset, entry.sequence)
-                case RecordType.VOID if record.intact:
-                    for offset in parse_void(record.payload):
-                        self._check_voided(offset)
-                case _:
-                    if not record.intact:
-                        self._add("record_damaged", "A record fails its CRC-32.", offset=record.offset)
-        return end
+    def _compare_record(self, record: ScannedRecord) -> None:
+        match record.header.type:
+            case RecordType.CHUNK:
+                self._take(record)
+            case RecordType.COMMIT if record.intact:
+                for entry in parse_commit(record.payload):
+                    self._check_committed(entry.offset, entry.sequence)
+            case RecordType.VOID if record.intact:
+                for offset in parse_void(record.payload):
+                    self._check_voided(offset)
+            case _:
+                if not record.intact:
+                    self._add("record_damaged", "A record fails its CRC-32.", offset=record.offset)
 
     def _take(self, record: ScannedRecord) -> None:
         self._found.count += 1

@@ -287,6 +287,26 @@ def resumes_at(path: Path, end: int) -> int | None:
         return _next_header(file, end)
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A place in a journal where no record begins, although there are records behind it."""
+
+    offset: int
+
+
+def walk(path: Path) -> Iterator[ScannedRecord | Damage]:
+    """Yield all records of a journal in order, and the damage between them (`scan`, `resumes_at`)."""
+    start: int | None = 0
+    while start is not None:
+        end = start
+        for record in scan(path, start):
+            yield record
+            end = record.end
+        start = resumes_at(path, end)
+        if start is not None and start > end:
+            yield Damage(end)
+
+
 def _next_header(file: IO[bytes], at: int) -> int | None:
     held = b""
     while block := file.read(_BLOCK_BYTES):

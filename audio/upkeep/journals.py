@@ -32,7 +32,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from audio import dispatch
 from audio.errors import ObjectDamaged, StorageUnavailable
-from audio.journal.files import ScannedRecord, journal_lock, resumes_at, scan, sync_folder
+from audio.journal.files import ScannedRecord, journal_lock, sync_folder, walk
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
 from audio.storage import durable, paths
@@ -269,17 +269,11 @@ def _unknown_content(journal: JournalFile) -> str:
 
 
 def _records(path: Path) -> Iterator[ScannedRecord]:
-    """Yield the records of a journal.
+    """Return the records of a journal.
 
     Those behind damage are included, because they may be the only copies of their chunks.
     """
-    start: int | None = 0
-    while start is not None:
-        end = start
-        for record in scan(path, start):
-            yield record
-            end = record.end
-        start = resumes_at(path, end)
+    return (found for found in walk(path) if isinstance(found, ScannedRecord))
 
 
 def _are_known(entries: Iterable[Committed], rowless: dict[int, Header]) -> bool:

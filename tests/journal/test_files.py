@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audio.errors import ChunkDamaged
-from audio.journal.files import Extent, JournalReader, JournalWriter, erase, resumes_at, scan
-from audio.journal.records import HEADER_BYTES, RecordType, pack_header
+from audio.journal.files import Damage, Extent, JournalReader, JournalWriter, erase, resumes_at, scan, walk
+from audio.journal.records import HEADER_BYTES, MAGIC, RecordType, pack_header
 
 SESSION = uuid.uuid4()
 
@@ -106,6 +106,16 @@ def test_behind_damage_the_next_header_is_found(tmp_path, writer, gap_bytes):
     at = resumes_at(tmp_path / writer.name, end)
     assert at == end + gap_bytes
     assert [record.payload for record in scan(tmp_path / writer.name, at)] == [b"two"]
+
+
+def test_a_walk_yields_what_is_before_and_behind_damage(tmp_path, writer):
+    _, damaged, _ = store(writer, b"one", b"two", b"three")
+    path = tmp_path / writer.name
+    with path.open("r+b") as file:
+        file.seek(damaged.offset)
+        file.write(bytes(len(MAGIC)))
+    found = [entry if isinstance(entry, Damage) else entry.payload for entry in walk(path)]
+    assert found == [b"one", Damage(damaged.offset), b"three"]
 
 
 def test_a_record_that_is_cut_short_is_the_end_whatever_it_holds(tmp_path, writer):
