@@ -43,7 +43,7 @@ def concatenate(session_id: uuid.UUID) -> None:
 
 def _run_once(session_id: uuid.UUID) -> bool:
     """Work until nothing is left, and return whether the lock was acquired."""
-    if not _exists(session_id):
+    if not AudioSession.objects.filter(pk=session_id).exists():
         return False
     try:
         with session_lock(session_id) as is_ours:
@@ -53,14 +53,6 @@ def _run_once(session_id: uuid.UUID) -> bool:
     except ClaimLostError:
         logger.info("claim_lost")
         return False
-    finally:
-        # Deleted meanwhile: whatever this run, or its lock alone, has put there again goes too.
-        if not _exists(session_id):
-            paths.delete_files(session_id)
-
-
-def _exists(session_id: uuid.UUID) -> bool:
-    return AudioSession.objects.filter(pk=session_id).exists()
 
 
 def _work(session_id: uuid.UUID) -> None:

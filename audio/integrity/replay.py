@@ -54,10 +54,6 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
         raise Differs(error.detail) from error
     except PartsDifferError as error:
         raise Differs("The parts of the stream no longer fit together.") from error
-    finally:
-        # If the session was deleted meanwhile, the folder that the lock has created again has to go too.
-        if not AudioSession.objects.filter(pk=session.pk).exists():
-            paths.delete_files(session.pk)
 
 
 def compare_header(session: AudioSession, recording: Recording, path: Path) -> None:

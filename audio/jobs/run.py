@@ -16,7 +16,7 @@ from audio.errors import AudioError
 from audio.integrity import verify
 from audio.jobs import peaks, recording, rows, transcode
 from audio.jobs.rows import TaskRevokedError
-from audio.models import AudioSession, BackgroundTask, Recording, TaskKind
+from audio.models import BackgroundTask, Recording, TaskKind
 from audio.storage import paths
 from audio.storage.lock import LOCK_NAME, file_lock
 
@@ -33,14 +33,9 @@ def run(task_id: uuid.UUID) -> None:
     if task is None:
         return
     work = paths.folder(task.session_id) / paths.DERIVED_FOLDER / str(task_id)
-    try:
-        with _named(task), file_lock(work / LOCK_NAME) as is_ours:
-            if is_ours:
-                _begin(task, work)
-    finally:
-        # If the session was deleted meanwhile, the files of this run have to go too.
-        if not AudioSession.objects.filter(pk=task.session_id).exists():
-            paths.delete_files(task.session_id)
+    with paths.deleted_with(task.session_id), _named(task), file_lock(work / LOCK_NAME) as is_ours:
+        if is_ours:
+            _begin(task, work)
 
 
 def _named(task: BackgroundTask) -> AbstractContextManager[None]:

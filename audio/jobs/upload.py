@@ -17,7 +17,7 @@ from audio import dispatch
 from audio.assembly import conclusion
 from audio.errors import ObjectDamaged, SessionBusy
 from audio.journal.files import sync_folder
-from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
+from audio.models import DatabaseNow, Recording, RecordingState
 from audio.storage import paths
 from audio.storage.lock import session_lock
 from audio.storage.remote import remote_storage
@@ -37,15 +37,11 @@ def upload(session_id: uuid.UUID) -> None:
     """
     if not _to_move(session_id).exists():
         return
-    try:
-        with session_lock(session_id) as is_ours:
-            if not is_ours:
-                raise SessionBusy
-            _move(session_id)
-    finally:
-        # If the session was deleted meanwhile, the object of this run has to go too.
-        if not AudioSession.objects.filter(pk=session_id).exists():
-            paths.delete_files(session_id)
+    # If the session is deleted meanwhile, the object of this run goes with the lock.
+    with session_lock(session_id) as is_ours:
+        if not is_ours:
+            raise SessionBusy
+        _move(session_id)
     if not Recording.objects.filter(pk=session_id, state=RecordingState.READY, rebuild_requested_at=None).exists():
         # A rebuild was requested meanwhile; its run has found the session locked.
         dispatch.concatenate(session_id)

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audio.journal.files import try_lock
-from audio.storage.paths import folder
+from audio.storage.paths import deleted_with, folder
 
 LOCK_NAME = "lock"
 
 
 @contextlib.contextmanager
 def session_lock(session_id: uuid.UUID) -> Iterator[bool]:
-    """Try to acquire the session's lock until the end of the block, without waiting; yield whether it was acquired."""
-    with file_lock(folder(session_id) / LOCK_NAME) as is_ours:
+    """Try to acquire the session's lock until the end of the block, without waiting; yield whether it was acquired.
+
+    If the session was deleted meanwhile, its files are deleted again, the lock among them.
+    """
+    with deleted_with(session_id), file_lock(folder(session_id) / LOCK_NAME) as is_ours:
         yield is_ours
 
 

@@ -5,16 +5,18 @@ database are relative to that root. Only assembly changes a recording's files; r
 database. A finished recording may have moved to a remote storage (`audio.jobs.upload`), where it has the same name.
 """
 
+import contextlib
 import errno
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
 
 from audio.journal.files import FOLDER as JOURNALS
 from audio.media import ffmpeg
-from audio.models import Recording
+from audio.models import AudioSession, Recording
 from audio.storage.remote import remote_storage
 
 FOLDER = "sessions"
@@ -64,6 +66,22 @@ def delete_files(session_id: uuid.UUID) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                 raise
+
+
+@contextlib.contextmanager
+def deleted_with(session_id: uuid.UUID) -> Iterator[None]:
+    """Delete the session's files at the end of the block if the session was deleted meanwhile.
+
+    A deletion does not wait for writers. So each writer checks at its end whether its files have to go.
+
+    Raises:
+        StorageUnavailable: As `delete_files` does.
+    """
+    try:
+        yield
+    finally:
+        if not AudioSession.objects.filter(pk=session_id).exists():
+            delete_files(session_id)
 
 
 def journal_paths() -> list[Path]:

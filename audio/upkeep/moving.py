@@ -8,6 +8,7 @@ still name the old journal. The next move copies their chunks to another new jou
 
 import uuid
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import structlog
@@ -39,14 +40,8 @@ def move(session_id: uuid.UUID, journal: JournalFile) -> bool:
         name = f"{paths.folder_name(session_id)}/{uuid.uuid4().hex}{SUFFIX}"
         # The row is inserted first, because a journal without a row looks like one that the database has lost.
         target = JournalFile.objects.create(name=name, process_id=journal.process_id, created_at=ingest.database_time())
-        writer = JournalWriter.at(paths.root(), name)
-        try:
+        with paths.deleted_with(session_id), closing(JournalWriter.at(paths.root(), name)) as writer:
             _Move(session, journal, target, writer).run()
-        finally:
-            writer.close()
-            # If the session was deleted meanwhile, the new journal has to go too.
-            if not AudioSession.objects.filter(pk=session_id).exists():
-                paths.delete_files(session_id)
     return not AudioChunk.objects.filter(session_id=session_id, journal=journal).exists()
 
 

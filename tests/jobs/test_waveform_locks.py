@@ -9,6 +9,7 @@ from django.db import connection
 from audio import upkeep
 from audio.jobs import peaks, recording
 from audio.models import AudioSession, BackgroundTask
+from audio.storage.paths import folder
 from tests.server import eventually
 from tests.sound import cut, speech
 
@@ -48,3 +49,4 @@ def test_keeping_a_waveform_and_deleting_its_session_do_not_wait_for_one_another
     assert (keeping.result(), deleting.result()) == (None, None)
     assert not AudioSession.objects.filter(pk=key).exists()
     assert not BackgroundTask.objects.filter(session=key).exists()
+    assert not folder(key).exists()

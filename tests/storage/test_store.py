@@ -9,8 +9,9 @@ import pytest
 
 from audio.assembly.concatenate import concatenate
 from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
-from audio.models import Recording
+from audio.models import AudioSession, Recording
 from audio.storage.downloads import Servable, servable
+from audio.storage.lock import session_lock
 from audio.storage.paths import delete_files, folder
 from tests.sound import cut, encoded, speech
 
@@ -92,3 +93,15 @@ def test_names_are_relative_and_in_the_sessions_folder(stored):
     place = f"sessions/{session.session.pk.hex[:2]}/{session.session.pk}"
     assert re.fullmatch(rf"{place}/master-[0-9a-f-]{{36}}\.wav", name)
     assert uuid.UUID(name.split("/")[2]) == session.session.pk
+
+
+def test_what_is_written_after_the_deletion_of_a_session_goes_with_the_lock(stored):
+    session = stored(format="wav")
+    place = folder(session.session.pk)
+    with session_lock(session.session.pk) as is_ours:
+        assert is_ours
+        AudioSession.objects.filter(pk=session.session.pk).delete()
+        delete_files(session.session.pk)
+        place.mkdir()
+        (place / "recording.peaks").write_bytes(b"late")
+    assert not place.exists()
