@@ -1,6 +1,6 @@
 """PURE. From chunks to windows, and from windows to FFmpeg arguments.
 
-A session is concatenated in one of three ways (`Route`), and in windows of bounded size. The arguments say what
+A session is assembled in one of three ways (`Family`), and in windows of bounded size. The arguments say what
 FFmpeg may open and decode at all: everything that it reads was sent by somebody. Each list is what stands
 between the limits (`audio.media.ffmpeg`) and the output.
 """
