@@ -1,12 +1,12 @@
 """The WebSocket: moves messages between the socket, the pure protocol (`audio.wire`) and the ingest.
 
-Channels' stock consumer dispatches every message through a look-up, an executor hop and a task wait, which
-costs several times the server's own work for a message. This consumer has a receive loop of its own and keeps
-the rest of Channels: scopes, routing, the channel layer (read once for the whole process, in `audio.ingest`).
+The stock consumer of Channels dispatches each message through a look-up, an executor and a task. That costs several
+times as much as the server's own work for a message. This consumer therefore has its own receive loop. It keeps the
+rest of Channels: scopes, routing and the channel layer, which `audio.ingest` reads once for the whole process.
 
-A connection is two loops: `_receive_all` reads, `_send_all` sends what the protocol gives out, in order. Reading
-stops while too much is in flight or too many answers wait for a slow reader; the ASGI server then stops reading
-from the socket, and TCP holds the client back.
+A connection runs two loops. `_receive_all` reads messages. `_send_all` sends the answers of the protocol, in order.
+Reading stops while too many bytes are in flight, or while too many answers wait for a slow client. The ASGI server then
+stops reading from the socket, and TCP slows the client down.
 """
 
 import asyncio
@@ -48,10 +48,10 @@ ABNORMAL_CLOSURE = 1006
 
 
 async def start() -> None:
-    """Make this process ready to take chunks; the web server calls it before it listens.
+    """Make this process ready to take chunks. The web server calls it before it listens.
 
-    A database that is away or full keeps nobody from listing, fetching and deleting what is there. Each connection
-    that comes tries again.
+    If the database is away or full, this logs an error and returns. Clients can still list, download and delete what
+    is stored, and each new connection tries again to start the ingest.
     """
     try:
         await ingest.current()
@@ -60,7 +60,7 @@ async def start() -> None:
 
 
 async def drain() -> None:
-    """End every connection after its last answer, with 1012; the web server calls it before it stops."""
+    """End every connection with 1012 after its last answer. The web server calls it before it stops."""
     await ingest.drain()
 
 
@@ -69,7 +69,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     def __init__(self) -> None:
         """Declare the state of a connection, in the order in which it comes into being."""
-        # Set when the server calls the consumer. The typed events of ASGI know none of the servers' shorter forms.
+        # Set when the server calls the consumer. They are untyped, because servers leave out keys that the types of
+        # ASGI require.
         self.scope: Any  # the path and the query of the connection
         self._receive: Any  # returns the next event of the socket
         self._send: Any  # sends an event to the socket
@@ -78,26 +79,26 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
         # Set when the connection is opened and greeted.
         self._ingest: ingest.Ingest  # the ingest of this process
-        self._opened: ingest.Opened  # the rows of the session and the source, as they were at the opening
+        self._opened: ingest.Opened  # the rows of the session and the source, as they were when it was opened
         self.identity: access.Identity  # who records
         self.project_id: int  # the project of the session
         self.connection_id: int  # the key of the connection's row
-        self.producer: Producer  # the connection as the commit sees it, with why it may no longer write
-        self._admission: Admission  # whether what arrives is the audio that the session records
-        self._protocol: Connection  # what is to be answered, and whether the connection is ending
+        self.producer: Producer  # the connection as the commit sees it, and the reason if it may no longer write
+        self._admission: Admission  # decides whether a message is audio that the session records
+        self._protocol: Connection  # the answers to send, and whether the connection is ending
 
         # Set when it is served.
         self._task: asyncio.Task[Any]  # the task that receives
         self._sender: asyncio.Task[None]  # the task that sends
-        self._idle_timer: asyncio.TimerHandle  # ends a connection that says nothing
+        self._idle_timer: asyncio.TimerHandle  # ends an idle connection
         self._heard_at = 0.0  # when the last message arrived, on the event loop's clock
 
         # Changes while it is served.
         self._in_flight_bytes = 0  # bytes of chunks that have no outcome yet
         self._has_paused = False  # this connection has paused the session and not resumed it
-        self._is_abandoned = False  # the client takes no answers, not even the last
+        self._is_abandoned = False  # the client does not even read the last answers
         self._close_code = 0  # how the connection ended, 0 before that
-        self._news: asyncio.Future[None] | None = None  # what the sender waits for when there is nothing to send
+        self._news: asyncio.Future[None] | None = None  # the sender waits for it when there is nothing to send
         self._progress = asyncio.Event()  # chunks have got their outcomes, or answers were sent
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -106,7 +107,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._handshake = access.Handshake.of(self.scope)
         await self._receive()
         await self._send({"type": "websocket.accept", "subprotocol": self._handshake.subprotocol})
-        # Read ahead while the connection is opened: a client may have given up by the time that it could be.
+        # Read ahead while the connection is opened, to notice a client that leaves before that is done.
         self._first = asyncio.ensure_future(self._receive())
         try:
             if await self._open():
@@ -114,30 +115,35 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         finally:
             self._first.cancel()
 
-    # What the ingest calls, on the event loop.
+    # Methods that the ingest calls, on the event loop.
 
     def deliver(self, size_bytes: int, outcome: Outcome) -> None:
-        """Note the outcome of the oldest chunk in flight, which has this size."""
+        """Note the outcome of the oldest chunk in flight.
+
+        Args:
+            size_bytes: The size of that chunk.
+            outcome: Its outcome.
+        """
         self._in_flight_bytes -= size_bytes
         self._protocol.deliver(outcome.sequence if isinstance(outcome, Accepted) else outcome)
 
     def wake(self) -> None:
-        """Send what there is to send, and receive again if there is room."""
+        """Wake the sender, and the receiver if it waits for room."""
         self._wake_sender()
         self._progress.set()
 
     def session_closed(self) -> None:
-        """Say that the session was closed elsewhere, and end."""
+        """Tell the client that the session was closed elsewhere, and end."""
         self._protocol.closed()
         self.wake()
 
     def superseded(self) -> None:
-        """Say that a newer connection has taken over the source, and end."""
+        """Tell the client that a newer connection has taken over its source, and end."""
         self._protocol.reject(Superseded())
         self.wake()
 
     def session_deleted(self) -> None:
-        """Say that the session was deleted elsewhere, and end."""
+        """Tell the client that the session was deleted elsewhere, and end."""
         self._protocol.reject(SessionNotFound("The session was deleted."))
         self.wake()
 
@@ -147,19 +153,19 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self.wake()
 
     def warned(self, warning: dict[str, Any]) -> None:
-        """Say that something cannot be in the recording as it came."""
+        """Tell the client about a new warning of the recording."""
         self._protocol.warn(warning)
         self.wake()
 
     def go_away(self) -> None:
-        """Answer what is in flight, then end, because the server stops."""
+        """Answer the chunks in flight, then end, because the server stops."""
         self._protocol.end(SERVICE_RESTART)
         self.wake()
 
     # Opening.
 
     async def _open(self) -> bool:
-        """Open and greet the connection, or reject it: send the error, then the close code.
+        """Open and greet the connection, or reject it.
 
         Returns:
             Whether the connection is open.
@@ -199,7 +205,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         return first.done() and not first.cancelled() and first.result()["type"] == "websocket.disconnect"
 
     def _tell(self) -> None:
-        """Bind the session and the connection to this task's context, and so to every line of the log from here."""
+        """Bind the ids of the session and the connection to every later log line of this task, and log the opening."""
         session, source = self._opened.session, self._opened.source
         bind_contextvars(session_id=str(session.pk), connection_id=self.connection_id)
         logger.info(
@@ -244,7 +250,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     # Serving.
 
     async def _serve(self) -> None:
-        """Run both loops until the connection has ended, then sign it off."""
+        """Run both loops until the connection has ended, then unregister it."""
         loop = asyncio.get_running_loop()
         metrics.connections_opened.inc()
         self._task = asyncio.current_task()  # type: ignore[assignment]  # it is inside one
@@ -269,7 +275,10 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             await self._ingest.remove(self)
 
     def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End an idle connection, or set its one timer again: re-arming it for every message would cost more."""
+        """End an idle connection, or set its timer again.
+
+        Setting the timer again for every message would cost more.
+        """
         due = self._heard_at + settings.CONNECTION_TIMEOUT_SECONDS
         if due <= loop.time():
             self._protocol.reject(IdleTimeout(limit=settings.CONNECTION_TIMEOUT_SECONDS))
@@ -279,7 +288,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._idle_timer = loop.call_at(due, self._check_idle, loop)
 
     def _abandon(self) -> None:
-        """End without the client, which does not even take the last answers; it would stay connected for ever."""
+        """End a connection whose client does not even read the last answers. It would stay connected for ever."""
         self._is_abandoned = True
         self._task.cancel()
 
@@ -299,20 +308,20 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             if self._full():
                 await self._until_room()
             message = await self._receive()
-        # A server that was not told why the client went says 1005 or 1006, or nothing.
+        # If the client sent no close code, the ASGI server reports 1005 or 1006, or none.
         self._close_code = self._close_code or message.get("code") or ABNORMAL_CLOSURE
 
     def _rejection(self, payload: bytes) -> AudioError | None:
         """Return why a binary message may not be written, None if it may.
 
-        This is the one place that asks whether the connection may still write. The parts of the answer are:
+        No other place decides whether the connection may still write. The decision has four parts:
 
-        1. `Connection.state`: a connection that is ending reads on until the disconnect and looks at nothing, so this
-           method is not even called.
-        2. `Admission`: the audio is, from its beginning, what the session records.
+        1. `Connection.state`: the connection is not ending. One that is ending reads until the disconnect and ignores
+           the messages, so it does not call this method.
+        2. `Admission`: the audio is, from its beginning, in the format that the session records.
         3. `Producer.rejection`: no earlier chunk of the connection was rejected for good.
-        4. The commit transaction (`audio.ingest.commit`) has the last word, on rows that it locks: the session is
-           active, and no newer connection has taken over the source. What it rejects for good it notes in 3.
+        4. The commit transaction (`audio.ingest.commit`) decides last, on rows that it locks: the session is active,
+           and no newer connection has taken over the source. It stores a final rejection in `Producer.rejection`.
         """
         error = self._admission.refusal(payload)
         return self.producer.rejection if error is None and payload else error
@@ -329,7 +338,10 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._wake_sender()
 
     async def _take_undecided(self, payload: bytes) -> None:
-        """Make the format durable that the first bytes decide, before the chunk is stored that decides it."""
+        """Take a message while the format is undecided.
+
+        If the message decides the format, the format is made durable before the message is stored.
+        """
         rejection = self._rejection(payload)
         if self._admission.found:
             try:
@@ -342,7 +354,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         """Decide the session's format.
 
         Returns:
-            Why the last message does not fit what another connection has decided, None if it fits.
+            Why the last message does not fit the format that another connection has decided, None if it fits.
         """
         session_id = self.producer.session_id
         session = await self._ingest.run(ingest.decide_format, session_id, self.connection_id, audio_format)
@@ -354,7 +366,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         action = self._protocol.receive_text(text)
         if action is not None:
             await self._until_none_in_flight()
-            # What came before it may have ended the connection meanwhile.
+            # An earlier message may have ended the connection meanwhile.
             if self._protocol.state is State.OPEN:
                 try:
                     await self._act(action)
@@ -365,7 +377,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def _act(self, action: Action) -> None:
         producer = self.producer
         if action is Action.CLOSE_SESSION:
-            # Another has paused the session in the middle of what this source sends: the rest would be lost.
+            # Another client paused the session while this one was sending. To close now would lose its later chunks.
             if isinstance(producer.rejection, SessionPaused) and not self._has_paused:
                 raise producer.rejection
             await self._ingest.run(ingest.close_session, producer.session_id, "client", producer)
@@ -391,7 +403,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
     async def _until_room(self) -> None:
         while self._in_flight_bytes >= CONNECTION_MAX_IN_FLIGHT_BYTES or self._protocol.backlog >= MAX_BACKLOG:
             if self._sender.done():
-                # Nobody takes answers any more, so the backlog stays: on to the disconnect that waits to be received.
+                # No answer can be sent any more, so the backlog stays. Receive the disconnect that comes next.
                 return
             self._progress.clear()
             await self._progress.wait()
@@ -403,7 +415,10 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             await self._progress.wait()
 
     def _wake_sender(self) -> None:
-        """Wake the sender. A future costs a third of an asyncio.Event, and each batch of answers needs one."""
+        """Wake the sender.
+
+        Each batch of answers needs this, and a future costs a third of an `asyncio.Event`.
+        """
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
@@ -422,7 +437,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
 
 def _first_payloads(session_id: uuid.UUID) -> list[bytes]:
-    """Return the chunks of a session whose format is undecided: a few bytes, which an earlier connection sent."""
+    """Return the chunks of a session whose format is undecided. They are a few bytes, sent by earlier connections."""
     try:
         return [chunk.payload for chunk in chunks.read(chunks.window_after(session_id, 0))]
     except MediaError as error:
