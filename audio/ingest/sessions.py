@@ -1,7 +1,7 @@
 """The life of sessions in the database: open, continue, pause, resume, close, drop.
 
-These functions are synchronous and run in threads of their own; each is one short transaction, and locks are
-always taken in the order session, source, so that the commit of chunks never deadlocks with them.
+These functions are synchronous and run in threads of the executor. Each is one short transaction. All of them lock the
+session before the source, as the commit of chunks does, so they cannot deadlock with it.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from audio.wire.parameters import ConnectionRequest, SessionParameters
 
 logger = structlog.stdlib.get_logger(__name__)
 
-# Of a rejection that ends with another connection: one that the network lost is given up within some 20 seconds.
+# Sent with a rejection that lasts as long as another connection. One that the network lost ends within 20 seconds.
 RETRY_AFTER_SECONDS = 5
 _CREATION_LOCK = 1936946035  # any number, the same in every process
 
@@ -60,10 +60,10 @@ class Opened:
 
 
 def parse_session_id(text: str) -> uuid.UUID:
-    """Return the session id that a path holds.
+    """Return the session id of a URL path.
 
     Raises:
-        InvalidSessionId: It is no UUID.
+        InvalidSessionId: The text is not a UUID.
     """
     try:
         return uuid.UUID(text)
@@ -72,7 +72,7 @@ def parse_session_id(text: str) -> uuid.UUID:
 
 
 def default_parameters() -> SessionParameters:
-    """Return the parameters of a session whose client names none."""
+    """Return the parameters of a session whose client sends none."""
     return SessionParameters(
         sample_rate=settings.DEFAULT_SAMPLE_RATE, channels=settings.DEFAULT_CHANNELS, format=settings.DEFAULT_FORMAT
     )
@@ -84,17 +84,17 @@ def create_session(
     undecided: Collection[str] = (),
     project_id: int = DEFAULT_PROJECT_ID,
 ) -> AudioSession:
-    """Create a session to which nobody is connected yet; it counts as dropped when its ticket ends.
+    """Create a session without a connection. It counts as dropped from the time at which its ticket expires.
 
     Args:
-        parameters: What its audio is, with defaults where the client named nothing.
+        parameters: The parameters of its audio, with defaults for those that the client did not send.
         user_id: The client's own label.
-        undecided: The names of parameters that the media decide.
+        undecided: The names of the parameters that the first audio decides.
         project_id: The project that owns it.
 
     Raises:
         LimitReached: The project has reached a limit.
-        TooManySessions: As many sessions are open as may be.
+        TooManySessions: The server has reached its limit of open sessions.
     """
     with transaction.atomic():
         session = _create(parameters, user_id, undecided, project_id, timedelta(seconds=TICKET_SECONDS))
@@ -113,11 +113,11 @@ def open_connection(
     """Open a session, or continue one, and register a connection to it.
 
     Args:
-        request: What the client asks for.
+        request: The parameters of the client's request.
         session_id: The session to continue, None for a new one.
         process_id: The process that has the connection.
-        is_gone: Tells whether the client has left while the database was waited for. One that lost its patience and
-            is connected elsewhere must not be superseded by its own older attempt.
+        is_gone: Returns whether the client has left since. A client that has given up and connected again must not be
+            superseded by its own older attempt.
         identity: Who asks.
         address: The IP address of the client, for the audit.
 
@@ -126,13 +126,13 @@ def open_connection(
         LimitReached: The project has reached a limit.
         NotAllowed: The identity may not record to this session or project.
         NotAuthenticated: Nobody has said who asks.
-        OneSourceOnly: The session is a continuous compressed stream, and another connection sends it.
-        Overloaded: The client is gone.
-        ParameterConflict: The client names other parameters than the session has.
+        OneSourceOnly: The session is a continuous compressed stream, and another connection is sending it.
+        Overloaded: The client has left.
+        ParameterConflict: The parameters of the request differ from those of the session.
         SessionClosed: The session is closed.
         SessionNotFound: There is no such session.
-        TooManyConnections: The session has as many connections as it may have.
-        TooManySessions: As many sessions are open as may be.
+        TooManyConnections: The session has reached its limit of connections.
+        TooManySessions: The server has reached its limit of open sessions.
     """
     with transaction.atomic():
         if session_id is None:
@@ -151,19 +151,19 @@ def open_connection(
 
 
 def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) -> AudioSession:
-    """Make durable what the first bytes of a connection say of its session's format, unless another was first.
+    """Store the format of a session, unless another connection has decided it first.
 
     Args:
         session_id: A session whose format is undecided.
-        connection_id: The connection that the bytes came over.
-        audio_format: The format that they have.
+        connection_id: The connection whose first bytes decide the format.
+        audio_format: The format of those bytes.
 
     Returns:
-        The session as it is then, with the format that was decided first.
+        The session, with the format that was decided first.
 
     Raises:
         SessionNotFound: The session was deleted.
-        OneSourceOnly: Another connection has decided that the session is a continuous compressed stream.
+        OneSourceOnly: By the decision of another connection, the session is a continuous compressed stream.
     """
     with transaction.atomic():
         moved = AudioSession.objects.filter(pk=session_id).decide(format=audio_format)
@@ -177,7 +177,10 @@ def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) 
 
 
 def remove_connection(connection_id: int) -> None:
-    """Remove the row of a connection that has ended; a session without connections counts as dropped from now."""
+    """Remove the row of a connection that has ended.
+
+    If the session has no other connection, it counts as dropped from now on.
+    """
     with transaction.atomic():
         session = AudioSession.objects.select_for_update().filter(open_connections=connection_id).first()
         if session is None:
@@ -187,13 +190,13 @@ def remove_connection(connection_id: int) -> None:
 
 
 def remove_process(process_id: uuid.UUID, silent_since: datetime | None = None) -> bool:
-    """Remove the rows of a process that has ended and of its connections, all at once.
+    """Remove the row of a process that has ended, and the rows of its connections, in one transaction.
 
-    A process that lives after all would take connections that are missing alone for superseded ones.
+    If the process is alive after all, it finds its own row missing too, and puts the rows of its connections back.
 
     Args:
         process_id: The process.
-        silent_since: Remove it only if its last heartbeat is older: it may have come back a moment ago.
+        silent_since: Remove it only if its last heartbeat is older than this. It may have come back a moment ago.
 
     Returns:
         Whether it was removed.
@@ -203,7 +206,7 @@ def remove_process(process_id: uuid.UUID, silent_since: datetime | None = None) 
         mine = AudioConnection.objects.filter(process_id=process_id)
         sessions_first = AudioSession.objects.select_for_update().filter(pk__in=mine.values("session_id"))
         list(sessions_first.order_by("pk").values_list("pk"))
-        # Holds up those that just open a connection of this process; the ones that were faster are among `mine` now.
+        # This lock makes new connections of the process wait. Those that were faster are in `mine` now.
         if not IngestProcess.objects.select_for_update().filter(silent, pk=process_id).exists():
             return False
         session_ids = set(mine.values_list("session_id", flat=True))
@@ -215,19 +218,19 @@ def remove_process(process_id: uuid.UUID, silent_since: datetime | None = None) 
 
 
 def close_session(session_id: uuid.UUID, by: str = "request", producer: Producer | None = None) -> AudioSession:
-    """Close a session, whatever its connections do, and enqueue its recording. A closed one stays as it is.
+    """Close a session, even if it has connections, and enqueue its recording. A closed session stays as it is.
 
     Args:
         session_id: The session's id.
-        by: Who closes it, for the log.
-        producer: The connection that asks for it, None if no connection does.
+        by: The origin of the request, for the log.
+        producer: The connection that closes the session, None if no connection does.
 
     Returns:
-        The session as it is then.
+        The closed session.
 
     Raises:
         SessionNotFound: There is no such session.
-        Superseded: A newer connection has taken over the source of the one that asks.
+        Superseded: A newer connection has taken over the producer's source.
     """
     with _as_current(session_id, producer):
         close_if(session_id, Q(), by)
@@ -235,7 +238,16 @@ def close_session(session_id: uuid.UUID, by: str = "request", producer: Producer
 
 
 def close_if(session_id: uuid.UUID, condition: Q, by: str = "sweep") -> bool:
-    """Close a session if the condition still holds for its row, and return whether it did. `by` is for the log."""
+    """Close a session if a condition still holds for its row.
+
+    Args:
+        session_id: The session's id.
+        condition: The condition.
+        by: The origin of the request, for the log.
+
+    Returns:
+        Whether it was closed.
+    """
     with transaction.atomic():
         if not AudioSession.objects.filter(condition, pk=session_id).close():
             return False
@@ -246,12 +258,16 @@ def close_if(session_id: uuid.UUID, condition: Q, by: str = "sweep") -> bool:
 
 
 def pause_session(session_id: uuid.UUID, producer: Producer | None = None) -> None:
-    """Pause an open session, for a connection as `close_session` does.
+    """Pause an open session. A paused session stays as it is.
+
+    Args:
+        session_id: The session's id.
+        producer: The connection that pauses the session, None if no connection does.
 
     Raises:
         SessionClosed: The session is closed.
         SessionNotFound: There is no such session.
-        Superseded: A newer connection has taken over the source of the one that asks.
+        Superseded: A newer connection has taken over the producer's source.
     """
     with _as_current(session_id, producer):
         if not AudioSession.objects.filter(pk=session_id).pause() and not _existing(session_id).is_open:
@@ -259,12 +275,16 @@ def pause_session(session_id: uuid.UUID, producer: Producer | None = None) -> No
 
 
 def resume_session(session_id: uuid.UUID, producer: Producer | None = None) -> None:
-    """Let a paused session go on, for a connection as `close_session` does.
+    """Resume a paused session. An active session stays as it is.
+
+    Args:
+        session_id: The session's id.
+        producer: The connection that resumes the session, None if no connection does.
 
     Raises:
         SessionClosed: The session is closed.
         SessionNotFound: There is no such session.
-        Superseded: A newer connection has taken over the source of the one that asks.
+        Superseded: A newer connection has taken over the producer's source.
     """
     with _as_current(session_id, producer):
         if not AudioSession.objects.filter(pk=session_id).resume() and not _existing(session_id).is_open:
@@ -273,10 +293,10 @@ def resume_session(session_id: uuid.UUID, producer: Producer | None = None) -> N
 
 @contextlib.contextmanager
 def _as_current(session_id: uuid.UUID, producer: Producer | None) -> Iterator[None]:
-    """Run a block in a transaction in which the producer's source is still its own.
+    """Run a block in a transaction in which no other connection can take over the producer's source.
 
-    A process may have hung since it received what it acts on. Whoever takes over a source locks the session first, so
-    that nobody can do it while the block runs.
+    The process may have hung since it received the message, and the source may have been taken over meanwhile. A
+    connection that takes over a source locks the session first, so it waits until the block has run.
 
     Raises:
         Superseded: A newer connection has taken over the source.
@@ -324,9 +344,9 @@ def _create(
 
 
 def _one_at_a_time() -> None:
-    """Wait for other transactions that create sessions, so that no two open the last one that is allowed.
+    """Wait for other transactions that create sessions, so that together they cannot exceed the limit.
 
-    On SQLite, where every transaction begins IMMEDIATE, they wait anyway.
+    On SQLite every transaction begins IMMEDIATE, so they wait anyway.
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -353,7 +373,7 @@ def _continue(request: ConnectionRequest, session_id: uuid.UUID, identity: Ident
 
 
 def _supersede(session: AudioSession, name: str) -> None:
-    """Remove the rows of older connections of the name, so that they do not count against the limit."""
+    """Remove the rows of older connections of a named source, so that they do not count against the limit."""
     session.open_connections.filter(source__name=name).delete()
 
 
@@ -390,7 +410,7 @@ def _producer(session: AudioSession, source: AudioSource) -> Producer:
 
 
 def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
-    """Return what the journal says of a session and of one of its sources."""
+    """Return the description of a session and one of its sources that a journal stores."""
     return {
         **session.parameters.as_dict(),
         "user_id": session.user_id,
@@ -401,15 +421,18 @@ def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
 
 
 def restart_ages(clock_set: ClockSet, process_id: uuid.UUID, session_ids: Collection[uuid.UUID]) -> None:
-    """Let ages count from now, because the clock was set, and let the grace of dropped sessions begin anew.
+    """Count the ages of sessions from now on, because the clock was set, and restart the grace of dropped sessions.
 
-    It is about the sessions that a process holds open, and those that ended while the clock said something else.
+    Args:
+        clock_set: When the clock was set.
+        process_id: The process that noticed it.
+        session_ids: The open sessions of that process. Those that ended while the clock was wrong are added to them.
     """
     _restart_ages(clock_set, Q(pk__in=session_ids), IngestProcess.objects.filter(pk=process_id))
 
 
 def restart_all_ages(clock_set: ClockSet) -> None:
-    """Let the ages of all open sessions count from now, as `restart_ages` does for one process."""
+    """Count the ages of all open sessions from now on, as `restart_ages` does for the sessions of one process."""
     _restart_ages(clock_set, Q(end_time=None), IngestProcess.objects.all())
 
 
@@ -424,10 +447,10 @@ def _restart_ages(clock_set: ClockSet, chosen: Q, processes: QuerySet[IngestProc
 
 
 def drop_if_deserted(session_id: uuid.UUID) -> bool:
-    """Begin the grace of an open session that counts as connected and is not, and return whether it did."""
+    """Mark an open session as dropped if it has no connection left, and return whether it was marked."""
     with transaction.atomic():
         sessions = AudioSession.objects.open().filter(pk=session_id, dropped_at__isnull=True)
-        # Locked before the look at its connections: one that is just being opened has the lock.
+        # Lock the session before its connections are read. A connection that is being opened has this lock.
         return sessions.select_for_update().first() is not None and _drop_if_deserted(session_id)
 
 
