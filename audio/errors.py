@@ -1,7 +1,7 @@
-"""Every error that a client, an operator or a task can meet, in one table.
+"""All errors of clients, operators and tasks, in one tree.
 
 AudioError
-├── RequestError            the client can put it right
+├── RequestError            the request is wrong
 │   ├── InvalidParameter    ├── ParameterConflict   ├── InvalidSessionId
 │   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
 │   ├── FormatMismatch      ├── MissingHeader       ├── MessageTooLarge
@@ -14,26 +14,26 @@ AudioError
 │   └── ChunkNotFound
 ├── ConnectionEnded         this connection is over, the session is not
 │   ├── IdleTimeout         └── Superseded
-├── ServiceError            our side; the same request may succeed later
+├── ServiceError            a fault of the server; the same request may succeed later
 │   ├── Overloaded          ├── TooManySessions     ├── LimitReached
 │   ├── StorageFull         ├── DatabaseUnavailable ├── JournalFailed
 │   └── StorageUnavailable
-├── RecordingError          the recording can't be fetched in this state
+├── RecordingError          the recording cannot be downloaded in its state
 │   ├── RecordingEmpty      ├── RecordingBuilding   ├── RecordingFailed
 │   └── RecordingNotReady
 ├── TaskError               the state of a background task forbids it
 │   ├── TaskNotFound        ├── TaskRunning         ├── TaskFailed
 │   └── TaskEnded
-└── MediaError              the audio can't become the recording that it should
+└── MediaError              the audio cannot be processed as it is
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
     ├── ChunkDamaged        ├── ChunksReleased      ├── MediaLimitExceeded
     ├── FfmpegMissing       ├── FfmpegFailed        ├── FfmpegStopped
     └── ObjectDamaged
 
-`code` is stable and meant for programs; the sentence is meant for people and may be reworded. `close_code` is the
-WebSocket close code that follows the error (RFC 6455 section 7.4; codes from 4000 on are our own), or None if the
-connection stays open. `http_status` is the status of a REST answer. `details` are extra keys that say what would have
-been right (`valid_values`, `limit`, `received`).
+`code` is for programs and never changes. The sentence is for people and may change. `close_code` is the WebSocket close
+code that follows the error (RFC 6455 section 7.4; SercueScribe defines those from 4000 on), or None if the connection
+stays open. `http_status` is the status of an HTTP answer. `details` are further keys of the answer, such as
+`valid_values`, `limit` and `received`. They tell the client how to correct the request.
 """
 
 from collections.abc import Iterator
@@ -44,8 +44,8 @@ class AudioError(Exception):
     """Base of all errors above.
 
     Args:
-        sentence: The sentence for people; each class has a default.
-        details: Any number of JSON-serialisable details.
+        sentence: The sentence for people, if it differs from the default of the class.
+        details: Further keys of the answer. Their values can be serialised as JSON.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -61,7 +61,7 @@ class AudioError(Exception):
 
 
 class RequestError(AudioError):
-    """The request was wrong; the same request will be wrong again."""
+    """The request is wrong. Sending it again without a change cannot succeed."""
 
     code = "bad_request"
     close_code: ClassVar[int | None] = 1008
@@ -70,14 +70,14 @@ class RequestError(AudioError):
 
 
 class InvalidParameter(RequestError):
-    """A query parameter or field has a value outside its range; details name it and the valid values."""
+    """A parameter or field has an invalid value. The details contain its name and the valid values."""
 
     code = "invalid_parameter"
     sentence = "A parameter has an invalid value."
 
 
 class ParameterConflict(RequestError):
-    """A connection names parameters that are not those of the session that it continues."""
+    """A connection continues a session, and its parameters differ from those of the session."""
 
     code = "parameter_conflict"
     http_status = 409
@@ -92,7 +92,7 @@ class InvalidSessionId(RequestError):
 
 
 class InvalidJson(RequestError):
-    """A text message was not JSON (RFC 8259)."""
+    """A text message is not JSON (RFC 8259)."""
 
     code = "invalid_json"
     close_code = None
@@ -100,7 +100,7 @@ class InvalidJson(RequestError):
 
 
 class UnknownMessageType(RequestError):
-    """A JSON message has no type that the protocol knows."""
+    """A JSON message has a type that the protocol does not have, or none."""
 
     code = "unknown_message_type"
     close_code = None
@@ -108,7 +108,7 @@ class UnknownMessageType(RequestError):
 
 
 class UnknownAction(RequestError):
-    """A control message has an action that the protocol does not know."""
+    """A control message has an action that the protocol does not have, or none."""
 
     code = "unknown_action"
     close_code = None
@@ -116,7 +116,7 @@ class UnknownAction(RequestError):
 
 
 class FormatMismatch(RequestError):
-    """The content has another format than the session. The message was not stored."""
+    """The content of a message is not in the format of the session. The message was not stored."""
 
     code = "format_mismatch"
     close_code = None
@@ -125,7 +125,7 @@ class FormatMismatch(RequestError):
 
 
 class MissingHeader(RequestError):
-    """The first message of a stream lacks the header that is needed to read the rest. The message was not stored."""
+    """A stream does not begin with the header without which it cannot be read. The message was not stored."""
 
     code = "missing_header"
     close_code = None
@@ -183,7 +183,7 @@ class TokenNotFound(RequestError):
 
 
 class PreconditionFailed(RequestError):
-    """If-Match or If-Unmodified-Since does not hold (RFC 9110 section 15.5.13)."""
+    """The condition of If-Match or If-Unmodified-Since is false (RFC 9110 section 15.5.13)."""
 
     code = "precondition_failed"
     http_status = 412
@@ -199,7 +199,7 @@ class UpgradeRequired(RequestError):
 
 
 class RangeNotSatisfiable(RequestError):
-    """A Range asks for bytes that are not there (RFC 9110 section 15.5.17); details have the `size_bytes`."""
+    """A Range lies outside the recording (RFC 9110 section 15.5.17). The details contain its `size_bytes`."""
 
     code = "range_not_satisfiable"
     http_status = 416
@@ -207,7 +207,7 @@ class RangeNotSatisfiable(RequestError):
 
 
 class SessionError(AudioError):
-    """The session's state does not allow it."""
+    """The state of the session does not allow the request."""
 
     code = "session_state"
     close_code: ClassVar[int | None] = 1008
@@ -224,14 +224,14 @@ class SessionNotFound(SessionError):
 
 
 class SessionClosed(SessionError):
-    """The session takes no more chunks."""
+    """The session is closed and accepts no more chunks."""
 
     code = "session_closed"
     sentence = "The session is closed and accepts no more audio."
 
 
 class SessionPaused(SessionError):
-    """A chunk arrived while the session was paused; it was not stored."""
+    """A chunk arrived while the session was paused. The chunk was not stored."""
 
     code = "session_paused"
     close_code = None
@@ -247,7 +247,7 @@ class OneSourceOnly(SessionError):
 
 
 class TooManyConnections(SessionError):
-    """The session already has as many connections as MAX_CONNECTIONS_PER_SESSION allows."""
+    """The session has MAX_CONNECTIONS_PER_SESSION connections already."""
 
     code = "too_many_connections"
     http_status = 429
@@ -273,7 +273,7 @@ class ChunkNotFound(SessionError):
 
 
 class ConnectionEnded(AudioError):
-    """This connection is over; the session goes on."""
+    """The connection has ended. The session stays open."""
 
     code = "connection_ended"
     http_status = 409
@@ -281,7 +281,7 @@ class ConnectionEnded(AudioError):
 
 
 class IdleTimeout(ConnectionEnded):
-    """Nothing arrived for CONNECTION_TIMEOUT_SECONDS."""
+    """No message arrived for CONNECTION_TIMEOUT_SECONDS."""
 
     code = "idle_timeout"
     close_code = 4408
@@ -299,7 +299,7 @@ class Superseded(ConnectionEnded):
 
 
 class ServiceError(AudioError):
-    """The server can't do it now; the same request may succeed later (RFC 6455 close code 1013)."""
+    """The server cannot serve the request now. The same request may succeed later (RFC 6455 close code 1013)."""
 
     code = "service_unavailable"
     close_code = 1013
@@ -309,14 +309,14 @@ class ServiceError(AudioError):
 
 
 class Overloaded(ServiceError):
-    """More bytes are in flight than the server accepts."""
+    """The server has as much to do as it can, or it is stopping."""
 
     code = "overloaded"
     sentence = "The server is overloaded. Try again later."
 
 
 class TooManySessions(ServiceError):
-    """MAX_CONCURRENT_SESSIONS are open."""
+    """The server has MAX_CONCURRENT_SESSIONS open sessions already."""
 
     code = "too_many_sessions"
     sentence = "The server has reached its limit of open sessions. Try again later."
@@ -331,7 +331,7 @@ class LimitReached(ServiceError):
 
 
 class StorageFull(ServiceError):
-    """The disk is full or the quota is used up; nothing of the rejected chunk was acknowledged."""
+    """The disk is full, or its quota is used up. The rejected chunk was not acknowledged."""
 
     code = "storage_full"
     http_status = 507
@@ -339,14 +339,14 @@ class StorageFull(ServiceError):
 
 
 class DatabaseUnavailable(ServiceError):
-    """The database did not answer; nothing of the rejected chunk was acknowledged."""
+    """The database does not respond. The rejected chunk was not acknowledged."""
 
     code = "database_unavailable"
     sentence = "The database of the server does not respond. Try again later."
 
 
 class JournalFailed(ServiceError):
-    """The journal could not be written or synced; nothing of the rejected chunk was acknowledged."""
+    """The journal could not be written or synced. The rejected chunk was not acknowledged."""
 
     code = "journal_failed"
     close_code = 1011
@@ -355,14 +355,14 @@ class JournalFailed(ServiceError):
 
 
 class StorageUnavailable(ServiceError):
-    """The storage of finished recordings does not answer, or rejects the request. Nothing is lost by that."""
+    """The storage of finished recordings does not respond, or rejects the request. No audio is lost."""
 
     code = "storage_unavailable"
     sentence = "The storage that holds the recording does not respond. Try again later."
 
 
 class RecordingError(AudioError):
-    """The recording can't be downloaded in its current state."""
+    """The recording cannot be downloaded in its current state."""
 
     code = "recording_state"
     close_code = None
@@ -379,7 +379,7 @@ class RecordingEmpty(RecordingError):
 
 
 class RecordingBuilding(RecordingError):
-    """The session is closed and its recording is being made; details contain the `progress` from 0 to 1."""
+    """The session is closed, and its recording is being made. The details contain the `progress` from 0 to 1."""
 
     code = "recording_building"
     http_status = 202
@@ -388,21 +388,24 @@ class RecordingBuilding(RecordingError):
 
 
 class RecordingFailed(RecordingError):
-    """The recording could not be made; details contain the `reason` and, if one chunk is at fault, its `sequence`."""
+    """The recording could not be made.
+
+    The details contain the `reason` and, if one chunk is the cause, its `sequence`.
+    """
 
     code = "recording_failed"
     sentence = "The recording could not be made."
 
 
 class RecordingNotReady(RecordingError):
-    """The request needs a finished recording, and the session is not closed yet."""
+    """The request needs a finished recording, and the session is still open."""
 
     code = "recording_not_ready"
     sentence = "The recording is not finished. Close the session first."
 
 
 class TaskError(AudioError):
-    """The state of a background task does not allow it."""
+    """The state of a background task does not allow the request."""
 
     code = "task_state"
     close_code = None
@@ -419,7 +422,7 @@ class TaskNotFound(TaskError):
 
 
 class TaskRunning(TaskError):
-    """The requested result is being made; details contain `task_id`, `status` and the `progress` from 0 to 1."""
+    """The requested file is being made. The details contain `task_id`, `status` and the `progress` from 0 to 1."""
 
     code = "task_running"
     http_status = 202
@@ -428,21 +431,21 @@ class TaskRunning(TaskError):
 
 
 class TaskFailed(TaskError):
-    """The requested result could not be made; details contain the `reason`. A `POST /api/tasks` tries again."""
+    """The requested file could not be made. The details contain the `reason`. `POST /api/tasks` tries again."""
 
     code = "task_failed"
     sentence = "The task failed."
 
 
 class TaskEnded(TaskError):
-    """The task has ended already and can't be revoked."""
+    """The task has already ended and cannot be revoked."""
 
     code = "task_ended"
     sentence = "The task has already ended."
 
 
 class MediaError(AudioError):
-    """The audio can't become the recording that it should."""
+    """The audio cannot be processed as it is."""
 
     code = "media_error"
     http_status = 409
@@ -450,14 +453,14 @@ class MediaError(AudioError):
 
 
 class UndecodableChunk(MediaError):
-    """A chunk can't be decoded; details contain its `sequence`."""
+    """A chunk cannot be decoded. The details contain its `sequence`."""
 
     code = "undecodable_chunk"
     sentence = "A chunk could not be decoded."
 
 
 class ChunkDamaged(MediaError):
-    """A stored chunk is missing from its journal or fails its CRC-32."""
+    """A stored chunk is missing from its journal, or its CRC-32 differs."""
 
     code = "chunk_damaged"
     http_status = 500
@@ -465,14 +468,14 @@ class ChunkDamaged(MediaError):
 
 
 class ChunksReleased(MediaError):
-    """The journal with the chunks was removed after the recording was verified: only the recording is left."""
+    """The journals of the chunks were removed after the recording was verified. Only the recording is left."""
 
     code = "chunks_released"
     sentence = "The chunks were deleted after the recording was verified. The recording cannot be rebuilt."
 
 
 class UnsupportedMedia(MediaError):
-    """The content is of a kind that this server does not record."""
+    """The audio is of a kind that the server does not record."""
 
     code = "unsupported_media"
     http_status = 415
@@ -480,7 +483,7 @@ class UnsupportedMedia(MediaError):
 
 
 class MasterDamaged(MediaError):
-    """The master file is shorter than the database says; it is never padded."""
+    """The master file is shorter than the database says. It is never padded."""
 
     code = "master_damaged"
     sentence = "The file of the recording is shorter than it should be. Rebuild the recording from its chunks."
@@ -503,14 +506,14 @@ class FfmpegMissing(MediaError):
 
 
 class FfmpegFailed(MediaError):
-    """FFmpeg ended with an error; the sentence contains the first line of its message."""
+    """FFmpeg ended with an error. The sentence contains the first line of its message."""
 
     code = "ffmpeg_failed"
     sentence = "FFmpeg could not process the audio."
 
 
 class FfmpegStopped(MediaError):
-    """FFmpeg was stopped from outside; the media are not at fault."""
+    """FFmpeg was stopped from outside. The audio is not the cause."""
 
     code = "ffmpeg_stopped"
     http_status = 503
@@ -519,7 +522,7 @@ class FfmpegStopped(MediaError):
 
 
 class ObjectDamaged(MediaError):
-    """The object in the storage is not what was uploaded: its size or its SHA-256 differs."""
+    """The object in the storage differs from the uploaded file in its size or its SHA-256."""
 
     code = "object_damaged"
     sentence = "The uploaded recording differs from the original."
