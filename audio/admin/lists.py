@@ -88,6 +88,11 @@ class StoredStateAdmin(ReadOnlyAdmin):
             return queryset.filter(**{self.session_field: first}), False
         return queryset.filter(**{f"{self.session_field}__gte": first, f"{self.session_field}__lte": last}), False
 
+    @admin.display(description="id")
+    def short_id(self, row: Any) -> str:
+        """Return the beginning of the row's id, with the whole id as a tooltip."""
+        return format_html('<span title="{}">{}</span>', row.pk, short_id(row.pk))
+
     @admin.display(description="session")
     def session_link(self, row: Any) -> str:
         """Return a link to the session's page."""

@@ -28,7 +28,7 @@ class BackgroundTaskAdmin(StoredStateAdmin):
     """Background tasks, newest first."""
 
     list_display = [
-        *("id", "session_link", "kind", "format", "state", "progress", "error_code", "created_at", "ended_at")
+        *("short_id", "session_link", "kind", "format", "state", "progress", "error_code", "created_at", "ended_at")
     ]
     list_filter = ["state", "kind"]
     ordering = ["-created_at", "-id"]

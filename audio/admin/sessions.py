@@ -15,13 +15,17 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
 from audio.admin.actions import SessionActions, actions_for
-from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span, short_id
+from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, SessionStatus, TaskKind, TaskState
 from audio.storage import downloads
 
 _SHOWN_TASKS = 10
 NOTHING = "-"
+_NOT_PLAYED: dict[str, str] = {
+    RecordingState.BUILDING: "The recording is being made.",
+    RecordingState.FAILED: "The recording failed, and no part of it can be played.",
+}
 SEARCH_LIMIT = 100_000
 MATCH_LIMIT = 500
 
@@ -165,11 +169,6 @@ class AudioSessionAdmin(SessionActions):
 
     # Columns of the list and fields of the page.
 
-    @admin.display(description="id")
-    def short_id(self, session: AudioSession) -> str:
-        """Return the beginning of the id, which is enough for the search."""
-        return format_html('<span title="{}">{}</span>', session.pk, short_id(session.pk))
-
     @admin.display(description="status")
     def state(self, session: AudioSession) -> str:
         """Return the status, or that the session is being deleted."""
@@ -183,7 +182,7 @@ class AudioSessionAdmin(SessionActions):
         if recording.state == RecordingState.BUILDING:
             shown = f"{shown}, {recording.progress:.0%}"
         if recording.duration_seconds is not None:
-            shown = f"{shown}, {recording.duration_seconds:.3f} s"
+            shown = f"{shown}, {recording.duration_seconds:.3f}\N{NO-BREAK SPACE}s"
         return shown
 
     @admin.display(description="error of the recording")
@@ -207,10 +206,13 @@ class AudioSessionAdmin(SessionActions):
 
     @admin.display(description="listen")
     def listen(self, session: AudioSession) -> str:
-        """Return a player of the recording, or of the audio so far."""
-        if not _can_be_played(session):
-            return "Nothing has been recorded yet."
-        return format_html('<audio controls preload="none" src="{}"></audio>', _path(session, "audio"))
+        """Return a player of the recording, of the audio so far, or of the incomplete recording if it failed."""
+        url = _path(session, "audio")
+        if downloads.has_part(_recording(session)):
+            url = f"{url}?{urlencode({'partial': 'true'})}"
+        elif not _can_be_played(session):
+            return _NOT_PLAYED.get(_recording(session).state, "Nothing has been recorded yet.")
+        return format_html('<audio controls preload="none" src="{}"></audio>', url)
 
     @admin.display(description="waveform")
     def waveform(self, session: AudioSession) -> str:

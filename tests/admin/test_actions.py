@@ -271,7 +271,7 @@ def test_the_page_of_a_ready_session(operator, ready):
     page, path = page_of(operator, ready), f"/api/audio/sessions/{ready.pk}"
     assert f'<audio controls preload="none" src="{path}/audio">' in page
     assert f'src="{path}/waveform?format=svg"' in page
-    assert "ready, 1.500 s" in page
+    assert "ready, 1.500\N{NO-BREAK SPACE}s" in page
     assert "?format=mp3" not in page
     for name in ("audiochunk", "audiosource", "backgroundtask"):
         assert f'href="/admin/audio/{name}/?q={ready.pk}"' in page
@@ -286,15 +286,19 @@ def test_the_page_of_a_session_whose_recording_failed(operator):
     page = page_of(operator, session)
     assert "undecodable_chunk: Chunk 3 &lt;b&gt;can&#x27;t&lt;/b&gt; be decoded. (chunk 3)" in page
     assert "<audio" not in page
+    assert "The recording failed, and no part of it can be played." in page
 
 
-def test_what_could_be_made_of_a_failed_recording_can_be_downloaded(operator):
+def test_what_could_be_made_of_a_failed_recording_can_be_played_and_downloaded(operator):
     session = make_session({"state": "failed", "file_name": "a.wav", "size_bytes": 2048}, status="completed")
     page = page_of(operator, session)
     assert f'href="/api/audio/sessions/{session.pk}/audio?partial=true" download>incomplete' in page
+    assert f'<audio controls preload="none" src="/api/audio/sessions/{session.pk}/audio?partial=true">' in page
 
 
 def test_the_page_of_an_open_session(operator):
     empty, live = make_session(), make_session({"state": "live", "master_bytes": 480, "master_encoding": "s16le"})
     assert "Nothing has been recorded yet." in page_of(operator, empty)
+    building = make_session({"state": "building"}, status="completed")
+    assert "The recording is being made." in page_of(operator, building)
     assert "<audio" in page_of(operator, live)

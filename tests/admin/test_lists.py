@@ -1,5 +1,7 @@
 """What operators see: everything, quickly, and nothing that they could change by accident."""
 
+from datetime import UTC, datetime
+
 import pytest
 from django.contrib.auth import get_user_model
 from django_celery_results.models import TaskResult
@@ -136,3 +138,12 @@ def test_results_of_celery_are_listed_without_filters(admin_client, django_asser
         page = admin_client.get("/admin/django_celery_results/taskresult/")
     assert len(page.context["cl"].result_list) == 1
     assert not page.context["cl"].has_filters
+
+
+def test_times_have_seconds_and_their_time_zone(admin_client):
+    session = make_session(start_time=datetime(2026, 1, 31, 14, 30, 5, tzinfo=UTC))
+    assert "2026-01-31 14:30:05 UTC" in admin_client.get("/admin/audio/audiosession/").content.decode()
+    assert (
+        "2026-01-31 14:30:05 UTC"
+        in admin_client.get(f"/admin/audio/audiosession/{session.pk}/change/").content.decode()
+    )

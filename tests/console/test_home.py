@@ -76,3 +76,9 @@ def test_a_database_that_is_away_is_said_on_the_page(client, monkeypatch):
     answer = client.get("/")
     assert answer.status_code == 503
     assert "The database does not answer" in answer.content.decode()
+
+
+def test_an_address_without_a_page(client):
+    answer = client.get("/nowhere")
+    assert answer.status_code == 404
+    assert "This server has no page at this address." in answer.content.decode()

@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 import pytest
+from websockets.sync.client import connect
 
 # What a page shows once its scripts have run.
 PAGES = {
@@ -49,3 +50,16 @@ def test_a_request_is_tried_out_in_the_docs(page, complaints):
     page.click("text=Execute")
     page.wait_for_selector(".live-responses-table >> text=200")
     assert complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_list_fits_the_screen_whatever_clients_are_called(page, server, width):
+    user_id = "long" * 25
+    with connect(f"{server.ws_url}/api/ws/audio?user_id={user_id}") as socket:
+        socket.recv()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/")
+    assert user_id in page.text_content(".table")
+    too_wide = "name => { const box = document.querySelector(name); return box.scrollWidth - box.clientWidth; }"
+    assert page.evaluate(too_wide, ".table") == 0
+    assert page.evaluate(too_wide, "html") == 0

@@ -1,0 +1,1 @@
+"""Formats of values on pages, by language, in place of those of Django."""
