@@ -52,9 +52,7 @@ def check_storage(**_: Any) -> list[CheckMessage]:
         tempfile.TemporaryFile(dir=_nearest(folder)).close()
     except OSError as error:
         message = f"The folder {folder} can't be written: {error.strerror}."
-        return [
-            Error(message, hint="Set AUDIO_STORAGE_PATH, or change the owner of the folder.", id="sercuescribe.E002")
-        ]
+        return [Error(message, hint="Set DATA_DIR or AUDIO_STORAGE_PATH, or change its owner.", id="sercuescribe.E002")]
     return []
 
 

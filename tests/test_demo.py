@@ -200,6 +200,15 @@ def test_what_cannot_be_recorded_is_refused_in_one_sentence(tmp_path):
     assert refused(adpcm).startswith(f"{adpcm} can't be recorded: ")
 
 
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_recording(start_demo, tmp_path):
+    (tmp_path / "file").touch()
+    demo_run = start_demo(DATA_DIR=str(tmp_path / "file"))
+    said, errors = demo_run.communicate(timeout=DEADLINE_SECONDS)
+    assert (demo_run.returncode, said) == (1, "")
+    folder = tmp_path / "file" / "demo"
+    assert errors == f"CommandError: The folder {folder} can't be written: Not a directory. Set DATA_DIR.\n"
+
+
 def test_a_wav_without_samples_is_no_proof(tmp_path):
     empty = tmp_path / "empty.wav"
     empty.write_bytes(wav_bytes(np.zeros((0, 1), "<i2"), 16000))

@@ -75,6 +75,10 @@ def fault(url: str) -> str:
             client.ping()
     except redis.AuthenticationError as error:
         return f"authentication failed ({str(error).partition(',')[0].rstrip('.')})"
+    except redis.TimeoutError as error:
+        # A Redis without TLS takes the beginning of the handshake for a command, and waits for its end.
+        hint = ". If this Redis has no TLS, use redis:// instead of rediss://" if url.startswith("rediss:") else ""
+        return f"{str(error).rstrip('.')}{hint}"
     except (redis.RedisError, OSError) as error:  # includes BusyLoadingError, while Redis reads its file
         return str(error).strip().rstrip(".") or type(error).__name__
     return ""

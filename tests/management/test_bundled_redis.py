@@ -1,6 +1,7 @@
 """The Redis of `manage.py serve`: unfinished work is queued again, also after Redis was away or refused."""
 
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -68,3 +69,11 @@ def test_a_redis_that_refuses_to_write_is_waited_for(broker_url):
         bundled_redis.restore_unacknowledged(app)
         assert client.llen("celery") == 1
     app.close()
+
+
+def test_a_redis_without_tls_behind_rediss():
+    """Like this listener, a Redis without TLS does not answer a TLS handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert "use redis:// instead of rediss://" in bundled_redis.fault(f"rediss://127.0.0.1:{port}")
+    assert "TLS" not in bundled_redis.fault(f"rediss://127.0.0.1:{port}")

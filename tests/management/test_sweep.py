@@ -1,6 +1,7 @@
 """`manage.py sweep`: on rows, and as a command beside a running server."""
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -95,3 +96,13 @@ async def test_a_running_server_does_its_chores(run_server: RunServer):
     manage(server, "shell", "-v", "0", "-c", A_YEAR_PASSES)
     eventually(lambda: rest.http.get(f"/api/audio/sessions/{client.session_id}").status_code == 404)
     assert not list((server.folder / "audio").glob(f"**/{client.session_id}"))
+
+
+def test_without_a_database_it_says_so_and_creates_none(tmp_path):
+    command = [sys.executable, str(REPOSITORY / "manage.py"), "sweep"]
+    environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path / "wrong")}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("CommandError: There is no database at")
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "wrong").exists()

@@ -26,11 +26,12 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from audio.errors import AudioError, FfmpegMissing
+from audio.management.examples import ExampleCommand
 from audio.management.lifeline import die_with_parent
 from audio.media import ffmpeg
 from audio.media.wav import PcmFormat, WavReader
@@ -79,10 +80,11 @@ class Sent:
     closed_at: float
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Record a WAV file through the WebSocket, and compare the recording with it sample by sample."""
 
     help = "Records a sound on a temporary server and compares the recording with it, sample by sample."
+    examples = ("--file sound.wav --keep",)
     # The server that this command starts runs the checks.
     requires_system_checks = ()
 
@@ -95,9 +97,10 @@ class Command(BaseCommand):
         """Run the demo.
 
         Raises:
-            CommandError: The recording differs from the source, or there is none.
+            CommandError: The recording differs from the source, or there is none, or DATA_DIR can't be written.
         """
         _interrupt_on(signal.SIGTERM)
+        _make_recordings_folder()
         try:
             with self._folder(options["keep"]) as folder:
                 source = _inspected(options["file"] or _made_up(folder / "demo.wav"))
@@ -150,6 +153,21 @@ def _interrupt_on(number: signal.Signals) -> None:
     steps of the event loop. The step for which a task waits could be lost, and the task would never end.
     """
     signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _make_recordings_folder() -> Path:
+    """Create the folder `demo` of DATA_DIR, and return its path.
+
+    Raises:
+        CommandError: It can't be written.
+    """
+    folder: Path = settings.DATA_DIR / "demo"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise CommandError(f"The folder {folder} can't be written: {error.strerror}. Set DATA_DIR.") from None
+    return folder
 
 
 # The source
@@ -357,8 +375,7 @@ def _wait_until_ready(url: str, session_id: str) -> float:
 
 def _download(url: str, session_id: str) -> Path:
     """Download the recording to the folder `demo` of DATA_DIR, and return its path."""
-    path = settings.DATA_DIR / "demo" / f"{session_id}.wav"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _make_recordings_folder() / f"{session_id}.wav"
     with _http(url) as connection, path.open("wb") as file:
         connection.request("GET", f"/api/audio/sessions/{session_id}/audio")
         answer = connection.getresponse()

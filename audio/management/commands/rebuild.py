@@ -9,23 +9,25 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from audio import dispatch
 from audio.assembly import chunks
 from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleased
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
+from audio.management.examples import ExampleCommand
 from audio.models import AudioSession, Recording, RecordingState
 
 _POLL_SECONDS = 0.5
 _FINAL = (RecordingState.READY, RecordingState.FAILED)
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Enqueue the rebuild of recordings. A ready recording is served until the new one is complete."""
 
     help = "Rebuilds the recordings of closed sessions from their chunks. The chunks are not changed."
+    examples = ("--wait 123e4567-e89b-42d3-a456-426614174000", "--failed")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the sessions and the options."""

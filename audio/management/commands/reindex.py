@@ -5,18 +5,20 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from audio import ingest, upkeep
 from audio.integrity.reindex import Reindexed, reindex
 from audio.management.arguments import Progress, counted, json_line
+from audio.management.examples import ExampleCommand
 from audio.models import IngestProcess
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Read every journal, insert what the database does not have, and enqueue the recordings."""
 
     help = "Restores sessions and chunks from the journals after the loss of the database, or after an older backup."
+    examples = ("--dry-run", "")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,13 +16,14 @@ from celery import current_app
 from django.conf import settings
 from django.core.checks import Tags
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import Error as DatabaseFailure
 from django.db import OperationalError, close_old_connections, connection
 
 from audio import checks, database, metrics, upkeep
 from audio.journal.files import try_lock
 from audio.management import bundled_redis, installation, readiness, web
+from audio.management.examples import ExampleCommand
 from audio.management.supervisor import Program, StartFailed, Supervisor, listen
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -30,14 +31,27 @@ logger = structlog.stdlib.get_logger(__name__)
 START_SECONDS = 90.0
 # After a kill -9 the kernel needs a moment to end the children of the last server.
 PATIENCE_SECONDS = 2.0
+_LAST_PORT = 65535
 # First a warm stop, which finishes the running window, then a cold stop, which returns it to the queue.
 WORKER_STOP = [(signal.SIGTERM, 3.0), (signal.SIGQUIT, 2.0)]
 
 
-class Command(BaseCommand):
+def _port(text: str) -> int:
+    """Return the port of an argument.
+
+    Raises:
+        ArgumentTypeError: It is not a port.
+    """
+    if text.isdecimal() and int(text) <= _LAST_PORT:
+        return int(text)
+    raise ArgumentTypeError(f"must be a whole number from 0 to {_LAST_PORT}, not {text!r}")
+
+
+class Command(ExampleCommand):
     """Migrate the database, then run Redis, the workers and the web server until a stop signal comes."""
 
     help = "Runs SercueScribe: the web server, the workers and, without REDIS_URL, Redis. Ctrl-C stops it."
+    examples = ("", "--host 0.0.0.0 --port 8080")
     # `handle` runs the checks after it has locked the folder, whose errors have clearer sentences.
     requires_system_checks = ()
 
@@ -46,7 +60,7 @@ class Command(BaseCommand):
         parser.add_argument("--host", default=settings.HOST, help="the address to listen on (default: %(default)s)")
         parser.add_argument(
             "--port",
-            type=int,
+            type=_port,
             default=settings.PORT,
             help="the port to listen on; 0 picks a free one (default: %(default)s)",
         )

@@ -3,16 +3,16 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from audio import statistics
 from audio.management.arguments import json_line
+from audio.management.examples import ExampleCommand
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Print statistics of the server."""
 
     help = "Prints the numbers of sessions, recordings, chunks and bytes. It reads counters, so it is fast at any size."
+    examples = ("--json",)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""

@@ -4,14 +4,16 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import Error as DatabaseError
 
 from audio import upkeep
+from audio.management import installation
+from audio.management.examples import ExampleCommand
 from audio.upkeep.sweeps import Action, Sweep
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Do at once the maintenance that a running server does bit by bit.
 
     The command is for cron, and for operators who want to see the actions.
@@ -21,6 +23,7 @@ class Command(BaseCommand):
         "Closes overdue sessions, enqueues lost tasks and collects garbage, as a running server does. The exit code is"
         " 1 if it leaves something that needs a decision."
     )
+    examples = ("--dry-run",)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
@@ -35,8 +38,10 @@ class Command(BaseCommand):
         """
         try:
             done = upkeep.sweep_all(dry_run=options["dry_run"])
-        except (DatabaseError, OSError) as error:
-            raise CommandError(f"The sweep failed: {str(error).strip().splitlines()[0]}.") from None
+        except DatabaseError as error:
+            raise CommandError(installation.sentence(error)) from None
+        except OSError as error:
+            raise CommandError(f"The sweep failed: {error}.") from None
         self.stdout.write(_as_json(done) if options["json"] else _as_text(done))
         if unexplained := done.names[Action.UNEXPLAINED]:
             raise CommandError(f"Left unexplained: {len(unexplained)}. See docs/operations.md.")

@@ -8,12 +8,13 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from audio.errors import AudioError, SessionNotFound
 from audio.integrity import survey, verify
 from audio.integrity.verify import Problem, Problems
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
+from audio.management.examples import ExampleCommand
 from audio.models import AudioSession
 
 _SESSIONS_PER_QUERY = 1000
@@ -29,10 +30,11 @@ class Found(Protocol):
         ...
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Verify sessions, journals and the storage, and list the problems."""
 
     help = "Compares rows, journals and recordings with each other. The exit code is 1 if there are problems."
+    examples = ("123e4567-e89b-42d3-a456-426614174000", "--all --journals --orphans")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the sessions and the options."""
