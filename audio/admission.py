@@ -1,25 +1,24 @@
-"""PURE. Which messages of a connection may be stored, judged by what its audio begins with.
+"""PURE. Decides which messages of a connection may be stored, by the beginning of its audio.
 
-1. The beginning of a connection's audio is judged whatever the boundaries of the messages are. While the first bytes
-   may still become one thing or another, their messages are stored, because each of them waits for its answer.
-2. What contradicts the session's format is refused, and so is everything behind it: the rest of a refused stream would
-   be stored as noise. A named source has to connect again, so that its count stays a prefix of what it sent. Without a
-   name, the connection goes on with the next message that begins with a header which fits.
-3. Where the client did not name the format, the first bytes decide it. What is no container that the server knows has
-   the server's default format, which is `wav` unless the operator has set another. Before that it is looked at for
-   the middle of a stream, which would be recorded as noise: frames are recorded as what they are, and a container is
-   asked for its header.
-4. Later messages are looked at one by one: under `files` each is a beginning of its own, under `auto` only a container
-   that positively is another one is refused, under `stream` nothing is.
+1. The beginning of the audio is judged independently of the boundaries of messages. While its first bytes do not decide
+   the format, their messages are stored, because the client waits for an answer to each.
+2. Content of another format than the session's is rejected, and so is everything after it, because the rest of a
+   rejected stream would be stored as noise. A named source has to connect again, so that its count remains the length
+   of an unbroken beginning. An unnamed source continues with the next message that begins with a header that fits.
+3. If the client did not name the format, the first bytes decide it. If they are the middle of a stream, frames are
+   recorded in their format, and a container is rejected because its header is missing. All other bytes have the
+   default format of the server, which is `wav` unless the operator has set another.
+4. Later messages depend on `chunks`. Under `files` each message is a beginning of its own. Under `auto` a message is
+   rejected if it clearly begins another container. Under `stream` no message is rejected.
 """
 
 from audio import sniff
 from audio.errors import AudioError, FormatMismatch, MissingHeader
 from audio.sniff import Container
 
-# Three frames of ADTS behind the rest of one, at their largest; two of FLAC behind the rest of one, as they are.
+# Enough for the rest of a frame and three more ADTS frames of the largest size, or two more FLAC frames of usual size.
 HEAD_BYTES = 1 << 15
-# Within so many bytes of a stream without a known beginning it shows what it is the middle of, if of anything.
+# The middle of a stream can be recognised within this many bytes.
 _MIDDLE_BYTES = sniff.FLAC_WITHIN_BYTES
 _TAGGED_WAV = "The stream begins with an ID3 tag instead of a WAV header. Send the audio without the tag."
 _NO_FRAMES = {
@@ -29,10 +28,10 @@ _NO_FRAMES = {
 
 
 class Admission:
-    """The judge of what one connection may store.
+    """The decisions about the messages of one connection.
 
     Attributes:
-        audio_format: The session's, or the default while that is undecided.
+        audio_format: The format of the session, or the default format while it is undecided.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Admission:
     ) -> None:
         self.audio_format = audio_format
         self.is_undecided = is_undecided
-        # The format that the last message decides; the connection is to make it durable and to call `decide`.
+        # The format that the last message decides. The connection makes it durable, then calls `decide`.
         self.found = ""
         self._is_files = chunk_mode == "files"
         self._is_stream = chunk_mode == "stream"
@@ -54,7 +53,7 @@ class Admission:
         self._is_continuing = has_begun
         self._is_judged = has_begun and self._is_stream
         self._head = b""
-        # What the beginning is the middle of, and how many bytes it should have before that is looked for again.
+        # The stream whose middle the beginning is, and the number of bytes at which it is looked for again.
         self._joined: Container | None = None
         self._look_at_bytes = 0
         self._has_tag = False
@@ -62,14 +61,14 @@ class Admission:
         self._refused: AudioError | None = None
 
     def recall(self, stored: bytes) -> None:
-        """Go on behind bytes that an earlier connection stored before they decided the session's format."""
+        """Continue after bytes that an earlier connection stored and that did not decide the session's format."""
         self._extend(stored)
         self._is_continuing = False
 
     def refusal(self, payload: bytes) -> AudioError | None:
         """Return why a message may not be stored, None if it may.
 
-        Afterwards `found` names the format that the bytes up to here decide, if they do.
+        Afterwards `found` is the format that the bytes so far decide, if they decide one.
         """
         if not payload:
             return None
@@ -89,10 +88,10 @@ class Admission:
         return self._note(refusal)
 
     def decide(self, audio_format: str) -> AudioError | None:
-        """Set the session's format, which may be another connection's decision.
+        """Set the session's format, which another connection may have decided.
 
         Returns:
-            Why the message that was just looked at does not fit, None if it does.
+            Why the last message does not fit that format, None if it fits.
         """
         self.audio_format, self.is_undecided, self.found = audio_format, False, ""
         return self._note(self._judge())
@@ -107,7 +106,7 @@ class Admission:
         return sniff.FORMATS.get(container, self.audio_format) if container is not None else self.audio_format
 
     def _note(self, refusal: AudioError | None) -> AudioError | None:
-        # Under `files` the next message is a file of its own; a named source must not leave a hole.
+        # Under `files` the next message is a file of its own. But a named source must not have a hole.
         if refusal is not None and (self._is_named or not self._is_files):
             self._refused = refusal
         return refusal
@@ -118,7 +117,7 @@ class Admission:
         self._joined, self._look_at_bytes = None, 0
 
     def _extend(self, payload: bytes) -> None:
-        """Add a message to what is known of the beginning, without ID3 tags."""
+        """Add a message to the beginning, without ID3 tags."""
         skipped = min(self._tag_bytes_left, len(payload))
         self._tag_bytes_left -= skipped
         head = self._head + payload[skipped:]
@@ -134,7 +133,7 @@ class Admission:
         if self._has_tag and container is Container.UNKNOWN:
             container = Container.ID3
         if container is Container.UNKNOWN and self.audio_format == "wav" and not self._is_continuing:
-            # Who names a format is believed when the first message does not contradict it.
+            # A format that the client has named is accepted if the first message does not contradict it.
             container = self._middle(self._is_files or not self.is_undecided)
         if not self.is_undecided:
             return self._judge_as(self.audio_format, container)
@@ -148,9 +147,9 @@ class Admission:
         return refusal
 
     def _middle(self, is_all: bool) -> Container | None:
-        """Return in the middle of what the stream begins: UNKNOWN is raw PCM, None is not known yet.
+        """Return the container whose middle the beginning is: UNKNOWN for raw PCM, None if it is not known yet.
 
-        It is looked for again only when twice as much has come, so that small messages cost no more than large ones.
+        The search is repeated only when the beginning has doubled, so that small messages cost no more than large ones.
         """
         if self._joined is None and len(self._head) >= self._look_at_bytes:
             self._joined = sniff.joined(self._head)
@@ -161,7 +160,7 @@ class Admission:
         return self._joined
 
     def _most_middle_bytes(self) -> int:
-        """Return how many bytes are waited for before a beginning is raw PCM: the frames of FLAC are the longest."""
+        """Return the number of bytes after which a beginning counts as raw PCM. FLAC has the longest frames."""
         return _MIDDLE_BYTES if sniff.finds_flac_frames(self._head) is False else HEAD_BYTES
 
     def _judge_as(self, audio_format: str, container: Container | None) -> AudioError | None:
@@ -197,7 +196,7 @@ class Admission:
         return None if container is None else self._mismatch(container)
 
     def _fits(self, payload: bytes) -> bool:
-        """Whether a message begins with a header of the session's format, after another was refused."""
+        """Return whether a message, after a rejected one, begins with a header of the session's format."""
         container = sniff.sniff(payload)
         if container not in sniff.FORMATS or self.is_undecided:
             return container in sniff.FORMATS

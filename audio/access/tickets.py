@@ -1,7 +1,7 @@
-"""Tickets: what lets a browser, which can send no header, open the WebSocket of one session.
+"""Tickets, which allow a browser to open the WebSocket of one session. Browsers cannot send headers with a WebSocket.
 
-A ticket is signed (`django.core.signing`, HMAC-SHA-256), bound to its session, good for a minute, and spent by
-its first use: the shared cache remembers it for as long as it would live.
+A ticket is signed (`django.core.signing`, HMAC-SHA-256), and valid for one session, one minute and one use. The shared
+cache stores used tickets until they expire.
 """
 
 import secrets
@@ -18,20 +18,20 @@ _SALT = "audio.ingest.tickets"
 
 
 def make_ticket(session_id: uuid.UUID) -> str:
-    """Return a ticket for the session, good for TICKET_SECONDS and one use."""
+    """Return a ticket for the session. It is valid for TICKET_SECONDS and one use."""
     return signing.dumps([session_id.hex, secrets.token_urlsafe(12)], salt=_SALT)
 
 
 def spend_ticket(ticket: str, session_id: uuid.UUID | None) -> None:
-    """Spend a ticket that is shown for a session.
+    """Use a ticket to open a session.
 
     Args:
         ticket: The ticket.
         session_id: The session, None for a new one.
 
     Raises:
-        NotAllowed: The ticket is forged, too old, spent, or another session's.
-        ServiceError: Redis, which remembers spent tickets, is away.
+        NotAllowed: The ticket is forged, expired or used, or belongs to another session.
+        ServiceError: Redis, which stores used tickets, is away.
     """
     try:
         owner, nonce = signing.loads(ticket, salt=_SALT, max_age=TICKET_SECONDS)

@@ -1,4 +1,4 @@
-"""Everything that takes chunks: sessions are opened and closed here, chunks made durable, connections registered."""
+"""The ingest: it opens and closes sessions, registers connections, and makes chunks durable."""
 
 from audio.ingest.clock import database_time
 from audio.ingest.erasures import own_names

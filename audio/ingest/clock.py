@@ -1,7 +1,7 @@
-"""The time by which processes judge each other: the database's, because the clocks of hosts differ.
+"""The clock of the database, by which processes judge each other, because the clocks of hosts differ.
 
-What a host alone looks at (when a chunk arrived) it may take from its own clock. And that clock may be set, by days
-where a machine has no battery: how long something has lasted is then told by one that never is (`ClockWatch`).
+A time that no other host compares, such as the arrival of a chunk, may come from the clock of the host. Any clock may
+be set, on a machine without a battery even by days. `ClockWatch` notices this with a clock that is never set.
 """
 
 import time
@@ -13,11 +13,11 @@ from django.utils import timezone
 
 
 def database_time() -> datetime:
-    """Return the time of now on PostgreSQL's clock; with SQLite all are on one host, and its clock is as good."""
+    """Return the current time of PostgreSQL's clock, or of this host's clock with SQLite, where there is one host."""
     if connection.vendor != "postgresql":
         return timezone.now()
     with connection.cursor() as cursor:
-        # Inside of a transaction now() would be when that began.
+        # In a transaction, now() would return the time at which it began.
         cursor.execute("SELECT clock_timestamp()")
         now: datetime = cursor.fetchone()[0]
     return now.astimezone(UTC)
@@ -25,7 +25,7 @@ def database_time() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What `database_time` said, and between which moments of the steady clock."""
+    """A time of the database's clock, and the times of the steady clock before and after it was read."""
 
     now: datetime
     asked_at_seconds: float
@@ -34,19 +34,19 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ClockSet:
-    """The clock was set: now it says `now`; from `since` to `until` it had said something else."""
+    """A change of the clock: it shows `now`, and before that it showed the times from `since` to `until`."""
 
     since: datetime
     until: datetime
     now: datetime
 
 
-# By so much the two clocks may differ between two looks.
+# The two clocks may differ by this much between two readings.
 TOLERANCE = timedelta(seconds=10)
 
 
 class ClockWatch:
-    """Notices that the database's clock was set, by a clock of this host that counts every second and is never set."""
+    """Notices that the database's clock was set, by comparing it with the steady clock of this host."""
 
     def __init__(self) -> None:
         self._first: Reading | None = None
@@ -56,7 +56,7 @@ class ClockWatch:
         """Read the database's clock.
 
         Returns:
-            The time, and what is known if the clock was set since the last reading.
+            The time, and the change of the clock if it was set since the last reading.
         """
         asked_at_seconds = steady_seconds()
         reading = Reading(database_time(), asked_at_seconds, steady_seconds())
@@ -74,6 +74,6 @@ class ClockWatch:
 
 def steady_seconds() -> float:
     """Return a time that counts every second of this host and is never set."""
-    # Linux has one that goes on while the machine sleeps.
+    # On Linux, this clock also counts while the machine sleeps.
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)

@@ -1,9 +1,9 @@
-"""The commit transaction: it gives the chunks of a batch, which are in the journal, their sequences and their rows.
+"""The commit transaction: it assigns sequences to the chunks of a batch and inserts their rows.
 
-One transaction a batch, with a number of statements that does not depend on the number of chunks: lock the
-sessions and the named sources in the order of their keys, decide, update the counters, insert the rows. The
-same transaction rejects the chunks of closed or paused sessions and of superseded connections. It speaks SQL
-rather than the ORM, because a row a chunk through the ORM costs several times the rest of the path.
+There is one transaction per batch. It locks the sessions and the named sources in the order of their keys, accepts or
+rejects each chunk, updates the counters, and inserts the rows. The number of statements does not depend on the number
+of chunks. Chunks of closed and paused sessions and of superseded connections are rejected. The statements are SQL,
+because inserting a row through the ORM costs several times as much as the rest of the path of a chunk.
 """
 
 import uuid
@@ -29,7 +29,7 @@ logger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 _RETRY_SECONDS = 10.0
-# Integrity: so PostgreSQL may call a row that an attempt whose commit was not confirmed has in fact inserted.
+# IntegrityError: an earlier attempt may have inserted the rows without a confirmation of its commit.
 _LOST = (*AWAY, IntegrityError)
 
 
@@ -59,7 +59,7 @@ class _SourceCounters:
 
 
 class RowWriter:
-    """Writes the rows of chunks. It belongs to one thread, whose database connection it replaces when that breaks."""
+    """Writes the rows of chunks. It belongs to one thread, and replaces that thread's broken database connections."""
 
     def create_journal(self, name: str, process_id: uuid.UUID) -> int:
         """Create the row of a new journal.
@@ -83,7 +83,7 @@ class RowWriter:
         return self._persist(create)
 
     def commit(self, journal_id: int, batch: Sequence[JournalledChunk]) -> list[Outcome]:
-        """Commit the chunks of a batch. When it returns, what it accepted is durable.
+        """Commit the chunks of a batch. When it returns, the accepted chunks are durable.
 
         Args:
             journal_id: The key of the journal's row.
@@ -93,7 +93,7 @@ class RowWriter:
             Their outcomes, in the same order.
 
         Raises:
-            DatabaseUnavailable: The database is away. What was committed is not known.
+            DatabaseUnavailable: The database is away. It is not known whether the chunks were committed.
             StorageFull: The database is full.
         """
         attempts = 0
@@ -101,7 +101,7 @@ class RowWriter:
         def attempt() -> list[Outcome]:
             nonlocal attempts
             attempts += 1
-            # Taken once a batch: Django's `connection` proxy looks up the thread's own for every attribute.
+            # Looked up once per batch, because Django's `connection` proxy looks it up for every attribute.
             connection = connections[DEFAULT_DB_ALIAS]
             with transaction.atomic(), connection.wrap_database_errors:
                 return _Transaction(statements_for(connection), journal_id, batch).run(look_for_own_rows=attempts > 1)
@@ -113,7 +113,7 @@ class RowWriter:
         try:
             return function()
         except DjangoDatabaseError as error:
-            # A disk that is full stays so for longer than a chunk can wait.
+            # A full disk stays full for longer than a chunk can wait.
             if not isinstance(error, _LOST) or is_full(error):
                 raise refusal(error) from error
             logger.warning("commit_retried", error=str(error))
@@ -156,9 +156,9 @@ class _Transaction:
         return outcomes
 
     def _rejected_before(self, chunk: JournalledChunk) -> AudioError:
-        """Return why an earlier attempt, which did commit, left this chunk out.
+        """Return why an earlier attempt, which was committed after all, rejected this chunk.
 
-        If that cannot be told any more, its producer has to reconnect.
+        If the reason is no longer known, the producer has to reconnect.
         """
         producer = chunk.producer
         session, source = self._sessions.get(producer.session_key), self._sources.get(producer.source_id)
@@ -199,7 +199,7 @@ class _Transaction:
             self._sources = {key: _SourceCounters(epoch, count) for key, epoch, count in rows}
 
     def _own_rows(self) -> dict[int, Accepted]:
-        """Return what an earlier attempt, whose commit was not confirmed, has in fact committed."""
+        """Return the chunks of this batch that an earlier attempt has committed, by their offsets."""
         rows = AudioChunk.objects.filter(
             journal_id=self._journal_id, offset__gte=self._batch[0].offset, offset__lte=self._batch[-1].offset
         ).values_list("offset", "sequence", "source__chunk_count")

@@ -1,8 +1,8 @@
 """The committer: one thread that makes chunks durable, a batch at a time.
 
-A batch is what has arrived while the last one was committed, plus what arrives within a few milliseconds of
-gathering. It costs one write and one fdatasync of the journal, one transaction of the database, and one
-wake-up of the event loop, however many sessions are in it. Only after all of that does an outcome leave here.
+A batch consists of the chunks that arrived while the last batch was committed, and those that arrive within the next
+few milliseconds. A batch of any number of sessions costs one write and one fdatasync of the journal, one transaction,
+and one wake-up of the event loop. The committer delivers the outcomes after the transaction was committed.
 """
 
 import errno
@@ -36,7 +36,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(slots=True)
 class Append:
-    """A chunk on its way: its producer, its bytes, when it arrived, and the connection that waits for its outcome."""
+    """A submitted chunk: its producer, its bytes, its time of arrival, and the connection to answer."""
 
     producer: Producer
     payload: bytes
@@ -44,12 +44,12 @@ class Append:
     connection: LiveConnection
 
 
-# A chunk with its outcome, on its way back.
+# A chunk with its outcome.
 Delivery = tuple[Append, Outcome]
 
 
 class _OpenJournal:
-    """A journal file, the key of its row, and what still has to be written into it about the last batch."""
+    """A journal file, the key of its row, and the records about the last batch that are not written yet."""
 
     def __init__(self, writer: JournalWriter, journal_id: int) -> None:
         self.writer = writer
@@ -59,7 +59,7 @@ class _OpenJournal:
 
 
 class Committer:
-    """The thread that makes chunks durable. It calls `deliver` with their outcomes, from itself.
+    """The thread that makes chunks durable. It calls `deliver` with their outcomes, in this thread.
 
     The outcomes of one producer come in the order in which its chunks were submitted.
     """
@@ -92,9 +92,10 @@ class Committer:
         self._thread.start()
 
     def submit(self, append: Append) -> None:
-        """Enqueue a chunk, from the event loop's thread; its outcome comes through `deliver`."""
+        """Enqueue a chunk. The event loop's thread calls this, and `deliver` gets the outcome."""
         self._pending.append(append)
-        # The flag is set before the last look at the queue, so a chunk is either seen there or announced here.
+        # The committer sets the flag before it looks at the queue for the last time. So it either sees the chunk there,
+        # or is notified here.
         if self._idle:
             with self._changed:
                 self._changed.notify()
@@ -124,13 +125,13 @@ class Committer:
     def _die() -> None:
         """End the process, so that its supervisor starts a new one.
 
-        After the death of the committer every client would wait. Nothing acknowledged is lost by the end.
+        Without a committer every client would wait for ever. No acknowledged chunk is lost.
         """
         logger.critical("committer_died", exc_info=True)
         os._exit(70)
 
     def _take(self) -> list[Append]:
-        """Wait for chunks and return a batch of them; an empty one means that it is time to stop."""
+        """Wait for chunks, and return a batch of them. An empty batch means that the committer has to stop."""
         if not self._pending:
             with self._changed:
                 self._idle = True
@@ -145,9 +146,9 @@ class Committer:
         return batch
 
     def _gather(self) -> None:
-        """Wait for more chunks until the oldest has waited long enough: less CPU for a latency that nobody hears.
+        """Wait for more chunks until the oldest has waited for `gather_seconds`. Larger batches need less CPU.
 
-        A chunk that arrived during the last flush has waited already, so a slow disk gathers by itself.
+        Chunks that arrived during the last flush have waited already, so a slow disk adds no further delay.
         """
         if 0 < len(self._pending) < BATCH_MAX_CHUNKS:
             waited_seconds = time.time() - self._pending[0].received_at_us / 1_000_000
@@ -155,7 +156,7 @@ class Committer:
                 time.sleep(self._gather_seconds - waited_seconds)
 
     def _commit(self, batch: list[Append]) -> Sequence[Outcome]:
-        """Return an outcome for each chunk. Chunks of a producer that was rejected for good reach no journal."""
+        """Return an outcome for each chunk. Chunks of a producer that was rejected for good are not written."""
         rejections = [append.producer.rejection for append in batch]
         if not any(rejections):
             return self._store(batch)
@@ -181,7 +182,7 @@ class Committer:
         return outcomes
 
     def _reject_all(self, batch: list[Append], error: AudioError) -> Sequence[Outcome]:
-        """Give up the journal, of which it is not known any more what is durable, and these producers with it."""
+        """Reject a batch for good, and abandon the journal, because it is no longer known which bytes are durable."""
         self._abandon_journal()
         for append in batch:
             append.producer.rejection = error
@@ -218,7 +219,7 @@ class Committer:
 
     @staticmethod
     def _describe(journal: _OpenJournal, producer: Producer, buffers: list[bytes]) -> int:
-        """Put what is known of a session before its first chunk in this file, and return how many bytes that is."""
+        """Add a description of the session before its first chunk in this file, and return its size in bytes."""
         key = (producer.session_id, producer.source_id)
         if key in journal.described:
             return 0
@@ -227,7 +228,7 @@ class Committer:
         return len(buffers[-1])
 
     def _note(self, journal: _OpenJournal, journalled: Sequence[JournalledChunk], outcomes: Sequence[Outcome]) -> None:
-        """Prepare what the next write says about this batch, for verification and for `reindex`."""
+        """Prepare records about the outcomes of this batch for the next write. `verify` and `reindex` read them."""
         pairs = list(zip(journalled, outcomes, strict=True))
         committed = [Committed(p.offset, o.sequence, o.source_count) for p, o in pairs if isinstance(o, Accepted)]
         rejected = [p for p, o in pairs if not isinstance(o, Accepted)]
@@ -238,7 +239,7 @@ class Committer:
             self._rejected += [Extent(journal.writer.name, p.offset, p.size_bytes, p.crc32) for p in rejected]
 
     def _erase_rejected(self) -> None:
-        """Erase rejected chunks from the file: no row would lead the removal of their session to them."""
+        """Erase rejected chunks from the file. A deletion of their session would not find them without rows."""
         rejected, self._rejected = self._rejected, []
         try:
             erase(self._root, rejected, own={extent.journal_name for extent in rejected})
@@ -259,7 +260,7 @@ class Committer:
         return self._journal
 
     def _retire_journal(self) -> None:
-        """Write what is left to say about the last batch, and close the file."""
+        """Write the records about the last batch, and close the file."""
         if self._journal is not None and self._journal.trailer:
             try:
                 self._journal.writer.append(self._journal.trailer)

@@ -1,7 +1,7 @@
-"""The open connections of a process, and backpressure: how many bytes they may have in flight together.
+"""The open connections of a process, and the limit on the bytes that they may have in flight together.
 
-Both are state of the event loop's thread. They know no database: rows of connections are written by
-`audio.ingest.sessions` and checked by `audio.ingest.heartbeat`.
+Only the event loop's thread uses them. `audio.ingest.sessions` writes the rows of connections to the database, and
+`audio.ingest.heartbeat` checks them there.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class Connections:
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[LiveConnection]:
-        """Iterate over the connections of now, whatever comes and goes meanwhile."""
+        """Iterate over a copy, so that connections may be added and removed meanwhile."""
         return iter(list(self._by_id.values()))
 
     def __contains__(self, connection_id: int) -> bool:
@@ -48,7 +48,7 @@ class Connections:
             self._is_empty.set()
 
     def present(self, connection_ids: Iterable[int]) -> list[LiveConnection]:
-        """Return those of the connections that are still here."""
+        """Return the connections with these ids that are still registered."""
         return [connection for key in connection_ids if (connection := self._by_id.get(key)) is not None]
 
     def producers(self) -> dict[int, Producer]:
@@ -79,7 +79,7 @@ class InFlight:
             self._room.clear()
 
     def subtract(self, size_bytes: int) -> None:
-        """Count the chunks of a batch, which have their outcomes."""
+        """Subtract the chunks of a batch that have their outcomes."""
         self.size_bytes -= size_bytes
         if self.size_bytes < PROCESS_MAX_IN_FLIGHT_BYTES:
             self._room.set()

@@ -1,8 +1,8 @@
-"""What is left to erase of deleted sessions, in journals that the deletion could not write to.
+"""Erasure of deleted sessions in journals to which the deletion could not write.
 
-Nobody writes into a file that another process appends to: on a network file system each would write its own copy of a
-page over what the other has just stored. So a deletion leaves a row for each such file (`JournalErasure`). The process
-that appends to it erases there, and once it is finished whoever holds it (`audio.upkeep.erasures`).
+Only the process that appends to a journal may write to it. On a network file system a second writer could overwrite a
+page that the first has just stored. So a deletion leaves a row for each such journal (`JournalErasure`). The owner of
+the journal erases the chunks. If the journal is finished, `audio.upkeep.erasures` does.
 """
 
 import os
@@ -21,9 +21,9 @@ logger = structlog.stdlib.get_logger(__name__)
 
 
 def erase_own(root: Path, process_id: uuid.UUID) -> None:
-    """Erase what was deleted from the journals that this process appends to.
+    """Erase deleted sessions from the journals that this process appends to.
 
-    The rows stay until a file is finished, because a chunk may just be on its way into it.
+    The rows stay until the journal is finished, because another chunk of the session may be about to be written.
     """
     pending = JournalErasure.objects.filter(journal__process_id=process_id, erased_at=None)
     by_name: dict[str, set[uuid.UUID]] = {}
@@ -36,6 +36,6 @@ def erase_own(root: Path, process_id: uuid.UUID) -> None:
 
 
 def own_names(names: Collection[str]) -> set[str]:
-    """Return which of these journals are written by this process, if they still are."""
+    """Return those of the journals that belong to this process."""
     here = IngestProcess.objects.filter(host=socket.gethostname(), pid=os.getpid()).values("pk")
     return set(JournalFile.objects.filter(name__in=names, process_id__in=here).values_list("name", flat=True))

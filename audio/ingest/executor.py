@@ -1,4 +1,4 @@
-"""Threads in which the event loop lets functions use the database."""
+"""Threads in which the event loop runs functions that use the database."""
 
 import asyncio
 import contextvars
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class DatabaseExecutor:
-    """Some threads, each with a database connection of its own."""
+    """A pool of threads, each with its own database connection."""
 
     def __init__(self, name: str, max_workers: int) -> None:
         self._threads = ThreadPoolExecutor(max_workers, thread_name_prefix=name)
@@ -28,14 +28,14 @@ class DatabaseExecutor:
         Raises:
             ServiceError: The database is away or full.
         """
-        # The context goes along: it says in the log for whom.
+        # The context has the keys that each line of the log contains, such as the session's id.
         run = contextvars.copy_context().run
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, run, _with_database, function, *arguments
         )
 
     def shutdown(self) -> None:
-        """Wait for the functions that run, and end the threads."""
+        """Wait for the running functions, and end the threads."""
         self._threads.shutdown()
 
 

@@ -1,8 +1,8 @@
-"""The heartbeat of a process: it says in the database that the process lives, and checks its connections there.
+"""The heartbeat of a process: it records in the database that the process is alive, and checks its connections there.
 
-Other processes take one whose heartbeat is too old for dead: they remove its rows, and its sources may be taken over.
-So each heartbeat also looks whether the connections of this process have rows, whether their sessions are open, and
-whether their sources are still theirs. What it finds makes the events of the channel layer mere hints.
+If a heartbeat is too old, other processes treat the process as dead: they remove its rows, and its sources may be taken
+over. Each heartbeat therefore also checks whether the connections of this process have rows, whether their sessions are
+open, and whether they still own their sources. So nothing depends on the events of the channel layer.
 """
 
 import asyncio
@@ -30,15 +30,19 @@ from audio.models import OPEN_STATUSES, AudioConnection, AudioSession, AudioSour
 logger = structlog.stdlib.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-# Longer than the answer to the commit of an opening can be on its way.
+# A connection of which the event loop knows nothing after this time was not opened.
 _STRAY_SECONDS = 15.0
 
 
 class _Pulse(NamedTuple):
     """The result of a heartbeat.
 
-    It has the connections whose session is closed or deleted, those that are superseded, those that may not record any
-    more, each with its error, and the rows of connections that the process does not have.
+    Attributes:
+        closed: The connections whose session is closed.
+        deleted: The connections whose session was deleted.
+        superseded: The connections whose source was taken over.
+        forbidden: The connections that may not record any more, each with its error.
+        strays: The rows whose connections the process does not have.
     """
 
     closed: list[int]
@@ -54,9 +58,9 @@ class Heartbeat:
     def __init__(self, process_id: uuid.UUID, connections: Connections, executor: DatabaseExecutor) -> None:
         self._process_id = process_id
         self._connections = connections
-        # For the rows of connections; the heartbeat itself has a thread of its own.
+        # It removes the rows of connections. The heartbeat itself has its own thread.
         self._executor = executor
-        # Clients that come in crowds, or wait for a Redis that is away, must not make this process look dead.
+        # A crowd of clients, or a Redis that is away, must not delay the heartbeat.
         self._heart = DatabaseExecutor("heartbeat", max_workers=1)
         self._clock = ClockWatch()
         # Ended connections whose rows could not be removed yet.
@@ -81,7 +85,7 @@ class Heartbeat:
                 await self._beat()
             except AudioError as error:
                 logger.warning("heartbeat_failed", error=str(error))
-                # To be among the living again soon after the database is.
+                # Retry early, so that the process counts as alive soon after the database is back.
                 wait_seconds = min(wait_seconds, _RETRY_SECONDS)
 
     async def remove_row(self, connection_id: int) -> None:
@@ -95,9 +99,9 @@ class Heartbeat:
             self._ended.discard(connection_id)
 
     async def sign_off(self) -> None:
-        """Remove the row of the process; others remove it later if the database is away."""
+        """Remove the row of the process. If the database is away, other processes remove it later."""
         try:
-            # In the heartbeat's thread: a beat that is under way must not come behind.
+            # This runs in the heartbeat's thread, so that a heartbeat cannot come after it.
             await self._heart.run(sessions.remove_process, self._process_id)
         except ServiceError as error:
             logger.warning("process_removal_put_off", error=str(error))
@@ -131,10 +135,10 @@ def _register(process_id: uuid.UUID) -> None:
 def _heartbeat(
     process_id: uuid.UUID, mine: dict[int, Producer], holders: dict[int, tuple[Identity, int]], clock: ClockWatch
 ) -> _Pulse:
-    """Say that the process lives, and look at the rows of its connections."""
+    """Record that the process is alive, and check the rows of its connections."""
     now, clock_set = clock.read()
     if clock_set is not None:
-        # Before the sign of life by the new time, which lets others judge the sessions.
+        # This comes before the heartbeat with the new time, after which other processes judge the sessions.
         sessions.restart_ages(clock_set, process_id, {producer.session_id for producer in mine.values()})
     if not IngestProcess.objects.filter(pk=process_id).update(heartbeat_at=now):
         _register(process_id)
@@ -147,7 +151,7 @@ def _heartbeat(
     missing = {key: producer for key, producer in mine.items() if key not in rows}
     closed, deleted, superseded = _restore(process_id, missing) if missing else ([], [], [])
     closed += [key for key in mine if key in rows and rows[key][0] not in OPEN_STATUSES]
-    # A younger one may just be on its way to the event loop.
+    # The event loop may not know of a younger connection yet.
     young = timezone.now() - timedelta(seconds=_STRAY_SECONDS)
     strays = {key for key, (_, connected_at) in rows.items() if key not in mine and connected_at < young}
     return _Pulse(closed, deleted, superseded, _forbidden(holders), strays)
@@ -169,10 +173,10 @@ def _forbidden(holders: dict[int, tuple[Identity, int]]) -> dict[int, AudioError
 
 
 def _restore(process_id: uuid.UUID, missing: dict[int, Producer]) -> tuple[list[int], list[int], list[int]]:
-    """Judge connections without a row by their sources, and put back the rows of those that still hold.
+    """Check connections without a row, and put back the rows of those that may continue.
 
-    A missing row alone says nothing: others may have taken this process for dead. The sessions of those that hold were
-    never deserted, so no grace runs on for them.
+    A missing row alone does not end a connection: other processes may have treated this one as dead. A session whose
+    connection continues was never without one, so its grace period ends.
 
     Returns:
         The connections whose session is closed, those whose session was deleted, and those that are superseded.

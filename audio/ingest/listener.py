@@ -1,6 +1,6 @@
-"""The listener of a process: it reads the events of `audio.events` and tells the connections that they are about.
+"""The listener of a process: it receives the events of `audio.events` and passes them to the connections concerned.
 
-The channel layer may lose any event. What it loses, the heartbeat finds in the database (`audio.ingest.heartbeat`).
+The channel layer may lose events. The heartbeat (`audio.ingest.heartbeat`) finds the same facts in the database.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from audio.ingest.types import LiveConnection
 
 logger = structlog.stdlib.get_logger(__name__)
 
-# The layer forgets a member of a group after a day.
+# The channel layer removes a member of a group after a day.
 _REJOIN_SECONDS = 3600.0
 _RETRY_SECONDS = 1.0
 
 
 class Listener:
-    """The one reader of the channel layer in this process: a reader for each connection would cost many times more."""
+    """The only reader of the channel layer in this process. One per connection would cost many times as much."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

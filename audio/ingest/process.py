@@ -33,7 +33,7 @@ _DRAIN_SECONDS = 4.0
 
 
 class Ingest:
-    """Everything that takes chunks in this process. Made on the event loop that it serves."""
+    """The ingest of one process. It is created on the event loop that it serves."""
 
     def __init__(self) -> None:
         self.process_id = uuid.uuid4()
@@ -88,7 +88,7 @@ class Ingest:
         return await self._executor.run(function, *arguments)
 
     def add(self, connection: LiveConnection) -> None:
-        """Let a connection submit from now on, and tell older ones of its source, on any host, that they are over."""
+        """Register a connection, and tell older connections of its source, on any host, that they are superseded."""
         self._connections.add(connection)
         if connection.producer.epoch is not None and connection.producer.epoch > 1:
             # In the background: a Redis that hangs must not hold up the connection.
@@ -104,26 +104,26 @@ class Ingest:
         self._connections.note_removed()
 
     def submit(self, connection: LiveConnection, payload: bytes) -> None:
-        """Hand a chunk to the committer; its outcome comes through `connection.deliver`."""
+        """Submit a chunk to the committer. `connection.deliver` gets its outcome."""
         self._in_flight.add(len(payload))
         self._committer.submit(Append(connection.producer, payload, time.time_ns() // 1000, connection))
 
     @property
     def in_flight_bytes(self) -> int:
-        """How many bytes have arrived and have no outcome yet."""
+        """The number of bytes that have arrived and have no outcome yet."""
         return self._in_flight.size_bytes
 
     @property
     def has_room(self) -> bool:
-        """Whether the process takes more bytes now."""
+        """Whether the process accepts more bytes now."""
         return self._in_flight.has_room
 
     async def room(self) -> None:
-        """Wait until the process takes more bytes."""
+        """Wait until the process accepts more bytes."""
         await self._in_flight.until_room()
 
     async def drain(self) -> None:
-        """Let every connection get its outcomes, answer and close; then stop the committer and sign the process off."""
+        """Answer and close all connections, stop the committer, and remove the row of the process."""
         self.draining = True
         for connection in self._connections:
             connection.go_away()
@@ -138,7 +138,7 @@ class Ingest:
         self._executor.shutdown()
 
     def _deliver(self, batch: list[Delivery]) -> None:
-        """Hand the outcomes of a batch from the committer's thread to the event loop, with one wake-up for all."""
+        """Pass the outcomes of a batch from the committer's thread to the event loop, with one wake-up."""
         self._loop.call_soon_threadsafe(self._deliver_to_connections, batch)
 
     def _deliver_to_connections(self, batch: list[Delivery]) -> None:
@@ -165,13 +165,13 @@ class Ingest:
         metrics.in_flight_bytes.set(self.in_flight_bytes)
         metrics.chunks.inc(len(acknowledged))
         metrics.chunk_bytes.inc(sum([len(append.payload) for append in acknowledged]))
-        # The clock of the arrival is the wall's, which may be put back.
+        # The time of arrival comes from the host's clock, which may have been set back.
         metrics.acknowledgement_latency.observe_all(
             [max(0, now_us - append.received_at_us) / 1_000_000 for append in acknowledged]
         )
 
     async def _keep_erasing(self) -> None:
-        """Erase what was deleted from the journals of this process, into which nobody else may write."""
+        """Erase deleted sessions from the journals of this process, to which no other process may write."""
         while True:
             await asyncio.sleep(settings.HEARTBEAT_SECONDS)
             try:
@@ -181,7 +181,7 @@ class Ingest:
 
 
 class _Current(threading.local):
-    """One ingest for the thread that runs the event loop; a process has one such thread."""
+    """The ingest of the thread that runs the event loop. A process has one such thread."""
 
     ingest: Ingest | None = None
 
@@ -203,7 +203,7 @@ async def current() -> Ingest:
 
 
 async def drain() -> None:
-    """End the ingest of this process, if it was started; see `Ingest.drain`."""
+    """Stop the ingest of this process, if it was started. See `Ingest.drain`."""
     ingest, _current.ingest = _current.ingest, None
     if ingest is not None:
         await ingest.drain()

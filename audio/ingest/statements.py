@@ -1,7 +1,7 @@
 """The SQL of the commit transaction, in the dialects of SQLite and PostgreSQL.
 
-It goes to the driver directly: the layers that Django puts around a cursor cost as much as the statements. The
-texts are constant, so that the drivers parse them once.
+The statements go directly to the driver, because Django's layers around a cursor cost as much as the statements
+themselves. Their texts are constant, so the drivers parse them once.
 """
 
 import json
@@ -18,13 +18,13 @@ _SOURCES = AudioSource._meta.db_table
 _CHUNKS = AudioChunk._meta.db_table
 _CHUNK_COLUMNS = 'session_id, sequence, source_id, journal_id, "offset", size_bytes, crc32, received_at'
 
-_EPOCH = datetime(1970, 1, 1)  # SQLite's times carry no zone
+_EPOCH = datetime(1970, 1, 1)  # times in SQLite have no time zone
 
 Row = tuple[Any, ...]
 
 
 class Statements(Protocol):
-    """What the transaction asks of the database. Keys are given and returned as the driver has them."""
+    """The statements of the transaction. Keys have the types of the driver."""
 
     def lock_sessions(self, keys: Sequence[Any]) -> Iterable[Row]:
         """Return (id, status, total_chunks) of the sessions, locked in the order of their keys."""
@@ -33,20 +33,20 @@ class Statements(Protocol):
         """Return (id, epoch, chunk_count) of the sources, locked in the order of their keys."""
 
     def add_to_sessions(self, added: Sequence[tuple[int, int, Any]], at: datetime) -> None:
-        """Add to the counters of sessions: (chunks, bytes, id) of each that grows, at this time."""
+        """Add (chunks, bytes) to the counters of each session (id), and set the time of its last chunk."""
 
     def add_to_sources(self, added: Sequence[tuple[int, int]]) -> None:
-        """Add to the counters of sources: (chunks, id) of each that grows."""
+        """Add the number of chunks to the counter of each source (id)."""
 
     def insert_chunks(self, rows: Sequence[Row]) -> None:
         """Insert the rows of chunks, with times from `time`."""
 
     def time(self, microseconds: int) -> Any:
-        """Return a time, in microseconds since the epoch, as the driver takes it."""
+        """Convert a time in microseconds since the epoch to the type of the driver."""
 
 
 class SqliteStatements:
-    """One writer at a time: the transaction that began IMMEDIATE holds the only lock there is."""
+    """The dialect of SQLite. There is one writer at a time, and the IMMEDIATE transaction has the only lock."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -81,12 +81,12 @@ class SqliteStatements:
         self._raw.executemany(f"INSERT INTO {_CHUNKS} ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
 
     def time(self, microseconds: int) -> str:
-        """Return a time as Django's DateTimeField writes it on SQLite: UTC, without saying so."""
+        """Return a time as Django's DateTimeField stores it in SQLite: in UTC, without a time zone."""
         return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(" ")
 
 
 class PostgresStatements:
-    """Rows are locked in the order of their keys, so that two processes never wait for each other in a circle."""
+    """The dialect of PostgreSQL. Rows are locked in the order of their keys, so that processes cannot deadlock."""
 
     def __init__(self, raw: Any) -> None:
         self._cursor = raw.cursor()

@@ -1,7 +1,7 @@
 """Supervision of the background tasks of a web process.
 
-Nobody waits for a background task, so nobody would hear of an exception that it does not expect. The supervisor does:
-it logs the exception with its traceback, counts it, and restarts a task that has to go on.
+No code waits for a background task, so an unexpected exception in it would go unnoticed. The supervisor logs the
+exception with its traceback, counts it, and restarts the task if it has to continue.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from audio import metrics
 logger = structlog.stdlib.get_logger(__name__)
 
 FIRST_DELAY_SECONDS = 0.1
-# Shorter than the silence after which other processes take this one for dead.
+# Shorter than the time after which other processes treat this one as dead.
 MAX_DELAY_SECONDS = 5.0
-# A task that has run for so long was sound: its next failure is the first of a new series.
+# After a task has run for this long, the delay before its next restart is short again.
 _SOUND_SECONDS = 60.0
 _CANCEL_AGAIN_SECONDS = 1.0
 
 
 class Supervisor:
-    """The background tasks of one process, each until it ends or the supervisor stops."""
+    """The background tasks of one process. Each runs until it ends, or until the supervisor stops."""
 
     def __init__(self) -> None:
-        # All that run, including those that wait for their restart.
+        # All running tasks, including those that wait for their restart.
         self._tasks: set[asyncio.Task[None]] = set()
 
     def keep_running(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -48,7 +48,7 @@ class Supervisor:
         self._add(self._watch(name, coroutine))
 
     async def stop(self) -> None:
-        """Cancel all tasks until they have ended: a Redis client may swallow the first cancellation."""
+        """Cancel all tasks until they have ended. A Redis client may swallow the first cancellation."""
         running = set(self._tasks)
         while running:
             for task in running:
@@ -76,9 +76,9 @@ class Supervisor:
         """Wait for the end of a task.
 
         Returns:
-            What ended it, which is reported; None if it returned.
+            The exception that ended it, which was reported. None if it returned.
         """
-        # Even a cancellation is a failure here, unless it is this supervisor's own: that one is raised.
+        # A cancellation of the awaitable alone is a failure too. A cancellation by `stop` is raised here.
         (failure,) = await asyncio.gather(awaitable, return_exceptions=True)
         if failure is not None:
             self._report(name, failure)

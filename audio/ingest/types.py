@@ -1,4 +1,4 @@
-"""The types that the parts of the ingest hand each other: a producer, the outcome of a chunk, a connection."""
+"""The types that the parts of the ingest share: a producer, the outcome of a chunk, a connection."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -12,12 +12,11 @@ from audio.errors import AudioError
 
 @dataclass(slots=True)
 class Producer:
-    """A connection as the commit sees it: whose chunks they are, and whether it may still write.
+    """A connection as the commit sees it: its session, its source, and whether it may still write.
 
-    `epoch` is that of its named source, None for the unnamed. `rejection` is why the connection may no longer write, if
-    it may not. The commit sets it to the first fatal error, and to any error of a named source: nothing more of the
-    connection is stored then, because a hole in a source could not be resumed. A pause that is over is forgotten when
-    the connection itself says `resume`.
+    `epoch` is the epoch of its named source, None for an unnamed source. `rejection` is the reason if the connection
+    may no longer write. The commit sets it to the first fatal error, and to any error of a named source, because a
+    source with a hole could not be resumed. If the reason is a pause, a `resume` from the same connection clears it.
     """
 
     session_id: uuid.UUID
@@ -29,13 +28,13 @@ class Producer:
     session_key: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Prepare the session's key as the database's driver takes it, once instead of for every chunk."""
+        """Convert the session's key to the type of the database's driver, once instead of for every chunk."""
         native = connections[DEFAULT_DB_ALIAS].features.has_native_uuid_field
         self.session_key = self.session_id if native else self.session_id.hex
 
 
 class Accepted(NamedTuple):
-    """The chunk's row is committed: its sequence, and the count of its source if that is named, else 0."""
+    """A committed chunk: its sequence, and the chunk count of its source, 0 if the source is unnamed."""
 
     sequence: int
     source_count: int
@@ -53,25 +52,25 @@ class LiveConnection(Protocol):
     project_id: int
 
     def deliver(self, size_bytes: int, outcome: Outcome) -> None:
-        """Note the outcome of the oldest chunk in flight, which has this size."""
+        """Note the outcome of the oldest chunk in flight and its size."""
 
     def wake(self) -> None:
-        """Send what there is to send."""
+        """Send the pending answers."""
 
     def session_closed(self) -> None:
-        """Say that the session was closed elsewhere, and end."""
+        """Tell the client that the session was closed elsewhere, and end."""
 
     def session_deleted(self) -> None:
-        """Say that the session was deleted elsewhere, and end."""
+        """Tell the client that the session was deleted elsewhere, and end."""
 
     def superseded(self) -> None:
-        """Say that a newer connection has taken over the source, and end."""
+        """Tell the client that a newer connection has taken over its source, and end."""
 
     def end_with(self, error: AudioError) -> None:
         """Send the error after the last answer, and end: its identity or its project may not record any more."""
 
     def warned(self, warning: dict[str, Any]) -> None:
-        """Say that the session's recording has a new warning."""
+        """Tell the client about a new warning of the recording."""
 
     def go_away(self) -> None:
-        """Answer what is in flight, then end, because the server stops."""
+        """Answer the chunks in flight, then end, because the server stops."""

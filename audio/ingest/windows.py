@@ -1,6 +1,6 @@
-"""When to concatenate: which open sessions have enough pending audio for a window, or audio that is old enough.
+"""The schedule of windows: an open session is due when its pending audio is large enough or old enough.
 
-The tasks are hints. The sweep finds in the database what was not enqueued, or was lost.
+The tasks are hints. If one is lost or was not enqueued, the sweep finds the session in the database.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from django.conf import settings
 from audio import dispatch
 from audio.ingest.executor import DatabaseExecutor
 
-# So many pending bytes make a window due before its time.
+# A window with this many pending bytes is due at once.
 DUE_BYTES = 1024 * 1024
-# Windows cost a worker some milliseconds each: with many sessions they get larger instead of more.
+# Each window costs a worker some milliseconds. With many sessions, windows get larger instead of more frequent.
 WINDOWS_PER_TICK = 40
 _TICK_SECONDS = 1.0
 
@@ -52,7 +52,7 @@ class Windows:
                 await self._executor.run(dispatch.concatenate_live, due)
 
     def _take_due(self) -> list[uuid.UUID]:
-        """Return some sessions whose window is due, those that have been pending longest first, and forget them."""
+        """Remove and return some sessions whose window is due, beginning with the one that became pending first."""
         before = time.monotonic() - settings.WINDOW_SECONDS
         due = [key for key, p in self._pending.items() if p.since_seconds <= before or p.size_bytes >= DUE_BYTES]
         for key in due[:WINDOWS_PER_TICK]:
