@@ -29,7 +29,8 @@ def test_sessions_of_the_version_before_keep_their_parameters():
     finally:
         executor = MigrationExecutor(connection)
         executor.migrate(latest)
-    session = AudioSession.objects.select_related("recording").get(pk=old.pk)
+    session = AudioSession.objects.select_related("recording", "project").get(pk=old.pk)
+    assert session.project.name == "default"
     assert (session.sample_rate, session.channels, session.format, session.undecided) == (16000, 2, "webm", [])
     assert session.recording.warnings == []
     assert downloads.master_format(session, session.recording) == PcmFormat("s16le", 16000, 2)

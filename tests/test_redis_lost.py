@@ -136,3 +136,28 @@ def is_closed(rest: Rest, session_id: str) -> bool:
 def queue_length(server: Server) -> int:
     with queue(server) as client:
         return client.llen("celery")
+
+
+async def test_a_worker_goes_on_when_redis_dies_during_a_task(run_server: RunServer):
+    """It gives the message of the task back while it closes the connection, which is not there any more."""
+    server = run_server()
+    worker, *pool = everyone(server)
+    for process in pool:
+        process.suspend()
+    session_id = await record(server, 1)
+    with queue(server) as client:
+        await asyncio.to_thread(eventually, lambda: client.hlen("unacked"))
+    await asyncio.to_thread(lose_redis_with, server)
+    for process in pool:
+        process.resume()
+    recording = await asyncio.to_thread(Rest(server.url).download, session_id)
+    assert recording.endswith(audio(1, 1) + audio(1, 2))
+    assert server.child("worker").pid == worker.pid
+    assert "Unrecoverable error" not in server.read_log()
+
+
+def lose_redis_with(server: Server) -> None:
+    """Kills Redis, and waits until the supervisor has started another one and the worker has found it."""
+    server.child("redis").kill()
+    eventually(lambda: "Connection to broker lost" in server.read_log())
+    eventually(lambda: server.child("redis"))

@@ -13,7 +13,7 @@ from audio.upkeep import Swept
 from audio.wire.parameters import ConnectionRequest
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
-NAMES = ["connections", "retention", "erasures", "journals", "leftovers"]
+NAMES = ["connections", "retention", "erasures", "audit", "journals", "leftovers"]
 QUERIES = 12
 
 
