@@ -14,6 +14,7 @@ from audio.errors import (
     AudioError,
     ChunkNotFound,
     ConnectionEnded,
+    KeyNotFound,
     MessageTooLarge,
     PreconditionFailed,
     RangeNotSatisfiable,
@@ -22,6 +23,7 @@ from audio.errors import (
     SessionBusy,
     SessionError,
     StorageUnavailable,
+    TokenNotFound,
     UpgradeRequired,
 )
 from audio.ingest import default_parameters
@@ -96,6 +98,8 @@ _HTTP_ONLY = (
     SessionBusy,
     StorageUnavailable,
     ChunkNotFound,
+    KeyNotFound,
+    TokenNotFound,
 )
 _DETAILS: Json = {
     "parameter": {"type": "string", "description": "The invalid parameter."},
@@ -202,6 +206,11 @@ def query_parameters() -> Json:
             "type": "string",
             "description": "The ticket in the `websocket_url` of a session that was created over HTTP.",
         },
+        "token": {
+            "type": "string",
+            "description": "A session token or an API key, for clients that can send no header.",
+        },
+        "project": {**label, "description": "The project of a new session, for people who have several."},
     }
 
 

@@ -19,9 +19,11 @@ _SENTENCES = {
     413: "The request body is too large: `message_too_large`.",
     415: "The body is neither JSON nor a form: `unsupported_media_type`.",
     416: "The range is outside the recording: `range_not_satisfiable`.",
+    429: "The project has reached a limit: `limit_reached`. Try again after Retry-After seconds.",
     500: "A stored chunk is missing or damaged: `chunk_damaged`.",
     503: "The server cannot do this now. Try again after Retry-After seconds.",
 }
+AT_THE_DOOR = (401, 403, 429)
 _AUDIO_TYPES = ("audio/wav", "audio/mpeg", "audio/flac", "audio/aac", "audio/webm", "audio/ogg", "audio/mp4")
 
 
@@ -33,8 +35,14 @@ class ErrorSerializer(serializers.Serializer[Any]):
 
 
 def answers(*statuses: int) -> dict[int, OpenApiResponse]:
-    """Return the descriptions of responses with these statuses, whose bodies are errors."""
-    return {status: OpenApiResponse(ErrorSerializer, description=_SENTENCES[status]) for status in statuses}
+    """Return the descriptions of responses with these statuses, whose bodies are errors.
+
+    Every operation that asks for an identity can also have the statuses AT_THE_DOOR.
+    """
+    return {
+        status: OpenApiResponse(ErrorSerializer, description=_SENTENCES[status])
+        for status in sorted({*statuses, *AT_THE_DOOR})
+    }
 
 
 def download() -> dict[Any, OpenApiResponse]:

@@ -64,7 +64,7 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
     get=extend_schema(
         summary="List your projects",
         tags=["access"],
-        responses={200: ProjectSerializer(many=True), **described.answers(401, 503)},
+        responses={200: ProjectSerializer(many=True), **described.answers(503)},
     )
 )
 class ProjectList(CheckedView, generics.ListAPIView[Project]):
@@ -126,13 +126,13 @@ class NewApiKeySerializer(_New):
         summary="List API keys, newest first",
         tags=["access"],
         parameters=[OpenApiParameter("project", OpenApiTypes.STR, description="List only the keys of this project.")],
-        responses={200: KeySerializer(many=True), **described.answers(400, 401, 403, 404, 503)},
+        responses={200: KeySerializer(many=True), **described.answers(400, 404, 503)},
     ),
     post=extend_schema(
         summary="Create an API key",
         tags=["access"],
         request=NewApiKeySerializer,
-        responses={201: CreatedKeySerializer, **described.answers(400, 401, 403, 404, 413, 415, 503)},
+        responses={201: CreatedKeySerializer, **described.answers(400, 404, 413, 415, 503)},
     ),
 )
 class KeyList(CheckedView, generics.ListAPIView[ApiKey]):
@@ -177,7 +177,7 @@ class KeyList(CheckedView, generics.ListAPIView[ApiKey]):
         summary="Revoke an API key",
         tags=["access"],
         parameters=[OpenApiParameter("key_id", OpenApiTypes.UUID, OpenApiParameter.PATH)],
-        responses={200: KeySerializer, **described.answers(401, 403, 404, 503)},
+        responses={200: KeySerializer, **described.answers(404, 503)},
     )
 )
 class KeyDetail(CheckedView):
@@ -248,13 +248,11 @@ class NewSessionTokenSerializer(_New):
 
 
 @extend_schema_view(
-    get=described.session_operation(
-        "List a session's tokens", {200: TokenSerializer(many=True)}, 400, 401, 403, 404, 503
-    ),
+    get=described.session_operation("List a session's tokens", {200: TokenSerializer(many=True)}, 400, 404, 503),
     post=described.session_operation(
         "Create a session token",
         {201: CreatedTokenSerializer},
-        *(400, 401, 403, 404, 413, 415, 503),
+        *(400, 404, 413, 415, 503),
         request=NewSessionTokenSerializer,
     ),
 )
@@ -292,7 +290,7 @@ class TokenList(SessionView, generics.ListAPIView[SessionToken]):
     delete=described.session_operation(
         "Revoke a session token",
         {200: TokenSerializer},
-        *(400, 401, 403, 404, 503),
+        *(400, 404, 503),
         parameters=[OpenApiParameter("token_id", OpenApiTypes.UUID, OpenApiParameter.PATH)],
     )
 )

@@ -20,6 +20,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from audio import access, gauges, metrics
+from audio.api import described
 from audio.api.access import CookieAuthentication, SecretAuthentication, identity_of
 
 
@@ -58,7 +59,11 @@ class Metrics(APIView):
 
     @extend_schema(
         summary="Numbers for Prometheus",
-        responses={(200, "text/plain"): OpenApiTypes.STR, (200, "application/openmetrics-text"): OpenApiTypes.STR},
+        responses={
+            (200, "text/plain"): OpenApiTypes.STR,
+            (200, "application/openmetrics-text"): OpenApiTypes.STR,
+            **described.answers(),
+        },
     )
     def get(self, request: Request) -> HttpResponse:
         """Return the metrics of all web processes of this host, and of the database."""

@@ -146,7 +146,7 @@ class SessionView(CheckedView):
         summary="Create a session",
         tags=["sessions"],
         request=NewSessionSerializer,
-        responses={201: CreatedSessionSerializer, **described.answers(400, 413, 415, 503)},
+        responses={201: CreatedSessionSerializer, **described.answers(400, 404, 413, 415, 503)},
     ),
 )
 class SessionList(CheckedView, generics.ListAPIView[AudioSession]):

@@ -116,8 +116,7 @@ def open_connection(
         request: The parameters of the client's request.
         session_id: The session to continue, None for a new one.
         process_id: The process that has the connection.
-        is_gone: Returns whether the client has left since. A client that has given up and connected again must not be
-            superseded by its own older attempt.
+        is_gone: Returns whether the client has left. One that has connected again must not supersede itself.
         identity: Who asks.
         address: The IP address of the client, for the audit.
 
@@ -135,18 +134,14 @@ def open_connection(
         TooManySessions: The server has reached its limit of open sessions.
     """
     with transaction.atomic():
-        if session_id is None:
-            project_id = access.project_for(identity, request.project)
-            identity.require("record", project_id)
-            session = _create(request.parameters(default_parameters()), request.user_id, request.undecided, project_id)
-        else:
-            session = _continue(request, session_id, identity)
+        session = _begin(request, identity) if session_id is None else _continue(request, session_id, identity)
         if is_gone():
             raise Overloaded("The client did not wait long enough.")
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
-        action = "session.opened" if session_id is None else "session.resumed"
-        audit.record(action, identity, session.project_id, session.pk, address)
+        audit.record(
+            f"session.{'resumed' if session_id else 'opened'}", identity, session.project_id, session.pk, address
+        )
     return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)
 
 
@@ -351,6 +346,12 @@ def _one_at_a_time() -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION_LOCK])
+
+
+def _begin(request: ConnectionRequest, identity: Identity) -> AudioSession:
+    project_id = access.project_for(identity, request.project)
+    identity.require("record", project_id)
+    return _create(request.parameters(default_parameters()), request.user_id, request.undecided, project_id)
 
 
 def _continue(request: ConnectionRequest, session_id: uuid.UUID, identity: Identity) -> AudioSession:

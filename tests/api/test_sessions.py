@@ -100,7 +100,7 @@ def test_what_was_asked_for_is_what_there_is(client):
         ("user_id", "a\0b", None),
         ("user_id", "a" * 256, None),
         ("user_id", {"a": 1}, None),
-        ("colour", "red", ["sample_rate", "channels", "format", "encoding", "chunks", "user_id"]),
+        ("colour", "red", ["sample_rate", "channels", "format", "encoding", "chunks", "user_id", "project"]),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_valid_ones(client, name, value, valid_values):
