@@ -121,10 +121,8 @@ def open_connection(
         address: The IP address of the client, for the audit.
 
     Raises:
-        InvalidParameter: The identity has several projects and names none.
         LimitReached: The project has reached a limit.
-        NotAllowed: The identity may not record to this session or project.
-        NotAuthenticated: Nobody has said who asks.
+        NotAllowed, NotAuthenticated: The identity may not record here.
         OneSourceOnly: The session is a continuous compressed stream, and another connection is sending it.
         Overloaded: The client has left.
         ParameterConflict: The parameters of the request differ from those of the session.
@@ -139,9 +137,8 @@ def open_connection(
             raise Overloaded("The client did not wait long enough.")
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
-        audit.record(
-            f"session.{'resumed' if session_id else 'opened'}", identity, session.project_id, session.pk, address
-        )
+        action = "session.resumed" if session_id else "session.opened"
+        audit.record(action, identity, session.project_id, session.pk, address)
     return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)
 
 
