@@ -1,9 +1,10 @@
-"""The Django app: its name, its system checks, and the setup of database connections."""
+"""The Django apps: their names, the system checks, the setup of database connections, and the site of the admin."""
 
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.contrib.admin.apps import SimpleAdminConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -12,6 +13,7 @@ class AudioConfig(AppConfig):
     """The configuration of the app. It registers `audio.checks` and sets up database connections."""
 
     name = "audio"
+    default = True
     verbose_name = "Recordings"
 
     def ready(self) -> None:
@@ -19,6 +21,12 @@ class AudioConfig(AppConfig):
         from audio import checks  # noqa: F401
 
         connection_created.connect(set_session)
+
+
+class AdminConfig(SimpleAdminConfig):
+    """The configuration of Django's admin, with a site that managers of projects may enter."""
+
+    default_site = "audio.console.site.ProjectAdminSite"
 
 
 def set_session(connection: BaseDatabaseWrapper, **_: Any) -> None:

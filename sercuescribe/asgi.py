@@ -2,11 +2,10 @@
 
 import os
 from typing import Any
-from urllib.parse import urlparse
 
 import structlog
 from channels.routing import ProtocolTypeRouter
-from channels.security.websocket import OriginValidator, WebsocketDenier
+from channels.security.websocket import WebsocketDenier
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http.request import split_domain_port, validate_host
@@ -16,21 +15,22 @@ _http = get_asgi_application()
 
 from audio import metrics  # noqa: E402 - as below
 from audio.routing import application as _websocket  # noqa: E402 - models load only after Django is set up
+from sercuescribe import origins  # noqa: E402
 from sercuescribe.proxies import BelowPath, Refused, TrustedProxies, host_advice  # noqa: E402
 
 logger = structlog.stdlib.get_logger("sercuescribe.asgi")
 
 
-class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is not typed
+class HandshakeValidator:
     """A filter of handshakes by their host and their origin.
 
-    It rejects hosts that are not in ALLOWED_HOSTS, and pages whose origin is not in ALLOWED_ORIGINS. A client that
-    sends no Origin header (RFC 6454) is not a browser, and passes. Rejected handshakes are counted, and logged once for
-    each value: a page of an operator who forgot a setting tries again and again.
+    It rejects hosts that are not in ALLOWED_HOSTS, and pages of origins that are not allowed. A client that sends no
+    Origin header (RFC 6454) is not a browser, and passes. Rejected handshakes are counted, and logged once for each
+    value: a page of an operator who forgot a setting tries again and again.
     """
 
-    def __init__(self, application: Any, allowed_origins: list[str]) -> None:
-        super().__init__(application, allowed_origins)
+    def __init__(self, application: Any) -> None:
+        self._application = application
         self._denier = WebsocketDenier.as_asgi()
         self._refused = Refused()
 
@@ -40,23 +40,12 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
             self._note("host", host, host_advice(host))
-        elif origin is not None and not self._allows(origin):
+        elif origin is not None and not origins.allows(origin):
             self._note("origin", origin, "Add it to ALLOWED_ORIGINS if its pages may record.")
         else:
-            await self.application(scope, receive, send)
+            await self._application(scope, receive, send)
             return
         await self._denier(scope, receive, send)
-
-    def _allows(self, origin: str) -> bool:
-        """Tell whether pages of an origin may connect.
-
-        A value that is no URL, or has an invalid port, matches no origin.
-        """
-        try:
-            parsed = urlparse(origin)
-            return parsed.port != 0 and bool(self.valid_origin(parsed))
-        except ValueError:
-            return False
 
     def _note(self, reason: str, value: str, advice: str) -> None:
         metrics.handshakes_refused.labels(reason).inc()
@@ -64,7 +53,5 @@ class HandshakeValidator(OriginValidator):  # type: ignore[misc]  # Channels is 
             logger.warning("handshake_refused", reason=reason, received=shown, advice=advice)
 
 
-_routed = ProtocolTypeRouter(
-    {"http": _http, "websocket": HandshakeValidator(_websocket, settings.ALLOWED_ORIGINS)},
-)
+_routed = ProtocolTypeRouter({"http": _http, "websocket": HandshakeValidator(_websocket)})
 application = TrustedProxies(BelowPath(_routed, settings.PUBLIC_PATH), settings.FORWARDED_ALLOW_IPS)

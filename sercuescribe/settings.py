@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,12 +97,13 @@ _LOOPBACK = _is_loopback(HOST)
 PUBLIC_URL = addresses.public_url(_text("PUBLIC_URL", ""))
 PUBLIC_PATH = PUBLIC_URL.path if PUBLIC_URL else ""
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
-if PUBLIC_URL:
-    ALLOWED_HOSTS.append(str(PUBLIC_URL.hostname))
-ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*")
 # Only programs and people on this machine can reach such a server, because it accepts no other host name.
 IS_LOCAL_ONLY = _LOOPBACK and not PUBLIC_URL and not _text("ALLOWED_HOSTS", "")
+if PUBLIC_URL:
+    ALLOWED_HOSTS.append(str(PUBLIC_URL.hostname))
 REQUIRE_AUTH = _flag("REQUIRE_AUTH", not IS_LOCAL_ONLY)
+# Without authentication, any page that somebody visits on this machine could otherwise read its recordings.
+ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*" if REQUIRE_AUTH else "localhost,127.0.0.1,[::1]")
 METRICS_TOKEN = _text("METRICS_TOKEN", "")
 AUDIT_DAYS = _number("AUDIT_DAYS", 365, 1, 36500)
 FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS", "127.0.0.1")
@@ -127,6 +129,20 @@ def _kept_secret_key(path: Path) -> str:
 
 
 SECRET_KEY = _kept_secret_key(SECRET_KEY_FILE) if SECRET_KEY_FILE else _GIVEN_SECRET_KEY
+
+# People
+LOGIN_FAILURES = _number("LOGIN_FAILURES", 5, 1)
+LOGIN_LOCKOUT_MINUTES = _number("LOGIN_LOCKOUT_MINUTES", 15, 1, 7 * 24 * 60)
+OIDC_ISSUER = _text("OIDC_ISSUER", "")
+OIDC_CLIENT_ID = _text("OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = _text("OIDC_CLIENT_SECRET", "")
+OIDC_NAME = _text("OIDC_NAME", "single sign-on")
+OIDC_DEFAULT_PROJECT = _text("OIDC_DEFAULT_PROJECT", "")
+OIDC_DEFAULT_ROLE = _choice("OIDC_DEFAULT_ROLE", "viewer", ("viewer", "recorder", "manager"))
+if len({bool(OIDC_ISSUER), bool(OIDC_CLIENT_ID), bool(OIDC_CLIENT_SECRET)}) > 1:
+    raise ImproperlyConfigured("Set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, or none of them.")
+if OIDC_ISSUER and not OIDC_ISSUER.startswith(("http://", "https://")):
+    raise ImproperlyConfigured(f"OIDC_ISSUER must be a URL such as https://login.example.org, not {OIDC_ISSUER!r}.")
 
 # Recording
 AUDIO_STORAGE_PATH = _path("AUDIO_STORAGE_PATH", str(DATA_DIR / "audio"))
@@ -352,12 +368,13 @@ INSTALLED_APPS = [
     "django_celery_results",
     "audio",
     # The admin is loaded with the URLs (`sercuescribe.urls`), because only processes that answer HTTP need it.
-    "django.contrib.admin.apps.SimpleAdminConfig",
+    "audio.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
     "channels",
     "rest_framework",
     "django_filters",
@@ -372,6 +389,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "sercuescribe.proxies.PublicHost",
+    "sercuescribe.origins.CrossOrigin",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -393,15 +411,50 @@ TEMPLATES = [
         },
     }
 ]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+LOGIN_URL = LOGOUT_REDIRECT_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+# Failed logins are counted for a name at an address, for an address, and for a name (`audio.console.attempts`).
+AXES_HANDLER = "audio.console.attempts.Attempts"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address", "username"]
+AXES_FAILURE_LIMIT = LOGIN_FAILURES
+AXES_COOLOFF_TIME = timedelta(minutes=LOGIN_LOCKOUT_MINUTES)
+# An attempt while logins are locked is not counted, so that a program can't keep a person out by trying on.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+
+# Pages of allowed origins (`sercuescribe.origins`) may use the API, but with keys and tokens alone: a browser sends no
+# cookies along.
+CORS_URLS_REGEX = r"^/(api|health)(/|$)"
+CORS_ALLOW_ALL_ORIGINS = "*" in ALLOWED_ORIGINS
+CORS_ALLOW_CREDENTIALS = False
+CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PATCH", "PUT", "DELETE")
+CORS_ALLOW_HEADERS = (
+    *("accept", "authorization", "content-type", "idempotency-key", "x-requested-with"),
+    *("if-match", "if-none-match", "if-range", "range"),
+)
+CORS_EXPOSE_HEADERS = (
+    *("accept-ranges", "content-disposition", "content-length", "content-range", "etag", "location", "retry-after"),
+    "www-authenticate",
+)
+CORS_PREFLIGHT_MAX_AGE = 7200
+
 FORCE_SCRIPT_NAME = PUBLIC_PATH or None
+SESSION_COOKIE_HTTPONLY = True
+# A link to a page finds its reader logged in; a request from another site does not.
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PUBLIC_PATH or "/"
 CSRF_TRUSTED_ORIGINS = [f"{PUBLIC_URL.scheme}://{PUBLIC_URL.netloc}"] if PUBLIC_URL else []
 STATIC_URL = f"{PUBLIC_PATH}/static/"
 # Static files are served from the packages that contain them, so that no collectstatic is needed.
 WHITENOISE_USE_FINDERS = True
 # These belong to `check --deploy`. The proxy is responsible for TLS, for the redirection to it and for HSTS. Cookies
-# are secure if clients use TLS (`audio.console.security`).
-SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
+# are secure if clients use TLS (`audio.console.security`). The login page says by itself that logins are locked, so
+# that no request has to pass through the middleware of axes (W002).
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016", "axes.W002"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
@@ -456,6 +509,8 @@ LOGGING = {
     "loggers": {
         "daphne": {"level": "WARNING"},
         "uvicorn.error": {"level": "WARNING"},
+        # The login page logs failed logins itself.
+        "axes": {"level": "ERROR"},
         # These log the start and the end of every task. Tasks log their results themselves.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},

@@ -1,6 +1,7 @@
 """Projects, the people and the programs that may use them, and what they did."""
 
 import uuid
+from typing import Any
 
 from django.conf import settings
 from django.core.validators import MinValueValidator, RegexValidator
@@ -12,6 +13,7 @@ DEFAULT_PROJECT_ID = 1
 DEFAULT_PROJECT_NAME = "default"
 NAME_MAX_LENGTH = 100
 _SECRET_PREFIX_LENGTH = 12
+_MANAGED = "_managed_projects"
 
 
 class Scope(models.TextChoices):
@@ -78,6 +80,19 @@ class Project(models.Model):
         return self.name
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    """The roles of people in projects."""
+
+    def managed_by(self, user: Any) -> frozenset[int]:
+        """Return the ids of the projects of which a user is a manager. The user keeps the answer, for one request."""
+        if not hasattr(user, _MANAGED):
+            is_known = user.is_authenticated and user.is_active
+            found = self.filter(user=user.pk, role=Role.MANAGER).values_list("project_id", flat=True)
+            setattr(user, _MANAGED, frozenset(found if is_known else ()))
+        managed: frozenset[int] = getattr(user, _MANAGED)
+        return managed
+
+
 class Membership(models.Model):
     """The role of a person in a project."""
 
@@ -85,11 +100,29 @@ class Membership(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=8, choices=Role.choices, default=Role.VIEWER)
 
+    objects = MembershipQuerySet.as_manager()
+
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "user"], name="membership_project_user")]
 
     def __str__(self) -> str:
         return f"{self.user} is {self.role} of {self.project}"
+
+
+class OpenIdAccount(models.Model):
+    """The account that a person has with an OpenID provider. By it they are known at their next login."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, related_name="openid_account")
+    issuer = models.CharField(max_length=500)
+    # A provider never changes it, and never gives it to somebody else.
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["issuer", "subject"], name="openid_issuer_subject")]
+        verbose_name = "OpenID account"
+
+    def __str__(self) -> str:
+        return f"{self.subject} at {self.issuer}"
 
 
 class Secret(models.Model):

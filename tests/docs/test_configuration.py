@@ -9,7 +9,7 @@ from tests.services import REPOSITORY
 PAGE = REPOSITORY / "docs" / "configuration.md"
 READERS = {"_text", "_path", "_number", "_seconds", "_choice", "_flag", "_list"}
 # What the defaults are made of, where nothing is set.
-CLEAN = {"DATA_DIR": Path("var"), "_LOOPBACK": True, "IS_LOCAL_ONLY": True, "str": str}
+CLEAN = {"DATA_DIR": Path("var"), "_LOOPBACK": True, "IS_LOCAL_ONLY": True, "REQUIRE_AUTH": False, "str": str}
 
 
 def settings_defaults() -> dict[str, str]:

@@ -1,0 +1,59 @@
+"""The login and the logout of people. The admin uses the same page."""
+
+import structlog
+from django.conf import settings
+from django.contrib.auth.forms import AuthenticationForm, UsernameField
+from django.contrib.auth.views import LoginView
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.http import urlencode
+from rest_framework import status
+
+logger = structlog.stdlib.get_logger(__name__)
+
+NAME_MAX_LENGTH = 150
+
+
+class LoginForm(AuthenticationForm):
+    """The name and the password of a person. A name that is too long for an account is rejected at once."""
+
+    username = UsernameField(max_length=NAME_MAX_LENGTH)
+
+
+class Login(LoginView):
+    """The login page. `next` may only name a page of this server."""
+
+    template_name = "console/login.html"
+    form_class = LoginForm
+
+    def get_context_data(self, **kwargs: object) -> dict[str, object]:
+        """Return what the page shows: the form, and the button of the OpenID provider where one is configured."""
+        wanted = self.get_redirect_url()
+        return super().get_context_data(
+            **kwargs,
+            lockout_minutes=settings.LOGIN_LOCKOUT_MINUTES,
+            provider_name=settings.OIDC_NAME if settings.OIDC_ISSUER else "",
+            provider_url=f"{reverse('openid')}?{urlencode({'next': wanted})}" if wanted else reverse("openid"),
+        )
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        """Log the person in, and redirect to the page that they wanted."""
+        answer = super().form_valid(form)
+        note_login(self.request, "password")
+        return answer
+
+    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
+        """Show what is wrong; with 429 and Retry-After if logins are locked (RFC 6585)."""
+        is_locked = getattr(self.request, "axes_locked_out", False)
+        answer = self.render_to_response(self.get_context_data(form=form, is_locked=is_locked))
+        if is_locked:
+            answer.status_code = status.HTTP_429_TOO_MANY_REQUESTS
+            answer.headers["Retry-After"] = str(60 * settings.LOGIN_LOCKOUT_MINUTES)
+        if name := form.data.get("username", "")[:NAME_MAX_LENGTH]:
+            logger.warning("login_failed", name=name, address=self.request.META.get("REMOTE_ADDR"), locked=is_locked)
+        return answer
+
+
+def note_login(request: HttpRequest, method: str) -> None:
+    """Log that somebody logged in."""
+    logger.info("logged_in", user=request.user.get_username(), method=method, address=request.META.get("REMOTE_ADDR"))
