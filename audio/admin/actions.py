@@ -21,6 +21,7 @@ from django.template.response import TemplateResponse
 
 from audio import dispatch, ingest, upkeep
 from audio.admin.lists import StoredStateAdmin
+from audio.admin.scope import is_staff
 from audio.assembly.rebuild import rebuild as request_rebuild
 from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
 from audio.jobs import rows
@@ -118,13 +119,13 @@ class SessionActions(StoredStateAdmin):
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Whether the user may act on sessions.
 
-        It is Django's permission to change sessions, which is used for nothing else.
+        For staff it is Django's permission to change sessions, which is used for nothing else.
         """
-        return bool(request.user.has_perm("audio.change_audiosession"))
+        return self.manages(request) or (is_staff(request) and request.user.has_perm("audio.change_audiosession"))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether the user may delete sessions."""
-        return bool(request.user.has_perm("audio.delete_audiosession"))
+        return self.manages(request) or (is_staff(request) and request.user.has_perm("audio.delete_audiosession"))
 
     @admin.action(description="Close the session", permissions=["operate"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:

@@ -15,12 +15,12 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-if TYPE_CHECKING:  # the classes themselves take no type parameters
+from audio.admin.scope import ScopedAdmin
+
+if TYPE_CHECKING:  # the class itself takes no type parameters
     _Paginator = Paginator[Any]
-    _ModelAdmin = admin.ModelAdmin[Any]
 else:
     _Paginator = Paginator
-    _ModelAdmin = admin.ModelAdmin
 
 COUNT_LIMIT = 10_000
 _DIGITS = 32
@@ -37,7 +37,7 @@ class BoundedPaginator(_Paginator):
         return rows[:COUNT_LIMIT].count()
 
 
-class ReadOnlyAdmin(_ModelAdmin):
+class ReadOnlyAdmin(ScopedAdmin):
     """A list of rows that can only be read."""
 
     paginator = BoundedPaginator
@@ -73,6 +73,7 @@ class StoredStateAdmin(ReadOnlyAdmin):
     search_fields = ["pk"]
     search_help_text = "Search for a session id, or the beginning of one."
     session_field = "session"
+    project_path = "session__project"
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

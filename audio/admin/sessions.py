@@ -16,6 +16,7 @@ from django.utils.html import format_html, format_html_join
 
 from audio.admin.actions import SessionActions, actions_for
 from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span
+from audio.admin.scope import ProjectFilter
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, SessionStatus, TaskKind, TaskState
 from audio.storage import downloads
@@ -59,13 +60,13 @@ class RecordingFilter(admin.SimpleListFilter):
         return queryset.filter(pk__in=found.values("pk")[:COUNT_LIMIT])
 
 
-def _matching(term: str) -> set[UUID]:
-    """Find the newest sessions whose id begins with the term, or whose user_id contains it.
+def _matching(term: str, visible: QuerySet[AudioSession]) -> set[UUID]:
+    """Find the newest visible sessions whose id begins with the term, or whose user_id contains it.
 
     Only the newest SEARCH_LIMIT sessions are searched for a part of the user_id, because no index finds it. A user_id
     that equals the term is found in all sessions.
     """
-    sessions = AudioSession.objects.order_by("-start_time", "-id")
+    sessions = visible.select_related(None).order_by("-start_time", "-id")
     newest = sessions.values_list("pk", flat=True)
     span = searched_span(term)
     searches = [newest.filter(pk__range=span)] if span else []
@@ -80,16 +81,17 @@ class AudioSessionAdmin(SessionActions):
     """Sessions, newest first."""
 
     session_field = "pk"
+    project_path = "project"
     search_help_text = "Search for a session id, the beginning of one, or a part of a user_id."
     list_display = ["short_id", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"]
-    list_filter = [("status", StatusFilter), RecordingFilter, "format", "recovered", "start_time"]
-    list_select_related = ["recording"]
+    list_filter = [("status", StatusFilter), ProjectFilter, RecordingFilter, "format", "recovered", "start_time"]
+    list_select_related = ["recording", "project"]
     ordering = ["-start_time", "-id"]
     sortable_by = ()
     change_form_template = "admin/audio/audiosession/page.html"
     fieldsets = [
         ("Recording", {"fields": ["recording_state", "recording_error", "listen", "waveform", "downloads"]}),
-        ("Session", {"fields": ["id", "user_id", "state", "error", "start_time", "end_time"]}),
+        ("Session", {"fields": ["id", "project", "user_id", "state", "error", "start_time", "end_time"]}),
         ("Audio", {"fields": ["sample_rate", "channels", "format", "encoding", "chunk_mode", "undecided"]}),
         ("Chunks", {"fields": ["chunks", "size", "sources", "connections", "last_chunk_at", "dropped_at"]}),
         ("Background tasks", {"fields": ["tasks"]}),
@@ -106,13 +108,12 @@ class AudioSessionAdmin(SessionActions):
         term = search_term.strip()
         if not term or searched_session(term):
             return super().get_search_results(request, queryset, term)
-        return queryset.filter(pk__in=_matching(term)), False
+        return queryset.filter(pk__in=_matching(term, self.get_queryset(request))), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Whether a condition in the URL is allowed: the filters of this list may add conditions of their own."""
-        return lookup in ("status__exact", RecordingFilter.parameter_name) or super().lookup_allowed(
-            lookup, value, request
-        )
+        own = ("status__exact", ProjectFilter.parameter_name, RecordingFilter.parameter_name)
+        return lookup in own or super().lookup_allowed(lookup, value, request)
 
     # The page.
 
