@@ -34,7 +34,9 @@ def _check_plan(sql: str, is_filtered: bool) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
         steps = [row[3] for row in cursor.fetchall()]
-    bad = [step for step in steps if "TEMP B-TREE" in step or (is_filtered and step.startswith("SCAN audio_"))]
+    # Projects are few.
+    scanned = [step for step in steps if step.startswith("SCAN audio_") and "audio_project" not in step]
+    bad = [step for step in steps if "TEMP B-TREE" in step] + (scanned if is_filtered else [])
     assert bad == [], (steps, sql)
 
 

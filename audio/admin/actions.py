@@ -19,7 +19,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from audio import dispatch, ingest, upkeep
+from audio import access, dispatch, ingest, upkeep
 from audio.admin.lists import StoredStateAdmin
 from audio.admin.scope import is_staff
 from audio.assembly.rebuild import rebuild as request_rebuild
@@ -130,32 +130,32 @@ class SessionActions(StoredStateAdmin):
     @admin.action(description="Close the session", permissions=["operate"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Close the sessions. Their recordings are finished in the background."""
-        self._act(request, queryset, close, "Closed.")
+        self._act(request, queryset, close, "Closed.", "session.closed")
 
     @admin.action(description="Rebuild the recording", permissions=["operate"])
     def rebuild_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Rebuild the recordings from the chunks."""
-        self._act(request, queryset, rebuild, "The rebuild of the recording was requested.")
+        self._act(request, queryset, rebuild, "The rebuild of the recording was requested.", "recording.rebuilt")
 
     @admin.action(description="Verify", permissions=["operate"])
     def verify_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Verify the sessions. The result is on the page of each session."""
-        self._act(request, queryset, verify, "The verification was requested.")
+        self._act(request, queryset, verify, "The verification was requested.", "recording.verified")
 
     @admin.action(description="Transcode", permissions=["operate"])
     def transcode_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Transcode the recordings to another format."""
         audio_format = request.POST.get("format", "")
-        self._act(
-            request, queryset, partial(transcode, audio_format), f"The transcode to {audio_format} was requested."
-        )
+        message = f"The transcode to {audio_format} was requested."
+        self._act(request, queryset, partial(transcode, audio_format), message, "recording.transcoded")
 
     @admin.action(description="Delete with every byte", permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:
         """Show a page for confirmation, then delete the sessions."""
         if request.POST.get("post") != "yes":
             return self._confirm_deletion(request, queryset)
-        self._act(request, queryset, delete, "The deletion of the session with all its data was requested.", DELETION)
+        message = "The deletion of the session with all its data was requested."
+        self._act(request, queryset, delete, message, "session.deleted")
         return None
 
     def _act(
@@ -164,7 +164,7 @@ class SessionActions(StoredStateAdmin):
         queryset: QuerySet[AudioSession],
         act: Callable[[AudioSession], None],
         message: str,
-        flag: int = CHANGE,
+        audited: str,
     ) -> None:
         done, refused = 0, Counter[str]()
         for session in self._selected(request, queryset):
@@ -174,7 +174,7 @@ class SessionActions(StoredStateAdmin):
                 refused[error.detail] += 1
             else:
                 done += 1
-                self._log(request, session, message, flag)
+                self._log(request, session, message, audited)
         if done:
             self.message_user(request, f"{_counted(done)}: {message}", messages.SUCCESS)
         for sentence, count in refused.items():
@@ -189,8 +189,10 @@ class SessionActions(StoredStateAdmin):
             return []
         return sessions
 
-    def _log(self, request: HttpRequest, session: AudioSession, message: str, flag: int) -> None:
+    def _log(self, request: HttpRequest, session: AudioSession, message: str, audited: str) -> None:
         user_id: Any = request.user.pk
+        flag = DELETION if audited == "session.deleted" else CHANGE
+        access.audit.note(audited, access.by_user(request.user), session, request.META.get("REMOTE_ADDR"))
         LogEntry.objects.log_actions(user_id, [session], action_flag=flag, change_message=message, single_object=True)
         logger.info("admin_acted", session_id=str(session.pk), user=request.user.get_username(), action=message)
 

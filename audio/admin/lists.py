@@ -15,7 +15,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from audio.admin.scope import ScopedAdmin
+from audio.admin.scope import ScopedAdmin, is_staff, managed_projects
+from audio.models import AudioSession
 
 if TYPE_CHECKING:  # the class itself takes no type parameters
     _Paginator = Paginator[Any]
@@ -74,13 +75,17 @@ class StoredStateAdmin(ReadOnlyAdmin):
     search_help_text = "Search for a session id, or the beginning of one."
     session_field = "session"
     project_path = "session__project"
+    newest_sessions = 1000
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find the rows of the sessions whose ids begin with the search term, through an index."""
+        """Find the rows of the sessions whose ids begin with the search term, through an index.
+
+        Without a search, managers see the rows of their newest sessions: no index leads from a project to all its rows.
+        """
         if not search_term.strip():
-            return queryset, False
+            return (queryset if is_staff(request) else self._of_newest_sessions(request, queryset)), False
         span = searched_span(search_term)
         if span is None:
             return queryset.none(), False
@@ -88,6 +93,10 @@ class StoredStateAdmin(ReadOnlyAdmin):
         if first == last:
             return queryset.filter(**{self.session_field: first}), False
         return queryset.filter(**{f"{self.session_field}__gte": first, f"{self.session_field}__lte": last}), False
+
+    def _of_newest_sessions(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        sessions = AudioSession.objects.filter(project__in=managed_projects(request)).order_by("-start_time", "-id")
+        return queryset.filter(**{f"{self.session_field}__in": sessions.values("pk")[: self.newest_sessions]})
 
     @admin.display(description="id")
     def short_id(self, row: Any) -> str:

@@ -50,6 +50,8 @@ class AudioChunkAdmin(StoredStateAdmin):
 
     list_display = ["id", "session_link", "sequence", "size_bytes", "received_at", "source", "journal", "offset"]
     list_select_related = ["source", "journal"]
+    # A session has thousands of chunks.
+    newest_sessions = 1
     sortable_by = ()
 
     def get_ordering(self, request: HttpRequest) -> list[Any]:

@@ -88,6 +88,30 @@ class ScopedAdmin(_ModelAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
+class ScopedInline(_TabularInline):
+    """Rows on the page of a project. Whoever may change the project may change them."""
+
+    def _may(self, request: HttpRequest, act: str) -> bool:
+        needed = f"{self.opts.app_label}.{act}_{self.opts.model_name}"
+        return request.user.has_perm(needed) if is_staff(request) else bool(managed_projects(request))
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether a person may see the rows."""
+        return self._may(request, "view")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether a person may add a row."""
+        return self._may(request, "add")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether a person may change a row."""
+        return self._may(request, "change")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether a person may delete a row."""
+        return self._may(request, "delete")
+
+
 class ProjectFilter(admin.SimpleListFilter):
     """A filter by project. It offers those projects that exist for the person."""
 

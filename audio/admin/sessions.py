@@ -106,7 +106,9 @@ class AudioSessionAdmin(SessionActions):
     ) -> tuple[QuerySet[Any], bool]:
         """Find sessions by the beginning of their id, or by a part of their user_id."""
         term = search_term.strip()
-        if not term or searched_session(term):
+        if not term:
+            return queryset, False
+        if searched_session(term):
             return super().get_search_results(request, queryset, term)
         return queryset.filter(pk__in=_matching(term, self.get_queryset(request))), False
 

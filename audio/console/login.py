@@ -9,6 +9,8 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from rest_framework import status
 
+from audio import access
+
 logger = structlog.stdlib.get_logger(__name__)
 
 NAME_MAX_LENGTH = 150
@@ -49,11 +51,20 @@ class Login(LoginView):
         if is_locked:
             answer.status_code = status.HTTP_429_TOO_MANY_REQUESTS
             answer.headers["Retry-After"] = str(60 * settings.LOGIN_LOCKOUT_MINUTES)
-        if name := form.data.get("username", "")[:NAME_MAX_LENGTH]:
-            logger.warning("login_failed", name=name, address=self.request.META.get("REMOTE_ADDR"), locked=is_locked)
+        self._note_failure(form.cleaned_data.get("username", ""), is_locked)
         return answer
+
+    def _note_failure(self, name: str, is_locked: bool) -> None:
+        """Log a failed login. While logins are locked, a program that tries on adds nothing to the audit."""
+        address = self.request.META.get("REMOTE_ADDR")
+        if name:
+            logger.warning("login_failed", name=name, address=address, locked=is_locked)
+        if name and not is_locked:
+            access.audit.record("login.failed", access.STRANGER, address=address, name=name)
 
 
 def note_login(request: HttpRequest, method: str) -> None:
-    """Log that somebody logged in."""
-    logger.info("logged_in", user=request.user.get_username(), method=method, address=request.META.get("REMOTE_ADDR"))
+    """Log that somebody logged in, also in the audit."""
+    address = request.META.get("REMOTE_ADDR")
+    logger.info("logged_in", user=request.user.get_username(), method=method, address=address)
+    access.audit.record("login.succeeded", access.by_user(request.user), address=address, method=method)

@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.urls import get_script_prefix
 from django.views.decorators.http import require_safe
 
-from audio import health
+from audio import access, health
 from audio.models import AudioSession
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -57,9 +57,7 @@ def _person(request: HttpRequest) -> User | AnonymousUser | None:
 def _newest_sessions(person: User | AnonymousUser) -> list[AudioSession] | None:
     """Return the newest sessions with their recordings; None if the database does not answer."""
     try:
-        sessions = AudioSession.objects.select_related("recording")
-        if settings.REQUIRE_AUTH and not person.is_staff:
-            sessions = sessions.filter(project__memberships__user=person.pk)
+        sessions = access.visible(access.by_user(person), AudioSession.objects.select_related("recording"))
         return list(sessions[:SHOWN_SESSIONS])
     except DatabaseError as error:
         logger.error("database_failed", error=str(error))

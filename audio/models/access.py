@@ -172,7 +172,8 @@ class SessionToken(Secret):
     api_key = models.ForeignKey(ApiKey, models.CASCADE, null=True, blank=True, editable=False, related_name="tokens")
 
     class Meta:
-        ordering = ["-created_at"]
+        ordering = ["-created_at", "-id"]
+        indexes = [models.Index(fields=["-created_at", "-id"], name="token_newest")]
 
 
 class AuditEntry(models.Model):
@@ -192,6 +193,7 @@ class AuditEntry(models.Model):
         indexes = [
             models.Index(fields=["-at", "-id"], name="audit_newest"),
             models.Index(fields=["project", "-at", "-id"], name="audit_by_project"),
+            models.Index(fields=["action", "-at", "-id"], name="audit_by_action"),
             models.Index(fields=["session_id", "-at", "-id"], name="audit_by_session"),
         ]
         verbose_name_plural = "audit entries"

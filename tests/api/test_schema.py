@@ -55,7 +55,7 @@ def test_the_document_names_every_status_of_a_download(client):
     assert "audio/wav" in responses["206"]["content"]
 
 
-PAGES = ["/", "/docs", "/docs/", "/redoc", "/redoc/", "/api/asyncapi", "/api/audio/sessions", "/admin/login/"]
+PAGES = ["/", "/docs", "/docs/", "/redoc", "/redoc/", "/api/asyncapi", "/api/audio/sessions", "/login"]
 FOREIGN_STYLE = re.compile(rb"(?:@import|url\()\s*[\"']?(?:https?:)?//")
 
 

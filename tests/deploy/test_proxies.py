@@ -57,7 +57,7 @@ def a_session_is_recorded(http: httpx.Client, through: Proxy) -> None:
 
 
 def pages_lead_nowhere_else(http: httpx.Client, through: Proxy) -> None:
-    for page in ("/", "/docs", "/redoc", "/api/asyncapi", "/admin/login/", "/api/audio/sessions"):
+    for page in ("/", "/docs", "/redoc", "/api/asyncapi", "/login", "/api/audio/sessions"):
         shown = http.get(page, headers={"Accept": "text/html"}, follow_redirects=True)
         assert shown.status_code == 200
         for link in re.findall(r'(?:href|src)="([^"#]+)"', shown.text):

@@ -17,7 +17,10 @@ from tests.test_settings import run
 
 PASSWORD = "a-long-password"
 SESSION = "/admin/audio/audiosession/{}/change/"
-LISTS = ["audiosession", "recording", "audiochunk", "audiosource", "backgroundtask"]
+LISTS = [
+    *("audiosession", "recording", "audiochunk", "audiosource", "backgroundtask"),
+    *("project", "apikey", "sessiontoken", "auditentry"),
+]
 # What a page shows once its scripts have run.
 PAGES = {
     "/": "text=Running",
@@ -25,11 +28,13 @@ PAGES = {
     "/redoc": ".menu-content",
     "/api/asyncapi": "text=Close codes",
     "/api/audio/sessions": ".request-info",
-    "/admin/login/": "text=Password",
+    "/login": "text=Password",
     "/admin/": "text=What is stored",
     SESSION: "audio",
     **{f"/admin/audio/{name}/": "#result_list, .paginator" for name in LISTS},
     "/admin/admin/logentry/": ".paginator",
+    "/admin/audio/project/1/change/": "text=Max open sessions",
+    "/admin/audio/apikey/add/": "text=Scopes",
 }
 WIDTHS = [360, 768, 1024, 1280, 1600]
 RUN_AXE = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
@@ -67,7 +72,7 @@ def make_page(browser: Browser, server: Server, session_id: str) -> Iterator[obj
         contexts.append(context)
         page = context.new_page()
         if is_logged_in:
-            page.goto("/admin/login/?next=/health")
+            page.goto("/login?next=/health")
             page.fill("#id_username", "op")
             page.fill("#id_password", PASSWORD)
             page.click("[type=submit]")
@@ -81,7 +86,7 @@ def make_page(browser: Browser, server: Server, session_id: str) -> Iterator[obj
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
 def test_axe_finds_nothing_serious(make_page, session_id, path, scheme):
-    page = make_page(path != "/admin/login/", color_scheme=scheme)
+    page = make_page(path != "/login", color_scheme=scheme)
     page.goto(path.format(session_id))
     page.wait_for_selector(PAGES[path], state="attached")
     page.add_script_tag(path=axe(Path(sys.prefix) / "axe"))
@@ -94,7 +99,7 @@ def test_axe_finds_nothing_serious(make_page, session_id, path, scheme):
 def test_a_page_follows_the_dark_theme(make_page, session_id, tmp_path, path):
     shades = {}
     for scheme in ("light", "dark"):
-        page = make_page(path != "/admin/login/", color_scheme=scheme)
+        page = make_page(path != "/login", color_scheme=scheme)
         page.goto(path.format(session_id))
         page.wait_for_selector(PAGES[path], state="attached")
         page.screenshot(path=tmp_path / "shot.png")

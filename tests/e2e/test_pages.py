@@ -10,7 +10,7 @@ PAGES = {
     "/": "text=Running",
     "/docs": ".opblock",
     "/redoc": ".menu-content",
-    "/admin/login/": "text=Password",
+    "/login": "text=Password",
     "/api/audio/sessions": ".request-info",
 }
 
