@@ -96,9 +96,9 @@ def _is_loopback(host: str) -> bool:
 _LOOPBACK = _is_loopback(HOST)
 PUBLIC_URL = addresses.public_url(_text("PUBLIC_URL", ""))
 PUBLIC_PATH = PUBLIC_URL.path if PUBLIC_URL else ""
-ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
 # Only programs and people on this machine can reach such a server, because it accepts no other host name.
 IS_LOCAL_ONLY = _LOOPBACK and not PUBLIC_URL and not _text("ALLOWED_HOSTS", "")
+ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(str(PUBLIC_URL.hostname))
 REQUIRE_AUTH = _flag("REQUIRE_AUTH", not IS_LOCAL_ONLY)

@@ -18,7 +18,7 @@ from audio import access
 from audio.access import issue
 from audio.admin.lists import ReadOnlyAdmin, StoredStateAdmin, searched_session, session_link
 from audio.admin.scope import ProjectFilter, ScopedAdmin, ScopedInline, is_staff, visible_projects
-from audio.models import ApiKey, AuditEntry, Membership, OpenIdAccount, Project, Scope, SessionToken
+from audio.models import DEFAULT_PROJECT_ID, ApiKey, AuditEntry, Membership, OpenIdAccount, Project, Scope, SessionToken
 
 SEARCH_LIMIT = 100_000
 NOTHING = "-"
@@ -43,7 +43,9 @@ def audit(request: HttpRequest, action: str, project_id: int, **details: Any) ->
 class UserNameField(forms.ModelChoiceField):  # type: ignore[type-arg]  # the class itself takes no type parameters
     """A person, by their exact user name. A list of people would show a manager those of other projects."""
 
-    widget = forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"})
+    widget = forms.TextInput(
+        attrs={"aria-label": "user name", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
+    )
     default_error_messages = {"invalid_choice": "There is no active account with this user name."}
 
     def __init__(self) -> None:
@@ -65,6 +67,7 @@ class MembershipForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Membership
         fields = ["user", "role"]
+        widgets = {"role": forms.Select(attrs={"aria-label": "role"})}
 
 
 class MembershipInline(ScopedInline):
@@ -96,8 +99,9 @@ class ProjectAdmin(ScopedAdmin):
         return [] if is_staff(request) else ["name"]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether a person may delete a project: staff may, as long as it has no sessions."""
-        return super().has_delete_permission(request, obj) and not (obj and obj.sessions.exists())
+        """Whether a person may delete a project: staff may, as long as it has no sessions, but not the default one."""
+        is_needed = obj is not None and (obj.pk == DEFAULT_PROJECT_ID or obj.sessions.exists())
+        return super().has_delete_permission(request, obj) and not is_needed
 
     def save_model(self, request: HttpRequest, obj: Project, form: Any, change: bool) -> None:
         """Save a project, with an entry in the audit."""
@@ -178,6 +182,11 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
             (Scope.MANAGE, "manage: delete sessions; change keys and members"),
         ],
         widget=forms.CheckboxSelectMultiple,
+    )
+
+    # The admin's own widget has two fields without labels.
+    expires_at = forms.DateTimeField(
+        label="expires at (UTC)", required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
 
     class Meta:

@@ -1,8 +1,10 @@
-"""Descriptions for the OpenAPI document of responses that no serializer describes: errors and files."""
+"""Descriptions for the OpenAPI document: of who may ask, and of responses that no serializer describes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from django.conf import settings
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -25,6 +27,40 @@ _SENTENCES = {
 }
 AT_THE_DOOR = (401, 403, 429)
 _AUDIO_TYPES = ("audio/wav", "audio/mpeg", "audio/flac", "audio/aac", "audio/webm", "audio/ogg", "audio/mp4")
+
+
+class SecretScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The security scheme of API keys and session tokens."""
+
+    target_class = "audio.api.access.SecretAuthentication"
+    name = "bearer"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        """Return the scheme."""
+        return {"type": "http", "scheme": "bearer", "description": "An API key or a session token."}
+
+
+class MetricsScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The security scheme of whoever scrapes metrics."""
+
+    target_class = "audio.api.metrics.TokenAuthentication"
+    name = "metrics"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        """Return the scheme."""
+        return {"type": "http", "scheme": "bearer", "description": "METRICS_TOKEN."}
+
+
+class CookieScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The security scheme of people who have logged in."""
+
+    target_class = "audio.api.access.CookieAuthentication"
+    name = "login"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        """Return the scheme."""
+        cookie = settings.SESSION_COOKIE_NAME
+        return {"type": "apiKey", "in": "cookie", "name": cookie, "description": "The cookie of a login."}
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -224,7 +225,7 @@ def test_an_action_on_a_session_of_another_project(client, ours, theirs, action,
 
 
 def new_key(client, **fields):
-    data = {"name": "back end", "scopes": ["read", "record"], "expires_at_0": "", "expires_at_1": "", **fields}
+    data = {"name": "back end", "scopes": ["read", "record"], "expires_at": "", **fields}
     return client.post("/admin/audio/apikey/add/", data)
 
 
@@ -245,6 +246,11 @@ def test_a_new_key_is_shown_once(client, ours):
     assert AuditEntry.objects.filter(action="key.created", project="ours", actor="user manager-of-ours").exists()
 
 
+def test_a_key_that_ends_by_itself(client, ours):
+    new_key(client, project=ours.project.pk, expires_at="2100-01-01T12:30")
+    assert ApiKey.objects.get(name="back end").expires_at.isoformat() == "2100-01-01T12:30:00+00:00"
+
+
 def test_a_key_of_another_project_can_not_be_made(client, ours, theirs):
     answer = new_key(client, project=theirs.project.pk)
     assert "Select a valid choice" in answer.content.decode()
@@ -256,7 +262,7 @@ def test_a_key_of_another_project_can_not_be_made(client, ours, theirs):
     [
         ({"scopes": []}, "This field is required"),
         ({"scopes": ["all"]}, "Select a valid choice. all is not one"),
-        ({"expires_at_0": "2020-01-01", "expires_at_1": "00:00"}, "Choose a time in the future."),
+        ({"expires_at": "2020-01-01T00:00"}, "Choose a time in the future."),
     ],
 )
 def test_a_key_that_can_not_be_one(client, ours, fields, sentence):
@@ -268,7 +274,7 @@ def test_a_key_that_can_not_be_one(client, ours, fields, sentence):
 def test_secrets_are_revoked_and_kept(client, ours, theirs, name):
     answer = act(client, name, "revoke_selected", ours.rows[name], theirs.rows[name])
     assert [str(message) for message in answer.context["messages"]] == ["1 revoked."]
-    model = {"apikey": ApiKey, "sessiontoken": SessionToken}[name]
+    model: Any = {"apikey": ApiKey, "sessiontoken": SessionToken}[name]
     assert model.objects.get(pk=ours.rows[name]).revoked_at
     assert not model.objects.get(pk=theirs.rows[name]).revoked_at
     assert "revoked" in page(client, f"{name}/{ours.rows[name]}/change/")
@@ -336,6 +342,7 @@ def test_a_project_is_made_and_deleted_by_staff_alone(client, admin_client, ours
     new = Project.objects.get(name="new")
     assert AuditEntry.objects.get(action="project.created").project == "new"
     assert admin_client.post(f"/admin/audio/project/{ours.project.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert admin_client.post("/admin/audio/project/1/delete/", {"post": "yes"}).status_code == 403
     assert admin_client.post(f"/admin/audio/project/{new.pk}/delete/", {"post": "yes"}).status_code == 302
     assert not Project.objects.filter(name="new").exists()
 
