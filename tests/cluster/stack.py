@@ -411,6 +411,7 @@ class Cluster:
             "DATABASE_URL": f"{self.database.url(host.services_at)}?application_name={name}",
             "REDIS_URL": self.broker.url(host.services_at),
             "ALLOWED_HOSTS": "*",
+            "REQUIRE_AUTH": "false",
             "DJANGO_SETTINGS_MODULE": "sercuescribe.settings",
         }
         return kind(name, self.folder / f"{name}.log", environment, host)
