@@ -45,7 +45,7 @@ ROWS = {
     "redoc-script": {"GET": OPEN},
 }
 # Pages and the admin have doors of their own.
-OTHER_DOORS = ("admin", "home")
+OTHER_DOORS = ("admin", "home", "login", "logout", "openid", "openid-callback")
 DOCUMENTS = ("schema", "asyncapi", "asyncapi-file", "docs", "redoc")
 LISTS = ("session-list", "task-list", "key-list", "project-list")
 GRANTS = {
