@@ -1,4 +1,4 @@
-"""The meaning of database errors, and the reserve that lets SQLite delete rows on a full disk.
+"""The database's clock, the meaning of its errors, and the reserve that lets SQLite delete rows on a full disk.
 
 Django's error classes follow those of the drivers, and one cause appears as several classes: a PostgreSQL that became
 read-only raises InternalError, a stopped one raises OperationalError or InterfaceError. `AWAY` lists the errors that
@@ -14,10 +14,12 @@ import errno
 import os
 import shutil
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
-from django.db import InterfaceError, InternalError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError, connection
+from django.utils import timezone
 
 from audio.errors import DatabaseUnavailable, ServiceError, StorageFull
 
@@ -27,6 +29,17 @@ RESERVE_BYTES = 8 * 1024 * 1024
 _ROOM_FACTOR = 2
 _SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _POSTGRESQL_FULL = "53100"  # disk_full
+
+
+def database_time() -> datetime:
+    """Return the time of now on PostgreSQL's clock; with SQLite all are on one host, and its clock is as good."""
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        # Inside of a transaction now() would be when that began.
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now.astimezone(UTC)
 
 
 def is_full(error: BaseException) -> bool:

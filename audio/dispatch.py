@@ -21,6 +21,7 @@ CHORE = "sercuescribe.chore"
 UPLOAD = "sercuescribe.upload"
 SWEEP = "sercuescribe.sweep"
 DELETE_SESSION = "sercuescribe.delete_session"
+DELIVER_WEBHOOKS = "sercuescribe.deliver_webhooks"
 # Tasks that have a row, by their kind. Long tasks go to another queue (the setting CELERY_TASK_ROUTES), so that they
 # never delay the recordings of closed sessions.
 BACKGROUND = {
@@ -71,6 +72,11 @@ def background(task_id: uuid.UUID, kind: str, session_id: uuid.UUID, audio_forma
 def delete_session(session_id: uuid.UUID) -> None:
     """Enqueue the removal of a session that is marked for deletion, once the mark is committed."""
     transaction.on_commit(lambda: _send(DELETE_SESSION, [str(session_id)]))
+
+
+def webhooks() -> None:
+    """Enqueue the delivery of all events that are due."""
+    _send(DELIVER_WEBHOOKS, [])
 
 
 def _send(name: str, arguments: list[Any], **options: Any) -> None:

@@ -24,6 +24,8 @@ AudioError
 ├── TaskError               the state of a background task forbids it
 │   ├── TaskNotFound        ├── TaskRunning         ├── TaskFailed
 │   └── TaskEnded
+├── WebhookError            the state of a webhook forbids it
+│   ├── WebhookNotFound     └── WebhookDisabled
 └── MediaError              the audio cannot be processed as it is
     ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
     ├── ChunkDamaged        ├── ChunksReleased      ├── MediaLimitExceeded
@@ -442,6 +444,30 @@ class TaskEnded(TaskError):
 
     code = "task_ended"
     sentence = "The task has already ended."
+
+
+class WebhookError(AudioError):
+    """The state of a webhook does not allow the request."""
+
+    code = "webhook_state"
+    close_code = None
+    http_status = 409
+    sentence = "The state of the webhook does not allow this."
+
+
+class WebhookNotFound(WebhookError):
+    """No webhook, or no delivery of it, has this id."""
+
+    code = "webhook_not_found"
+    http_status = 404
+    sentence = "No webhook, or no delivery of it, has this id."
+
+
+class WebhookDisabled(WebhookError):
+    """The webhook is disabled, so nothing is sent to it."""
+
+    code = "webhook_disabled"
+    sentence = "The webhook is disabled. Enable it first."
 
 
 class MediaError(AudioError):

@@ -210,6 +210,18 @@ STORAGES = {
     "recordings": _recordings_storage(),
 }
 
+# Webhooks
+def _networks(texts: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    try:
+        return [ipaddress.ip_network(text) for text in texts]
+    except ValueError as error:
+        sentence = f"WEBHOOK_ALLOWED_NETWORKS must be a list of networks such as 2001:db8::/32: {error}."
+        raise ImproperlyConfigured(sentence) from None
+
+
+WEBHOOK_ALLOWED_NETWORKS = _networks(_list("WEBHOOK_ALLOWED_NETWORKS", ""))
+WEBHOOK_EVENT_DAYS = _number("WEBHOOK_EVENT_DAYS", 30, 7, 3650)
+
 # Database
 _SQLITE_OPTIONS: dict[str, Any] = {
     "timeout": 30,
@@ -332,15 +344,18 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     },
 }
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_IMPORTS = ("tasks.recordings", "tasks.jobs", "tasks.upkeep", "tasks.sweeps", "tasks.removal")
-# By default a worker takes tasks from all queues. `serve` runs one for each of the first two, and sweeps by itself.
-CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("celery", "jobs", "sweeps")]
+CELERY_IMPORTS = ("tasks.recordings", "tasks.jobs", "tasks.upkeep", "tasks.sweeps", "tasks.removal", "tasks.webhooks")
+# By default a worker takes tasks from all queues. `serve` runs one for `celery`, one for `jobs` and `webhooks`, and
+# sweeps by itself.
+_QUEUES = ("celery", "jobs", "webhooks", "sweeps")
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in _QUEUES]
 CELERY_TASK_ROUTES = {
     **{
         f"sercuescribe.{name}": {"queue": "jobs"}
         for name in ("transcode", "waveform", "verify", "upload", "chore", "delete_session")
     },
     "sercuescribe.sweep": {"queue": "sweeps"},
+    "sercuescribe.deliver_webhooks": {"queue": "webhooks"},
 }
 # For `celery beat`, which runs in production. Tasks do not expire, because Celery would compare the clocks of two
 # hosts. A sweep without work costs a few queries.

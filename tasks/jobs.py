@@ -25,7 +25,8 @@ def _run(task: Repeatable) -> dict[str, Any]:
     try:
         run.run(task_id)
     except SoftTimeLimitExceeded:
-        rows.fail(task_id, MediaLimitExceeded())
+        limit = MediaLimitExceeded()
+        rows.fail(task_id, limit.code, limit.detail)
     return rows.status(task_id)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from django.db import transaction
 from django.db.models import QuerySet
 
 from audio import events
@@ -26,6 +27,7 @@ from audio.errors import ChunkDamaged
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 from audio.storage import downloads, paths
+from audio.webhooks import events as webhook_events
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -266,14 +268,16 @@ class Run:
         """Make the recording `failed`; `kept` is the part of it that could be made."""
         logger.warning("recording_failed", code=failure.code, error=failure.detail)
         rest = self._position(self._opened()) | _file(kept) if kept else {}
-        self._commit(
-            state=RecordingState.FAILED,
-            token=None,
-            error_code=failure.code,
-            error_detail=failure.detail[:DETAIL_CHARACTERS],
-            failed_sequence=failure.sequence,
-            **{"warnings": self._assembler.losses.entries, **rest},
-        )
+        with transaction.atomic():
+            self._commit(
+                state=RecordingState.FAILED,
+                token=None,
+                error_code=failure.code,
+                error_detail=failure.detail[:DETAIL_CHARACTERS],
+                failed_sequence=failure.sequence,
+                **{"warnings": self._assembler.losses.entries, **rest},
+            )
+            webhook_events.recording_failed(self._session.id)
 
 
 def _described(made: Made) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The ingest: it opens and closes sessions, registers connections, and makes chunks durable."""
 
-from audio.ingest.clock import database_time
+from audio.database import database_time
 from audio.ingest.erasures import own_names
 from audio.ingest.process import Ingest, current, drain
 from audio.ingest.sessions import (

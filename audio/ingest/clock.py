@@ -6,21 +6,9 @@ be set, on a machine without a battery even by days. `ClockWatch` notices this w
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from django.db import connection
-from django.utils import timezone
-
-
-def database_time() -> datetime:
-    """Return the current time of PostgreSQL's clock, or of this host's clock with SQLite, where there is one host."""
-    if connection.vendor != "postgresql":
-        return timezone.now()
-    with connection.cursor() as cursor:
-        # In a transaction, now() would return the time at which it began.
-        cursor.execute("SELECT clock_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    return now.astimezone(UTC)
+from audio.database import database_time as database_time
 
 
 @dataclass(frozen=True, slots=True)

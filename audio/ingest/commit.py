@@ -17,9 +17,8 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
 from django.db import Error as DjangoDatabaseError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from audio.database import AWAY, is_full, refusal
+from audio.database import AWAY, database_time, is_full, refusal
 from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
-from audio.ingest.clock import database_time
 from audio.ingest.statements import Statements, statements_for
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.models import AudioChunk, JournalFile, SessionStatus

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from audio.ingest.clock import database_time
+from audio.database import database_time
 from audio.journal.files import erase_sessions
 from audio.models import IngestProcess, JournalErasure, JournalFile
 

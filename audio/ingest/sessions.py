@@ -39,6 +39,7 @@ from audio.models import (
     IngestProcess,
     Recording,
 )
+from audio.webhooks import events as webhook_events
 from audio.wire.parameters import ConnectionRequest, SessionParameters
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -245,6 +246,7 @@ def close_if(session_id: uuid.UUID, condition: Q, by: str = "sweep") -> bool:
             return False
         dispatch.concatenate(session_id)
         events.session_closed(session_id)
+        webhook_events.session_closed(session_id, by)
     logger.info("session_closed", session_id=str(session_id), by=by)
     return True
 
@@ -332,6 +334,7 @@ def _create(
         dropped_at=now + dropped_in if dropped_in is not None else None,
     )
     Recording.objects.create(session=session)
+    webhook_events.session_opened(session)
     return session
 
 

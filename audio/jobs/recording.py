@@ -44,14 +44,13 @@ def make(task: BackgroundTask, work: Path) -> None:
         SessionBusy: Another run is at work on the session.
     """
     make_recording(task.session_id)
-    row = BackgroundTask.objects.filter(pk=task.pk)
     recording = Recording.objects.select_related("session").filter(pk=task.session_id).first()
     if recording is None or _is_unfinished(recording):
         raise SessionBusy
     if recording.state == RecordingState.FAILED:
-        row.fail(recording.error_code, recording.error_detail)
+        rows.fail(task.pk, recording.error_code, recording.error_detail)
     else:
-        row.complete(is_current=False)
+        rows.complete(task.pk, is_current=False)
 
 
 def _is_unfinished(recording: Recording) -> bool:

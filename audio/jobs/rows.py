@@ -18,7 +18,6 @@ from django.db import IntegrityError, transaction
 
 from audio import dispatch
 from audio.errors import (
-    AudioError,
     RecordingNotReady,
     SessionNotFound,
     TaskEnded,
@@ -28,6 +27,7 @@ from audio.errors import (
 )
 from audio.models import AudioSession, BackgroundTask, DatabaseNow, Recording, RecordingState, TaskKind, TaskState
 from audio.storage import downloads, durable, paths
+from audio.webhooks import events
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -145,10 +145,29 @@ def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tu
             raise TaskRunning(task_id=str(task.pk), status=task.state, progress=round(task.progress, 3))
 
 
-def fail(task_id: uuid.UUID, error: AudioError) -> None:
+def complete(task_id: uuid.UUID, **values: Any) -> bool:
+    """Mark a running task as completed.
+
+    Args:
+        task_id: The task.
+        values: The other columns that change.
+
+    Returns:
+        Whether the task was running.
+    """
+    with transaction.atomic():
+        was_running = bool(BackgroundTask.objects.filter(pk=task_id).complete(**values))
+        if was_running:
+            events.task_ended(task_id)
+    return was_running
+
+
+def fail(task_id: uuid.UUID, code: str, detail: str) -> None:
     """Mark a running task as failed."""
-    if BackgroundTask.objects.filter(pk=task_id).fail(error.code, error.detail[:_DETAIL_CHARACTERS]):
-        logger.warning("task_failed", task_id=str(task_id), code=error.code, error=error.detail)
+    with transaction.atomic():
+        if BackgroundTask.objects.filter(pk=task_id).fail(code, detail[:_DETAIL_CHARACTERS]):
+            events.task_ended(task_id)
+            logger.warning("task_failed", task_id=str(task_id), code=code, error=detail)
 
 
 def status(task_id: uuid.UUID) -> dict[str, Any]:
@@ -199,9 +218,8 @@ def keep(task: BackgroundTask, output: Path, seconds: float) -> None:
     """
     final = paths.folder(task.session_id) / paths.DERIVED_FOLDER / output.name
     size_bytes = durable.place(output, final)
-    row = BackgroundTask.objects.filter(pk=task.pk)
     name = name_of(task.session_id, final)
-    if not row.complete(file_name=name, size_bytes=size_bytes, seconds_done=seconds):
+    if not complete(task.pk, file_name=name, size_bytes=size_bytes, seconds_done=seconds):
         final.unlink(missing_ok=True)
         raise TaskRevokedError
 

@@ -55,7 +55,7 @@ def _begin(task: BackgroundTask, work: Path) -> None:
     except AudioError as error:
         if error.retryable:
             raise
-        rows.fail(task.pk, error)
+        rows.fail(task.pk, error.code, error.detail)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -65,9 +65,7 @@ def _verify(task: BackgroundTask, work: Path) -> None:
     seconds = (found.duration_seconds if found else None) or 0.0
     report = rows.reporter(task, seconds)
     verified = verify.session(task.session_id, lambda progress: report(progress * seconds))
-    BackgroundTask.objects.filter(pk=task.pk).complete(
-        is_current=False, report=verified.as_dict(), seconds_done=seconds
-    )
+    rows.complete(task.pk, is_current=False, report=verified.as_dict(), seconds_done=seconds)
 
 
 _MAKERS: dict[TaskKind, Callable[[BackgroundTask, Path], None]] = {

@@ -1,4 +1,4 @@
-"""The models: sessions and their recordings, and who may do what with them.
+"""The models: sessions and their recordings, who may do what with them, and who is told about them.
 
 The database is authoritative; the queue and the channel layer only make things happen sooner. Every change of a
 session's state is a conditional UPDATE whose row count is checked (`SessionQuerySet`), so that only one of two
@@ -50,11 +50,22 @@ from audio.models.sessions import (
     TaskQuerySet,
     TaskState,
 )
+from audio.models.webhooks import (
+    TEST_TYPE,
+    DeliveryState,
+    EventType,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookSecret,
+)
 
 __all__ = [
     "DEFAULT_PROJECT_ID",
     "OPEN_STATUSES",
     "OPEN_TASK_STATES",
+    "TEST_TYPE",
     "ApiKey",
     "AudioChunk",
     "AudioConnection",
@@ -66,6 +77,8 @@ __all__ = [
     "ClockReading",
     "DatabaseNow",
     "DeletedSession",
+    "DeliveryState",
+    "EventType",
     "IngestProcess",
     "JournalErasure",
     "JournalFile",
@@ -86,4 +99,9 @@ __all__ = [
     "TaskQuerySet",
     "TaskState",
     "TokenPurpose",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEvent",
+    "WebhookSecret",
 ]

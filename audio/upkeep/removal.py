@@ -17,6 +17,7 @@ from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
 from audio.storage import paths
 from audio.upkeep import erasures
 from audio.upkeep.sweeps import Action, Sweep
+from audio.webhooks import events
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -86,9 +87,10 @@ def _delete(session_id: uuid.UUID) -> None:
         row = session.first()
         started_at = row.start_time if row is not None else None
         was_there = row is not None and AudioSession.objects.filter(pk=session_id).delete()[0]
-        if was_there:
+        if row is not None and was_there:
             times = {"started_at": started_at, "deleted_at": ingest.database_time()}
             DeletedSession.objects.get_or_create(pk=session_id, defaults=times)
+            events.session_deleted(row)
     # A worker may have written files for as long as the row existed.
     paths.delete_files(session_id)
     erasures.erase_finished(session_id)
