@@ -146,10 +146,6 @@ class Migration(migrations.Migration):
             index=models.Index(fields=["project", "-created_at", "-id"], name="webhook_by_project"),
         ),
         migrations.AddIndex(
-            model_name="webhookevent",
-            index=models.Index(condition=models.Q(("position__isnull", True)), fields=["id"], name="event_unpublished"),
-        ),
-        migrations.AddIndex(
             model_name="webhookdelivery",
             index=models.Index(fields=["endpoint", "-created_at", "-id"], name="delivery_by_endpoint"),
         ),

@@ -57,9 +57,6 @@ class WebhookEvent(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [
-            models.Index(fields=["id"], name="event_unpublished", condition=models.Q(position__isnull=True)),
-        ]
 
     def __str__(self) -> str:
         return f"{self.type} {self.message_id}"

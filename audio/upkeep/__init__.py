@@ -5,7 +5,7 @@ run on any host, at any time, and together with other sweeps, because each step 
 repeated. Its own work is a few indexed queries. Longer work (`audio.upkeep.chores`) is enqueued from time to time.
 """
 
-from audio.upkeep import chores, clock, processes, removal, sessions, work
+from audio.upkeep import chores, clock, processes, removal, sessions, webhooks, work
 from audio.upkeep.processes import DEAD_AFTER_HEARTBEATS, expect_dead_runs, expect_empty_queue, forget_dead_processes
 from audio.upkeep.removal import delete_session, enqueue_deletion
 from audio.upkeep.sweeps import Sweep, Swept
@@ -28,8 +28,8 @@ __all__ = [
 def sweep() -> Swept:
     """Do the short work of a sweep, enqueue the rest, and return the counts.
 
-    Dead processes are forgotten and overdue sessions closed. Lost recordings, tasks, uploads and deletions, and the
-    chores that are due, are enqueued.
+    Dead processes are forgotten and overdue sessions closed. Events are published. Lost recordings, tasks, uploads,
+    deletions and deliveries, and the chores that are due, are enqueued.
     """
     sweep = Sweep()
     _sweep(sweep)
@@ -63,3 +63,4 @@ def _sweep(sweep: Sweep) -> None:
     work.enqueue_tasks(sweep)
     work.enqueue_uploads(sweep)
     removal.enqueue_deletions(sweep)
+    webhooks.publish(sweep)

@@ -18,6 +18,7 @@ class Action(StrEnum):
     REQUESTED_TASKS = "requested_tasks"
     REQUESTED_UPLOADS = "requested_uploads"
     REQUESTED_DELETIONS = "requested_deletions"
+    REQUESTED_WEBHOOKS = "requested_webhooks"
     DROPPED_SESSIONS = "dropped_sessions"
     DELETED_SESSIONS = "deleted_sessions"
     ERASED_JOURNALS = "erased_journals"
@@ -38,6 +39,7 @@ class Swept:
     requested_tasks: int = 0
     requested_uploads: int = 0
     requested_deletions: int = 0
+    requested_webhooks: int = 0
     dropped_sessions: int = 0
     deleted_sessions: int = 0
     erased_journals: int = 0

@@ -233,7 +233,7 @@ class Worker(Product):
 
     def command(self) -> list[str]:
         """Its command line."""
-        options = ["--queues", "celery,jobs", "--hostname", f"{self.name}@%h", "--concurrency", "2"]
+        options = ["--queues", "celery,jobs,webhooks", "--hostname", f"{self.name}@%h", "--concurrency", "2"]
         features = ["--loglevel", "INFO", "--pool", "prefork", "--without-gossip", "--without-mingle"]
         return [sys.executable, "-m", "celery", "-A", "sercuescribe", "--quiet", "worker", *options, *features]
 

@@ -13,8 +13,8 @@ from audio.upkeep import Swept
 from audio.wire.parameters import ConnectionRequest
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
-NAMES = ["connections", "retention", "erasures", "audit", "journals", "leftovers"]
-QUERIES = 12
+NAMES = ["connections", "retention", "erasures", "events", "audit", "journals", "leftovers"]
+QUERIES = 14
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_sweep_with_nothing_to_do_is_a_few_queries_by_index(many_sessions, ask
         line for line in plans if line.lstrip(" ->").startswith(("SCAN", "Seq Scan")) and any(t in line for t in large)
     ]
     assert [line for line in scans if "USING INDEX" not in line] == []
-    for index in ("recording_unfinished", "recording_undigested", "session_open_dropped"):
+    for index in ("recording_unfinished", "recording_undigested", "session_open_dropped", "delivery_due"):
         assert any(f" {index} " in line for line in plans), index
 
 

@@ -189,8 +189,12 @@ def _worker() -> Program:
 
 
 def _job_worker() -> Program:
-    """Return the worker for jobs. It runs one at a time, so that a long job never delays a recording."""
-    return _celery("jobs", "jobs", 1, _before_job_worker)
+    """Return the worker for jobs and webhooks. It runs one at a time, so that a long job never delays a recording.
+
+    An endpoint that hangs delays jobs by 15 seconds at most, and never a recording. A worker for webhooks alone would
+    take the memory of another process.
+    """
+    return _celery("jobs", "jobs,webhooks", 1, _before_job_worker)
 
 
 def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]) -> Program:
