@@ -508,6 +508,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "audio.models.SessionStatus",
         "TaskStatusEnum": "audio.models.TaskState",
+        "DeliveryStatusEnum": "audio.models.DeliveryState",
+        "EventTypeEnum": "audio.models.EventType",
         "FormatEnum": "audio.wire.parameters.FORMATS",
         "TargetFormatEnum": "audio.media.plan.TARGETS",
     },

@@ -3,6 +3,6 @@
 No recorded data can be edited by hand.
 """
 
-from audio.admin import access, log, rows, sessions
+from audio.admin import access, log, rows, sessions, webhooks
 
-__all__ = ["access", "log", "rows", "sessions"]
+__all__ = ["access", "log", "rows", "sessions", "webhooks"]

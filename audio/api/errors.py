@@ -71,7 +71,7 @@ def _validation_body(detail: Any) -> dict[str, Any]:
             names.append(name)
         else:
             detail = detail[0]
-    field = ".".join(name for name in names if name != "non_field_errors")
+    field = ".".join(str(name) for name in names if name != "non_field_errors")
     if not field:
         return {"detail": str(detail), "code": "invalid_parameter"}
     return {"detail": f"{field}: {detail}", "code": "invalid_parameter", "parameter": field}

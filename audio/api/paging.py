@@ -94,6 +94,18 @@ class KeyPages(NewestFirst):
     ordering = ("-created_at", "-id")
 
 
+class WebhookPages(NewestFirst):
+    """Pages of webhooks."""
+
+    ordering = ("-created_at", "-id")
+
+
+class DeliveryPages(NewestFirst):
+    """Pages of deliveries."""
+
+    ordering = ("-created_at", "-id")
+
+
 class ChunkPages(CheckedCursorPagination):
     """Pages of chunks, in their order."""
 

@@ -9,7 +9,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.views import APIView
 
-from audio.api import health, keys, metrics, pages, protocol, tasks, views
+from audio.api import health, keys, metrics, pages, protocol, tasks, views, webhooks
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -43,6 +43,7 @@ def generated(route: str, view: str, name: str, **options: Any) -> list[URLPatte
     return [path(route, answer, name=name), path(f"{route}/", answer, name=f"{name}-slash")]
 
 
+_WEBHOOK = "api/webhooks/<str:webhook_id>"
 _SESSION = "api/audio/sessions/<str:session_id>"
 
 urlpatterns = [
@@ -60,6 +61,12 @@ urlpatterns = [
     *both("api/keys/<str:key_id>", keys.KeyDetail, "key-detail"),
     *both("api/tasks", tasks.TaskList, "task-list"),
     *both("api/tasks/<str:task_id>", tasks.TaskDetail, "task-detail"),
+    *both("api/webhooks", webhooks.WebhookList, "webhook-list"),
+    *both(_WEBHOOK, webhooks.WebhookDetail, "webhook-detail"),
+    *both(f"{_WEBHOOK}/rotate", webhooks.WebhookRotate, "webhook-rotate"),
+    *both(f"{_WEBHOOK}/test", webhooks.WebhookTest, "webhook-test"),
+    *both(f"{_WEBHOOK}/deliveries", webhooks.DeliveryList, "webhook-deliveries"),
+    *both(f"{_WEBHOOK}/deliveries/<str:delivery_id>/replay", webhooks.DeliveryReplay, "webhook-replay"),
     *both("api/ws/audio", protocol.WebSocketPath, "websocket", schema=None),
     *both("api/ws/audio/<str:session_id>", protocol.WebSocketPath, "websocket-session", schema=None),
     *both("health", health.Health, "health"),

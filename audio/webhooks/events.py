@@ -4,7 +4,7 @@
 """
 
 import uuid
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -86,7 +86,7 @@ def payload(event: WebhookEvent) -> dict[str, Any]:
 
 
 def _store(event_type: EventType, session: AudioSession, **data: Any) -> None:
-    project_id = cast(int, session.project_id)
+    project_id = session.project_id
     WebhookEvent.objects.create(
         type=event_type, project_id=project_id, session_id=session.pk, user_id=session.user_id, data=data
     )
