@@ -31,7 +31,7 @@ _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _CLOSE_CODES = frozenset((1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 4408, 4409))
 _OTHER = "other"
 # Those that `audio.ingest` runs beside the connections.
-BACKGROUND_TASKS = ("heartbeat", "windows", "events", "erasures", "announcement")
+BACKGROUND_TASKS = ("heartbeat", "windows", "events", "erasures", "announcement", "event_stream")
 
 
 class BatchHistogram(Histogram):
@@ -104,6 +104,12 @@ background_task_failures = Counter(
     "sercuescribe_background_task_failures",
     "Unexpected ends of background tasks of the web processes, by the name of the task.",
     ["task"],
+    registry=registry,
+)
+event_listeners = Gauge(
+    "sercuescribe_event_listeners",
+    "Clients that listen to the event stream.",
+    multiprocess_mode="livesum",
     registry=registry,
 )
 without_redis = Gauge(

@@ -11,10 +11,11 @@ from django.core.asgi import get_asgi_application
 from django.http.request import split_domain_port, validate_host
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
-_http = get_asgi_application()
+_django = get_asgi_application()
 
 from audio import metrics  # noqa: E402 - as below
 from audio.routing import application as _websocket  # noqa: E402 - models load only after Django is set up
+from audio.streams import EventStreams  # noqa: E402
 from sercuescribe import origins  # noqa: E402
 from sercuescribe.proxies import BelowPath, Refused, TrustedProxies, host_advice  # noqa: E402
 
@@ -53,5 +54,7 @@ class HandshakeValidator:
             logger.warning("handshake_refused", reason=reason, received=shown, advice=advice)
 
 
-_routed = ProtocolTypeRouter({"http": _http, "websocket": HandshakeValidator(_websocket)})
+# The server ends its streams before it stops.
+event_streams = EventStreams(_django)
+_routed = ProtocolTypeRouter({"http": event_streams, "websocket": HandshakeValidator(_websocket)})
 application = TrustedProxies(BelowPath(_routed, settings.PUBLIC_PATH), settings.FORWARDED_ALLOW_IPS)

@@ -346,13 +346,19 @@ def _report_ready(descriptor: int | None) -> None:
 def _serve(listener: socket.socket, ready_fd: int | None) -> None:
     """Serve with this process alone."""
     from audio import consumers  # models load only after Django is set up
+    from sercuescribe import asgi
 
     # The URLs are loaded now, because loading them at the first request would delay the chunks of all clients.
     importlib.import_module(settings.ROOT_URLCONF)
     # Loaded modules are never freed, so the garbage collector need not scan them again.
     gc.collect()
     gc.freeze()
-    server = Server(config(), start=consumers.start, drain=consumers.drain, ready_fd=ready_fd)
+
+    async def drain() -> None:
+        await asgi.event_streams.drain()
+        await consumers.drain()
+
+    server = Server(config(), start=consumers.start, drain=drain, ready_fd=ready_fd)
     server.run(sockets=[listener])
 
 

@@ -210,6 +210,7 @@ STORAGES = {
     "recordings": _recordings_storage(),
 }
 
+
 # Webhooks
 def _networks(texts: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     try:

@@ -14,7 +14,6 @@ from rest_framework.reverse import reverse
 
 from audio.errors import InvalidParameter
 from audio.ingest import default_parameters
-from audio.media import wav
 from audio.media.waveform import FULL_SCALE, Waveform
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState, Recovery
 from audio.storage import downloads
@@ -266,7 +265,7 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
     @extend_schema_field({"type": "number", "format": "double", "nullable": True})
     def get_duration_seconds(self, session: AudioSession) -> float | None:
         """Return the length of the recording or of the audio so far; None if it is not known exactly."""
-        return duration_seconds(session, recording_of(session))
+        return downloads.duration_seconds(session, recording_of(session))
 
     @extend_schema_field(serializers.ChoiceField([value for value in Recovery.values if value], allow_null=True))
     def get_recovered(self, session: AudioSession) -> str | None:
@@ -355,18 +354,3 @@ class WaveformSerializer(serializers.Serializer[Waveform]):
 def recording_of(session: AudioSession) -> Recording:
     """Return the session's recording; a new one, not saved, if there is no row yet."""
     return session.recording if hasattr(session, "recording") else Recording(session=session)
-
-
-def duration_seconds(session: AudioSession, recording: Recording) -> float | None:
-    """Return the length of a ready recording, or of the samples so far.
-
-    It is None for a compressed stream that is not ready, because its bytes do not tell the length.
-    """
-    if recording.duration_seconds is not None:
-        return recording.duration_seconds
-    if not session.total_chunks:
-        return 0.0
-    if not recording.master_encoding or not recording.master_bytes:
-        return None
-    pcm = downloads.master_format(session, recording)
-    return (recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes / pcm.sample_rate

@@ -9,7 +9,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.views import APIView
 
-from audio.api import health, keys, metrics, pages, protocol, tasks, views, webhooks
+from audio.api import events, health, keys, metrics, pages, protocol, tasks, views, webhooks
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -61,6 +61,7 @@ urlpatterns = [
     *both("api/keys/<str:key_id>", keys.KeyDetail, "key-detail"),
     *both("api/tasks", tasks.TaskList, "task-list"),
     *both("api/tasks/<str:task_id>", tasks.TaskDetail, "task-detail"),
+    *both("api/events", events.EventStream, "events"),
     *both("api/webhooks", webhooks.WebhookList, "webhook-list"),
     *both(_WEBHOOK, webhooks.WebhookDetail, "webhook-detail"),
     *both(f"{_WEBHOOK}/rotate", webhooks.WebhookRotate, "webhook-rotate"),

@@ -122,3 +122,18 @@ def etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
     """
     digest = hashlib.sha256(f"{name} {size_bytes} {at.isoformat() if at else 'live'}".encode()).hexdigest()
     return f'"{digest[:32]}"'
+
+
+def duration_seconds(session: AudioSession, recording: Recording) -> float | None:
+    """Return the length of a ready recording, or of the samples so far.
+
+    It is None for a compressed stream that is not ready, because its bytes do not tell the length.
+    """
+    if recording.duration_seconds is not None:
+        return recording.duration_seconds
+    if not session.total_chunks:
+        return 0.0
+    if not recording.master_encoding or not recording.master_bytes:
+        return None
+    pcm = master_format(session, recording)
+    return (recording.master_bytes - wav.HEADER_BYTES) // pcm.frame_bytes / pcm.sample_rate

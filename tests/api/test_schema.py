@@ -41,6 +41,7 @@ def test_the_document_is_valid_and_made_without_a_warning(tmp_path):
         "/api/audio/sessions/{session_id}/tokens",
         "/api/audio/sessions/{session_id}/tokens/{token_id}",
         "/api/audio/sessions/{session_id}/waveform",
+        "/api/events",
         "/api/keys",
         "/api/keys/{key_id}",
         "/api/projects",

@@ -1,0 +1,30 @@
+"""What a page that listens wants to hear: the events and the progress of sessions that exist for it."""
+
+import uuid
+from dataclasses import dataclass
+
+from audio.access.identity import READ, Identity
+
+# The key under which the view of `/api/events` passes a subscription to `audio.streams`, in the ASGI scope.
+SCOPE_KEY = "sercuescribe.subscription"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One listener.
+
+    Attributes:
+        identity: Who listens.
+        session_ids: The only sessions that it is about; empty for all that exist for the identity.
+        after: The position of the last event that the listener has received before; None to begin with new ones.
+    """
+
+    identity: Identity
+    session_ids: frozenset[uuid.UUID] = frozenset()
+    after: int | None = None
+
+    def wants(self, project_id: int, session_id: uuid.UUID | None) -> bool:
+        """Whether something about a session is for this listener."""
+        if session_id is None or (self.session_ids and session_id not in self.session_ids):
+            return False
+        return self.identity.sees(project_id, session_id) and self.identity.may(READ, project_id)
