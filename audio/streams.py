@@ -306,7 +306,7 @@ class EventStreams:
         metrics.event_listeners.inc()
         try:
             for message in messages:
-                await send(message | {"more_body": True} if message["type"] == "http.response.body" else message)
+                await send(_without_end(message))
             await self._send_missed(listener, send)
             await self._send_all(listener, scope, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -360,6 +360,13 @@ def _nothing_received() -> Callable[[], Any]:
         return {"type": "http.disconnect"}
 
     return receive
+
+
+def _without_end(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message of Django's response as one of a response that goes on."""
+    if message["type"] == "http.response.body":
+        return message | {"more_body": True}
+    return message | {"headers": [header for header in message["headers"] if header[0].lower() != b"content-length"]}
 
 
 def _refusal(error: ServiceError) -> Messages:

@@ -12,7 +12,7 @@ from tests.services import REPOSITORY
 PAGE = REPOSITORY / "docs" / "architecture.md"
 FLOW = re.compile(r"-->\|([\w.]+)\|")
 TRANSITION = re.compile(r"^\s*(\S+) --> (\S+): ([\w.]+)$", re.MULTILINE)
-IN_TEXT = re.compile(r"`((?:ingest|upkeep|assembly|storage|jobs|integrity|dispatch|wire|journal|media)\.[\w.]+)`")
+IN_TEXT = re.compile(r"`((?:ingest|upkeep|webhooks|streams|assembly|storage|jobs|integrity|dispatch|wire|journal|media)\.[\w.]+)`")
 
 
 def resolve(dotted: str) -> object:
@@ -26,15 +26,15 @@ def resolve(dotted: str) -> object:
     return found
 
 
-def drawings() -> tuple[str, str, str, str]:
-    path, session, recording, journal = fenced(PAGE, "mermaid")
-    return path, session, recording, journal
+def drawings() -> tuple[str, str, str, str, str]:
+    path, session, recording, events, journal = fenced(PAGE, "mermaid")
+    return path, events, session, recording, journal
 
 
 def test_every_edge_is_named_after_a_function():
-    path, *states = drawings()
-    edges = FLOW.findall(path) + [name for drawing in states for *_, name in TRANSITION.findall(drawing)]
-    assert len(edges) == sum(drawing.count("-->") for drawing in (path, *states))
+    path, events, *states = drawings()
+    edges = FLOW.findall(path + events) + [name for drawing in states for *_, name in TRANSITION.findall(drawing)]
+    assert len(edges) == sum(drawing.count("-->") for drawing in (path, events, *states))
     for edge in edges:
         assert callable(resolve(edge)), edge
 
@@ -47,7 +47,7 @@ def test_every_name_in_the_text_exists():
 
 
 def test_every_state_is_drawn():
-    _, session, recording, _ = drawings()
+    _, _, session, recording, _ = drawings()
     for drawing, states in ((session, SessionStatus), (recording, RecordingState)):
         drawn = {end for start, stop, _ in TRANSITION.findall(drawing) for end in (start, stop)} - {"[*]"}
         assert drawn == {state.value for state in states}

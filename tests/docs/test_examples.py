@@ -130,6 +130,33 @@ async def test_the_commands_of_the_page_run_in_the_repository(server, rest, tmp_
         assert samples_of(rest.download(session_id)) == sound.tobytes()
 
 
+def test_the_receiver_of_webhooks_prints_each_event_once(make_server, tmp_path):
+    server = make_server(WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8")
+    server.start()
+    port = free_port()
+    api = Rest(server.url).http
+    hook = api.post("/api/webhooks", json={"url": f"http://127.0.0.1:{port}/"}).json()
+    with (tmp_path / "output").open("wb") as output:
+        command = [sys.executable, str(EXAMPLES / "webhook_receiver.py"), hook["secret"], str(port)]
+        receiver = subprocess.Popen(command, stdout=output)
+    try:
+        eventually(lambda: api.get("/health/ready").status_code == 200)
+        session = api.post("/api/audio/sessions").json()
+        printed = tmp_path / "output"
+        eventually(lambda: f'session.opened {{"session_id": "{session["session_id"]}"' in printed.read_text())
+        deliveries = f"/api/webhooks/{hook['id']}/deliveries"
+        (sent,) = eventually(
+            lambda: [each for each in api.get(deliveries).json()["results"] if each["status"] == "delivered"]
+        )
+        tried = len(sent["attempts"])
+        assert api.post(f"{deliveries}/{sent['id']}/replay").status_code == 202
+        eventually(lambda: len(api.get(deliveries).json()["results"][0]["attempts"]) > tried)
+        assert printed.read_text().count("session.opened") == 1
+    finally:
+        receiver.kill()
+        receiver.wait()
+
+
 def test_the_page_lists_every_client():
     listed = {unquoted(name) for name, _ in tables(EXAMPLES / "README.md", "file")}
     assert listed == {path.name for path in EXAMPLES.iterdir()} - {"README.md", "__pycache__"}
