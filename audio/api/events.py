@@ -50,7 +50,7 @@ class EventStream(CheckedView):
         ],
         responses={
             (200, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, description="Server-sent events, without an end."),
-            **described.answers(400, 401, 403, 404, 503),
+            **described.answers(400, 404, 503),
         },
     )
     def get(self, request: Request) -> HttpResponse:

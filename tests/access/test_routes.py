@@ -10,6 +10,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from audio.access import COMMAND, issue
 from audio.models import BackgroundTask, Project, Role
+from audio.webhooks import endpoints
 from tests.access.people import Caller, person, with_key, with_token
 from tests.api.rows import make_chunks, make_session
 
@@ -32,6 +33,13 @@ ROWS = {
     "key-detail": {"DELETE": MANAGE},
     "task-list": {"GET": READ, "POST": READ},
     "task-detail": {"GET": READ, "DELETE": RECORD},
+    "events": {"GET": READ},
+    "webhook-list": {"GET": MANAGE, "POST": MANAGE},
+    "webhook-detail": {"GET": MANAGE, "PATCH": MANAGE, "DELETE": MANAGE},
+    "webhook-rotate": {"POST": MANAGE},
+    "webhook-test": {"POST": MANAGE},
+    "webhook-deliveries": {"GET": MANAGE},
+    "webhook-replay": {"POST": MANAGE},
     "websocket": {"GET": OPEN},
     "websocket-session": {"GET": OPEN},
     "health": {"GET": OPEN},
@@ -47,7 +55,7 @@ ROWS = {
 # Pages and the admin have doors of their own.
 OTHER_DOORS = ("admin", "home", "login", "logout", "openid", "openid-callback")
 DOCUMENTS = ("schema", "asyncapi", "asyncapi-file", "docs", "redoc")
-LISTS = ("session-list", "task-list", "key-list", "project-list")
+LISTS = ("session-list", "task-list", "key-list", "project-list", "webhook-list", "events")
 GRANTS = {
     "viewer": {ANY, OPEN, READ},
     "recorder": {ANY, OPEN, READ, RECORD},
@@ -84,6 +92,7 @@ def values(project: Project) -> dict[str, str]:
     make_chunks(session, 1)
     task = BackgroundTask.objects.create(session=session, kind="transcode", format="mp3")
     key, _ = issue.key(project, "old", ["read"], COMMAND)
+    endpoint, _ = endpoints.create(project.pk, "https://example.com/hook", [])
     token = session.tokens.create(prefix="x" * 12, digest="0" * 64)
     return {
         "session_id": str(session.pk),
@@ -91,6 +100,8 @@ def values(project: Project) -> dict[str, str]:
         "task_id": str(task.pk),
         "key_id": str(key.pk),
         "token_id": str(token.pk),
+        "webhook_id": str(endpoint.pk),
+        "delivery_id": "1",
         "format": "json",
     }
 
@@ -118,6 +129,7 @@ def body(name: str, values: dict[str, str]) -> dict[str, Any] | None:
     bodies: dict[str, dict[str, Any]] = {
         "session-list": {"project": "clinic"},
         "key-list": {"name": "new", "scopes": ["read"], "project": "clinic"},
+        "webhook-list": {"url": "https://example.com/other", "project": "clinic"},
         "task-list": {"task": "transcode", "format": "mp3", "session_id": values["session_id"]},
     }
     return bodies.get(name)

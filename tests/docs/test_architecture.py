@@ -12,7 +12,8 @@ from tests.services import REPOSITORY
 PAGE = REPOSITORY / "docs" / "architecture.md"
 FLOW = re.compile(r"-->\|([\w.]+)\|")
 TRANSITION = re.compile(r"^\s*(\S+) --> (\S+): ([\w.]+)$", re.MULTILINE)
-IN_TEXT = re.compile(r"`((?:ingest|upkeep|webhooks|streams|assembly|storage|jobs|integrity|dispatch|wire|journal|media)\.[\w.]+)`")
+ROOMS = "ingest|upkeep|webhooks|streams|assembly|storage|jobs|integrity|dispatch|wire|journal|media"
+IN_TEXT = re.compile(rf"`((?:{ROOMS})\.[\w.]+)`")
 
 
 def resolve(dotted: str) -> object:

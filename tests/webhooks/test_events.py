@@ -9,7 +9,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from audio import ingest, upkeep
-from audio.assembly.concatenate import concatenate, rebuild
+from audio.assembly.concatenate import concatenate
+from audio.assembly.rebuild import rebuild
 from audio.ingest import sessions
 from audio.jobs import rows, run
 from audio.models import (
