@@ -51,6 +51,27 @@ async def test_a_session_from_the_greeting_to_1000(server, rest):
     assert (detail["status"], detail["total_chunks"], detail["byte_count"]) == ("completed", 3, 600)
 
 
+async def test_a_new_session_gets_the_name_and_metadata_of_the_query(server, rest):
+    query: dict = {"name": "Interview 1", "metadata.room": "4", "metadata.note": "a=b&c"}
+    async with recorder(server.ws_url, **query) as client:
+        assert await client.store(b"\1\0" * 100) == [1]
+    detail = rest.session(client.session_id)
+    assert (detail["name"], detail["metadata"]) == ("Interview 1", {"room": "4", "note": "a=b&c"})
+    answer = rest.http.patch(f"/api/audio/sessions/{client.session_id}", json={"name": "Interview 2"})
+    assert answer.json()["name"] == "Interview 2"
+    # A client reconnects with the address that it has, or without what it has said before.
+    for again in (query, {}):
+        async with recorder(server.ws_url, client.session_id, **again) as client:
+            assert client.greeting["message"] == "Audio session resumed"
+    assert rest.session(client.session_id)["name"] == "Interview 2"
+
+
+async def test_wrong_metadata_in_the_query(server):
+    async with recorder(server.ws_url, **{f"metadata.{number}": "" for number in range(51)}) as client:
+        assert (client.greeting["code"], client.greeting["limit"]) == ("invalid_parameter", 50)
+        assert await client.close_code() == 1008
+
+
 async def test_every_message_is_answered_in_order(server):
     async with recorder(server.ws_url) as client:
         await client.send(b"ab")

@@ -61,7 +61,7 @@ class RecordingFilter(admin.SimpleListFilter):
 
 
 def _matching(term: str, visible: QuerySet[AudioSession]) -> set[UUID]:
-    """Find the newest visible sessions whose id begins with the term, or whose user_id contains it.
+    """Find the newest visible sessions whose id or name begins with the term, or whose user_id contains it.
 
     Only the newest SEARCH_LIMIT sessions are searched for a part of the user_id, because no index finds it. A user_id
     that equals the term is found in all sessions.
@@ -72,7 +72,11 @@ def _matching(term: str, visible: QuerySet[AudioSession]) -> set[UUID]:
     searches = [newest.filter(pk__range=span)] if span else []
     beginning = sessions.values_list("start_time", flat=True)[SEARCH_LIMIT : SEARCH_LIMIT + 1].first()
     among = newest.filter(start_time__gt=beginning) if beginning else newest
-    searches += [newest.filter(user_id=term), among.filter(user_id__icontains=term)]
+    searches += [
+        newest.filter(user_id=term),
+        sessions.filter(name__begins=term).values_list("pk", flat=True),
+        among.filter(user_id__icontains=term),
+    ]
     return {found for search in searches for found in search[:MATCH_LIMIT]}
 
 
@@ -82,8 +86,10 @@ class AudioSessionAdmin(SessionActions):
 
     session_field = "pk"
     project_path = "project"
-    search_help_text = "Search for a session id, the beginning of one, or a part of a user_id."
-    list_display = ["short_id", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"]
+    search_help_text = "Search for a session id or a name, the beginning of one, or a part of a user_id."
+    list_display = [
+        *("short_id", "name", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"),
+    ]
     list_filter = [("status", StatusFilter), ProjectFilter, RecordingFilter, "format", "recovered", "start_time"]
     list_select_related = ["recording", "project"]
     ordering = ["-start_time", "-id"]
@@ -91,20 +97,21 @@ class AudioSessionAdmin(SessionActions):
     change_form_template = "admin/audio/audiosession/page.html"
     fieldsets = [
         ("Recording", {"fields": ["recording_state", "recording_error", "listen", "waveform", "downloads"]}),
-        ("Session", {"fields": ["id", "project", "user_id", "state", "error", "start_time", "end_time"]}),
+        ("Session", {"fields": ["id", "name", "project", "user_id", "state", "error", "start_time", "end_time"]}),
+        ("Details", {"fields": ["described", "retention_days", "legal_hold"]}),
         ("Audio", {"fields": ["sample_rate", "channels", "format", "encoding", "chunk_mode", "undecided"]}),
         ("Chunks", {"fields": ["chunks", "size", "sources", "connections", "last_chunk_at", "dropped_at"]}),
         ("Background tasks", {"fields": ["tasks"]}),
     ]
     readonly_fields = [
         *("recording_state", "recording_error", "listen", "waveform", "downloads"),
-        *("state", "error", "chunks", "size", "sources", "connections", "tasks"),
+        *("state", "error", "described", "chunks", "size", "sources", "connections", "tasks"),
     ]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find sessions by the beginning of their id, or by a part of their user_id."""
+        """Find sessions by the beginning of their id or name, or by a part of their user_id."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -201,6 +208,12 @@ class AudioSessionAdmin(SessionActions):
     def error(self, session: AudioSession) -> str:
         """Return the error with which the session ended."""
         return f"{session.error_code}: {session.error_detail}" if session.error_code else NOTHING
+
+    @admin.display(description="metadata")
+    def described(self, session: AudioSession) -> str:
+        """Return the metadata."""
+        rows = format_html_join("", "<tr><th>{}</th><td>{}</td></tr>", session.metadata.items())
+        return format_html("<table>{}</table>", rows) if rows else NOTHING
 
     @admin.display(description="size", empty_value=NOTHING)
     def size(self, session: AudioSession) -> str:

@@ -5,6 +5,7 @@ examples are the output of the server's own functions.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,9 @@ from audio.wire.parameters import (
     ENCODINGS,
     FORMATS,
     LABEL_MAX_LENGTH,
+    METADATA_MAX_BYTES,
+    METADATA_MAX_KEYS,
+    METADATA_PREFIX,
     SAMPLE_RATES_HZ,
     SessionParameters,
 )
@@ -109,6 +113,11 @@ _DETAILS: Json = {
     "retry_after_seconds": {"type": "number", "description": "The seconds after which another attempt may succeed."},
     "format": {"type": "string", "description": "The format of a session that would record the content."},
 }
+_METADATA = {
+    "type": "string",
+    "description": "The metadata of a new session under the key in the parameter's name: at most "
+    f"{METADATA_MAX_KEYS} keys, and {METADATA_MAX_BYTES} bytes of keys and values together.",
+}
 CLOSE_CODES = {
     1000: "The session is closed.",
     1001: "The server is stopping. Connect again.",
@@ -180,7 +189,12 @@ def _ref(kind: str, name: str) -> Json:
 
 
 def _channel(address: str, summary: str, all_messages: Json) -> Json:
-    query = {"type": "object", "properties": query_parameters(), "additionalProperties": False}
+    query = {
+        "type": "object",
+        "properties": query_parameters(),
+        "patternProperties": {rf"^{re.escape(METADATA_PREFIX)}": _METADATA},
+        "additionalProperties": False,
+    }
     binding = {"method": "GET", "query": query, "bindingVersion": "0.1.0"}
     return {"address": address, "summary": summary, "messages": all_messages, "bindings": {"ws": binding}}
 
@@ -211,6 +225,7 @@ def query_parameters() -> Json:
             "description": "A session token or an API key, for clients that can send no header.",
         },
         "project": {**label, "description": "The project of a new session, for people who have several."},
+        "name": {**label, "description": "A title of the client's choice for a new session."},
     }
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import django_filters
 from django import forms
+from django.db.models import QuerySet
 from django_filters.fields import IsoDateTimeField
 
-from audio.models import AudioSession, SessionStatus
-from audio.wire.parameters import FORMATS
+from audio.models import AudioSession, MetadataEntry, SessionStatus, metadata_digest
+from audio.wire.parameters import FORMATS, METADATA_PREFIX, parse_metadata
 
 
 class MomentField(IsoDateTimeField):  # type: ignore[misc]
@@ -30,14 +31,37 @@ class MomentFilter(django_filters.IsoDateTimeFilter):  # type: ignore[misc]
 
 
 class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]
-    """Filters by status, user, format and start time."""
+    """Filters by status, user, format, start time, project, name and metadata.
+
+    A filter by metadata has the key in its name: `metadata.KEY=VALUE`.
+    """
 
     status = django_filters.ChoiceFilter(choices=SessionStatus.choices)
     user_id = django_filters.CharFilter(strip=False, help_text="Exactly this label.")
     format = django_filters.ChoiceFilter(choices=[(name, name) for name in FORMATS])
     started_after = MomentFilter("start_time", "gte", help_text="At this moment (ISO 8601) or later.")
     started_before = MomentFilter("start_time", "lt", help_text="Before this moment (ISO 8601).")
+    project = django_filters.CharFilter("project__name", strip=False, help_text="The name of the project.")
+    name = django_filters.CharFilter("name", "begins", strip=False, help_text="The beginning of the name.")
 
     class Meta:
         model = AudioSession
         fields: list[str] = []
+
+    def filter_queryset(self, queryset: QuerySet[AudioSession]) -> QuerySet[AudioSession]:
+        """Apply the filters.
+
+        Raises:
+            InvalidParameter: A key or a value is no metadata.
+        """
+        found: QuerySet[AudioSession] = super().filter_queryset(queryset)
+        named = {name.removeprefix(METADATA_PREFIX): self.data[name] for name in self.data if is_metadata(name)}
+        for key, value in parse_metadata(named).items():
+            with_it = MetadataEntry.objects.filter(digest=metadata_digest(key, value))
+            found = found.filter(pk__in=with_it.values("session"))
+        return found
+
+
+def is_metadata(parameter: str) -> bool:
+    """Return whether a parameter of a query is a filter by metadata."""
+    return parameter.startswith(METADATA_PREFIX)

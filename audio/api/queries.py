@@ -11,7 +11,7 @@ from audio.models import AudioConnection, AudioSession
 
 
 def sessions() -> QuerySet[AudioSession]:
-    """Return the sessions with their recordings and `connection_count`.
+    """Return the sessions with their recordings, projects and `connection_count`.
 
     The connections are counted only for the rows that are read.
     """
@@ -22,7 +22,8 @@ def sessions() -> QuerySet[AudioSession]:
         .annotate(count=Count("pk"))
         .values("count")
     )
-    return AudioSession.objects.select_related("recording").annotate(connection_count=Coalesce(Subquery(counts), 0))
+    found = AudioSession.objects.select_related("recording", "project")
+    return found.annotate(connection_count=Coalesce(Subquery(counts), 0))
 
 
 def find_session(session_id: uuid.UUID, identity: Identity, scope: str) -> AudioSession:

@@ -4,7 +4,7 @@ The keys and their order are part of the contract. Values are checked by the sam
 that both reject the same values with the same sentence.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
@@ -23,15 +23,24 @@ from audio.wire.parameters import (
     ENCODINGS,
     FORMATS,
     LABEL_MAX_LENGTH,
+    METADATA_MAX_BYTES,
+    METADATA_MAX_KEYS,
+    RETENTION_MAX_DAYS,
     SAMPLE_RATES_HZ,
+    Details,
     SessionParameters,
+    merge_metadata,
     parse_label,
+    parse_metadata,
+    parse_retention_days,
     parse_value,
     undecided_among,
 )
 
 FETCHABLE_STATES = (RecordingState.LIVE, RecordingState.BUILDING, RecordingState.READY)
 _RECEIVED_MAX_LENGTH = 100
+_MOST_DIGITS = 9
+_DETAILS = ("name", "metadata", "retention_days", "legal_hold")
 
 
 class ParameterField(serializers.ChoiceField):
@@ -51,6 +60,102 @@ class LabelField(serializers.CharField):
     def to_internal_value(self, data: Any) -> str:
         """Return the label."""
         return parse_label(str(self.field_name), str(super().to_internal_value(data)))
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": METADATA_MAX_KEYS})
+class MetadataField(serializers.Field[Any, Any, Any, Any]):
+    """The metadata of a new session. It raises InvalidParameter if they are no flat map of strings, or too large."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the metadata."""
+        return parse_metadata(data)
+
+    def to_representation(self, value: Any) -> Any:
+        """Return the metadata."""
+        return value
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {"type": "string", "nullable": True}, "nullable": True})
+class MetadataChangesField(MetadataField):
+    """Changes of metadata. It raises InvalidParameter for what can be no change of any session."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the changes."""
+        merge_metadata({}, data)
+        return data
+
+
+@extend_schema_field({"type": "integer", "minimum": 0, "maximum": RETENTION_MAX_DAYS, "nullable": True})
+class RetentionField(serializers.Field[Any, Any, Any, Any]):
+    """A number of days. It raises InvalidParameter for anything else."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return the number of days. Forms have it as text."""
+        is_digits = isinstance(data, str) and data.isascii() and data.isdigit() and len(data) <= _MOST_DIGITS
+        return parse_retention_days(int(data) if is_digits else data)
+
+    def to_representation(self, value: Any) -> Any:
+        """Return the number of days."""
+        return value
+
+
+class FlagField(serializers.BooleanField):
+    """A flag. It raises InvalidParameter for anything but true and false, which forms have as text."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Return the flag."""
+        if data not in (True, False, "true", "false") or (
+            isinstance(data, (int, float)) and not isinstance(data, bool)
+        ):
+            raise InvalidParameter(
+                f"{self.field_name} must be true or false.",
+                parameter=self.field_name,
+                received=str(data)[:_RECEIVED_MAX_LENGTH],
+                valid_values=[True, False],
+            )
+        return data in (True, "true")
+
+
+_NAME_HELP = "A title of the client's choice."
+_METADATA_HELP = (
+    f"Strings of the client's choice by their keys: at most {METADATA_MAX_KEYS} keys, and {METADATA_MAX_BYTES} bytes"
+    " of keys and values together."
+)
+_RETENTION_HELP = (
+    "The days after its end after which the session is deleted. 0: never. Null: the days of its project, or else those "
+    "of the server."
+)
+_HOLD_HELP = "Whether nobody can delete the session."
+
+
+def _without_unknown(serializer: serializers.BaseSerializer[Any]) -> None:
+    """Raise InvalidParameter if the request has a field that the serializer does not have."""
+    # Forms of the browsable pages send their CSRF token as a field.
+    fields: Any = serializer
+    unknown = set(fields.initial_data) - set(fields.fields) - {"csrfmiddlewaretoken"}
+    if unknown:
+        name = min(unknown)[:_RECEIVED_MAX_LENGTH]
+        raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(fields.fields))
+
+
+class DetailsSerializer(serializers.Serializer[AudioSession]):
+    """Changes of a session's details. What is absent stays."""
+
+    name = LabelField(
+        required=False, allow_null=True, max_length=LABEL_MAX_LENGTH, trim_whitespace=False, help_text=_NAME_HELP
+    )
+    metadata = MetadataChangesField(
+        required=False,
+        allow_null=True,
+        help_text=f"{_METADATA_HELP} The keys that are absent stay. Null removes a key; null for all removes all.",
+    )
+    retention_days = RetentionField(required=False, allow_null=True, help_text=_RETENTION_HELP)
+    legal_hold = FlagField(required=False, help_text=_HOLD_HELP)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Reject unknown fields."""
+        _without_unknown(self)
+        return attrs
 
 
 class NewSessionSerializer(serializers.Serializer[AudioSession]):
@@ -91,6 +196,12 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
         trim_whitespace=False,
         help_text="A label of the client's choice.",
     )
+    name = LabelField(
+        required=False, allow_null=True, max_length=LABEL_MAX_LENGTH, trim_whitespace=False, help_text=_NAME_HELP
+    )
+    metadata = MetadataField(required=False, help_text=_METADATA_HELP)
+    retention_days = RetentionField(required=False, allow_null=True, help_text=_RETENTION_HELP)
+    legal_hold = FlagField(required=False, help_text=_HOLD_HELP)
 
     project = LabelField(
         required=False,
@@ -100,17 +211,18 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Reject unknown fields."""
-        # Forms of the browsable pages send their CSRF token as a field.
-        unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
-        if unknown:
-            name = min(unknown)[:_RECEIVED_MAX_LENGTH]
-            raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(self.fields))
+        _without_unknown(self)
         return attrs
 
     def parameters(self) -> SessionParameters:
         """Return the parameters of the requested session."""
-        named = {name: value for name, value in self.validated_data.items() if name not in ("user_id", "project")}
-        return SessionParameters(**{**default_parameters().as_dict(), **named})
+        defaults = default_parameters().as_dict()
+        return SessionParameters(**{name: self.validated_data.get(name, value) for name, value in defaults.items()})
+
+    def details(self) -> Details:
+        """Return the details of the requested session."""
+        given = {name: self.validated_data[name] for name in _DETAILS if name in self.validated_data}
+        return Details(**given)
 
     def undecided(self) -> list[str]:
         """Return the names of the parameters that the media decide, because the request does not name them."""
@@ -236,9 +348,12 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
         " order or the number of its last chunks may differ. `pending`: the restoration is not finished."
     )
 
+    project = serializers.CharField(source="project.name", read_only=True, help_text="The name of its project.")
+    metadata = MetadataField(read_only=True, help_text=_METADATA_HELP)
+
     class Meta:
         model = AudioSession
-        fields = [
+        described: ClassVar[list[str]] = [
             "session_id",
             "user_id",
             "start_time",
@@ -255,7 +370,14 @@ class SessionSerializer(serializers.ModelSerializer[AudioSession]):
             "recording",
             "recovered",
         ]
+        details: ClassVar[list[str]] = ["project", *_DETAILS]
+        fields = [*described, *details]
         read_only_fields = fields
+        extra_kwargs = {
+            "name": {"help_text": _NAME_HELP},
+            "retention_days": {"help_text": _RETENTION_HELP},
+            "legal_hold": {"help_text": _HOLD_HELP},
+        }
 
     @extend_schema_field({"type": "string", "nullable": True})
     def get_file_path(self, session: AudioSession) -> str | None:
@@ -286,7 +408,7 @@ class CreatedSessionSerializer(SessionSerializer):
     )
 
     class Meta(SessionSerializer.Meta):
-        fields = [*SessionSerializer.Meta.fields, "websocket_url"]
+        fields = [*SessionSerializer.Meta.described, "websocket_url", *SessionSerializer.Meta.details]
         read_only_fields = fields
 
     @extend_schema_field(OpenApiTypes.URI)

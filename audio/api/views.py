@@ -31,7 +31,7 @@ from rest_framework.views import APIView
 from audio import access, ingest, upkeep
 from audio.api import described
 from audio.api.access import ANY, MANAGE, READ, RECORD, address_of, identity_of, scope_of
-from audio.api.filters import SessionFilter
+from audio.api.filters import SessionFilter, is_metadata
 from audio.api.paging import ChunkPages, SessionPages
 from audio.api.queries import find_session, sessions
 from audio.api.ranged import ranged_response
@@ -39,6 +39,7 @@ from audio.api.serializers import (
     ChunkSerializer,
     ClosedSessionSerializer,
     CreatedSessionSerializer,
+    DetailsSerializer,
     NewSessionSerializer,
     SessionSerializer,
     WaveformSerializer,
@@ -56,6 +57,7 @@ from audio.storage import downloads
 BODY_LIMIT_BYTES = 64 * 1024
 CHUNK_CONTENT_TYPE = "application/octet-stream"
 _SEQUENCE_DIGITS = 18
+_SCOPES_OF_DETAILS = {"name": RECORD, "metadata": RECORD, "retention_days": MANAGE, "legal_hold": MANAGE}
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
@@ -94,13 +96,16 @@ class CheckedView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Reject unknown query parameters."""
         super().initial(request, *args, **kwargs)
-        known = {*self.query_parameters, "token"} if self.takes_token else set(self.query_parameters)
-        unknown = set(request.query_params) - known
+        unknown = {name for name in request.query_params if not self.is_known(name)}
         if unknown:
             name = min(unknown)[:64]
             raise InvalidParameter(
                 f"There is no parameter {name!r}.", parameter=name, valid_values=list(self.query_parameters)
             )
+
+    def is_known(self, parameter: str) -> bool:
+        """Return whether the view has a query parameter of this name."""
+        return parameter in self.query_parameters or (self.takes_token and parameter == "token")
 
     @property
     def identity(self) -> access.Identity:
@@ -140,6 +145,13 @@ class SessionView(CheckedView):
     get=extend_schema(
         summary="List sessions, newest first",
         tags=["sessions"],
+        parameters=[
+            OpenApiParameter(
+                "metadata.KEY",
+                OpenApiTypes.STR,
+                description="The value of this key of the metadata. There may be several, with different keys.",
+            )
+        ],
         responses={200: SessionSerializer(many=True), **described.answers(400, 503)},
     ),
     post=extend_schema(
@@ -156,7 +168,11 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
     queryset = sessions()
     pagination_class = SessionPages
     filterset_class = SessionFilter
-    query_parameters = ("cursor", "page_size", *SessionFilter.base_filters)
+    query_parameters = ("cursor", "page_size", *SessionFilter.base_filters, "metadata.KEY")
+
+    def is_known(self, parameter: str) -> bool:
+        """Return whether a parameter is known. Those of metadata have the keys in their names."""
+        return super().is_known(parameter) or is_metadata(parameter)
 
     def get_queryset(self) -> QuerySet[AudioSession]:
         """Return the sessions that exist for the identity."""
@@ -192,8 +208,13 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
         user_id = requested.validated_data.get("user_id")
         project_id = access.project_for(self.identity, requested.validated_data.get("project"))
         self.identity.require(RECORD, project_id)
-        created = ingest.create_session(requested.parameters(), user_id, requested.undecided(), project_id)
-        self.note("session.created", created)
+        details = requested.details()
+        if details.legal_hold or details.retention_days is not None:
+            self.identity.require(MANAGE, project_id)
+        created = ingest.create_session(
+            requested.parameters(), user_id, requested.undecided(), project_id, details=details
+        )
+        self.note("session.created", created, **({"legal_hold": True} if details.legal_hold else {}))
         context = {"request": request, "websocket_url": websocket_url(request, created.pk)}
         shown = CreatedSessionSerializer(find_session(created.pk, self.identity, RECORD), context=context).data
         location = reverse("session-detail", [created.pk], request=request)
@@ -209,16 +230,33 @@ def websocket_url(request: Request, session_id: UUID, with_ticket: bool = True) 
 
 @extend_schema_view(
     get=described.session_operation("Show a session", {200: SessionSerializer}, 400, 404, 503),
+    patch=described.session_operation(
+        "Change the details of a session",
+        {200: SessionSerializer},
+        *(400, 404, 409, 413, 415, 503),
+        request=DetailsSerializer,
+    ),
     delete=described.session_operation("Delete a session with all its data", {204: None}, 400, 404, 409, 503),
 )
 class SessionDetail(SessionView):
     """One session and its recording."""
 
-    scopes = {"GET": ANY, "DELETE": MANAGE}
+    # PATCH needs what the fields need that it changes.
+    scopes = {"GET": ANY, "PATCH": ANY, "DELETE": MANAGE}
     serializer_class = SessionSerializer
 
     def get(self, request: Request, session_id: str) -> Response:
         """Return a session and its recording."""
+        return Response(self.shown())
+
+    def patch(self, request: Request, session_id: str) -> Response:
+        """Change the name, the metadata, the retention or the legal hold of a session. What is absent stays."""
+        session = self.session()
+        requested = DetailsSerializer(data=request.data)
+        requested.is_valid(raise_exception=True)
+        for name in requested.validated_data:
+            self.identity.require(_SCOPES_OF_DETAILS[name], session.project_id, session.pk)
+        ingest.change_details(session.pk, requested.validated_data, self.identity, address_of(request))
         return Response(self.shown())
 
     def delete(self, request: Request, session_id: str) -> Response:

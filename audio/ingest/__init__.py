@@ -1,6 +1,7 @@
 """The ingest: it opens and closes sessions, registers connections, and makes chunks durable."""
 
 from audio.database import database_time
+from audio.ingest.details import change_details
 from audio.ingest.erasures import own_names
 from audio.ingest.process import Ingest, current, drain
 from audio.ingest.sessions import (
@@ -12,6 +13,7 @@ from audio.ingest.sessions import (
     default_parameters,
     describe,
     drop_if_deserted,
+    index_metadata,
     open_connection,
     parse_session_id,
     pause_session,
@@ -25,6 +27,7 @@ __all__ = [
     "Ingest",
     "LiveConnection",
     "Opened",
+    "change_details",
     "close_if",
     "close_session",
     "create_session",
@@ -35,6 +38,7 @@ __all__ = [
     "describe",
     "drain",
     "drop_if_deserted",
+    "index_metadata",
     "open_connection",
     "own_names",
     "parse_session_id",

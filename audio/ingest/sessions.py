@@ -7,7 +7,7 @@ session before the source, as the commit of chunks does, so they cannot deadlock
 import contextlib
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,15 +37,18 @@ from audio.models import (
     AudioSession,
     AudioSource,
     IngestProcess,
+    MetadataEntry,
     Recording,
+    metadata_digest,
 )
 from audio.webhooks import events as webhook_events
-from audio.wire.parameters import ConnectionRequest, SessionParameters
+from audio.wire.parameters import ConnectionRequest, Details, SessionParameters
 
 logger = structlog.stdlib.get_logger(__name__)
 
 # Sent with a rejection that lasts as long as another connection. One that the network lost ends within 20 seconds.
 RETRY_AFTER_SECONDS = 5
+_NO_DETAILS = Details()
 _CREATION_LOCK = 1936946035  # any number, the same in every process
 
 
@@ -84,6 +87,8 @@ def create_session(
     user_id: str | None = None,
     undecided: Collection[str] = (),
     project_id: int = DEFAULT_PROJECT_ID,
+    *,
+    details: Details = _NO_DETAILS,
 ) -> AudioSession:
     """Create a session without a connection. It counts as dropped from the time at which its ticket expires.
 
@@ -92,13 +97,14 @@ def create_session(
         user_id: The client's own label.
         undecided: The names of the parameters that the first audio decides.
         project_id: The project that owns it.
+        details: Its name, metadata, retention and legal hold.
 
     Raises:
         LimitReached: The project has reached a limit.
         TooManySessions: The server has reached its limit of open sessions.
     """
     with transaction.atomic():
-        session = _create(parameters, user_id, undecided, project_id, timedelta(seconds=TICKET_SECONDS))
+        session = _create(parameters, user_id, undecided, project_id, timedelta(seconds=TICKET_SECONDS), details)
     logger.info("session_created", session_id=str(session.pk))
     return session
 
@@ -160,7 +166,7 @@ def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) 
     """
     with transaction.atomic():
         moved = AudioSession.objects.filter(pk=session_id).decide(format=audio_format)
-        session = AudioSession.objects.filter(pk=session_id).first()
+        session = AudioSession.objects.select_related("project").filter(pk=session_id).first()
         if session is None:
             raise SessionNotFound("The session was deleted.")
         others = session.open_connections.exclude(pk=connection_id)
@@ -317,6 +323,7 @@ def _create(
     undecided: Collection[str],
     project_id: int,
     dropped_in: timedelta | None = None,
+    details: Details = _NO_DETAILS,
 ) -> AudioSession:
     _one_at_a_time()
     limits.check_new_session(project_id)
@@ -332,7 +339,10 @@ def _create(
         user_id=user_id,
         start_time=now,
         dropped_at=now + dropped_in if dropped_in is not None else None,
+        **asdict(details),
     )
+    if session.metadata:
+        index_metadata(session)
     Recording.objects.create(session=session)
     webhook_events.session_opened(session)
     return session
@@ -351,7 +361,8 @@ def _one_at_a_time() -> None:
 def _begin(request: ConnectionRequest, identity: Identity) -> AudioSession:
     project_id = access.project_for(identity, request.project)
     identity.require("record", project_id)
-    return _create(request.parameters(default_parameters()), request.user_id, request.undecided, project_id)
+    parameters = request.parameters(default_parameters())
+    return _create(parameters, request.user_id, request.undecided, project_id, details=request.details)
 
 
 def _continue(request: ConnectionRequest, session_id: uuid.UUID, identity: Identity) -> AudioSession:
@@ -410,15 +421,26 @@ def _producer(session: AudioSession, source: AudioSource) -> Producer:
     )
 
 
-def describe(session: AudioSession, source_name: str) -> dict[str, Any]:
-    """Return the description of a session and one of its sources that a journal stores."""
+def describe(session: AudioSession, source_name: str = "") -> dict[str, Any]:
+    """Return the description of a session and one of its sources that a journal stores.
+
+    It reads the session's project from the database if that is not loaded.
+    """
     return {
         **session.parameters.as_dict(),
         "user_id": session.user_id,
         "source": source_name,
         "start_time": session.start_time.isoformat(),
         "undecided": session.undecided,
+        "project": session.project.name,
+        **asdict(session.details),
     }
+
+
+def index_metadata(session: AudioSession) -> None:
+    """Insert the rows by which a session is found by its metadata. It has none yet."""
+    entries = [MetadataEntry(session=session, digest=metadata_digest(*item)) for item in session.metadata.items()]
+    MetadataEntry.objects.bulk_create(entries)
 
 
 def restart_ages(clock_set: ClockSet, process_id: uuid.UUID, session_ids: Collection[uuid.UUID]) -> None:

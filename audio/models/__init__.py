@@ -7,7 +7,8 @@ processes can make it. `docs/architecture.md` draws the states, with the functio
 A transaction that locks rows of several tables locks them in the following order, and several rows of one table in the
 order of their keys. So no two transactions wait for each other in a circle:
 
-    project, API key, session, source, process, connection, recording, task, chunk, journal, erasure, deleted session
+    project, API key, session, metadata entry, source, process, connection, recording, task, chunk, journal, erasure,
+    deleted session
 
 An INSERT locks the rows that its foreign keys name: that of a session its project, that of a task its session.
 """
@@ -40,6 +41,7 @@ from audio.models.sessions import (
     JournalErasure,
     JournalFile,
     Literal,
+    MetadataEntry,
     Recording,
     RecordingQuerySet,
     RecordingState,
@@ -49,6 +51,7 @@ from audio.models.sessions import (
     TaskKind,
     TaskQuerySet,
     TaskState,
+    metadata_digest,
 )
 from audio.models.webhooks import (
     TEST_TYPE,
@@ -84,6 +87,7 @@ __all__ = [
     "JournalFile",
     "Literal",
     "Membership",
+    "MetadataEntry",
     "OpenIdAccount",
     "Project",
     "Recording",
@@ -104,4 +108,5 @@ __all__ = [
     "WebhookEndpoint",
     "WebhookEvent",
     "WebhookSecret",
+    "metadata_digest",
 ]

@@ -5,11 +5,13 @@ session's state is a conditional UPDATE whose row count is checked (`SessionQuer
 processes can make it. `docs/architecture.md` draws the states, with the function behind each edge.
 """
 
+import hashlib
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from django.core.validators import MaxValueValidator
 from django.db import models, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -20,8 +22,13 @@ from audio.wire.parameters import (
     ENCODINGS,
     FORMATS,
     LABEL_MAX_LENGTH,
+    RETENTION_MAX_DAYS,
+    Details,
     SessionParameters,
 )
+
+_LAST_CHARACTER = "\U0010ffff"
+
 
 # The stubs of Django know no key as the default of a foreign key.
 _DEFAULT_PROJECT: Any = DEFAULT_PROJECT_ID
@@ -52,6 +59,22 @@ class DatabaseNow(Now):
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, tuple[str | int, ...]]:
         """Return the time in the form of a parameter."""
         return "%s", (connection.ops.adapt_datetimefield_value(timezone.now()),)
+
+
+@models.CharField.register_lookup
+class Begins(models.lookups.StartsWith):
+    """A condition on the beginning of a text, for which both databases use an index.
+
+    For SQLite it is a range, because LIKE knows no capitals there and uses no index.
+    """
+
+    lookup_name = "begins"
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        """Return the condition as a range in the order of the code points."""
+        column, parameters = compiler.compile(self.lhs)
+        first = str(self.rhs)
+        return f"({column} >= %s AND {column} < %s)", [*parameters, first, *parameters, first + _LAST_CHARACTER]
 
 
 def _literally(words: Iterable[str]) -> list[Literal]:
@@ -161,8 +184,19 @@ class AudioSession(models.Model):
     recovered = models.CharField(max_length=9, choices=Recovery.choices, default=Recovery.NONE, blank=True)
     # The start of its age, if the clock was set since its start_time (since its end_time for a closed session).
     age_counts_from = models.DateTimeField(null=True, blank=True)
-    # When its deletion in the background was last enqueued; null if nobody requested it.
+    # When its deletion was requested, or was last enqueued; null if nobody requested it. A session that is being
+    # deleted can't get a legal hold any more.
     delete_requested_at = models.DateTimeField(null=True, blank=True)
+    # The details, which people may change (`audio.ingest.details`).
+    name = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True)
+    metadata = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True)
+    retention_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(RETENTION_MAX_DAYS)],
+        help_text="Days until the closed session is deleted. Empty: as its project says. 0: never.",
+    )
+    legal_hold = models.BooleanField(default=False, db_default=False)
 
     objects = SessionQuerySet.as_manager()
 
@@ -190,6 +224,20 @@ class AudioSession(models.Model):
                 name="session_delete_requested",
                 condition=models.Q(delete_requested_at__isnull=False),
             ),
+            # For the beginnings of names (`Begins`), with any collation of PostgreSQL.
+            models.Index(fields=["name"], name="session_by_name", opclasses=["varchar_pattern_ops"]),
+            # For the retention: sessions without one of their own, and the others. Columns of the conditions are
+            # repeated: otherwise SQLite uses another index.
+            models.Index(
+                fields=["project", "retention_days", "legal_hold", "end_time"],
+                name="session_kept_by_project",
+                condition=models.Q(retention_days__isnull=True, legal_hold=False, end_time__isnull=False),
+            ),
+            models.Index(
+                fields=["retention_days", "legal_hold", "end_time"],
+                name="session_kept_by_itself",
+                condition=models.Q(retention_days__isnull=False, legal_hold=False, end_time__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -207,9 +255,32 @@ class AudioSession(models.Model):
         )
 
     @property
+    def details(self) -> Details:
+        """The session's details."""
+        return Details(self.name, self.metadata, self.retention_days, self.legal_hold)
+
+    @property
     def is_open(self) -> bool:
         """Whether the session, as loaded, may still take chunks."""
         return self.status in OPEN_STATUSES
+
+
+def metadata_digest(key: str, value: str) -> uuid.UUID:
+    """Return the number by which sessions with this metadata are found."""
+    return uuid.UUID(bytes=hashlib.sha256(f"{key}\0{value}".encode()).digest()[:16])
+
+
+class MetadataEntry(models.Model):
+    """One key and value of a session's metadata, for the index of them. The session itself has the text."""
+
+    session = models.ForeignKey(AudioSession, models.CASCADE, related_name="metadata_entries")
+    digest = models.UUIDField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["digest", "session"], name="metadata_digest_session")]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} {self.digest}"
 
 
 class AudioSource(models.Model):

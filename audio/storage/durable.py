@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 from audio.journal.files import sync_folder
@@ -24,6 +25,27 @@ def place(output: Path, final: Path) -> int:
     for folder in (final.parent, final.parent.parent):
         sync_folder(folder)
     return size_bytes
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a small file so that after a crash it has either its old content or the new one.
+
+    Args:
+        path: The file. Its folder and the parent of that may be new.
+        data: The content.
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        place(Path(name), path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    sync_folder(path.parent.parent.parent)
 
 
 def sha256_of(path: Path) -> str:

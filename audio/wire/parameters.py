@@ -5,7 +5,7 @@ section 3.4) into a `ConnectionRequest`, or raises an error that names the valid
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from unicodedata import category
 from urllib.parse import parse_qsl
@@ -18,6 +18,12 @@ FORMATS = ("wav", "mp3", "flac", "aac", "webm", "ogg", "mp4")
 ENCODINGS = ("s16le", "s24le", "s32le", "f32le", "mulaw", "alaw")
 CHUNK_MODES = ("auto", "stream", "files")
 LABEL_MAX_LENGTH = 255
+METADATA_MAX_KEYS = 50
+# Of all keys and values together, in UTF-8.
+METADATA_MAX_BYTES = 8192
+# Before the key, in the name of a query parameter.
+METADATA_PREFIX = "metadata."
+RETENTION_MAX_DAYS = 36_500
 # What the media decide where the client does not name it.
 DECIDED_BY_MEDIA = ("format", "sample_rate", "channels")
 # Categories of Unicode.
@@ -30,8 +36,10 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "encoding": ENCODINGS,
     "chunks": CHUNK_MODES,
 }
-_LABELS = ("user_id", "source", "ticket", "token", "project")
+_LABELS = ("user_id", "source", "ticket", "token", "project", "name")
 _SECRETS = ("ticket", "token")
+# Enough for all metadata, the parameters above, and a few too many of each, which get a clearer error.
+_QUERY_MAX_FIELDS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +58,28 @@ class SessionParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class Details:
+    """What people note about a session. It has nothing to do with its audio, and can change at any time.
+
+    Attributes:
+        name: A title.
+        metadata: Keys and values of the client's choice.
+        retention_days: How long the session is kept after its end, 0 for ever; None if its project decides.
+        legal_hold: Whether nobody may delete the session.
+    """
+
+    name: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    retention_days: int | None = None
+    legal_hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRequest:
-    """What one connection asked for: only what its query named, so that a resumed session can be compared."""
+    """What one connection asked for: only what its query named, so that a resumed session can be compared.
+
+    The name and the metadata count only for a new session. They may have been changed when a connection resumes it.
+    """
 
     named: Mapping[str, str | int]
     user_id: str | None = None
@@ -59,10 +87,17 @@ class ConnectionRequest:
     ticket: str | None = None
     token: str | None = None
     project: str | None = None
+    name: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def parameters(self, defaults: SessionParameters) -> SessionParameters:
         """Return the parameters of a new session: what the query named, else `defaults`."""
         return SessionParameters(**{**defaults.as_dict(), **self.named})
+
+    @property
+    def details(self) -> Details:
+        """The details of a new session."""
+        return Details(self.name, self.metadata)
 
     @property
     def undecided(self) -> list[str]:
@@ -130,14 +165,114 @@ def parse_label(name: str, text: str) -> str:
             paragraph separator, half of a surrogate pair.
     """
     limit = LABEL_MAX_LENGTH if name not in _SECRETS else 1024
-    if not 0 < len(text) <= limit or any(category(character) in _NO_TEXT for character in text):
+    if not 0 < len(text) <= limit or not _is_text(text):
         raise InvalidParameter(
             f"{name} must have 1 to {limit} characters and no control characters.",
             parameter=name,
-            **({} if name in _SECRETS else {"received": text[:64].encode(errors="replace").decode()}),
+            **({} if name in _SECRETS else {"received": _shown(text)}),
             limit=limit,
         )
     return text
+
+
+def _is_text(text: str) -> bool:
+    return not any(category(character) in _NO_TEXT for character in text)
+
+
+def _shown(text: str) -> str:
+    return text[:64].encode(errors="replace").decode()
+
+
+def parse_metadata(value: object) -> dict[str, str]:
+    """Return the metadata of a session.
+
+    Raises:
+        InvalidParameter: It is no flat map of strings to strings, or too large.
+    """
+    return check_metadata({key: text for key, text in _entries(value) if text is not None})
+
+
+def merge_metadata(existing: Mapping[str, str], changes: object) -> dict[str, str]:
+    """Return metadata with changes (RFC 7396): a string sets a key, None removes it, and None alone removes all keys.
+
+    Raises:
+        InvalidParameter: The changes are wrong, or the result is too large.
+    """
+    if changes is None:
+        return {}
+    merged: dict[str, str | None] = {**existing, **dict(_entries(changes, is_change=True))}
+    return check_metadata({key: text for key, text in merged.items() if text is not None})
+
+
+def _entries(value: object, is_change: bool = False) -> list[tuple[str, str | None]]:
+    if not isinstance(value, Mapping):
+        raise InvalidParameter(
+            'metadata must be an object whose values are strings, such as {"room": "4"}.', parameter="metadata"
+        )
+    return [
+        (_metadata_key(key), None if is_change and text is None else _metadata_value(key, text))
+        for key, text in value.items()
+    ]
+
+
+def _metadata_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise InvalidParameter("The keys of metadata must be strings.", parameter="metadata")
+    try:
+        return parse_label("metadata", key)
+    except InvalidParameter as error:
+        sentence = f"A key of metadata must have 1 to {LABEL_MAX_LENGTH} characters and no control characters."
+        raise InvalidParameter(sentence, **error.details) from error
+
+
+def _metadata_value(key: object, text: object) -> str:
+    if not isinstance(text, str) or not _is_text(text):
+        raise InvalidParameter(
+            f"{METADATA_PREFIX}{_shown(str(key))} must be a string without control characters.",
+            parameter=f"{METADATA_PREFIX}{_shown(str(key))}",
+            received=_shown(str(text)),
+        )
+    return text
+
+
+def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Return the metadata if there is not too much of it.
+
+    Raises:
+        InvalidParameter: There are too many keys, or they are too long with their values.
+    """
+    if len(metadata) > METADATA_MAX_KEYS:
+        raise InvalidParameter(
+            f"metadata may have at most {METADATA_MAX_KEYS} keys, not {len(metadata)}.",
+            parameter="metadata",
+            received=len(metadata),
+            limit=METADATA_MAX_KEYS,
+        )
+    size_bytes = sum(len(key.encode()) + len(text.encode()) for key, text in metadata.items())
+    if size_bytes > METADATA_MAX_BYTES:
+        raise InvalidParameter(
+            f"The keys and values of metadata may have at most {METADATA_MAX_BYTES} bytes, not {size_bytes}.",
+            parameter="metadata",
+            received=size_bytes,
+            limit=METADATA_MAX_BYTES,
+        )
+    return metadata
+
+
+def parse_retention_days(value: object) -> int:
+    """Return for how many days a session is kept.
+
+    Raises:
+        InvalidParameter: It is no whole number, negative or too large.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= RETENTION_MAX_DAYS:
+        raise InvalidParameter(
+            f"retention_days must be a whole number from 0 (never delete) to {RETENTION_MAX_DAYS}, or null.",
+            parameter="retention_days",
+            received=_shown(str(value)),
+            limit=RETENTION_MAX_DAYS,
+        )
+    return value
 
 
 def parse_query(query: bytes) -> ConnectionRequest:
@@ -147,21 +282,27 @@ def parse_query(query: bytes) -> ConnectionRequest:
         InvalidParameter: A name is unknown or given twice, or a value is outside its range.
     """
     try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=32, errors="strict")
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, max_num_fields=_QUERY_MAX_FIELDS, errors="strict"
+        )
     except ValueError as error:
         raise InvalidParameter(
-            "The query string must be percent-encoded UTF-8 with at most 32 fields.", parameter="query"
+            f"The query string must be percent-encoded UTF-8 with at most {_QUERY_MAX_FIELDS} fields.",
+            parameter="query",
         ) from error
     named: dict[str, str | int] = {}
     labels: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     for name, text in pairs:
-        if name in named or name in labels:
+        if name in named or name in labels or name.removeprefix(METADATA_PREFIX) in metadata:
             raise InvalidParameter(f"{name} appears twice.", parameter=name)
         if name in _CHOICES:
             named[name] = parse_value(name, text)
         elif name in _LABELS:
             labels[name] = parse_label(name, text)
+        elif name.startswith(METADATA_PREFIX):
+            metadata[name.removeprefix(METADATA_PREFIX)] = text
         else:
-            known = [*_CHOICES, *_LABELS]
+            known = [*_CHOICES, *_LABELS, f"{METADATA_PREFIX}KEY"]
             raise InvalidParameter(f"There is no parameter {name[:64]!r}.", parameter=name[:64], valid_values=known)
-    return ConnectionRequest(named=named, **labels)
+    return ConnectionRequest(named=named, metadata=parse_metadata(metadata), **labels)

@@ -30,6 +30,7 @@ KEYS = [
     *("session_id", "user_id", "start_time", "status", "file_path", "total_chunks", "duration_seconds"),
     *("sample_rate", "channels", "format", "end_time", "byte_count", "connections", "recording", "recovered"),
 ]
+DETAILS = ["project", "name", "metadata", "retention_days", "legal_hold"]
 
 
 def create(client, **fields):
@@ -43,7 +44,7 @@ def test_a_new_session_has_the_defaults_and_an_address_for_its_audio(client, set
     answer = create(client)
     assert answer.status_code == 201
     shown = answer.json()
-    assert list(shown) == [*KEYS, "websocket_url"]
+    assert list(shown) == [*KEYS, "websocket_url", *DETAILS]
     session = AudioSession.objects.get(pk=shown["session_id"])
     assert session.parameters.as_dict() == {
         "sample_rate": settings.DEFAULT_SAMPLE_RATE,
@@ -100,7 +101,14 @@ def test_what_was_asked_for_is_what_there_is(client):
         ("user_id", "a\0b", None),
         ("user_id", "a" * 256, None),
         ("user_id", {"a": 1}, None),
-        ("colour", "red", ["sample_rate", "channels", "format", "encoding", "chunks", "user_id", "project"]),
+        (
+            "colour",
+            "red",
+            [
+                *("sample_rate", "channels", "format", "encoding", "chunks", "user_id"),
+                *("name", "metadata", "retention_days", "legal_hold", "project"),
+            ],
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_valid_ones(client, name, value, valid_values):
@@ -168,7 +176,7 @@ def test_a_session_shows_the_keys_of_the_contract_in_their_order(client):
     connect(session)
     connect(make_session())
     shown = client.get(f"{SESSIONS}/{session.pk}").json()
-    assert list(shown) == KEYS
+    assert list(shown) == [*KEYS, *DETAILS]
     assert list(shown["recording"])[:5] == ["state", "url", "format", "size_bytes", "duration_seconds"]
     assert (shown["session_id"], shown["user_id"], shown["status"]) == (str(session.pk), "Ana", "active")
     assert (shown["total_chunks"], shown["byte_count"], shown["connections"]) == (3, 9600, 2)
@@ -380,7 +388,7 @@ def test_closing_succeeds_again_and_again(client):
     assert list(first.json()) == ["success", "session_id", "final_info"]
     assert first.json()["success"] is True
     assert first.json()["session_id"] == str(session.pk)
-    assert list(first.json()["final_info"]) == KEYS
+    assert list(first.json()["final_info"]) == [*KEYS, *DETAILS]
     assert first.json()["final_info"]["status"] == "completed"
     again = client.post(f"{SESSIONS}/{session.pk}/close")
     assert again.status_code == 200

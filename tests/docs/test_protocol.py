@@ -51,6 +51,8 @@ def test_the_parameters_have_their_values():
     assert set(documented) - {"sample_rate", "channels", "format", "encoding", "chunks"} == {
         "user_id",
         "source",
+        "name",
+        "metadata.KEY",
         "ticket",
     }
 

@@ -23,6 +23,13 @@ def test_every_parameter_is_read():
     assert (request.user_id, request.source, request.ticket) == ("Jörg", "mic-1", "t")
 
 
+def test_details_are_read():
+    request = parse_query(b"name=Interview%201&metadata.room=4&metadata.a.b%3D=%C3%BC&metadata.empty=")
+    assert request.details.name == "Interview 1"
+    assert request.details.metadata == {"room": "4", "a.b=": "ü", "empty": ""}
+    assert (request.named, request.undecided) == ({}, ["format", "sample_rate", "channels"])
+
+
 @pytest.mark.parametrize(
     ("query", "parameter", "valid"),
     [
@@ -39,6 +46,14 @@ def test_every_parameter_is_read():
         (b"user_id=", "user_id", None),
         (b"source=a%00b", "source", None),
         (b"user_id=%ff", "query", None),
+        (b"name=", "name", None),
+        (b"name=a&name=b", "name", None),
+        (b"metadata.=4", "metadata", None),
+        (b"metadata.a=%00", "metadata.a", None),
+        (b"metadata.a=1&metadata.a=2", "metadata.a", None),
+        (b"&".join(b"metadata.%d=1" % number for number in range(51)), "metadata", None),
+        (b"metadata.a=" + b"x" * 8192, "metadata", None),
+        (b"&".join(b"metadata.%d=1" % number for number in range(200)), "query", None),
     ],
 )
 def test_a_wrong_value_names_what_would_be_right(query, parameter, valid):

@@ -31,6 +31,8 @@ _FILTERS = {
     "format": "the format of the audio",
     "started_after": f"a date or a time, {_TIME}",
     "started_before": f"a date or a time, {_TIME}",
+    "project": "the name of the project",
+    "name": "the beginning of the session's name",
 }
 _ACTIONS = {
     "list": "list sessions, newest first; the filters are those of REST",
