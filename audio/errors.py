@@ -11,7 +11,7 @@ AudioError
 ├── SessionError            the session's state forbids it
 │   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
 │   ├── OneSourceOnly       ├── TooManyConnections  ├── SessionBusy
-│   └── ChunkNotFound
+│   ├── LegalHold           └── ChunkNotFound
 ├── ConnectionEnded         this connection is over, the session is not
 │   ├── IdleTimeout         └── Superseded
 ├── ServiceError            a fault of the server; the same request may succeed later
@@ -263,6 +263,14 @@ class SessionBusy(SessionError):
     code = "session_busy"
     retryable = True
     sentence = "Another process is working on the recording. Try again in a moment."
+
+
+class LegalHold(SessionError):
+    """The session is to be deleted, and is under a legal hold."""
+
+    code = "legal_hold"
+    close_code = None
+    sentence = "The session is under a legal hold. Nobody can delete it until the hold is lifted."
 
 
 class ChunkNotFound(SessionError):

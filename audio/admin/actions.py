@@ -1,7 +1,8 @@
 """The actions of operators on sessions. Each stores a request in the database and enqueues a task.
 
 The work is done in the background, and the sweep enqueues lost tasks again. Users who may change sessions may close,
-rebuild, verify and transcode them; users who may delete sessions may delete them. Each action is in the admin's log.
+rebuild, verify and transcode them; users who may delete sessions may delete them and set and lift legal holds. Each
+action is in the admin's log.
 """
 
 from collections import Counter
@@ -91,30 +92,45 @@ def delete(session: AudioSession) -> None:
     """Enqueue the deletion of a session with all its data.
 
     Raises:
+        LegalHold: The session is under a legal hold.
         SessionBusy: The deletion was requested before.
+        SessionNotFound: The session was deleted meanwhile.
     """
     if not upkeep.enqueue_deletion(session.pk):
         raise SessionBusy("The session is already being deleted.")
+
+
+def hold(is_held: bool, session: AudioSession) -> None:
+    """Set a session's legal hold, or lift it.
+
+    Raises:
+        SessionNotFound: The session was deleted meanwhile, or is being deleted.
+    """
+    ingest.change_details(session.pk, {"legal_hold": is_held})
 
 
 def actions_for(session: AudioSession) -> set[str]:
     """Return the names of the actions that make sense for a session. Deletion has a button of Django's own."""
     if session.delete_requested_at:
         return set()
+    always = {"lift_selected" if session.legal_hold else "hold_selected"}
     if session.is_open:
-        return {"close_selected"}
+        return {"close_selected"} | always
     if not session.total_chunks:
-        return set()
+        return always
     recording = session.recording if hasattr(session, "recording") else None
     is_ready = recording is not None and recording.state == RecordingState.READY
-    return {"rebuild_selected", "verify_selected"} | ({"transcode_selected"} if is_ready else set())
+    return {"rebuild_selected", "verify_selected"} | ({"transcode_selected"} if is_ready else set()) | always
 
 
 class SessionActions(StoredStateAdmin):
     """The actions of the list and the page of sessions."""
 
     action_form = FormatActionForm
-    actions = ["close_selected", "rebuild_selected", "verify_selected", "transcode_selected", "delete_selected"]
+    actions = [
+        *("close_selected", "rebuild_selected", "verify_selected", "transcode_selected"),
+        *("hold_selected", "lift_selected", "delete_selected"),
+    ]
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Whether the user may act on sessions.
@@ -148,6 +164,16 @@ class SessionActions(StoredStateAdmin):
         audio_format = request.POST.get("format", "")
         message = f"The transcode to {audio_format} was requested."
         self._act(request, queryset, partial(transcode, audio_format), message, "recording.transcoded")
+
+    @admin.action(description="Set a legal hold", permissions=["delete"])
+    def hold_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
+        """Set a legal hold, so that nobody can delete the sessions."""
+        self._act(request, queryset, partial(hold, True), "A legal hold was set.")
+
+    @admin.action(description="Lift the legal hold", permissions=["delete"])
+    def lift_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
+        """Lift the legal hold."""
+        self._act(request, queryset, partial(hold, False), "The legal hold was lifted.")
 
     @admin.action(description="Delete with every byte", permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:

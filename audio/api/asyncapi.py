@@ -16,6 +16,7 @@ from audio.errors import (
     ChunkNotFound,
     ConnectionEnded,
     KeyNotFound,
+    LegalHold,
     MessageTooLarge,
     PreconditionFailed,
     RangeNotSatisfiable,
@@ -104,6 +105,7 @@ _HTTP_ONLY = (
     ChunkNotFound,
     KeyNotFound,
     TokenNotFound,
+    LegalHold,
 )
 _DETAILS: Json = {
     "parameter": {"type": "string", "description": "The invalid parameter."},

@@ -70,6 +70,10 @@ class Begins(models.lookups.StartsWith):
 
     lookup_name = "begins"
 
+    def get_rhs_op(self, connection: Any, rhs: str) -> str:
+        """Return the operator of PostgreSQL."""
+        return str(connection.operators["startswith"] % rhs)
+
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         """Return the condition as a range in the order of the code points."""
         column, parameters = compiler.compile(self.lhs)
@@ -226,15 +230,15 @@ class AudioSession(models.Model):
             ),
             # For the beginnings of names (`Begins`), with any collation of PostgreSQL.
             models.Index(fields=["name"], name="session_by_name", opclasses=["varchar_pattern_ops"]),
-            # For the retention: sessions without one of their own, and the others. Columns of the conditions are
-            # repeated: otherwise SQLite uses another index.
+            # For the retention: sessions without one of their own, and the others. Those under a legal hold are in
+            # neither, because they would be passed over in each sweep.
             models.Index(
-                fields=["project", "retention_days", "legal_hold", "end_time"],
+                fields=["project", "end_time"],
                 name="session_kept_by_project",
                 condition=models.Q(retention_days__isnull=True, legal_hold=False, end_time__isnull=False),
             ),
             models.Index(
-                fields=["retention_days", "legal_hold", "end_time"],
+                fields=["retention_days", "end_time"],
                 name="session_kept_by_itself",
                 condition=models.Q(retention_days__isnull=False, legal_hold=False, end_time__isnull=False),
             ),

@@ -1,8 +1,14 @@
-"""The removal of sessions with all their data: those that somebody deletes, and those older than RETENTION_DAYS."""
+"""The removal of sessions with all their data: those that somebody deletes, and those older than their retention.
+
+A deletion begins with a mark (`delete_requested_at`) in the session's row, under the row's lock. A session under a
+legal hold gets no mark, and a session with a mark gets no legal hold. So a hold never comes between the steps of a
+deletion, and the sweep completes a deletion that was interrupted.
+"""
 
 import contextlib
 import itertools
 import uuid
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import structlog
@@ -11,13 +17,14 @@ from django.db import OperationalError, transaction
 from django.db.models import F, Q
 
 from audio import database, dispatch, ingest
-from audio.errors import SessionNotFound, StorageUnavailable
+from audio.errors import LegalHold, SessionNotFound, StorageUnavailable
 from audio.journal.files import Extent, erase
-from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile
+from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile, Project
 from audio.storage import paths
 from audio.upkeep import erasures
 from audio.upkeep.sweeps import Action, Sweep
 from audio.webhooks import events
+from audio.wire.parameters import RETENTION_MAX_DAYS
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -25,21 +32,44 @@ REPEAT_DELETION_AFTER = timedelta(minutes=2)
 REQUESTS_PER_SWEEP = 500
 ROWS_PER_STATEMENT = 1000
 SESSIONS_PER_ROUND = 10_000
+_ANY = Q()
+# In the words of the indexes.
+_CAN_EXPIRE = Q(legal_hold=False, end_time__isnull=False)
 
 
 def enqueue_deletion(session_id: uuid.UUID) -> bool:
     """Close a session and mark it for deletion in the background.
 
     Returns:
-        Whether the session exists and was not marked before.
+        Whether the session was not marked before.
+
+    Raises:
+        LegalHold: The session is under a legal hold.
+        SessionNotFound: There is no such session.
     """
     with transaction.atomic():
-        unmarked = AudioSession.objects.filter(pk=session_id, delete_requested_at=None)
-        if not unmarked.update(delete_requested_at=ingest.database_time()):
+        if not _mark(session_id):
             return False
         ingest.close_if(session_id, Q())
         dispatch.delete_session(session_id)
     return True
+
+
+def _mark(session_id: uuid.UUID, condition: Q = _ANY) -> bool:
+    """Mark a session for deletion, and return whether it was not marked before.
+
+    Raises:
+        LegalHold: The session is under a legal hold.
+        SessionNotFound: There is no such session, or it does not meet the condition.
+    """
+    with transaction.atomic():
+        session = AudioSession.objects.select_for_update().filter(condition, pk=session_id).first()
+        if session is None:
+            raise SessionNotFound(received=str(session_id))
+        if session.legal_hold:
+            raise LegalHold
+        unmarked = AudioSession.objects.filter(pk=session_id, delete_requested_at=None)
+        return bool(unmarked.update(delete_requested_at=ingest.database_time()))
 
 
 def enqueue_deletions(sweep: Sweep) -> None:
@@ -53,7 +83,7 @@ def enqueue_deletions(sweep: Sweep) -> None:
             sweep.note(Action.REQUESTED_DELETIONS, key)
 
 
-def delete_session(session_id: uuid.UUID) -> None:
+def delete_session(session_id: uuid.UUID, condition: Q = _ANY) -> None:
     """Remove a session with all its data: files, rows, and its payloads in the journals.
 
     The session is closed first, so that nothing can be added. Other processes erase the payloads in the journals that
@@ -61,22 +91,33 @@ def delete_session(session_id: uuid.UUID) -> None:
     thousand rows are deleted at a time, because a long transaction on SQLite would delay every acknowledgement. On a
     full disk the deletion uses the space of the database's reserve.
 
+    Args:
+        session_id: The session.
+        condition: A condition that its row still has to meet.
+
     Raises:
-        SessionNotFound: There is no such session.
+        LegalHold: The session is under a legal hold.
+        SessionNotFound: There is no such session, or it does not meet the condition.
         StorageUnavailable: The remote storage does not answer. Nothing was deleted.
     """
     try:
-        _delete(session_id)
+        _delete(session_id, condition)
     except OperationalError as error:
         if not (database.is_full(error) and database.release_reserve()):
             raise
         logger.warning("reserve_released", session_id=str(session_id))
-        _delete(session_id)
+        _delete(session_id, condition)
 
 
-def _delete(session_id: uuid.UUID) -> None:
+def _delete(session_id: uuid.UUID, condition: Q) -> None:
+    is_new = _mark(session_id, condition)
     ingest.close_session(session_id, by="deletion")
-    paths.delete_files(session_id)
+    try:
+        paths.delete_files(session_id)
+    except StorageUnavailable:
+        if is_new:
+            AudioSession.objects.filter(pk=session_id).update(delete_requested_at=None)
+        raise
     chunks = AudioChunk.objects.filter(session_id=session_id)
     journals = _erase(session_id)
     while keys := list(chunks.values_list("pk", flat=True)[:ROWS_PER_STATEMENT]):
@@ -115,29 +156,51 @@ def _erase(session_id: uuid.UUID) -> set[str]:
     return own
 
 
-def _expired(before: datetime) -> list[uuid.UUID]:
-    is_sound = Q(age_counts_from=None, end_time__gte=F("start_time"))
-    old = AudioSession.objects.filter(is_sound | Q(age_counts_from__lte=before), end_time__lte=before)
-    return list(old.order_by("end_time").values_list("pk", flat=True)[:SESSIONS_PER_ROUND])
-
-
 def delete_expired(sweep: Sweep) -> None:
-    """Delete the sessions that ended more than RETENTION_DAYS ago, the oldest first; none if the setting is 0.
+    """Delete the sessions that ended longer ago than their retention says, the oldest of each retention first.
 
-    A session with contradictory times is kept, because a clock was wrong.
+    The retention is that of the session, else that of its project, else RETENTION_DAYS; 0 keeps a session. A session
+    with contradictory times is kept, because a clock was wrong.
     """
-    if not settings.RETENTION_DAYS:
-        return
-    before = sweep.now - timedelta(days=settings.RETENTION_DAYS)
-    for key in _expired(before):
-        if sweep.is_over:
-            return
-        if not sweep.dry_run:
-            logger.info("session_expired", session_id=str(key), days=settings.RETENTION_DAYS)
-            try:
-                with contextlib.suppress(SessionNotFound):  # another process was first
-                    delete_session(key)
-            except StorageUnavailable as error:
-                logger.warning("deletion_put_off", session_id=str(key), error=str(error))
+    for chosen, days in _retentions():
+        expired = _expired(chosen, sweep.now - timedelta(days=min(days, RETENTION_MAX_DAYS)))
+        old = AudioSession.objects.filter(expired).order_by("end_time").values_list("pk", flat=True)
+        for key in list(old[:SESSIONS_PER_ROUND]):
+            if sweep.is_over or not _delete_expired(sweep, key, expired, days):
                 return
-        sweep.note(Action.DELETED_SESSIONS, key)
+
+
+def _retentions() -> Iterator[tuple[Q, int]]:
+    """Yield a condition on sessions for each retention, with its days. Each has an index in the order of `end_time`."""
+    for days in _own_retentions():
+        yield Q(retention_days=days), days
+    for key, own_days in list(Project.objects.order_by("pk").values_list("pk", "retention_days")):
+        if days := settings.RETENTION_DAYS if own_days is None else own_days:
+            yield Q(project=key, retention_days=None), days
+
+
+def _own_retentions() -> Iterator[int]:
+    """Yield each retention that a session has of its own, with a look-up in the index for each."""
+    days: int | None = 0
+    own = AudioSession.objects.filter(_CAN_EXPIRE).order_by("retention_days").values_list("retention_days", flat=True)
+    while days := own.filter(retention_days__gt=days).first():
+        yield days
+
+
+def _expired(chosen: Q, before: datetime) -> Q:
+    is_sound = Q(age_counts_from=None, end_time__gte=F("start_time"))
+    return chosen & _CAN_EXPIRE & (is_sound | Q(age_counts_from__lte=before)) & Q(end_time__lte=before)
+
+
+def _delete_expired(sweep: Sweep, key: uuid.UUID, expired: Q, days: int) -> bool:
+    """Delete a session if it is still expired; return whether more can be deleted."""
+    if not sweep.dry_run:
+        logger.info("session_expired", session_id=str(key), days=days)
+        try:
+            with contextlib.suppress(SessionNotFound, LegalHold):  # another process was first
+                delete_session(key, expired)
+        except StorageUnavailable as error:
+            logger.warning("deletion_put_off", session_id=str(key), error=str(error))
+            return False
+    sweep.note(Action.DELETED_SESSIONS, key)
+    return True

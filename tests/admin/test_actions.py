@@ -17,7 +17,11 @@ from tests.broker import requests_for
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 LIST = "/admin/audio/audiosession/"
-ACTIONS = ["close_selected", "rebuild_selected", "verify_selected", "transcode_selected", "delete_selected"]
+ACTIONS = [
+    *("close_selected", "rebuild_selected", "verify_selected", "transcode_selected"),
+    *("hold_selected", "lift_selected", "delete_selected"),
+]
+OF_DELETERS = ("hold_selected", "lift_selected", "delete_selected")
 
 
 def user_with(*permissions, is_staff=True):
@@ -176,6 +180,7 @@ def test_too_many_at_once_are_refused(operator, monkeypatch):
 def test_permissions_decide(client, ready, who, name, caplog):
     """Every door is tried, with what a page would not offer too."""
     session = make_session() if name == "close_selected" else ready
+    AudioSession.objects.filter(pk=session.pk).update(legal_hold=name == "lift_selected")
     users = {
         "owner": lambda: User.objects.create_superuser("owner"),
         "operator": lambda: user_with("view", "change"),
@@ -184,7 +189,7 @@ def test_permissions_decide(client, ready, who, name, caplog):
     }
     if who in users:
         client.force_login(users[who]())
-    may = who == "owner" or (who == "operator" and name != "delete_selected")
+    may = who == "owner" or (who == "operator" and name not in OF_DELETERS)
     before = state(session)
     given = {"action": name, "format": "mp3", "post": "yes"}
     answers = [client.post(LIST, {**given, "_selected_action": str(session.pk), "index": "0"})]
@@ -206,7 +211,7 @@ def test_permissions_decide(client, ready, who, name, caplog):
     [
         (["view"], []),
         (["view", "change"], ["close_selected", "rebuild_selected", "verify_selected", "transcode_selected"]),
-        (["view", "delete"], ["delete_selected"]),
+        (["view", "delete"], [*OF_DELETERS]),
         (["view", "change", "delete"], ACTIONS),
     ],
 )
@@ -215,7 +220,7 @@ def test_pages_offer_what_one_may_do(client, ready, permissions, offered):
     listed = client.get(LIST).content.decode()
     page = client.get(f"{LIST}{ready.pk}/change/").content.decode()
     assert [name for name in ACTIONS if f'value="{name}"' in listed] == offered
-    sensible = ["rebuild_selected", "verify_selected", "transcode_selected"]
+    sensible = ["rebuild_selected", "verify_selected", "transcode_selected", "hold_selected"]
     assert [name for name in ACTIONS if f'value="{name}"' in page] == [name for name in offered if name in sensible]
     assert (f'{ready.pk}/delete/"' in page) is ("delete_selected" in offered)
     assert 'name="_save"' not in page
