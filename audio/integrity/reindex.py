@@ -28,25 +28,28 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Count, Max, Sum
 
-from audio import dispatch
+from audio import dispatch, ingest
 from audio.assembly import superseded
 from audio.assembly.rebuild import rebuild
-from audio.errors import ChunksReleased
+from audio.errors import ChunksReleased, InvalidParameter
 from audio.integrity.verify import Problem, Problems
 from audio.journal.files import Damage, ScannedRecord, walk
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
 from audio.models import (
+    DEFAULT_PROJECT_NAME,
     AudioChunk,
     AudioSession,
     AudioSource,
     DeletedSession,
     JournalFile,
+    Project,
     Recording,
     RecordingState,
     Recovery,
     SessionStatus,
 )
-from audio.storage import derived, paths
+from audio.storage import derived, paths, session_file
+from audio.wire.parameters import parse_metadata
 
 OnProgress = Callable[[float], None]
 _ROWS_PER_STATEMENT = 1000
@@ -224,16 +227,28 @@ class _Run:
             return row.recovered == Recovery.PENDING
         if session.is_deleted:
             return False
-        description = next(iter(session.descriptions.values()), None)
+        description = next(iter(session.descriptions.values()), {})
         try:
-            row = _row_of(session.key, description or {})
-        except (KeyError, ValueError, TypeError, ValidationError):
+            row = _row_of(session.key, description | self._changed(session.key))
+        except (KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameter):
             sentence = "The journals do not describe this session. Its chunks are left where they are."
             self.add_problem("session_unknown", sentence, session_id=str(session.key))
             return False
         if not self.is_dry_run:
-            row.save(force_insert=True)
+            with transaction.atomic():
+                row.project = _project(row.project.name)
+                row.save(force_insert=True)
+                ingest.index_metadata(row)
         return True
+
+    def _changed(self, key: uuid.UUID) -> dict[str, Any]:
+        """Return how the session was described when its details were last changed; nothing if they never were."""
+        try:
+            return session_file.read(key)
+        except ValueError:
+            name = f"{paths.folder_name(key)}/{session_file.NAME}"
+            self.add_problem("record_damaged", "The file is not JSON.", session_id=str(key), file_name=name)
+            return {}
 
     def source(self, session: _Session, source_id: int) -> int:
         """Return the key of a source, whose row is inserted if it is new."""
@@ -555,10 +570,12 @@ def _process_id(path: Path) -> uuid.UUID:
 
 
 def _row_of(key: uuid.UUID, description: dict[str, Any]) -> AudioSession:
-    """Return a session's row, not saved, from the description in a session record.
+    """Return a session's row, not saved, with a project, not saved, from the description in a session record.
+
+    A version before the details and projects has described neither.
 
     Raises:
-        KeyError, ValueError, TypeError, ValidationError: The description is wrong.
+        KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameter: The description is wrong.
     """
     row = AudioSession(
         pk=key,
@@ -568,10 +585,21 @@ def _row_of(key: uuid.UUID, description: dict[str, Any]) -> AudioSession:
         start_time=datetime.fromisoformat(description["start_time"]),
         chunk_mode=description["chunks"],
         undecided=description.get("undecided", []),
+        project=Project(name=description.get("project", DEFAULT_PROJECT_NAME)),
+        name=description.get("name"),
+        metadata=parse_metadata(description.get("metadata", {})),
+        retention_days=description.get("retention_days"),
+        legal_hold=description.get("legal_hold", False),
         **{name: description[name] for name in ("sample_rate", "channels", "format", "encoding")},
     )
-    row.clean_fields()
+    row.project.clean_fields()
+    row.clean_fields(exclude=["project"])
     return row
+
+
+def _project(name: str) -> Project:
+    """Return the project with this name. It is created if the database has lost it, without members and keys."""
+    return Project.objects.get_or_create(name=name)[0]
 
 
 def _chunk(session: _Session, place: _InFlight, sequence: int) -> AudioChunk:

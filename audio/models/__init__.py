@@ -15,6 +15,7 @@ An INSERT locks the rows that its foreign keys name: that of a session its proje
 
 from audio.models.access import (
     DEFAULT_PROJECT_ID,
+    DEFAULT_PROJECT_NAME,
     ApiKey,
     AuditEntry,
     Membership,
@@ -66,6 +67,7 @@ from audio.models.webhooks import (
 
 __all__ = [
     "DEFAULT_PROJECT_ID",
+    "DEFAULT_PROJECT_NAME",
     "OPEN_STATUSES",
     "OPEN_TASK_STATES",
     "TEST_TYPE",

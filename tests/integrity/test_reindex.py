@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from audio import upkeep
+from audio import ingest, upkeep
 from audio.assembly.concatenate import concatenate
 from audio.assembly.rebuild import rebuild
 from audio.dispatch import CONCATENATE
@@ -20,7 +20,9 @@ from audio.integrity import survey, verify
 from audio.integrity.reindex import reindex
 from audio.journal.files import scan
 from audio.journal.records import HEADER_BYTES, RecordType
-from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Recording
+from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Project, Recording
+from audio.storage import paths, session_file
+from audio.wire.parameters import ConnectionRequest, Details
 from tests.broker import requests_for
 from tests.recorded import Recorded, corrupt
 from tests.sound import speech
@@ -515,3 +517,93 @@ def test_a_recording_that_is_longer_than_the_journals_know_is_kept(recorded, los
     folder = recorded.root / "sessions" / key.hex[:2] / str(key)
     assert [path.read_bytes() for path in (folder / "aside").iterdir()] == [made]
     assert [problem.code for problem in verify.session(key).problems.first] == ["recording_aside"]
+
+
+# Details and projects
+
+DETAILS = {"name": "Interview 1", "metadata": {"room": "4"}}
+
+
+def described(session_id: uuid.UUID) -> tuple[Any, ...]:
+    row = AudioSession.objects.select_related("project").get(pk=session_id)
+    return row.project.name, row.name, row.metadata, row.retention_days, row.legal_hold
+
+
+def in_project(recorded: Recorded, project: str, **details: Any) -> sessions.Producer:
+    made = sessions.create_session(sessions.default_parameters(), details=Details(**details))
+    AudioSession.objects.filter(pk=made.pk).update(project=Project.objects.create(name=project))
+    return sessions.open_connection(ConnectionRequest({}), made.pk, recorded.processes[0].id).producer
+
+
+def test_details_and_the_project_are_restored(recorded, lost, client):
+    producer = in_project(recorded, "clinic", **DETAILS, retention_days=30, legal_hold=True)
+    recorded.store(producer, b"one")
+    lost()
+    Project.objects.filter(name="clinic").delete()
+    assert reindex(is_dry_run=True).problems.count == 0
+    assert not Project.objects.filter(name="clinic").exists()
+    assert reindex().sessions == 1
+    assert described(producer.session_id) == ("clinic", "Interview 1", {"room": "4"}, 30, True)
+    found = client.get("/api/audio/sessions", {"metadata.room": "4", "name": "Inter", "project": "clinic"}).json()
+    assert [each["session_id"] for each in found["results"]] == [str(producer.session_id)]
+
+
+def test_a_project_that_is_there_gets_its_session_back(recorded, lost):
+    producer = in_project(recorded, "clinic")
+    recorded.store(producer, b"one")
+    lost()
+    assert reindex().sessions == 1
+    assert Project.objects.filter(name="clinic").count() == 1
+    assert described(producer.session_id)[0] == "clinic"
+
+
+def test_details_that_were_changed_after_the_audio_came(recorded, lost):
+    producer = in_project(recorded, "clinic", **DETAILS, legal_hold=True)
+    recorded.store(producer, b"one")
+    changes = {"name": None, "metadata": {"floor": "2"}, "retention_days": 0, "legal_hold": False}
+    ingest.change_details(producer.session_id, changes)
+    lost()
+    assert reindex().sessions == 1
+    assert described(producer.session_id) == ("clinic", None, {"room": "4", "floor": "2"}, 0, False)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"project": "no such name!"},
+        {"project": None},
+        {"metadata": {"a": 1}},
+        {"metadata": []},
+        {"retention_days": "many"},
+        {"name": "n" * 256},
+    ],
+)
+def test_a_description_that_makes_no_sense_is_reported(recorded, lost, wrong):
+    producer = recorded.open()
+    producer.description |= wrong
+    recorded.store(producer, b"one")
+    lost()
+    done = reindex()
+    assert [problem.code for problem in done.problems.first] == ["session_unknown"]
+    assert done.sessions == 0
+
+
+def test_a_session_of_a_version_without_details(recorded, lost):
+    producer = recorded.open()
+    for name in ("project", "name", "metadata", "retention_days", "legal_hold"):
+        del producer.description[name]
+    recorded.store(producer, b"one")
+    lost()
+    assert reindex().sessions == 1
+    assert described(producer.session_id) == ("default", None, {}, None, False)
+
+
+def test_a_file_of_details_that_is_damaged(recorded, lost):
+    producer = in_project(recorded, "clinic", **DETAILS)
+    recorded.store(producer, b"one")
+    ingest.change_details(producer.session_id, {"name": "Interview 2"})
+    (paths.folder(producer.session_id) / session_file.NAME).write_text("{")
+    lost()
+    done = reindex()
+    assert [problem.code for problem in done.problems.first] == ["record_damaged"]
+    assert described(producer.session_id)[1] == "Interview 1"
