@@ -100,13 +100,14 @@ def delete(session: AudioSession) -> None:
         raise SessionBusy("The session is already being deleted.")
 
 
-def hold(is_held: bool, session: AudioSession) -> None:
+def hold(is_held: bool, request: HttpRequest, session: AudioSession) -> None:
     """Set a session's legal hold, or lift it.
 
     Raises:
         SessionNotFound: The session was deleted meanwhile, or is being deleted.
     """
-    ingest.change_details(session.pk, {"legal_hold": is_held})
+    identity = access.by_user(request.user)
+    ingest.change_details(session.pk, {"legal_hold": is_held}, identity, request.META.get("REMOTE_ADDR"))
 
 
 def actions_for(session: AudioSession) -> set[str]:
@@ -168,12 +169,12 @@ class SessionActions(StoredStateAdmin):
     @admin.action(description="Set a legal hold", permissions=["delete"])
     def hold_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Set a legal hold, so that nobody can delete the sessions."""
-        self._act(request, queryset, partial(hold, True), "A legal hold was set.")
+        self._act(request, queryset, partial(hold, True, request), "A legal hold was set.")
 
     @admin.action(description="Lift the legal hold", permissions=["delete"])
     def lift_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> None:
         """Lift the legal hold."""
-        self._act(request, queryset, partial(hold, False), "The legal hold was lifted.")
+        self._act(request, queryset, partial(hold, False, request), "The legal hold was lifted.")
 
     @admin.action(description="Delete with every byte", permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:

@@ -7,7 +7,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from audio import ingest
-from audio.models import AudioSession, MetadataEntry, Project
+from audio.access import ANYONE, issue
+from audio.models import AudioSession, AuditEntry, MetadataEntry, Project
 from audio.storage import session_file
 from tests.api.rows import make_session
 
@@ -206,3 +207,61 @@ def test_the_rows_of_the_index_go_with_the_session(client):
     assert MetadataEntry.objects.count() == 1
     assert client.delete(f"{SESSIONS}/{session_id}").status_code == 204
     assert MetadataEntry.objects.count() == 0
+
+
+# Who may, and the audit
+
+
+def key_with(*scopes):
+    project = Project.objects.get(name="default")
+    return issue.key(project, "program", scopes, ANYONE)[1]
+
+
+def as_program(client, key, method, path, **fields):
+    return client.generic(
+        method, path, json.dumps(fields), content_type="application/json", headers={"Authorization": f"Bearer {key}"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "scope"),
+    [
+        ("name", "N", "record"),
+        ("metadata", {}, "record"),
+        ("retention_days", 1, "manage"),
+        ("legal_hold", True, "manage"),
+    ],
+)
+def test_each_field_has_its_scope(client, settings, field, value, scope):
+    settings.REQUIRE_AUTH = True
+    path = f"{SESSIONS}/{make_session().pk}"
+    for others in ({"read", "record", "manage"} - {scope}, {"read"}):
+        answer = as_program(client, key_with(*others), "PATCH", path, **{field: value})
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+    assert as_program(client, key_with("read", scope), "PATCH", path, **{field: value}).status_code == 200
+    created = as_program(client, key_with("read", "record"), "POST", SESSIONS, **{field: value})
+    assert created.status_code == (201 if scope == "record" else 403)
+
+
+def test_the_session_of_another_project_is_not_there(client, settings):
+    settings.REQUIRE_AUTH = True
+    other = make_session(project=Project.objects.create(name="other"), name="N", metadata={"a": "b"})
+    ingest.index_metadata(other)
+    key = key_with("read", "record", "manage")
+    answer = as_program(client, key, "PATCH", f"{SESSIONS}/{other.pk}", legal_hold=True)
+    assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
+    for query in ({"name": "N"}, {"metadata.a": "b"}, {"project": "other"}):
+        found = client.get(SESSIONS, query, headers={"Authorization": f"Bearer {key}"}).json()
+        assert found["results"] == []
+
+
+def test_changes_are_audited(client):
+    session = make_session()
+    change(client, session.pk, name="N", metadata={"a": "secret"}, legal_hold=True)
+    change(client, session.pk, legal_hold=False)
+    entries = list(AuditEntry.objects.order_by("pk").values_list("action", "session_id", "project", "details"))
+    assert entries == [
+        ("legal_hold.set", session.pk, "default", {}),
+        ("session.changed", session.pk, "default", {"changed": ["metadata", "name"]}),
+        ("legal_hold.lifted", session.pk, "default", {}),
+    ]
