@@ -36,7 +36,7 @@ from audio.errors import (
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.wire import messages
 from audio.wire.connection import SERVICE_RESTART, Close, Connection, State
-from audio.wire.messages import Action
+from audio.wire.messages import Action, MarkerRequest
 from audio.wire.parameters import ConnectionRequest, parse_query
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -369,7 +369,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             # An earlier message may have ended the connection meanwhile.
             if self._protocol.state is State.OPEN:
                 try:
-                    await self._act(action)
+                    await (self._mark(action) if isinstance(action, MarkerRequest) else self._act(action))
                 except AudioError as error:
                     self._protocol.reject(error)
         self._wake_sender()
@@ -392,6 +392,11 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             if isinstance(producer.rejection, SessionPaused):
                 producer.rejection = None
             self._protocol.resumed()
+
+    async def _mark(self, wanted: MarkerRequest) -> None:
+        producer = self.producer
+        marker = await self._ingest.run(ingest.add_marker, producer.session_id, wanted.label, None, producer)
+        self._protocol.marked(str(marker.pk), marker.after_sequence or 0)
 
     def _full(self) -> bool:
         return (

@@ -4,14 +4,15 @@ AudioError
 ├── RequestError            the request is wrong
 │   ├── InvalidParameter    ├── ParameterConflict   ├── InvalidSessionId
 │   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
-│   ├── FormatMismatch      ├── MissingHeader       ├── MessageTooLarge
-│   ├── NotAuthenticated    ├── NotAllowed          ├── ProjectNotFound
-│   ├── KeyNotFound         ├── TokenNotFound       ├── PreconditionFailed
-│   ├── RangeNotSatisfiable └── UpgradeRequired
+│   ├── InvalidMarker       ├── FormatMismatch      ├── MissingHeader
+│   ├── MessageTooLarge     ├── NotAuthenticated    ├── NotAllowed
+│   ├── ProjectNotFound     ├── KeyNotFound         ├── TokenNotFound
+│   ├── PreconditionFailed  ├── RangeNotSatisfiable └── UpgradeRequired
 ├── SessionError            the session's state forbids it
 │   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
 │   ├── OneSourceOnly       ├── TooManyConnections  ├── SessionBusy
-│   ├── LegalHold           └── ChunkNotFound
+│   ├── LegalHold           ├── TooManyMarkers      ├── MarkerNotFound
+│   └── ChunkNotFound
 ├── ConnectionEnded         this connection is over, the session is not
 │   ├── IdleTimeout         └── Superseded
 ├── ServiceError            a fault of the server; the same request may succeed later
@@ -115,6 +116,14 @@ class UnknownAction(RequestError):
     code = "unknown_action"
     close_code = None
     sentence = "Unknown control action"
+
+
+class InvalidMarker(RequestError):
+    """A marker that came over a WebSocket has no label, or a wrong one."""
+
+    code = "invalid_marker"
+    close_code = None
+    sentence = "A marker needs a label of 1 to 255 characters without control characters."
 
 
 class FormatMismatch(RequestError):
@@ -271,6 +280,23 @@ class LegalHold(SessionError):
     code = "legal_hold"
     close_code = None
     sentence = "The session is under a legal hold. Nobody can delete it until the hold is lifted."
+
+
+class TooManyMarkers(SessionError):
+    """The session already has as many markers as it may have."""
+
+    code = "too_many_markers"
+    close_code = None
+    sentence = "The session has reached its limit of markers."
+
+
+class MarkerNotFound(SessionError):
+    """The session has no marker with this id."""
+
+    code = "marker_not_found"
+    close_code = None
+    http_status = 404
+    sentence = "The session has no marker with this id."
 
 
 class ChunkNotFound(SessionError):

@@ -72,6 +72,45 @@ async def test_wrong_metadata_in_the_query(server):
         assert await client.close_code() == 1008
 
 
+async def test_a_marker_is_behind_what_was_sent_before_it(server, rest):
+    query = {"sample_rate": 16000, "channels": 1, "format": "wav"}
+    async with recorder(server.ws_url, **query) as client:
+        # Nobody waits for an answer.
+        await client.send(bytes(32000), bytes(16000))
+        await client.socket.send(json.dumps({"type": "marker", "label": "Frage 1"}))
+        await client.send(bytes(8000))
+        answers = await client.answers(4)
+        assert [answer["message"] for answer in answers] == [
+            *["Chunk processed successfully"] * 2, "Marker stored", "Chunk processed successfully",
+        ]  # fmt: skip
+        marked = answers[2]
+        assert list(marked) == ["message", "session_id", "chunk_count", "status", "marker_id", "sequence"]
+        assert (marked["chunk_count"], marked["sequence"]) == (2, 2)
+        await client.close_session()
+    rest.finished(client.session_id)
+    (marker,) = rest.http.get(f"/api/audio/sessions/{client.session_id}/markers").json()["results"]
+    assert (marker["marker_id"], marker["label"], marker["sequence"]) == (marked["marker_id"], "Frage 1", 2)
+    assert marker["position_seconds"] == 1.5
+
+
+@pytest.mark.parametrize("label", [None, "", 7, ["a"], "a\nb", "x" * 256])
+async def test_a_marker_without_a_proper_label(server, label):
+    async with recorder(server.ws_url) as client:
+        await client.socket.send(json.dumps({"type": "marker", "label": label}))
+        answer = await client.answer()
+        assert (answer["code"], answer["limit"]) == ("invalid_marker", 255)
+        assert await client.store(b"ab") == [1]
+
+
+async def test_a_marker_while_the_session_is_paused(server):
+    async with recorder(server.ws_url) as client:
+        assert await client.store(b"ab") == [1]
+        await client.control("pause")
+        await client.socket.send(json.dumps({"type": "marker", "label": "break"}))
+        answer = await client.answer()
+        assert (answer["message"], answer["sequence"], answer["status"]) == ("Marker stored", 1, "paused")
+
+
 async def test_every_message_is_answered_in_order(server):
     async with recorder(server.ws_url) as client:
         await client.send(b"ab")

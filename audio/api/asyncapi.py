@@ -17,6 +17,7 @@ from audio.errors import (
     ConnectionEnded,
     KeyNotFound,
     LegalHold,
+    MarkerNotFound,
     MessageTooLarge,
     PreconditionFailed,
     RangeNotSatisfiable,
@@ -74,6 +75,10 @@ _ANSWERS = {
     ),
     messages.PAUSED_NOW: ("paused", "The session is paused."),
     messages.RESUMED_NOW: ("resumed", "The session is resumed."),
+    messages.MARKED: (
+        "marked",
+        "The marker is stored. `sequence` is the last chunk before it, of any connection of the session.",
+    ),
     messages.CLOSED: ("closed", "The session is closed, by this client or otherwise. Close code 1000 follows."),
     messages.PONG: ("pong", "The answer to a ping."),
     messages.PART_NOT_MADE: (
@@ -106,6 +111,7 @@ _HTTP_ONLY = (
     KeyNotFound,
     TokenNotFound,
     LegalHold,
+    MarkerNotFound,
 )
 _DETAILS: Json = {
     "parameter": {"type": "string", "description": "The invalid parameter."},
@@ -276,6 +282,13 @@ def _heard() -> Json:
         example = {"type": "control", "action": action.value}
         payload = _object({key: {"const": value} for key, value in example.items()}, ["type", "action"])
         heard[action.value] = _message(_CLIENT_MESSAGES[action], payload, example)
+    properties = {
+        "type": {"const": "marker"},
+        "label": {"type": "string", "minLength": 1, "maxLength": LABEL_MAX_LENGTH},
+    }
+    example = {"type": "marker", "label": "Question 2"}
+    summary = "Marks the moment behind everything that was sent before with a label."
+    heard["marker"] = _message(summary, _object(properties, ["type", "label"]), example)
     return heard
 
 
@@ -304,6 +317,10 @@ def _answer(text: str, summary: str) -> Json:
         properties |= _warning()
         required += ["event", "code", "detail"]
         more = _WARNING_EXAMPLE
+    elif text == messages.MARKED:
+        properties |= {"marker_id": {"type": "string", "format": "uuid"}, "sequence": {"type": "integer", "minimum": 0}}
+        required += ["marker_id", "sequence"]
+        more = {"marker_id": _SESSION_ID, "sequence": 3}
     status = _STATUSES.get(text, SessionStatus.ACTIVE)
     example = messages.answer(text, _SESSION_ID, 0 if text == messages.CREATED else 3, status, **more)
     return _message(summary, _object(properties, required), json.loads(example))

@@ -112,3 +112,12 @@ class ChunkPages(CheckedCursorPagination):
     page_size = 500
     max_page_size = 5000
     ordering = ("sequence",)
+
+
+class MarkerPages(CheckedCursorPagination):
+    """Pages of markers, in the order in which they were added."""
+
+    page_size = 500
+    max_page_size = 5000
+    ordering = ("created_at", "id")
+    position = models.DateTimeField()

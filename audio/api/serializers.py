@@ -128,7 +128,7 @@ _RETENTION_HELP = (
 _HOLD_HELP = "Whether nobody can delete the session."
 
 
-def _without_unknown(serializer: serializers.BaseSerializer[Any]) -> None:
+def without_unknown(serializer: serializers.BaseSerializer[Any]) -> None:
     """Raise InvalidParameter if the request has a field that the serializer does not have."""
     # Forms of the browsable pages send their CSRF token as a field.
     fields: Any = serializer
@@ -154,7 +154,7 @@ class DetailsSerializer(serializers.Serializer[AudioSession]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Reject unknown fields."""
-        _without_unknown(self)
+        without_unknown(self)
         return attrs
 
 
@@ -211,7 +211,7 @@ class NewSessionSerializer(serializers.Serializer[AudioSession]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Reject unknown fields."""
-        _without_unknown(self)
+        without_unknown(self)
         return attrs
 
     def parameters(self) -> SessionParameters:

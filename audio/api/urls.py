@@ -9,7 +9,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.views import APIView
 
-from audio.api import events, health, keys, metrics, pages, protocol, tasks, views, webhooks
+from audio.api import events, health, keys, markers, metrics, pages, protocol, tasks, views, webhooks
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -52,6 +52,8 @@ urlpatterns = [
     *both(f"{_SESSION}/close", views.SessionClose, "session-close"),
     *both(f"{_SESSION}/chunks", views.ChunkList, "session-chunks"),
     *both(f"{_SESSION}/chunks/<str:sequence>", views.ChunkPayload, "session-chunk"),
+    *both(f"{_SESSION}/markers", markers.MarkerList, "session-markers"),
+    *both(f"{_SESSION}/markers/<str:marker_id>", markers.MarkerDetail, "session-marker"),
     *both(f"{_SESSION}/audio", views.SessionAudio, "session-audio"),
     *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
     *both(f"{_SESSION}/tokens", keys.TokenList, "session-tokens"),

@@ -63,6 +63,25 @@ class Assembler(Protocol):
         ...
 
     @property
+    def seconds(self) -> float:
+        """The length of the audio that the assembler has taken; 0 where only the end of a stream tells it."""
+        ...
+
+    @property
+    def untimed_bytes(self) -> int | None:
+        """The length of the stream so far, where only its end tells times (`moments`); otherwise None."""
+        ...
+
+    def moments(self, offsets: Sequence[int], master: Path) -> list[float]:
+        """Return when in the recording the audio begins that came behind these lengths of a complete stream.
+
+        Args:
+            offsets: Values of `untimed_bytes`, in order.
+            master: The path of the complete master.
+        """
+        ...
+
+    @property
     def sample_rate(self) -> int:
         """The sample rate of the master in Hz; 0 while it is not known."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from django.db import transaction
 
-from audio.assembly import chunks
+from audio.assembly import chunks, markers
 from audio.assembly.losses import Failure
 from audio.assembly.made import Made
 from audio.assembly.run import DETAIL_CHARACTERS, ClaimLostError, Run
@@ -79,6 +79,7 @@ class Rebuild(Run):
             AudioSession.objects.select_for_update().filter(pk=self._session.id).first()
             if not self._mine().update(**_NOTHING | self._values | values, updated_at=DatabaseNow()):
                 raise ClaimLostError
+            markers.place_rest(self._session.id, values["duration_seconds"])
             derived.forget(self._session.id)
         derived.delete(self._session.id)
 

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from audio import events
-from audio.assembly import chunks, families
+from audio.assembly import chunks, families, markers
 from audio.assembly.assembler import PartsDifferError
 from audio.assembly.chunks import PendingChunk
 from audio.assembly.conclusion import conclude
@@ -86,7 +86,7 @@ class Run:
         while self._token is not None:
             # In this order: what is read of a closed session is final, and so are the rows read after it.
             outlook = self._outlook()
-            window = chunks.window_after(self._session.id, self._assembler.looked_to)
+            window = markers.cut(chunks.window_after(self._session.id, self._assembler.looked_to))
             seen_to = window[-1].sequence if window else self._assembler.looked_to
             is_last = outlook.is_closed and seen_to == outlook.total > 0
             if not window and seen_to != outlook.total:
@@ -109,6 +109,8 @@ class Run:
         return Outlook(session.total_chunks, not session.is_open)
 
     def _take(self, window: list[PendingChunk], is_last: bool, outlook: Outlook) -> None:
+        # Those that were set when all chunks before them had been processed.
+        markers.place(self._session.id, self._assembler)
         try:
             master = self._opened()
             master.append(self._assembler.take(window, is_last))
@@ -121,12 +123,14 @@ class Run:
         self._is_flushed = is_last
         # Nothing waits behind this window: the master is handed over with it.
         is_handed_over = not outlook.is_closed and window[-1].sequence == outlook.total
-        self._commit(
-            state=RecordingState.BUILDING if outlook.is_closed else RecordingState.LIVE,
-            progress=self._assembler.done_to / outlook.total if outlook.is_closed else 0.0,
-            **self._position(master),
-            **({"token": None} if is_handed_over else {}),
-        )
+        with transaction.atomic():
+            self._commit(
+                state=RecordingState.BUILDING if outlook.is_closed else RecordingState.LIVE,
+                progress=self._assembler.done_to / outlook.total if outlook.is_closed else 0.0,
+                **self._position(master),
+                **({"token": None} if is_handed_over else {}),
+            )
+            markers.place(self._session.id, self._assembler)
         self._took(master)
         self._tell_clients()
         if is_handed_over:
@@ -250,13 +254,16 @@ class Run:
             return
         position = self._position(self._opened()) | {"checkpoint": {}}
         ready: dict[str, Any] = {"state": RecordingState.READY, "progress": 1.0, "ready_at": DatabaseNow()}
+        markers.place_untimed(self._session.id, self._assembler, self._opened().path)
         self._publish(token=None, **ready, **position, **_file(made))
         logger.info("recording_ready", chunks=self._assembler.done_to, **_described(made))
         conclude(Recording.objects.get(pk=self._session.id))
 
     def _publish(self, **values: Any) -> None:
         """Replace the session's recording by the new one."""
-        self._commit(**values)
+        with transaction.atomic():
+            self._commit(**values)
+            markers.place_rest(self._session.id, values["duration_seconds"])
 
     def _tell(self, progress: float) -> None:
         now = time.monotonic()

@@ -165,6 +165,7 @@ class SampleAssembler(ABC):
     """The part of an assembler that concerns a WAV master, the format of its samples and their comparison."""
 
     suffix = "wav"
+    untimed_bytes = None
 
     def __init__(self, session: AudioSession, target: PcmFormat | None, checkpoint: dict[str, Any]) -> None:
         self._session = session
@@ -174,6 +175,15 @@ class SampleAssembler(ABC):
     def format(self) -> PcmFormat | None:
         """The format of the master's samples, None before the first."""
         return self.output.format
+
+    @property
+    def seconds(self) -> float:
+        """The length of the samples so far."""
+        return self.output.seconds
+
+    def moments(self, offsets: Sequence[int], master: Path) -> list[float]:
+        """Return nothing: the times of samples are known at once."""
+        return []
 
     @property
     def sample_rate(self) -> int:

@@ -133,13 +133,25 @@ class StreamAssembler:
 
     def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
         sequence = error.details["sequence"]
-        self.losses.lose(error, Place(sequence, sequence, self._seconds, self._seconds))
+        self.losses.lose(error, Place(sequence, sequence, self.seconds, self.seconds))
         return b""
 
     @property
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """The length of the frames counted so far; 0 in a container."""
         counted = self._counter or self._flac
         return counted.duration_seconds if counted else 0.0
+
+    @property
+    def untimed_bytes(self) -> int | None:
+        """The length of the stream so far, in a container; otherwise None."""
+        return self._size_bytes if self.suffix in CONTAINERS else None
+
+    def moments(self, offsets: Sequence[int], master: Path) -> list[float]:
+        """Return when in the recording the first packets begin that came behind these lengths of a container."""
+        copied = (self._track, self._codec, self._timelines or [])
+        with ffmpeg.working_folder(folder(self._session_id)) as work:
+            return remux.moments(master, self._kept_spans(), self.suffix, work, offsets, copied)
 
     def _note_frames(self, begin: int, is_last: bool) -> None:
         """Note what the counters did not recognise, and with which chunks it came; bytes from `begin` on are new."""
@@ -226,7 +238,7 @@ class StreamAssembler:
         first = self._starts[number][1]
         last = self._starts[number + 1][1] - 1 if number + 1 < len(self._starts) else self.looked_to
         if not measured:
-            return Place(first, max(first, last), self._seconds, self._seconds)
+            return Place(first, max(first, last), self.seconds, self.seconds)
         start, end = remux.duration_seconds(measured[:-1], self._codec), remux.duration_seconds(measured, self._codec)
         return Place(first, max(first, last), start, end)
 

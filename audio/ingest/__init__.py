@@ -3,6 +3,7 @@
 from audio.database import database_time
 from audio.ingest.details import change_details
 from audio.ingest.erasures import own_names
+from audio.ingest.markers import add_marker, change_marker
 from audio.ingest.process import Ingest, current, drain
 from audio.ingest.sessions import (
     Opened,
@@ -27,7 +28,9 @@ __all__ = [
     "Ingest",
     "LiveConnection",
     "Opened",
+    "add_marker",
     "change_details",
+    "change_marker",
     "close_if",
     "close_session",
     "create_session",

@@ -231,7 +231,7 @@ def close_session(session_id: uuid.UUID, by: str = "request", producer: Producer
         SessionNotFound: There is no such session.
         Superseded: A newer connection has taken over the producer's source.
     """
-    with _as_current(session_id, producer):
+    with as_current(session_id, producer):
         close_if(session_id, Q(), by)
     return _existing(session_id)
 
@@ -269,7 +269,7 @@ def pause_session(session_id: uuid.UUID, producer: Producer | None = None) -> No
         SessionNotFound: There is no such session.
         Superseded: A newer connection has taken over the producer's source.
     """
-    with _as_current(session_id, producer):
+    with as_current(session_id, producer):
         if not AudioSession.objects.filter(pk=session_id).pause() and not _existing(session_id).is_open:
             raise SessionClosed
 
@@ -286,13 +286,13 @@ def resume_session(session_id: uuid.UUID, producer: Producer | None = None) -> N
         SessionNotFound: There is no such session.
         Superseded: A newer connection has taken over the producer's source.
     """
-    with _as_current(session_id, producer):
+    with as_current(session_id, producer):
         if not AudioSession.objects.filter(pk=session_id).resume() and not _existing(session_id).is_open:
             raise SessionClosed
 
 
 @contextlib.contextmanager
-def _as_current(session_id: uuid.UUID, producer: Producer | None) -> Iterator[None]:
+def as_current(session_id: uuid.UUID, producer: Producer | None) -> Iterator[None]:
     """Run a block in a transaction in which no other connection can take over the producer's source.
 
     The process may have hung since it received the message, and the source may have been taken over meanwhile. A

@@ -330,6 +330,12 @@ def timed_packets(audio_format: str, listing: str, track: int) -> list[str]:
     return ["-copyts", *_listed(audio_format, listing), *_output(track), *_packets(audio_format)]
 
 
+def packet_positions(audio_format: str, listing: str, track: int) -> list[str]:
+    """Arguments to tell every packet of an ffconcat list of one file, with its position in the file as its time."""
+    told = ["-c:a", "copy", "-bsf:a", "setts=ts=POS", "-flush_packets", "0", "-f", "framemd5", "pipe:1"]
+    return ["-copyts", *_listed(audio_format, listing), *_output(track), *told]
+
+
 def bytes_of(audio_format: str, listing: str, track: int) -> list[str]:
     """Arguments to write what the packets of an ffconcat list hold, end to end, to the standard output."""
     return [*_listed(audio_format, listing), *_output(track), "-c:a", "copy", "-f", "data", "pipe:1"]

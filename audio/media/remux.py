@@ -7,6 +7,7 @@ ends: what FFmpeg takes for the length of a file is not what its packets say, so
 `compare` proves the result: every packet of every part is in it, at its moment.
 """
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -295,6 +296,77 @@ def duration_seconds(parts: Sequence[Measured], codec: str) -> float:
         return 0.0
     begin = max(0.0, parts[0].start_seconds)
     return round(parts[-1].end_seconds - begin + sum(_distances(parts, codec)), 6)
+
+
+def moments(
+    path: Path,
+    spans: Sequence[Span],
+    audio_format: str,
+    folder: Path,
+    offsets: Sequence[int],
+    copied: tuple[int, str, Sequence[Measured]],
+) -> list[float]:
+    """Return where those packets begin in the recording of these parts that are the first behind offsets of the file.
+
+    Args:
+        path: The file that holds the parts.
+        spans: Where they lie in it, as they were given to `copy`.
+        audio_format: Their format.
+        folder: An empty folder to work in.
+        offsets: The offsets, in order.
+        copied: The number of the audio track, its codec, and the timelines of the parts, none if one can't be read.
+    """
+    track, codec, measured = copied
+    shifts = [*itertools.accumulate(_distances(measured, codec), initial=0.0)]
+    found: list[float] = []
+    begin: float | None = max(0.0, measured[0].start_seconds) if measured else None
+    for number, span in enumerate(spans):
+        is_last = number + 1 == len(spans)
+        here = [at - span.start for at in offsets[len(found) :] if is_last or at < spans[number + 1].start]
+        if not here:
+            continue
+        shift = shifts[number] if number < len(shifts) else 0.0
+        for seconds in _behind(path, span, audio_format, folder, track, here):
+            begin = max(0.0, seconds.first) if begin is None else begin
+            found.append(round(max(0.0, seconds.at + shift - begin), 6))
+    return found
+
+
+class _Moment(NamedTuple):
+    """A moment in a part, beside that at which its first packet begins."""
+
+    first: float
+    at: float
+
+
+def _behind(
+    path: Path, span: Span, audio_format: str, folder: Path, track: int, offsets: Sequence[int]
+) -> list[_Moment]:
+    """Return when the first packet behind each offset of a part begins; the end of the part if there is none."""
+    found: list[_Moment] = []
+    first, end = 0.0, 0.0
+    positions = _positions(path, span, audio_format, folder, track)
+    # What can't be read to its end is there as far as it can be read.
+    with contextlib.suppress(FfmpegFailed):
+        for count, (packet, position) in enumerate(
+            zip(packets(path, span, audio_format, folder, track), positions, strict=False)
+        ):
+            first = packet.start_seconds if not count else first
+            while len(found) < len(offsets) and position >= offsets[len(found)]:
+                found.append(_Moment(first, packet.start_seconds))
+            end = packet.end_seconds
+    return found + [_Moment(first, end)] * (len(offsets) - len(found))
+
+
+def _positions(path: Path, span: Span, audio_format: str, folder: Path, track: int) -> Iterator[int]:
+    """Give where each packet of a part begins in it."""
+    listing = _listing(path, [span], audio_format, folder)
+    held = b""
+    for block in ffmpeg.output_of(plan.packet_positions(audio_format, str(listing), track), folder):
+        *lines, held = (held + block).split(b"\n")
+        for line in lines:
+            if line[:1] != b"#":
+                yield int(line.split(b",")[2])
 
 
 def _measured(path: Path, spans: Sequence[Span], audio_format: str, folder: Path, track: int) -> Sequence[Measured]:

@@ -7,8 +7,8 @@ processes can make it. `docs/architecture.md` draws the states, with the functio
 A transaction that locks rows of several tables locks them in the following order, and several rows of one table in the
 order of their keys. So no two transactions wait for each other in a circle:
 
-    project, API key, session, metadata entry, source, process, connection, recording, task, chunk, journal, erasure,
-    deleted session
+    project, API key, session, metadata entry, source, process, connection, recording, marker, task, chunk, journal,
+    erasure, deleted session
 
 An INSERT locks the rows that its foreign keys name: that of a session its project, that of a task its session.
 """
@@ -42,6 +42,7 @@ from audio.models.sessions import (
     JournalErasure,
     JournalFile,
     Literal,
+    Marker,
     MetadataEntry,
     Recording,
     RecordingQuerySet,
@@ -88,6 +89,7 @@ __all__ = [
     "JournalErasure",
     "JournalFile",
     "Literal",
+    "Marker",
     "Membership",
     "MetadataEntry",
     "OpenIdAccount",

@@ -537,6 +537,29 @@ class Recording(models.Model):
         return f"{self.session_id} {self.state}"
 
 
+class Marker(models.Model):
+    """A moment in the recording of a session, with a label.
+
+    It is at `position_seconds`, or behind the first `after_sequence` chunks; their end is known once they are in the
+    recording. `byte_offset` is the length of a stream in a container there, until its times are known.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    session = models.ForeignKey(AudioSession, models.CASCADE, related_name="markers", db_index=False)
+    label = models.CharField(max_length=LABEL_MAX_LENGTH)
+    after_sequence = models.BigIntegerField(null=True)
+    byte_offset = models.BigIntegerField(null=True)
+    position_seconds = models.FloatField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["created_at", "id"]
+        indexes = [models.Index(fields=["session", "created_at", "id"], name="marker_by_session")]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} {self.label}"
+
+
 class TaskKind(models.TextChoices):
     """The kinds of background tasks that clients can request."""
 

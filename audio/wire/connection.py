@@ -8,8 +8,8 @@ be sent is taken out with `outgoing`:
 2. A chunk is acknowledged only by `deliver`, which the I/O side calls after the commit, with the chunk's sequence:
    there is no other way to an acknowledgement of a message that holds bytes. That is "acknowledged means durable".
 3. An empty binary message stores nothing and is answered with the count as it is.
-4. `close_session`, `pause` and `resume` act on the session after every chunk before them has its outcome: the I/O side
-   waits until `in_flight` is 0, acts, and reports with `closed`, `paused` or `resumed`.
+4. `close_session`, `pause`, `resume` and markers act on the session after every chunk before them has its outcome: the
+   I/O side waits until `in_flight` is 0, acts, and reports with `closed`, `paused`, `resumed` or `marked`.
 5. An error with a close code ends the connection: its text is sent in its turn, then the close. Nothing that arrives
    afterwards is looked at, and nothing more is stored. What is already with the committer is still answered before the
    end is sent.
@@ -38,7 +38,7 @@ from typing import Any
 
 from audio.errors import AudioError
 from audio.wire import messages
-from audio.wire.messages import AcknowledgementTemplate, Action
+from audio.wire.messages import AcknowledgementTemplate, Action, MarkerRequest
 
 NORMAL_CLOSURE = 1000
 SERVICE_RESTART = 1012
@@ -110,8 +110,8 @@ class Connection:
         self._in_flight += 1
         return True
 
-    def receive_text(self, text: str) -> Action | None:
-        """Note a text message, and return the action that the I/O side has to take, if any."""
+    def receive_text(self, text: str) -> Action | MarkerRequest | None:
+        """Note a text message, and return what the I/O side has to do, if anything."""
         if self.state is not State.OPEN:
             return None
         try:
@@ -148,6 +148,10 @@ class Connection:
     def resumed(self) -> None:
         """Say that the session goes on."""
         self._turn("active", messages.RESUMED_NOW)
+
+    def marked(self, marker_id: str, sequence: int) -> None:
+        """Say that a marker is stored behind the chunk with this sequence."""
+        self._answers.append(_Text(messages.MARKED, {"marker_id": marker_id, "sequence": sequence}))
 
     def closed(self) -> None:
         """Say that the session is closed, and end with 1000."""

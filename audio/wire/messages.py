@@ -5,10 +5,19 @@ Every answer has the same four keys first: `message`, `session_id`, `chunk_count
 """
 
 import json
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from audio.errors import AudioError, InvalidJson, UnknownAction, UnknownMessageType
+from audio.errors import (
+    AudioError,
+    InvalidJson,
+    InvalidMarker,
+    InvalidParameter,
+    UnknownAction,
+    UnknownMessageType,
+)
+from audio.wire.parameters import parse_label
 
 CREATED = "Audio session created"
 RESUMED = "Audio session resumed"
@@ -17,6 +26,7 @@ CLOSED = "Session closed successfully"
 PAUSED_NOW = "Session paused"
 RESUMED_NOW = "Session resumed"
 PONG = "pong"
+MARKED = "Marker stored"
 PART_NOT_MADE = "A part of the recording could not be made"
 
 
@@ -29,21 +39,31 @@ class Action(StrEnum):
     PING = "ping"
 
 
+@dataclass(frozen=True, slots=True)
+class MarkerRequest:
+    """A client wants a marker with this label behind everything that was sent before."""
+
+    label: str
+
+
 _ACTIONS = [action.value for action in Action]
-_FORMS = [{"type": "control", "action": action} for action in _ACTIONS]
+_FORMS = [*({"type": "control", "action": action} for action in _ACTIONS), {"type": "marker", "label": "..."}]
+_TYPES = ["control", "marker"]
 # What clients of other services say for "begin" and "end".
 _COMMANDS = ("eos", "eof", "start", "stop", "end", "done")
 _SHORTEST_AUDIO = 64
 
 
-def parse_text(text: str) -> Action:
-    """Return the action that a text message asks for.
+def parse_text(text: str) -> Action | MarkerRequest:
+    """Return what a text message asks for.
 
-    `{"type": "control", "action": ...}` is the form; `{"type": "ping"}` is taken as well.
+    The forms are `{"type": "control", "action": ...}` and `{"type": "marker", "label": ...}`. `{"type": "ping"}` is
+    accepted as well.
 
     Raises:
         InvalidJson: The text is not JSON.
-        UnknownMessageType: It is no control message.
+        InvalidMarker: It is a marker without a proper label.
+        UnknownMessageType: It is neither a control message nor a marker.
         UnknownAction: It is a control message that asks for something else.
     """
     try:
@@ -53,17 +73,26 @@ def parse_text(text: str) -> Action:
         raise InvalidJson(sentence, received=_short(text), valid_values=_FORMS) from error
     if not isinstance(message, dict):
         raise UnknownMessageType(
-            _with_directions(UnknownMessageType.sentence), received=_short(text), valid_values=["control"]
+            _with_directions(UnknownMessageType.sentence), received=_short(text), valid_values=_TYPES
         )
     kind = message.get("type")
     if kind == Action.PING:
         return Action.PING
+    if kind == "marker":
+        return _marker(message.get("label"))
     if kind != "control":
         raise _unknown_type(message)
     action = message.get("action")
     if action not in _ACTIONS:
         raise UnknownAction(received=_short(action), valid_values=_ACTIONS)
     return Action(action)
+
+
+def _marker(label: Any) -> MarkerRequest:
+    try:
+        return MarkerRequest(parse_label("label", label if isinstance(label, str) else ""))
+    except InvalidParameter as error:
+        raise InvalidMarker(**error.details) from error
 
 
 def _unknown_type(message: dict[str, Any]) -> UnknownMessageType:
@@ -76,15 +105,15 @@ def _unknown_type(message: dict[str, Any]) -> UnknownMessageType:
     else:
         is_bare = set(message) <= {"type"} and str(message.get("type", "")).islower()
         sentence = None if is_bare or not message else _with_directions(UnknownMessageType.sentence)
-    return UnknownMessageType(sentence, received=received, valid_values=["control"])
+    return UnknownMessageType(sentence, received=received, valid_values=_TYPES)
 
 
 def _with_directions(sentence: str) -> str:
     """Return an error's sentence with where audio belongs, for clients that put it into a text."""
     return (
         f"{sentence}. Audio is sent as binary messages, as it is: without base64 and without JSON around it. Text "
-        "messages are control messages alone. The protocol is in docs/protocol.md, and on this server's own page "
-        "/api/asyncapi."
+        "messages are control messages and markers alone. The protocol is in docs/protocol.md, and on this server's "
+        "own page /api/asyncapi."
     )
 
 

@@ -233,9 +233,12 @@ async def a_session(ws_url):
             await newer.send(bytes(320))
             heard.append(await newer.answer())
             heard.append(await newer.control("resume"))
-            for text in ("{", '{"type": "song"}', '{"type": "control", "action": "dance"}'):
+            for text in (
+                *("{", '{"type": "song"}', '{"type": "control", "action": "dance"}'),
+                *('{"type": "marker"}', '{"type": "marker", "label": "Question 2"}'),
+            ):
                 await newer.socket.send(text)
-            heard += await newer.answers(3)
+            heard += await newer.answers(5)
             heard.append(await newer.answer())
     async with recorder(ws_url, session_id) as last:
         heard += [last.greeting, await last.close_session()]

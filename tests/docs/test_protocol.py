@@ -7,7 +7,7 @@ from audio import errors
 from audio.errors import AudioError
 from audio.models import RecordingState
 from audio.wire import messages
-from audio.wire.messages import Action, parse_text
+from audio.wire.messages import Action, MarkerRequest, parse_text
 from audio.wire.parameters import CHANNELS, CHUNK_MODES, ENCODINGS, FORMATS, SAMPLE_RATES_HZ
 from tests.docs.text import fenced, table, unquoted
 from tests.services import REPOSITORY
@@ -63,8 +63,8 @@ def test_the_messages_are_those_that_the_server_sends():
 
 
 def test_the_examples_of_messages_are_understood():
-    (examples,) = fenced(PAGE, "json")
-    assert {parse_text(line) for line in examples.splitlines() if json.loads(line)} == set(Action)
+    lines = [line for example in fenced(PAGE, "json") for line in example.splitlines() if json.loads(line)]
+    assert {parse_text(line) for line in lines} == {*Action, MarkerRequest("Question 2")}
 
 
 def test_every_state_of_a_recording_is_explained():

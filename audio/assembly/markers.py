@@ -1,0 +1,49 @@
+"""The positions of markers that were placed behind chunks (`audio.ingest.markers`).
+
+A window ends at each marker, so the assembler knows when in the recording the chunks before it end. A stream in a
+container does not tell its times before it is complete. There the marker gets the length of the stream so far, and its
+position when the recording is finished: that of the first packet behind this length.
+"""
+
+import uuid
+from pathlib import Path
+
+from audio.assembly.assembler import Assembler
+from audio.assembly.chunks import PendingChunk
+from audio.models import Marker
+
+
+def cut(window: list[PendingChunk]) -> list[PendingChunk]:
+    """Return the beginning of a window, up to the first marker in it."""
+    if not window:
+        return window
+    first, last = window[0].sequence, window[-1].sequence
+    within = Marker.objects.filter(session=window[0].session_id, after_sequence__gte=first, after_sequence__lt=last)
+    at = within.order_by("after_sequence").values_list("after_sequence", flat=True).first()
+    return window if at is None else window[: at - first + 1]
+
+
+def place(session_id: uuid.UUID, assembler: Assembler) -> None:
+    """Give the markers behind the last chunk that was seen the time, or the length, that the assembler has reached."""
+    behind = Marker.objects.filter(session=session_id, after_sequence=assembler.looked_to)
+    offset = assembler.untimed_bytes
+    behind.update(byte_offset=offset, position_seconds=assembler.seconds if offset is None else None)
+
+
+def place_rest(session_id: uuid.UUID, duration_seconds: float) -> None:
+    """Give the markers that have no position yet the end of the recording, which is ready.
+
+    Positions that were computed are not behind that end either, so that rounding puts no marker outside.
+    """
+    placed = Marker.objects.filter(session=session_id, after_sequence__isnull=False)
+    placed.filter(position_seconds=None).update(position_seconds=duration_seconds)
+    placed.filter(position_seconds__gt=duration_seconds).update(position_seconds=duration_seconds)
+
+
+def place_untimed(session_id: uuid.UUID, assembler: Assembler, master: Path) -> None:
+    """Give the markers in a stream that has told no times their positions, once the recording was made of it."""
+    waiting = Marker.objects.filter(session=session_id, byte_offset__isnull=False)
+    offsets = sorted({marker.byte_offset or 0 for marker in waiting})
+    if offsets and assembler.untimed_bytes is not None:
+        for offset, seconds in zip(offsets, assembler.moments(offsets, master), strict=True):
+            waiting.filter(byte_offset=offset).update(position_seconds=seconds)
