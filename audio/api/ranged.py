@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -132,6 +132,35 @@ class ObjectBody:
             yield part
 
 
+class SplicedBody:
+    """The bytes of a span of a file between others that replace its beginning and follow its end.
+
+    Django closes the object as it closes a FileBody.
+    """
+
+    def __init__(self, servable: Servable, span: Span) -> None:
+        head, tail = servable.head, servable.tail
+        ends_at = servable.size_bytes - len(tail)
+        self._before = head[span.start : span.end]
+        self._behind = tail[max(0, span.start - ends_at) : max(0, span.end - ends_at)]
+        middle = Span(max(span.start, len(head)), min(span.end, ends_at))
+        self._file = _body(replace(servable, head=b"", tail=b""), middle) if middle.length_bytes > 0 else None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._before:
+            yield self._before
+        if self._file is not None:
+            async for part in self._file:
+                yield part
+        if self._behind:
+            yield self._behind
+
+
 def ranged_response(request: HttpRequest, servable: Servable) -> HttpResponseBase:
     """Return the response to a GET or HEAD request of a file, with status 200, 206 or 304.
 
@@ -189,7 +218,9 @@ def _if_range_holds(request: HttpRequest, servable: Servable) -> bool:
     return settled and parse_http_date_safe(condition) == int(servable.modified_at.timestamp())
 
 
-def _body(servable: Servable, span: Span) -> FileBody | ObjectBody:
+def _body(servable: Servable, span: Span) -> FileBody | ObjectBody | SplicedBody:
+    if servable.tail:
+        return SplicedBody(servable, span)
     if servable.remote_name:
         return ObjectBody(servable.remote_name, span)
     return FileBody(servable.path, servable.head, span)

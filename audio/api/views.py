@@ -47,12 +47,12 @@ from audio.api.serializers import (
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
 from audio.assembly import chunks
-from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge
+from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge, RecordingNotReady
 from audio.jobs import peaks, transcode
 from audio.media import waveform
 from audio.media.plan import TARGETS
-from audio.models import AudioChunk, AudioSession
-from audio.storage import downloads
+from audio.models import AudioChunk, AudioSession, Recording, RecordingState
+from audio.storage import cued, downloads
 
 BODY_LIMIT_BYTES = 64 * 1024
 CHUNK_CONTENT_TYPE = "application/octet-stream"
@@ -358,7 +358,7 @@ class SessionAudio(SessionView):
     scopes = {"GET": READ}
     takes_token = True
     content_negotiation_class = AnythingAccepted
-    query_parameters = ("format", "partial")
+    query_parameters = ("format", "partial", "markers")
 
     @described.session_operation(
         "Download the recording",
@@ -376,6 +376,12 @@ class SessionAudio(SessionView):
                 OpenApiTypes.BOOL,
                 description="`true`: the part of a failed recording that could be made, in its own format. The "
                 "name in `Content-Disposition` then ends with `-incomplete`.",
+            ),
+            OpenApiParameter(
+                "markers",
+                OpenApiTypes.BOOL,
+                description="`true`: a WAV file has the markers of the session as cue points, behind its samples. The "
+                "recording must be ready.",
             ),
             OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="`bytes=0-1023`"),
         ],
@@ -396,25 +402,44 @@ class SessionAudio(SessionView):
         recording = recording_of(session)
         own = recording.format or session.format
         requested = self._requested_format(own)
+        has_markers = self._has_markers(requested, recording)
         if requested == own:
-            found = downloads.servable(session, recording, is_partial=self._is_partial())
+            found = downloads.servable(session, recording, is_partial=self._flag("partial"))
         else:
             found = transcode.servable(session, requested)
+        if has_markers:
+            found = cued.with_cues(found, session.pk)
         if _is_from_start(self.request):
             self.note("recording.downloaded", session, format=requested)
         _release_database()
         return ranged_response(self.request._request, found)
 
-    def _is_partial(self) -> bool:
-        requested = self.request.query_params.get("partial", "false").lower()
+    def _flag(self, name: str) -> bool:
+        requested = self.request.query_params.get(name, "false").lower()
         if requested not in _TRUE + _FALSE:
             raise InvalidParameter(
-                f"partial must be true or false, not {requested[:64]!r}.",
-                parameter="partial",
+                f"{name} must be true or false, not {requested[:64]!r}.",
+                parameter=name,
                 received=requested[:64],
                 valid_values=["true", "false"],
             )
         return requested in _TRUE
+
+    def _has_markers(self, requested: str, recording: Recording) -> bool:
+        """Return whether the download is to have cue points.
+
+        Raises:
+            InvalidParameter: The format has none.
+            RecordingNotReady: The recording still grows.
+        """
+        if not self._flag("markers"):
+            return False
+        if requested != "wav":
+            sentence = f"Only WAV files have markers, not {requested}. Add format=wav, or get them from /markers."
+            raise InvalidParameter(sentence, parameter="format", received=requested, valid_values=["wav"])
+        if recording.state == RecordingState.LIVE:
+            raise RecordingNotReady
+        return True
 
     def _requested_format(self, own: str) -> str:
         requested = self.request.query_params.get("format", own)

@@ -15,7 +15,7 @@ from audio.storage.paths import root
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """A file to download. `head` replaces the first bytes of the file at `path`.
+    """A file to download. `head` replaces the first bytes of the file at `path`, and `tail` follows it.
 
     `size_bytes` counts the bytes that are served. `etag` is strong and quoted (RFC 9110 section 8.8.3). `remote_name`
     names the object in the remote storage to which the file has moved; it is empty if the file is local.
@@ -29,6 +29,7 @@ class Servable:
     download_name: str
     modified_at: datetime
     remote_name: str = ""
+    tail: bytes = b""
 
 
 def master_format(session: AudioSession, recording: Recording) -> PcmFormat:
