@@ -97,6 +97,7 @@ def check_example_secrets(**_: Any) -> list[CheckMessage]:
         "The password in DATABASE_URL": str(settings.DATABASES["default"].get("PASSWORD") or ""),
         "The password in REDIS_URL": settings.REDIS_URL,
         "FLOWER_BASIC_AUTH": settings.FLOWER_BASIC_AUTH,
+        "METRICS_TOKEN": settings.METRICS_TOKEN,
     }
     return [
         Error(
@@ -116,6 +117,16 @@ def check_debug(**_: Any) -> list[CheckMessage]:
         return []
     message = f"DEBUG is on while the server listens on {settings.HOST}."
     return [Warning(message, hint="Unset DEBUG if others can connect.", id="sercuescribe.W001")]
+
+
+@register(START)
+def check_authentication(**_: Any) -> list[CheckMessage]:
+    """Check sercuescribe.W004: without authentication, everybody who can connect may record, listen and delete."""
+    if settings.REQUIRE_AUTH or settings.IS_LOCAL_ONLY:
+        return []
+    message = "REQUIRE_AUTH is off, and the server answers more than this machine: it asks nobody who they are."
+    hint = "Set REQUIRE_AUTH=true, unless a proxy in front of the server authenticates everybody."
+    return [Warning(message, hint=hint, id="sercuescribe.W004")]
 
 
 @register(Tags.database)

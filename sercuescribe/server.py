@@ -33,7 +33,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, SystemCheckError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidHeader
 from websockets.frames import CloseCode, Frame
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
+from websockets.typing import StatusLike
 
 from audio.management import installation, readiness, web
 from audio.management.supervisor import StartFailed, Supervisor, listen
@@ -68,6 +72,19 @@ METRICS_FILES = ("counter", "histogram", "gauge_livesum")
 METRICS_FILE_BYTES = 256 * 1024
 
 
+class Handshakes(ServerProtocol):
+    """The protocol of the websockets library, which repeats no header in the rejection of a handshake.
+
+    The header Sec-WebSocket-Protocol may contain a token.
+    """
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        """Return the rejection of a handshake. It names the invalid header."""
+        if isinstance(self.handshake_exc, InvalidHeader):
+            text = f"The WebSocket was not opened: the header {self.handshake_exc.name} is missing or invalid.\n"
+        return super().reject(status, text)
+
+
 class Protocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, with limits that the original does not have.
 
@@ -80,6 +97,10 @@ class Protocol(WebSocketsSansIOProtocol):
     _last_bytes: asyncio.TimerHandle | None = None
     _heard_at = 0.0
     _unsent_bytes = 0
+
+    def __init__(self, *of_uvicorn: Any, **named: Any) -> None:
+        super().__init__(*of_uvicorn, **named)
+        self.conn = Handshakes(max_size=self.config.ws_max_size, logger=self.logger)
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes. If they are an unreadable handshake, its rejection (414, 431) is sent."""
@@ -426,6 +447,9 @@ def _share_numbers() -> OSError | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     options = _options(arguments)
+    if options.host is not None:
+        # The settings depend on it: a server that others can reach asks who they are.
+        os.environ["HOST"] = options.host
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
     try:
         installation.keep_secret_key()

@@ -101,6 +101,7 @@ IS_LOCAL_ONLY = _LOOPBACK and not PUBLIC_URL and not _text("ALLOWED_HOSTS", "")
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if _LOOPBACK else "*")
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(str(PUBLIC_URL.hostname))
+IS_AUTH_CHOSEN = bool(_text("REQUIRE_AUTH", ""))
 REQUIRE_AUTH = _flag("REQUIRE_AUTH", not IS_LOCAL_ONLY)
 # Without authentication, any page that somebody visits on this machine could otherwise read its recordings.
 ALLOWED_ORIGINS = _list("ALLOWED_ORIGINS", "*" if REQUIRE_AUTH else "localhost,127.0.0.1,[::1]")

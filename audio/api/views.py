@@ -74,12 +74,14 @@ class BoundedJSONParser(JSONParser):
         text = stream.read(BODY_LIMIT_BYTES + 1)
         if len(text) > BODY_LIMIT_BYTES:
             raise MessageTooLarge("The request body is too large.", limit=BODY_LIMIT_BYTES)
-        parsed = super().parse(BytesIO(text), media_type, parser_context)
         try:
+            parsed = super().parse(BytesIO(text), media_type, parser_context)
             json.dumps(parsed, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             # A lone surrogate is valid JSON (RFC 8259 section 8.2), but can't be encoded as UTF-8.
             raise ParseError("JSON parse error - a lone surrogate is not a character.") from error
+        except RecursionError as error:
+            raise ParseError("JSON parse error - the values are nested too deeply.") from error
         return parsed
 
 

@@ -39,6 +39,7 @@ class Stack:
         self.postgres_url = postgres_url
         self.ports = {name: free_port() for name in ("web", "redis", "flower", "proxy")}
         secrets = {"SECRET_KEY": "s" * 50, "POSTGRES_PASSWORD": "good", "FLOWER_BASIC_AUTH": ":".join(CREDENTIALS)}
+        secrets["METRICS_TOKEN"] = METRICS_TOKEN
         here = {"DOMAIN": "127.0.0.1", "ALLOWED_ORIGINS": f"http://127.0.0.1:{self.ports['proxy']}"}
         self.services = services(example() | secrets | here | variables)
         self.processes: dict[str, psutil.Popen] = {}
@@ -76,6 +77,13 @@ class Stack:
         while service.health_check and self._popen(service, service.health_check).wait(DEADLINE_SECONDS):
             assert time.monotonic() < deadline, f"{service.name} does not get well: {self.read_log()}"
             time.sleep(HEALTH_POLL_SECONDS)
+
+    def manage(self, *arguments: str) -> str:
+        """Runs a command of `manage.py` as in the container of `web`, and returns what it wrote."""
+        environment = self._environment(self.services["web"], self.folder)
+        command = [sys.executable, "manage.py", *arguments]
+        ran = subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True)
+        return ran.stdout
 
     def stop(self, name: str) -> tuple[int, float]:
         """Stops a service by its signal; returns its exit code and how many seconds it took."""

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.commands.migrate import Command as Migrate
 
-from audio.management import installation
+from audio.management import first_steps, installation
 
 
 class Command(Migrate):
@@ -14,3 +15,10 @@ class Command(Migrate):
         """Create the secret key and the database's file before the checks use the database, then migrate."""
         installation.prepare()
         return super().execute(*args, **options)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Migrate, then say how to create the first account and the first API key if there are none."""
+        super().handle(*args, **options)
+        is_complete = not (options["plan"] or options["check_unapplied"] or options["app_label"])
+        if options["verbosity"] and is_complete and first_steps.sentence(settings.HOST) == first_steps.NOBODY_KNOWN:
+            self.stdout.write(first_steps.NOBODY_KNOWN)

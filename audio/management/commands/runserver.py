@@ -4,6 +4,24 @@ Daphne's own app would replace the command in the same way. But it loads Twisted
 which takes a quarter of the start of a worker or web server.
 """
 
-from daphne.management.commands.runserver import Command
+from typing import Any
 
-__all__ = ["Command"]
+from daphne.management.commands.runserver import Command as Daphne
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from audio.management import first_steps
+
+
+class Command(Daphne):  # type: ignore[misc]  # Daphne is not typed
+    """Run Daphne, for development."""
+
+    def inner_run(self, *args: Any, **options: Any) -> None:
+        """Serve until Ctrl-C.
+
+        Raises:
+            CommandError: Others could connect, and the settings are those of a server for this machine alone.
+        """
+        if first_steps.requires_auth(self.addr) and not settings.REQUIRE_AUTH:
+            raise CommandError(f"Others can connect to {self.addr}. Set HOST={self.addr} or REQUIRE_AUTH.")
+        super().inner_run(*args, **options)

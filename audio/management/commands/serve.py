@@ -22,7 +22,7 @@ from django.db import OperationalError, close_old_connections, connection
 
 from audio import checks, database, metrics, upkeep
 from audio.journal.files import try_lock
-from audio.management import bundled_redis, installation, readiness, web
+from audio.management import bundled_redis, first_steps, installation, readiness, web
 from audio.management.examples import ExampleCommand
 from audio.management.supervisor import Program, StartFailed, Supervisor, listen
 
@@ -80,9 +80,9 @@ class Command(ExampleCommand):
             self._migrate()
             port = listener.getsockname()[1]
             with Supervisor(_environment(options["host"], port)) as supervisor:
-                self._supervise(supervisor, listener)
+                self._supervise(supervisor, listener, options["host"])
 
-    def _supervise(self, supervisor: Supervisor, listener: socket.socket) -> None:
+    def _supervise(self, supervisor: Supervisor, listener: socket.socket, host: str) -> None:
         try:
             supervisor.start(*_redis(), within_seconds=START_SECONDS)
             web_programs = web.programs(listener, settings.WEB_PROCESSES, functools.partial(_before_web, supervisor))
@@ -93,6 +93,7 @@ class Command(ExampleCommand):
             self.stdout.write(f"SercueScribe is ready: {_url(listener)}")
             self.stdout.flush()
             readiness.tell()
+            _tell_first_steps(host)
             supervisor.run(settings.SWEEP_INTERVAL_SECONDS, _sweep)
         # No process accepts any more. A closed socket rejects new clients at once, instead of letting them wait.
         listener.close()
@@ -240,6 +241,13 @@ def _before_web(supervisor: Supervisor) -> None:
         return
     with _put_off("dead_processes_not_forgotten"):
         upkeep.forget_dead_processes()
+
+
+def _tell_first_steps(host: str) -> None:
+    """Log what an operator should know about access. Standard output has the ready line and nothing else."""
+    with _put_off("first_steps_not_told"):
+        if sentence := first_steps.sentence(host):
+            logger.warning("access", advice=sentence)
 
 
 def _sweep() -> None:
