@@ -410,9 +410,12 @@ def _listener(options: argparse.Namespace) -> socket.socket:
     if options.fd is not None:
         return socket.socket(fileno=options.fd)
     from audio import checks  # as above
+    from audio.management import first_steps
 
     host = settings.HOST if options.host is None else options.host
     port = settings.PORT if options.port is None else options.port
+    if fault := first_steps.fault(host):
+        sys.exit(fault)
     try:
         BaseCommand().check(tags=[checks.START])  # a parent process has run them if it passes a socket
         return listen(host, port, PATIENCE_SECONDS)
@@ -447,9 +450,6 @@ def _share_numbers() -> OSError | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     options = _options(arguments)
-    if options.host is not None:
-        # The settings depend on it: a server that others can reach asks who they are.
-        os.environ["HOST"] = options.host
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sercuescribe.settings")
     try:
         installation.keep_secret_key()

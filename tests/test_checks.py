@@ -93,6 +93,16 @@ def test_debug_where_others_can_connect(settings, host, expected):
     assert ids() == expected
 
 
+@pytest.mark.parametrize(
+    ("asks", "is_local_only", "expected"),
+    [(False, False, ["sercuescribe.W004"]), (True, False, []), (False, True, [])],
+)
+def test_a_server_for_others_that_asks_nobody(settings, asks, is_local_only, expected):
+    settings.REQUIRE_AUTH = asks
+    settings.IS_LOCAL_ONLY = is_local_only
+    assert ids() == expected
+
+
 @pytest.mark.django_db
 def test_an_old_sqlite(monkeypatch):
     monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))

@@ -32,6 +32,16 @@ def sentence(host: str) -> str | None:
     return None if is_known else NOBODY_KNOWN
 
 
+def fault(host: str) -> str | None:
+    """Return why a web server must not listen on this address with these settings; None if it may.
+
+    The settings depend on HOST. A command that listens elsewhere would let in everybody.
+    """
+    if settings.REQUIRE_AUTH or not requires_auth(host):
+        return None
+    return f"Others can connect to {host}. Set HOST={host} as well, or set REQUIRE_AUTH."
+
+
 def requires_auth(host: str) -> bool:
     """Whether a server on this address asks who is there. A command may have another address than HOST."""
     return settings.REQUIRE_AUTH or not (settings.IS_AUTH_CHOSEN or host in LOOPBACK)

@@ -186,7 +186,7 @@ def test_secrets_are_stored_nowhere(server, key, rest):
 
 
 def holds(content: bytes, *secrets: str) -> bool:
-    return any(secret.rpartition("_")[2].encode() in content for secret in secrets)
+    return any(secret[-40:].encode() in content for secret in secrets)
 
 
 def test_the_audit_tells_who_did_what(server, key, rest):

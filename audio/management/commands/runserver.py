@@ -7,7 +7,6 @@ which takes a quarter of the start of a worker or web server.
 from typing import Any
 
 from daphne.management.commands.runserver import Command as Daphne
-from django.conf import settings
 from django.core.management.base import CommandError
 
 from audio.management import first_steps
@@ -22,6 +21,6 @@ class Command(Daphne):  # type: ignore[misc]  # Daphne is not typed
         Raises:
             CommandError: Others could connect, and the settings are those of a server for this machine alone.
         """
-        if first_steps.requires_auth(self.addr) and not settings.REQUIRE_AUTH:
-            raise CommandError(f"Others can connect to {self.addr}. Set HOST={self.addr} or REQUIRE_AUTH.")
+        if fault := first_steps.fault(self.addr):
+            raise CommandError(fault)
         super().inner_run(*args, **options)
