@@ -19,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 VERSIONS := 3.11 3.12 3.13 3.14
 MACHINES := x86_64 aarch64
 
-.PHONY: help run check test demo bench chaos lint format requirements wheels clean
+.PHONY: help run check test demo bench chaos audit lint format requirements wheels clean
 
 help:
 	@echo 'make run           start the server on http://127.0.0.1:8000; Ctrl-C stops it'
@@ -32,6 +32,7 @@ help:
 	@echo 'make bench         run the benchmarks'
 	@echo 'make chaos         break a production stack under load and check that no audio is lost (MINUTES=3 SEED=7)'
 	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1 takes the newest versions)'
+	@echo 'make audit         compare the requirements with the known vulnerabilities; queries PyPI'
 	@echo 'make wheels        check that every requirement has a wheel for each Python and machine; queries the index'
 	@echo 'make clean         remove the virtual environment and caches; recordings are kept'
 
@@ -75,6 +76,11 @@ format: $(DEV)
 requirements: $(DEV)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/base.in -o requirements/base.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
+
+# --strict: a requirement that could not be looked up is a failure.
+audit: $(DEV)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	    -r requirements/base.txt -r requirements/dev.txt
 
 # This installs nothing. A requirement without a wheel would need a compiler on the user's machine.
 wheels: $(DEV)

@@ -67,13 +67,14 @@ async def test_a_new_session_gets_the_name_and_metadata_of_the_query(server, res
 
 
 async def test_wrong_metadata_in_the_query(server):
-    async with recorder(server.ws_url, **{f"metadata.{number}": "" for number in range(51)}) as client:
+    query: dict[str, Any] = {f"metadata.{number}": "" for number in range(51)}
+    async with recorder(server.ws_url, **query) as client:
         assert (client.greeting["code"], client.greeting["limit"]) == ("invalid_parameter", 50)
         assert await client.close_code() == 1008
 
 
 async def test_a_marker_is_behind_what_was_sent_before_it(server, rest):
-    query = {"sample_rate": 16000, "channels": 1, "format": "wav"}
+    query: dict[str, Any] = {"sample_rate": 16000, "channels": 1, "format": "wav"}
     async with recorder(server.ws_url, **query) as client:
         # Nobody waits for an answer.
         await client.send(bytes(32000), bytes(16000))

@@ -58,6 +58,10 @@ def test_the_example_configuration_loads_the_rules():
     assert [(PROMETHEUS / name).exists() for name in document["rule_files"]] == [True]
     (job,) = document["scrape_configs"]
     assert job["metrics_path"] == "/metrics"
+    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+    assert compose["secrets"] == {"metrics_token": {"environment": "METRICS_TOKEN"}}
+    assert compose["services"]["prometheus"]["secrets"] == ["metrics_token"]
+    assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
     assert f'job="{job["job_name"]}"' in rules()[0]["expr"]
 
 

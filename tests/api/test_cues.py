@@ -14,7 +14,7 @@ from tests.recorded import Recorded
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
-PCM = {"format": "wav", "sample_rate": 16000, "channels": 1, "encoding": "s16le"}
+PCM: dict[str, Any] = {"format": "wav", "sample_rate": 16000, "channels": 1, "encoding": "s16le"}
 LABELS = {0.25: "Frage 1: ü", 0.5: "b", 1.0: "end"}
 
 

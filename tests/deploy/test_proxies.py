@@ -15,6 +15,7 @@ from tests.server import Server, eventually, free_port
 from tests.services import REPOSITORY
 
 PASSWORD = "a-long-password"
+METRICS_TOKEN = "a-token-for-prometheus"
 
 
 @pytest.fixture(params=KINDS)
@@ -22,7 +23,8 @@ def proxy(request, run_server, tmp_path):
     """A proxy and the server behind it."""
     port = free_port()
     public = {"PUBLIC_URL": f"https://localhost:{port}/scribe"} if request.param in BELOW_A_PATH else {}
-    server = run_server(PORT=str(free_port()), **({"ALLOWED_HOSTS": "localhost"} | public))
+    reachable = {"ALLOWED_HOSTS": "localhost", "REQUIRE_AUTH": "true", "METRICS_TOKEN": METRICS_TOKEN} | public
+    server = run_server(PORT=str(free_port()), **reachable)
     with running(request.param, tmp_path, port, urlsplit(server.url).port or 0) as proxy:
         yield proxy, server
 
@@ -30,6 +32,9 @@ def proxy(request, run_server, tmp_path):
 def test_everything_is_where_clients_see_it(proxy):
     through, server = proxy
     with httpx.Client(base_url=through.url, verify=through.trust) as http:
+        assert http.get("/api/audio/sessions").status_code == 401
+        key = server.manage("apikey", "create", "app", "--scope", "record", "--scope", "read").strip()
+        http.headers["Authorization"] = f"Bearer {key}"
         a_session_is_recorded(http, through)
         pages_lead_nowhere_else(http, through)
         an_operator_logs_in(http, server)
@@ -37,9 +42,11 @@ def test_everything_is_where_clients_see_it(proxy):
     who_carries_no_name_is_answered_at_the_server(server)
 
 
-async def record(through: Proxy, created: dict[str, str], chunk: bytes) -> None:
+async def record(through: Proxy, created: dict[str, str], chunk: bytes, token: str) -> None:
     assert created["websocket_url"].startswith(f"{through.url.replace('https', 'wss')}/api/ws/audio/")
-    async with recorder(through.url.replace("https", "wss"), created["session_id"], ssl=through.trust) as client:
+    async with recorder(
+        through.url.replace("https", "wss"), created["session_id"], ssl=through.trust, token=token
+    ) as client:
         await client.store(chunk)
         await client.close_session()
 
@@ -47,8 +54,9 @@ async def record(through: Proxy, created: dict[str, str], chunk: bytes) -> None:
 def a_session_is_recorded(http: httpx.Client, through: Proxy) -> None:
     created = http.post("/api/audio/sessions", json={}).json()
     chunk = b"\1\2" * 700_000  # more than the proxy lets an HTTP request be
-    asyncio.run(record(through, created, chunk))
     path = f"/api/audio/sessions/{created['session_id']}"
+    token = http.post(f"{path}/tokens", json={}).json()["token"]
+    asyncio.run(record(through, created, chunk, token))
     session = eventually(lambda: (shown := http.get(path).json())["recording"]["state"] == "ready" and shown)
     assert session["recording"]["url"] == f"{through.url}{path}/audio"
     assert http.get(session["recording"]["url"]).content.endswith(chunk)
@@ -96,7 +104,8 @@ def some_things_stay_outside(http: httpx.Client) -> None:
 
 def who_carries_no_name_is_answered_at_the_server(server: Server) -> None:
     for path in ("/metrics", "/health", "/health/ready", "/health/"):
-        assert httpx.get(server.url + path, headers={"Host": "172.18.0.6:8000"}).status_code == 200
+        headers = {"Host": "172.18.0.6:8000", "Authorization": f"Bearer {METRICS_TOKEN}"}
+        assert httpx.get(server.url + path, headers=headers).status_code == 200
     assert httpx.get(f"{server.url}/api/audio/sessions", headers={"Host": "172.18.0.6:8000"}).status_code == 400
 
 
@@ -108,7 +117,7 @@ def test_the_first_of_several_proxies_knows_whether_clients_use_tls(server, told
 
 
 def test_a_host_that_is_refused_is_logged_once_and_counted(run_server):
-    server = run_server(ALLOWED_HOSTS="scribe.example.org")
+    server = run_server(ALLOWED_HOSTS="scribe.example.org", METRICS_TOKEN=METRICS_TOKEN)
     hosts = ["evil.example", "web_1:8000"]
     for host in [*hosts, *hosts]:
         answer = httpx.get(f"{server.url}/api/audio/sessions", headers={"Host": host})
@@ -118,4 +127,5 @@ def test_a_host_that_is_refused_is_logged_once_and_counted(run_server):
     assert [log.count(host) for host in hosts] == [log.count("request_refused") / 2] * 2 == [1, 1]
     advice = {line.partition("advice=")[2] for line in log.splitlines() if "request_refused" in line}
     assert any("ALLOWED_HOSTS" in each for each in advice) and any("letters, digits" in each for each in advice)
-    assert 'sercuescribe_requests_refused_total{reason="host"} 4.0' in httpx.get(f"{server.url}/metrics").text
+    metrics = httpx.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
+    assert 'sercuescribe_requests_refused_total{reason="host"} 4.0' in metrics.text

@@ -23,6 +23,7 @@ from tests.services import REPOSITORY, product_variables, redis_command
 
 HEALTH_POLL_SECONDS = 0.2
 CREDENTIALS = ("operator", "a-password")
+METRICS_TOKEN = "a-token-for-prometheus"
 TIED = (
     "import os, sys; from audio.management.lifeline import die_with_parent; die_with_parent(int(sys.argv[1]));"
     "os.chdir(sys.argv[2]); os.execvp(sys.argv[3], sys.argv[3:])"

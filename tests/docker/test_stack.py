@@ -3,14 +3,15 @@ the proxy. One stack, one test: it takes some seconds to start.
 """
 
 import contextlib
+from contextlib import AbstractAsyncContextManager
 
 import httpx
 import numpy as np
 import psutil
 import psycopg
 
-from tests.client import Rest, recorder
-from tests.docker.stack import CREDENTIALS, Stack, running
+from tests.client import Recorder, Rest, recorder
+from tests.docker.stack import CREDENTIALS, METRICS_TOKEN, Stack, running
 from tests.server import eventually, is_running
 from tests.sound import cut
 
@@ -27,6 +28,7 @@ async def test_the_services_record_derive_sweep_show_and_stop(tmp_path, postgres
             *("database", "redis", "web", "worker", "jobs", "flower")
         }
         rest = Rest(stack.url)
+        the_services_ask_who_is_there(stack, rest)
         session_id = await a_session_is_recorded_through_the_proxy(stack, rest)
         the_proxy_keeps_some_things_out(stack, rest)
         task_id = a_stopping_job_worker_gives_back_what_it_has_begun(stack, rest, session_id)
@@ -37,10 +39,26 @@ async def test_the_services_record_derive_sweep_show_and_stop(tmp_path, postgres
         everything_stops_in_its_time(stack)
 
 
+def the_services_ask_who_is_there(stack: Stack, rest: Rest) -> None:
+    assert rest.http.get("/api/audio/sessions").status_code == 401
+    assert "manage.py createsuperuser" in stack.read_log()
+    key = stack.manage("apikey", "create", "app", "--scope", "record", "--scope", "read").strip()
+    rest.http.headers["Authorization"] = f"Bearer {key}"
+    metrics = f"http://127.0.0.1:{stack.ports['web']}/metrics"
+    assert httpx.get(metrics).status_code == 401
+    assert httpx.get(metrics, headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).status_code == 200
+
+
+def opened(stack: Stack, rest: Rest, **query: str | int) -> AbstractAsyncContextManager[Recorder]:
+    """A connection through the proxy, with the key in its query."""
+    key = rest.http.headers["Authorization"].removeprefix("Bearer ")
+    return recorder(stack.url.replace("http", "ws"), token=key, **query)
+
+
 async def a_session_is_recorded_through_the_proxy(stack: Stack, rest: Rest) -> str:
     noise = np.random.default_rng(1).integers(-8000, 8000, SECONDS * RATE, dtype="<i2").tobytes()
     # Messages larger than what the proxy lets an HTTP request be.
-    async with recorder(stack.url.replace("http", "ws"), source="file", sample_rate=RATE) as client:
+    async with opened(stack, rest, source="file", sample_rate=RATE) as client:
         chunks = cut(noise, 4 * MEGABYTE)
         assert await client.store(*chunks) == list(range(1, len(chunks) + 1))
         await client.close_session()
@@ -108,22 +126,21 @@ def the_result_is_in_the_database(stack: Stack, session_id: str, task_id: str) -
 
 
 async def beat_has_what_is_left_closed(stack: Stack, rest: Rest) -> None:
-    async with recorder(stack.url.replace("http", "ws")) as client:
+    async with opened(stack, rest) as client:
         await client.store(bytes(3200))
     assert rest.finished(client.session_id)["status"] == "completed"
 
 
 async def a_new_web_server_takes_over(stack: Stack, rest: Rest) -> None:
     """Behind the same proxy, which goes on."""
-    ws_url = stack.url.replace("http", "ws")
-    async with recorder(ws_url) as client:
+    async with opened(stack, rest) as client:
         await client.store(bytes(3200))
         code, seconds = stack.stop("web")
         assert (code, await client.close_code()) == (0, 1012)
         assert seconds < stack.services["web"].stop_grace_seconds
     stack.up("web")
     assert rest.finished(client.session_id)["total_chunks"] == 1
-    async with recorder(ws_url) as another:
+    async with opened(stack, rest) as another:
         assert await another.store(bytes(3200)) == [1]
 
 

@@ -54,6 +54,8 @@ def test_the_parameters_have_their_values():
         "name",
         "metadata.KEY",
         "ticket",
+        "token",
+        "project",
     }
 
 

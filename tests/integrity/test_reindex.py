@@ -15,6 +15,7 @@ from audio.assembly.rebuild import rebuild
 from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailable
 from audio.ingest import sessions
+from audio.ingest.types import Producer
 from audio.integrity import reindex as module
 from audio.integrity import survey, verify
 from audio.integrity.reindex import reindex
@@ -529,7 +530,7 @@ def described(session_id: uuid.UUID) -> tuple[Any, ...]:
     return row.project.name, row.name, row.metadata, row.retention_days, row.legal_hold
 
 
-def in_project(recorded: Recorded, project: str, **details: Any) -> sessions.Producer:
+def in_project(recorded: Recorded, project: str, **details: Any) -> Producer:
     made = sessions.create_session(sessions.default_parameters(), details=Details(**details))
     AudioSession.objects.filter(pk=made.pk).update(project=Project.objects.create(name=project))
     return sessions.open_connection(ConnectionRequest({}), made.pk, recorded.processes[0].id).producer
