@@ -4,21 +4,26 @@
 
 The client names its source, so it survives a broken connection and a server that restarts: it connects again, skips
 the chunks that the server has stored, and sends the rest. It needs the package `websockets`.
+
+If SERCUESCRIBE_API_KEY is set, the key is sent. It needs the scopes `record` and `read`.
 """
 
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 SERVER = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1:8000"
+KEY = os.environ.get("SERCUESCRIBE_API_KEY")
+HEADERS = {"Authorization": f"Bearer {KEY}"} if KEY else {}
 CHUNK_BYTES = 4096
 
 
@@ -27,7 +32,8 @@ async def record(parameters: dict[str, str], chunks: list[bytes]) -> str:
     session_id = ""
     while True:
         try:
-            async with connect(f"ws://{SERVER}/api/ws/audio/{session_id}?{urlencode(parameters)}") as socket:
+            url = f"ws://{SERVER}/api/ws/audio/{session_id}?{urlencode(parameters)}"
+            async with connect(url, additional_headers=HEADERS) as socket:
                 greeting = json.loads(await socket.recv())
                 if session_id and greeting.get("code") == "session_closed":
                     return session_id
@@ -70,7 +76,7 @@ def checked(answer: dict[str, Any]) -> dict[str, Any]:
 def wait_until_ready(session_id: str, chunk_count: int) -> str:
     """Wait for the recording, and return its URL."""
     while True:
-        with urlopen(f"http://{SERVER}/api/audio/sessions/{session_id}") as answer:
+        with urlopen(Request(f"http://{SERVER}/api/audio/sessions/{session_id}", headers=HEADERS)) as answer:
             session: dict[str, Any] = json.load(answer)
         if session["total_chunks"] != chunk_count:
             raise SystemExit("The session was closed before all chunks were sent.")
@@ -87,6 +93,6 @@ parameters = {"format": "wav", "chunks": "stream", "source": "file"}
 data = path.read_bytes()
 chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
 session_id = asyncio.run(record(parameters, chunks))
-with urlopen(wait_until_ready(session_id, len(chunks))) as recording:
+with urlopen(Request(wait_until_ready(session_id, len(chunks)), headers=HEADERS)) as recording:
     path.with_suffix(".recording.wav").write_bytes(recording.read())
 print(session_id)

@@ -14,9 +14,16 @@
 const FIRST_ATTEMPTS = 10;
 
 export class Recorder {
-  /** `server` is "host:port". `parameters` are those of the session, such as {sample_rate: 48000} for raw samples. */
-  constructor(server, parameters = {}) {
-    this.server = server;
+  /**
+   * `server` is a URL, or "host:port". `parameters` are those of the session, such as {sample_rate: 48000} for raw
+   * samples. `access` is what the application's back end gave to the page: `token`, and the `sessionId` of the session
+   * that it created. `access.show` returns the JSON of the session; without it, the server is asked.
+   */
+  constructor(server, parameters = {}, access = {}) {
+    this.server = server.includes("://") ? server : `http://${server}`;
+    this.sessionId = access.sessionId;
+    this.token = access.token;
+    this.show = access.show ?? (() => this.fetchSession());
     this.query = new URLSearchParams({ source: "recorder", ...parameters });
     this.chunks = []; // not acknowledged yet, oldest first
     this.stored = 0; // chunks that the server has acknowledged, or counted in a greeting
@@ -41,7 +48,9 @@ export class Recorder {
 
   connect() {
     const path = this.sessionId ? `/${this.sessionId}` : "";
-    this.socket = new WebSocket(`ws://${this.server}/api/ws/audio${path}?${this.query}`);
+    const url = `${this.server.replace(/^http/, "ws")}/api/ws/audio${path}?${this.query}`;
+    // A browser can set no header on a WebSocket, so the token is a subprotocol.
+    this.socket = this.token ? new WebSocket(url, ["bearer", this.token]) : new WebSocket(url);
     this.socket.onopen = () => (this.reached = true);
     this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
     this.socket.onclose = ({ code }) => this.closed(code);
@@ -101,7 +110,7 @@ export class Recorder {
     const wanted = this.stored + this.chunks.length;
     try {
       for (;;) {
-        const session = await (await fetch(`http://${this.server}/api/audio/sessions/${this.sessionId}`)).json();
+        const session = await this.show();
         const { state, error } = session.recording;
         if (session.total_chunks < wanted) throw new Error("the session was closed before all chunks were sent");
         if (state === "failed") throw new Error(error.detail);
@@ -111,5 +120,11 @@ export class Recorder {
     } catch (error) {
       this.reject(error);
     }
+  }
+
+  async fetchSession() {
+    const headers = this.token ? { Authorization: `Bearer ${this.token}` } : {};
+    const response = await fetch(`${this.server}/api/audio/sessions/${this.sessionId}`, { headers });
+    return response.json();
   }
 }

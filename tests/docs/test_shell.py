@@ -24,6 +24,7 @@ CLIENTS = (
     ".venv/bin/python client.py ",
     ".venv/bin/python examples/record.py ",
     "node examples/pcm.mjs ",
+    "SERCUESCRIBE_API_KEY=$KEY .venv/bin/python examples/backend.py",
 )
 MAKE_LINE = re.compile(r"^(?:[A-Z_0-9]+=\S+ )*make (\w+)(?: ([A-Z]+)=\S+)?$")
 MANAGE_LINE = re.compile(r"manage\.py (\w+)((?: [\w./-]+)*)")
