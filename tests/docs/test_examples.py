@@ -31,8 +31,8 @@ def rest(server):
     return Rest(server.url)
 
 
-async def run(folder: Path, *command: str | Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in PROXIES}
+async def run(folder: Path, *command: str | Path, **variables: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in PROXIES} | variables
     process = await asyncio.create_subprocess_exec(
         *map(str, command), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -84,6 +84,20 @@ def sessions(rest: Rest) -> list[dict[str, Any]]:
     return results
 
 
+async def test_the_clients_send_their_key(run_server, tmp_path):
+    server = run_server(REQUIRE_AUTH="true")
+    key = server.manage("apikey", "create", "clients", "--scope", "record", "--scope", "read").strip()
+    address = server.url.removeprefix("http://")
+    sound = speech(1)
+    (tmp_path / "sound.pcm").write_bytes(sound.tobytes())
+    (tmp_path / "sound.wav").write_bytes(wav_bytes(sound, 16000))
+    for command in ([sys.executable, EXAMPLES / "record.py", "sound.wav"], [NODE, EXAMPLES / "pcm.mjs", "sound.pcm"]):
+        await run(tmp_path, *command, address, SERCUESCRIBE_API_KEY=key)
+        with pytest.raises(AssertionError, match="not_authenticated"):
+            await run(tmp_path, *command, address)
+    assert samples_of((tmp_path / "sound.recording.wav").read_bytes()) == sound.tobytes()
+
+
 @pytest.mark.parametrize("code", ["session_not_found", "invalid_parameter"])
 def test_the_javascript_client_ends_with_the_reason_when_it_is_rejected(server, tmp_path, code):
     wrong = "sample_rate: 1" if code == "invalid_parameter" else "sample_rate: 16000"
@@ -121,7 +135,7 @@ async def test_the_commands_of_the_page_run_in_the_repository(server, rest, tmp_
     sound = speech(1)
     (tmp_path / "sound.wav").write_bytes(wav_bytes(sound, 16000))
     (tmp_path / "sound.pcm").write_bytes(sound.tobytes())
-    (block,) = fenced(EXAMPLES / "README.md", "sh")
+    block, _ = fenced(EXAMPLES / "README.md", "sh")  # tests/e2e/test_application.py runs the other one
     for line in block.splitlines():
         program, *arguments = shlex.split(line)
         command = [NODE if program == "node" else tmp_path / program, *arguments]
