@@ -271,8 +271,8 @@ async def test_a_secret_in_the_wrong_place_opens_nothing(target):
         target.check(answer)
         assert answer.status == 401
     # A header takes precedence, so that nothing in a URL that somebody sends can change who asks.
-    path = f"{SESSIONS}/{target.session_id}/audio?token={target.listener}".encode()
-    answer = ask(target.server, get(path, b"Authorization: Bearer " + elsewhere.encode()))
+    media = f"{SESSIONS}/{target.session_id}/audio?token={target.listener}".encode()
+    answer = ask(target.server, get(media, b"Authorization: Bearer " + elsewhere.encode()))
     assert answer.status == 404
 
 

@@ -29,6 +29,8 @@ from tests.server import Server
 from tests.sound import speech
 
 EXAMPLES = 12
+# For those whom a server asks who they are.
+FEW_EXAMPLES = 3
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # What ends a session comes last, and is done to others than those that the rest is asked about.
@@ -88,18 +90,24 @@ def name_what_is_there(case: schemathesis.Case, key: str) -> None:
                 part.pop("format", None)
 
 
-def ask(operation: APIOperation, mode: GenerationMode, ids: list[str]) -> set[int]:
-    """Asks in as many ways as EXAMPLES says, and checks the answers; returns their statuses."""
+def ask(
+    operation: APIOperation,
+    mode: GenerationMode,
+    ids: list[str],
+    examples: int = EXAMPLES,
+    headers: dict[str, str] | None = None,
+) -> set[int]:
+    """Asks in so many ways, and checks the answers; returns their statuses."""
     statuses = set()
 
     @settings(
-        max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
     )
     @given(case=operation.as_strategy(generation_mode=mode), key=st.sampled_from([*ids, None]))
     def run(case: schemathesis.Case, key: str | None) -> None:
         if key:
             name_what_is_there(case, key)
-        answer = case.call(timeout=60)
+        answer = case.call(timeout=60, headers=headers)
         statuses.add(answer.status_code)
         case.validate_response(answer, checks=CHECKS)
 
@@ -127,3 +135,42 @@ def test_every_answer_is_as_the_document_says(server):
     only_refused = {label for label, statuses in asked.items() if min(statuses) >= 400}
     nothing_has_the_id = {"DELETE /api/keys/{key_id}", "DELETE /api/audio/sessions/{session_id}/tokens/{token_id}"}
     assert only_refused <= {"DELETE /api/tasks/{task_id}", *nothing_has_the_id}
+
+
+@pytest.fixture(scope="module")
+def asking(run_module_server):
+    """A server that asks who is there."""
+    return run_module_server(REQUIRE_AUTH="true", DISCONNECT_GRACE_SECONDS="3600", LOG_LEVEL="error")
+
+
+@pytest.fixture(scope="module")
+def rest_with_key(asking):
+    scopes = [option for scope in ("read", "record", "manage") for option in ("--scope", scope)]
+    rest = Rest(asking.url)
+    key = asking.manage("apikey", "create", "program", *scopes).strip()
+    rest.http.headers["Authorization"] = f"Bearer {key}"
+    return rest
+
+
+@pytest.mark.parametrize("is_stranger", [False, True])
+def test_every_answer_to_who_is_asked_is_as_the_document_says(asking, rest_with_key, is_stranger):
+    http = rest_with_key.http
+    known = {"Authorization": http.headers["Authorization"]}
+    schema = schemathesis.openapi.from_url(f"{asking.url}/api/schema", timeout=60, headers=known)
+    ids = [http.post("/api/audio/sessions").json()["session_id"]]
+    headers = {"Authorization": "Bearer of nothing"} if is_stranger else known
+    asked: dict[str, set[int]] = {}
+    wrong = []
+    for operation in operations(schema):
+        for mode in MODES:
+            try:
+                statuses = ask(operation, mode, ids, FEW_EXAMPLES, headers)
+                asked.setdefault(operation.label, set()).update(statuses)
+            except FailureGroup as failures:
+                wrong += [f"{operation.label}: {failure}" for failure in failures.exceptions]
+    assert wrong == [], "\n\n".join(wrong)
+    asked_who = {label for label, statuses in asked.items() if 401 in statuses}
+    if is_stranger:
+        assert set(asked) - asked_who == {"GET /health", "GET /health/ready"}
+    else:
+        assert asked_who == set()

@@ -4,6 +4,7 @@ the proxy. One stack, one test: it takes some seconds to start.
 
 import contextlib
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -49,7 +50,7 @@ def the_services_ask_who_is_there(stack: Stack, rest: Rest) -> None:
     assert httpx.get(metrics, headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).status_code == 200
 
 
-def opened(stack: Stack, rest: Rest, **query: str | int) -> AbstractAsyncContextManager[Recorder]:
+def opened(stack: Stack, rest: Rest, **query: Any) -> AbstractAsyncContextManager[Recorder]:
     """A connection through the proxy, with the key in its query."""
     key = rest.http.headers["Authorization"].removeprefix("Bearer ")
     return recorder(stack.url.replace("http", "ws"), token=key, **query)

@@ -91,7 +91,11 @@ async def test_the_clients_send_their_key(run_server, tmp_path):
     sound = speech(1)
     (tmp_path / "sound.pcm").write_bytes(sound.tobytes())
     (tmp_path / "sound.wav").write_bytes(wav_bytes(sound, 16000))
-    for command in ([sys.executable, EXAMPLES / "record.py", "sound.wav"], [NODE, EXAMPLES / "pcm.mjs", "sound.pcm"]):
+    clients: list[list[str | Path]] = [
+        [sys.executable, EXAMPLES / "record.py", "sound.wav"],
+        [NODE, EXAMPLES / "pcm.mjs", "sound.pcm"],
+    ]
+    for command in clients:
         await run(tmp_path, *command, address, SERCUESCRIBE_API_KEY=key)
         with pytest.raises(AssertionError, match="not_authenticated"):
             await run(tmp_path, *command, address)

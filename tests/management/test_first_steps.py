@@ -20,7 +20,8 @@ def advice(server) -> list[str]:
     return [sentence for sentence in (ASKS_NOBODY, NOBODY_KNOWN) if sentence in log]
 
 
-def test_a_server_of_this_machine_says_that_it_asks_nobody(server):
+def test_a_server_of_this_machine_says_that_it_asks_nobody(run_server):
+    server = run_server(REQUIRE_AUTH="")
     eventually(lambda: advice(server) == [ASKS_NOBODY])
     assert server.read_log().count(ASKS_NOBODY) == 1
     assert httpx.get(server.url + SESSIONS).status_code == 200
@@ -41,7 +42,7 @@ def test_a_server_that_asks_says_how_to_begin_until_somebody_is_known(run_server
 
 def test_a_server_that_others_can_reach_asks(make_server):
     """The argument counts like the variable. The header Host does not tell where a request comes from."""
-    server = make_server()
+    server = make_server(REQUIRE_AUTH="")
     server.launch("--host", "0.0.0.0")
     url = server._first_line().removeprefix(READY).strip().replace("0.0.0.0", "127.0.0.1")
     assert httpx.get(url + SESSIONS, headers={"Host": "localhost"}).status_code == 401
@@ -59,7 +60,7 @@ def test_others_are_not_served_with_the_settings_of_this_machine(tmp_path, argum
     ended = subprocess.run(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
-        env=migrated(tmp_path / "data"),
+        env=migrated(tmp_path / "data", REQUIRE_AUTH=""),
         capture_output=True,
         text=True,
         timeout=DEADLINE_SECONDS,
