@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import uuid
+from typing import Any
 
 import httpx
 import pytest
@@ -52,7 +53,7 @@ async def test_a_session_from_the_greeting_to_1000(server, rest):
 
 
 async def test_a_new_session_gets_the_name_and_metadata_of_the_query(server, rest):
-    query: dict = {"name": "Interview 1", "metadata.room": "4", "metadata.note": "a=b&c"}
+    query: dict[str, Any] = {"name": "Interview 1", "metadata.room": "4", "metadata.note": "a=b&c"}
     async with recorder(server.ws_url, **query) as client:
         assert await client.store(b"\1\0" * 100) == [1]
     detail = rest.session(client.session_id)

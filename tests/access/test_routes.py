@@ -20,12 +20,14 @@ OPEN, ANY, READ, RECORD, MANAGE, STAFF = "open", "any", "read", "record", "manag
 # What each method of a route needs; `{...}` are filled in. The routes of the admin are tested in tests/admin.
 ROWS = {
     "session-list": {"GET": READ, "POST": RECORD},
-    "session-detail": {"GET": ANY, "DELETE": MANAGE},
+    "session-detail": {"GET": ANY, "PATCH": RECORD, "DELETE": MANAGE},
     "session-close": {"POST": RECORD},
     "session-chunks": {"GET": READ},
     "session-chunk": {"GET": READ},
     "session-audio": {"GET": READ},
     "session-waveform": {"GET": READ},
+    "session-markers": {"GET": READ, "POST": RECORD},
+    "session-marker": {"PATCH": RECORD, "DELETE": RECORD},
     "session-tokens": {"GET": RECORD, "POST": RECORD},
     "session-token": {"DELETE": RECORD},
     "project-list": {"GET": ANY},
@@ -102,6 +104,7 @@ def values(project: Project) -> dict[str, str]:
         "token_id": str(token.pk),
         "webhook_id": str(endpoint.pk),
         "delivery_id": "1",
+        "marker_id": "1",
         "format": "json",
     }
 
@@ -129,6 +132,9 @@ def body(name: str, values: dict[str, str]) -> dict[str, Any] | None:
     bodies: dict[str, dict[str, Any]] = {
         "session-list": {"project": "clinic"},
         "key-list": {"name": "new", "scopes": ["read"], "project": "clinic"},
+        "session-detail": {"name": "Interview"},
+        "session-markers": {"label": "Question"},
+        "session-marker": {"label": "Question"},
         "webhook-list": {"url": "https://example.com/other", "project": "clinic"},
         "task-list": {"task": "transcode", "format": "mp3", "session_id": values["session_id"]},
     }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from typing import Any
 
 import pytest
 

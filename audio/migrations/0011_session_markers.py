@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('audio', '0009_session_details'),
+        ('audio', '0010_session_details'),
     ]
 
     operations = [

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("audio", "0009_session_markers"),
+        ("audio", "0011_session_markers"),
     ]
 
     operations = [
