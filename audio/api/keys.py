@@ -1,7 +1,6 @@
 """The REST API of projects, API keys and session tokens."""
 
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -19,25 +18,14 @@ from audio.api import described
 from audio.api.access import ANY, MANAGE, RECORD, address_of
 from audio.api.paging import KeyPages
 from audio.api.queries import find_session
+from audio.api.serializers import ClosedSerializer
 from audio.api.views import CheckedView, SessionView, websocket_url
-from audio.errors import AudioError, InvalidParameter, KeyNotFound, NotAllowed, TokenNotFound
+from audio.errors import AudioError, KeyNotFound, NotAllowed, TokenNotFound
 from audio.models import ApiKey, Project, Scope, SessionToken, TokenPurpose
 
 _DAY_SECONDS = 24 * 3600
 MAX_LISTEN_SECONDS = 30 * _DAY_SECONDS
 _LISTEN_SECONDS = 3600
-
-
-class _New(serializers.Serializer[Any]):
-    """A request body. Unknown fields are rejected."""
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Reject unknown fields."""
-        unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
-        if unknown:
-            name = min(unknown)[:64]
-            raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(self.fields))
-        return attrs
 
 
 class ProjectSerializer(serializers.ModelSerializer[Project]):
@@ -110,7 +98,7 @@ class CreatedKeySerializer(KeySerializer):
         return str(self.context["secret"])
 
 
-class NewApiKeySerializer(_New):
+class NewApiKeySerializer(ClosedSerializer):
     """A new API key."""
 
     name = serializers.CharField(max_length=100, help_text="Which program has the key.")
@@ -225,7 +213,7 @@ class CreatedTokenSerializer(TokenSerializer):
         return websocket_url(self.context["request"], token.session_id, with_ticket=False)
 
 
-class NewSessionTokenSerializer(_New):
+class NewSessionTokenSerializer(ClosedSerializer):
     """A new session token."""
 
     purpose = serializers.ChoiceField(

@@ -138,6 +138,15 @@ def without_unknown(serializer: serializers.BaseSerializer[Any]) -> None:
         raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(fields.fields))
 
 
+class ClosedSerializer(serializers.Serializer[Any]):
+    """A request body that has no other fields than its own."""
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Reject unknown fields."""
+        without_unknown(self)
+        return attrs
+
+
 class DetailsSerializer(serializers.Serializer[AudioSession]):
     """Changes of a session's details. What is absent stays."""
 

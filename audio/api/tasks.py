@@ -22,7 +22,7 @@ from audio.api import described
 from audio.api.access import READ, RECORD, scope_of
 from audio.api.paging import TaskPages
 from audio.api.queries import find_session
-from audio.api.serializers import recording_of
+from audio.api.serializers import recording_of, without_unknown
 from audio.api.views import CheckedView
 from audio.errors import InvalidParameter, TaskNotFound
 from audio.jobs import rows
@@ -72,10 +72,7 @@ class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Reject unknown fields, and a format for a task that needs none."""
-        unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
-        if unknown:
-            name = min(unknown)[:_RECEIVED_CHARACTERS]
-            raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(self.fields))
+        without_unknown(self)
         if (attrs["task"] == TaskKind.TRANSCODE) != ("format" in attrs):
             sentence = "A transcode requires a format. Other tasks have none."
             raise InvalidParameter(sentence, parameter="format", valid_values=list(TARGETS))

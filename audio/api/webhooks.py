@@ -15,8 +15,9 @@ from audio import access
 from audio.api import described
 from audio.api.access import MANAGE, address_of
 from audio.api.paging import DeliveryPages, WebhookPages
+from audio.api.serializers import ClosedSerializer
 from audio.api.views import CheckedView
-from audio.errors import InvalidParameter, WebhookNotFound
+from audio.errors import WebhookNotFound
 from audio.models import DeliveryState, EventType, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from audio.models.webhooks import URL_MAX_LENGTH
 from audio.webhooks import endpoints
@@ -56,19 +57,7 @@ class WebhookWithSecretSerializer(WebhookSerializer):
         return str(self.context["secret"])
 
 
-class _Closed(serializers.Serializer[Any]):
-    """A request body. Unknown fields are rejected."""
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Reject unknown fields."""
-        unknown = set(self.initial_data) - set(self.fields) - {"csrfmiddlewaretoken"}
-        if unknown:
-            name = min(unknown)[:64]
-            raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(self.fields))
-        return attrs
-
-
-class NewWebhookSerializer(_Closed):
+class NewWebhookSerializer(ClosedSerializer):
     """A new webhook."""
 
     url = serializers.CharField(
@@ -83,7 +72,7 @@ class NewWebhookSerializer(_Closed):
     )
 
 
-class NewWebhookSettingsSerializer(_Closed):
+class NewWebhookSettingsSerializer(ClosedSerializer):
     """The changes to a webhook. What is absent stays as it is."""
 
     url = serializers.CharField(required=False, max_length=URL_MAX_LENGTH)
