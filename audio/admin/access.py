@@ -27,6 +27,7 @@ ACTIONS = [
     *("recording.downloaded", "recording.rebuilt", "recording.verified", "recording.transcoded", "chunk.downloaded"),
     *("key.created", "key.revoked", "token.created", "token.revoked"),
     *("project.created", "project.changed", "member.added", "member.changed", "member.removed"),
+    *("webhook.created", "webhook.changed", "webhook.rotated", "webhook.tested", "webhook.replayed", "webhook.deleted"),
     *("login.succeeded", "login.failed"),
 ]
 

@@ -9,7 +9,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
+from audio.admin.access import audit
 from audio.admin.lists import ReadOnlyAdmin
+from audio.admin.scope import is_staff
 from audio.errors import AudioError
 from audio.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 from audio.webhooks import endpoints
@@ -20,18 +22,25 @@ _SHOWN = 20
 class ActingAdmin(ReadOnlyAdmin):
     """A list of rows that can be read, and acted on by users who may change webhooks."""
 
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may act on webhooks. It is Django's permission to change them."""
-        return bool(request.user.has_perm("audio.change_webhookendpoint"))
+    manager_may = frozenset(["operate"])
 
-    def act(self, request: HttpRequest, rows: QuerySet[Any], action: Callable[[Any], object], done: str) -> None:
-        """Do something with each row, and tell the user what came of it."""
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may act on webhooks: managers, and staff with Django's permission to change them."""
+        may_change = is_staff(request) and request.user.has_perm("audio.change_webhookendpoint")
+        return self.manages(request, "operate") or bool(may_change)
+
+    def act(
+        self, request: HttpRequest, rows: QuerySet[Any], action: Callable[[Any], object], done: str, audited: str
+    ) -> None:
+        """Do something with each row, tell the user what came of it, and store it in the audit."""
         for row in rows:
             try:
                 action(row)
             except AudioError as error:
                 self.message_user(request, f"{row}: {error.detail}", messages.WARNING)
             else:
+                endpoint = row if isinstance(row, WebhookEndpoint) else row.endpoint
+                audit(request, audited, endpoint.project_id, webhook=str(endpoint.pk))
                 self.log_change(request, row, done)
                 self.message_user(request, f"{row}: {done}")
 
@@ -40,6 +49,7 @@ class ActingAdmin(ReadOnlyAdmin):
 class WebhookEndpointAdmin(ActingAdmin):
     """Webhooks, newest first. They are created by REST or `manage.py webhooks`, which show the secret once."""
 
+    project_path = "project"
     list_display = ["url", "project", "is_enabled", "failing_since", "disabled_reason", "created_at"]
     list_filter = ["is_enabled"]
     list_select_related = ["project"]
@@ -65,23 +75,26 @@ class WebhookEndpointAdmin(ActingAdmin):
     @admin.action(description="Send a test event", permissions=["operate"])
     def test_selected(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
         """Send an event of the type `webhook.test` to each webhook."""
-        self.act(request, queryset, endpoints.test, "A test event was sent.")
+        self.act(request, queryset, endpoints.test, "A test event was sent.", "webhook.tested")
 
     @admin.action(description="Enable", permissions=["operate"])
     def enable_selected(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
         """Enable the webhooks."""
-        self.act(request, queryset, lambda each: endpoints.change(each, is_enabled=True), "Enabled.")
+        self.act(request, queryset, lambda each: endpoints.change(each, is_enabled=True), "Enabled.", "webhook.changed")
 
     @admin.action(description="Disable", permissions=["operate"])
     def disable_selected(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
         """Disable the webhooks. Their pending deliveries fail."""
-        self.act(request, queryset, lambda each: endpoints.change(each, is_enabled=False), "Disabled.")
+        self.act(
+            request, queryset, lambda each: endpoints.change(each, is_enabled=False), "Disabled.", "webhook.changed"
+        )
 
 
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(ActingAdmin):
     """Deliveries, newest first, with their attempts."""
 
+    project_path = "endpoint__project"
     list_display = ["id", "event_type", "endpoint", "state", "attempt_count", "due_at", "created_at", "ended_at"]
     list_select_related = ["event", "endpoint"]
     ordering = ["-created_at", "-id"]
@@ -114,13 +127,14 @@ class WebhookDeliveryAdmin(ActingAdmin):
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
         """Send the events again, with the same ids."""
         rows = queryset.select_related("endpoint")
-        self.act(request, rows, endpoints.replay, "The event is sent again.")
+        self.act(request, rows, endpoints.replay, "The event is sent again.", "webhook.replayed")
 
 
 @admin.register(WebhookEvent)
 class WebhookEventAdmin(ReadOnlyAdmin):
     """Events, newest first."""
 
+    project_path = "project"
     list_display = ["message_id", "type", "project", "session_id", "at"]
     list_select_related = ["project"]
     ordering = ["-id"]

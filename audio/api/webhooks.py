@@ -292,7 +292,9 @@ class WebhookTest(WebhookView):
     )
     def post(self, request: Request, webhook_id: str) -> Response:
         """Send an event of the type `webhook.test`. The list of deliveries shows how it went."""
-        sent = endpoints.test(self.webhook())
+        webhook = self.webhook()
+        sent = endpoints.test(webhook)
+        self.note_webhook("webhook.tested", webhook)
         return Response(DeliverySerializer(sent).data, status=status.HTTP_202_ACCEPTED)
 
 
