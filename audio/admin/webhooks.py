@@ -45,6 +45,14 @@ class ActingAdmin(ReadOnlyAdmin):
                 self.message_user(request, f"{row}: {done}")
 
 
+def _enable(endpoint: WebhookEndpoint) -> None:
+    endpoints.change(endpoint, is_enabled=True)
+
+
+def _disable(endpoint: WebhookEndpoint) -> None:
+    endpoints.change(endpoint, is_enabled=False)
+
+
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(ActingAdmin):
     """Webhooks, newest first. They are created by REST or `manage.py webhooks`, which show the secret once."""
@@ -80,7 +88,7 @@ class WebhookEndpointAdmin(ActingAdmin):
     @admin.action(description="Enable", permissions=["operate"])
     def enable_selected(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
         """Enable the webhooks."""
-        self.act(request, queryset, lambda each: endpoints.change(each, is_enabled=True), "Enabled.", "webhook.changed")
+        self.act(request, queryset, _enable, "Enabled.", "webhook.changed")
 
     @admin.action(description="Disable", permissions=["operate"])
     def disable_selected(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:

@@ -103,7 +103,7 @@ def values(project: Project) -> dict[str, str]:
         "key_id": str(key.pk),
         "token_id": str(token.pk),
         "webhook_id": str(endpoint.pk),
-        "delivery_id": "1",
+        "delivery_id": str(endpoints.test(endpoint).pk),
         "marker_id": "1",
         "format": "json",
     }
