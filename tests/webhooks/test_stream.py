@@ -22,8 +22,6 @@ pytestmark = pytest.mark.services
 NOBODY = "123e4567-e89b-42d3-a456-426614174000"
 LIFE = ["session.opened", "session.closed", "recording.ready"]
 
-UNKNOWN = "123e4567-e89b-42d3-a456-426614174000"
-
 
 @pytest.fixture(scope="module")
 def server(run_module_server) -> Server:
