@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from audio.database import AWAY, is_full, refusal
-from audio.errors import AudioError, RangeNotSatisfiable, StorageFull, UpgradeRequired
+from audio.errors import AudioError, NotAuthenticated, RangeNotSatisfiable, StorageFull, UpgradeRequired
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -42,7 +42,8 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
         response.data = _validation_body(exc.detail)
     elif isinstance(response, Response):
         detail = response.data["detail"]
-        response.data = {"detail": str(detail), "code": detail.code}
+        sentence = NotAuthenticated.sentence if isinstance(exc, exceptions.NotAuthenticated) else str(detail)
+        response.data = {"detail": sentence, "code": detail.code}
     return response
 
 
@@ -55,6 +56,8 @@ def _headers(error: AudioError) -> dict[str, str]:
     headers = {}
     if error.retryable:
         headers["Retry-After"] = str(error.details.get("retry_after_seconds", RETRY_AFTER_SECONDS))
+    if isinstance(error, NotAuthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="SercueScribe", error="invalid_token"'  # RFC 6750 section 3
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.details['size_bytes']}"
     if isinstance(error, UpgradeRequired):

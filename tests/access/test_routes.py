@@ -163,6 +163,7 @@ def test_a_stranger_is_asked_who_they_are(name, values):
                 assert answer.status_code in (401, 405), (method, path)
             if answer.status_code == 401:
                 assert answer["WWW-Authenticate"].startswith("Bearer")
+                assert method == "HEAD" or b"API key" in answer.content
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -228,6 +229,7 @@ def test_what_is_no_key_is_told_apart_from_nothing(text, db):
     answer = Client().get("/api/audio/sessions", headers={"Authorization": f"Bearer {text}".encode().decode("latin-1")})
     assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
     assert "not valid" in answer.json()["detail"]
+    assert 'error="invalid_token"' in answer["WWW-Authenticate"]
 
 
 def test_a_key_ends_when_it_expires_or_is_revoked_and_its_tokens_end_with_it(project, settings):
