@@ -232,7 +232,8 @@ def _environment(folder: Path) -> dict[str, str]:
     """Return the environment of the server: that of the caller, without access to the caller's own recordings."""
     data_dir = folder / "data"
     own = {"DATA_DIR": data_dir, "AUDIO_STORAGE_PATH": data_dir / "audio", "DATABASE_URL": "", "REDIS_URL": ""}
-    reachable = {"HOST": "127.0.0.1", "PORT": "0", "ALLOWED_HOSTS": "127.0.0.1", "ALLOWED_ORIGINS": "*"}
+    # An empty variable counts as unset: the server answers this machine alone, and asks nobody.
+    reachable = {"HOST": "127.0.0.1", "PORT": "0", "ALLOWED_HOSTS": "", "PUBLIC_URL": "", "REQUIRE_AUTH": ""}
     return os.environ | {name: str(value) for name, value in own.items()} | reachable
 
 
