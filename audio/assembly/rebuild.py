@@ -5,6 +5,7 @@ the other one can't be made, nothing changes.
 """
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -67,10 +68,12 @@ class Rebuild(Run):
         super().__init__(session, recording)
         self._values: dict[str, Any] = {}
 
-    def _commit(self, **values: Any) -> None:
+    def _commit(self, *also: Callable[[], object], **values: Any) -> None:
         self._values |= values
         if not self._mine().update(updated_at=DatabaseNow()):
             raise ClaimLostError
+        for each in also:
+            each()
 
     def _publish(self, **values: Any) -> None:
         self._is_certain = False

@@ -8,6 +8,7 @@ what was committed, so no sample is lost or doubled, even if the run before was 
 import contextlib
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,14 +124,13 @@ class Run:
         self._is_flushed = is_last
         # Nothing waits behind this window: the master is handed over with it.
         is_handed_over = not outlook.is_closed and window[-1].sequence == outlook.total
-        with transaction.atomic():
-            self._commit(
-                state=RecordingState.BUILDING if outlook.is_closed else RecordingState.LIVE,
-                progress=self._assembler.done_to / outlook.total if outlook.is_closed else 0.0,
-                **self._position(master),
-                **({"token": None} if is_handed_over else {}),
-            )
-            markers.place(self._session.id, self._assembler)
+        self._commit(
+            lambda: markers.place(self._session.id, self._assembler),
+            state=RecordingState.BUILDING if outlook.is_closed else RecordingState.LIVE,
+            progress=self._assembler.done_to / outlook.total if outlook.is_closed else 0.0,
+            **self._position(master),
+            **({"token": None} if is_handed_over else {}),
+        )
         self._took(master)
         self._tell_clients()
         if is_handed_over:
@@ -213,15 +213,18 @@ class Run:
         self._named = named
         self._took(master)
 
-    def _commit(self, **values: Any) -> None:
-        """Write to the row.
+    def _commit(self, *also: Callable[[], object], **values: Any) -> None:
+        """Write to the row, and do what else belongs to the same transaction.
 
         Raises:
             ClaimLostError: The token in the row is not that of this run any more.
         """
         self._is_certain = False
-        if not self._mine().update(updated_at=DatabaseNow(), **values):
-            raise ClaimLostError
+        with transaction.atomic():
+            if not self._mine().update(updated_at=DatabaseNow(), **values):
+                raise ClaimLostError
+            for each in also:
+                each()
         self._is_certain = True
 
     def _mine(self) -> QuerySet[Recording]:
@@ -261,9 +264,7 @@ class Run:
 
     def _publish(self, **values: Any) -> None:
         """Replace the session's recording by the new one."""
-        with transaction.atomic():
-            self._commit(**values)
-            markers.place_rest(self._session.id, values["duration_seconds"])
+        self._commit(lambda: markers.place_rest(self._session.id, values["duration_seconds"]), **values)
 
     def _tell(self, progress: float) -> None:
         now = time.monotonic()
@@ -275,16 +276,15 @@ class Run:
         """Make the recording `failed`; `kept` is the part of it that could be made."""
         logger.warning("recording_failed", code=failure.code, error=failure.detail)
         rest = self._position(self._opened()) | _file(kept) if kept else {}
-        with transaction.atomic():
-            self._commit(
-                state=RecordingState.FAILED,
-                token=None,
-                error_code=failure.code,
-                error_detail=failure.detail[:DETAIL_CHARACTERS],
-                failed_sequence=failure.sequence,
-                **{"warnings": self._assembler.losses.entries, **rest},
-            )
-            webhook_events.recording_failed(self._session.id)
+        self._commit(
+            lambda: webhook_events.recording_failed(self._session.id),
+            state=RecordingState.FAILED,
+            token=None,
+            error_code=failure.code,
+            error_detail=failure.detail[:DETAIL_CHARACTERS],
+            failed_sequence=failure.sequence,
+            **{"warnings": self._assembler.losses.entries, **rest},
+        )
 
 
 def _described(made: Made) -> dict[str, Any]:

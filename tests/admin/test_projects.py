@@ -12,6 +12,7 @@ from django.utils import timezone
 from audio import access
 from audio.access import issue
 from audio.models import ApiKey, AudioSession, AuditEntry, BackgroundTask, Membership, Project, SessionToken
+from audio.webhooks import endpoints
 from tests.api.rows import make_chunks, make_session
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
@@ -21,6 +22,7 @@ MISSING = "00000000-0000-4000-8000-000000000000"
 LISTS = [
     *("audiosession", "recording", "audiosource", "audiochunk", "backgroundtask"),
     *("project", "apikey", "sessiontoken", "auditentry"),
+    *("webhookendpoint", "webhookdelivery", "webhookevent"),
 ]
 STAFF_ONLY = [
     "audio/openidaccount",
@@ -49,6 +51,8 @@ class Tenant:
         identity = access.COMMAND
         self.key, self.secret = issue.key(self.project, f"key-of-{name}", ["read"], identity)
         self.token, _ = issue.token(self.session, "listen", timedelta(hours=1), identity)
+        self.webhook, _ = endpoints.create(self.project.pk, f"https://{name}.example.com/hook", [])
+        self.delivery = endpoints.test(self.webhook)
 
     @property
     def rows(self) -> dict[str, object]:
@@ -62,6 +66,9 @@ class Tenant:
             "project": self.project.pk,
             "apikey": self.key.pk,
             "sessiontoken": self.token.pk,
+            "webhookendpoint": self.webhook.pk,
+            "webhookdelivery": self.delivery.pk,
+            "webhookevent": self.delivery.event_id,
             "auditentry": AuditEntry.objects.filter(project=self.project.name).first().pk,
         }
 

@@ -105,9 +105,9 @@ def test_a_rebuild_that_is_killed_is_begun_anew(ready, monkeypatch, step, is_aft
     before = ready.recording
     real = getattr(Rebuild, step)
 
-    def killed(self, **values):
+    def killed(self, *also, **values):
         if is_after:
-            real(self, **values)
+            real(self, *also, **values)
         raise Killed
 
     rebuild(ready.session.pk)
@@ -240,7 +240,7 @@ def test_what_a_run_that_died_before_its_first_commit_has_left_goes(stored, monk
     session = stored(format="wav")
     session.add([wav_bytes(speech(0.5), 16000), wav_bytes(speech(0.5), 16000)])
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "_commit", lambda self, **_: (_ for _ in ()).throw(Killed))
+        patch.setattr(Run, "_commit", lambda self, *_, **__: (_ for _ in ()).throw(Killed))
         concatenate(session.session.pk)
     assert len(recording_files(session)) == 1
     session.made()

@@ -422,10 +422,10 @@ def test_a_session_that_is_deleted_meanwhile_leaves_nothing(stored, monkeypatch)
     session.add([bytes(3200)])
     commit = Run._commit
 
-    def deleted_first(self, **values):
+    def deleted_first(self, *also, **values):
         AudioChunk.objects.filter(session=session.session).delete()
         AudioSession.objects.filter(pk=session.session.pk).delete()
-        commit(self, **values)
+        commit(self, *also, **values)
 
     monkeypatch.setattr(Run, "_commit", deleted_first)
     concatenate(session.session.pk)

@@ -63,10 +63,10 @@ def _before_fsync(monkeypatch, fires):
 def _before_commit(monkeypatch, fires):
     commit = Run._commit
 
-    def killed(self, **values):
+    def killed(self, *also, **values):
         if fires():
             raise Killed
-        commit(self, **values)
+        commit(self, *also, **values)
 
     monkeypatch.setattr(Run, "_commit", killed)
 
@@ -74,8 +74,8 @@ def _before_commit(monkeypatch, fires):
 def _after_commit(monkeypatch, fires):
     commit = Run._commit
 
-    def killed(self, **values):
-        commit(self, **values)
+    def killed(self, *also, **values):
+        commit(self, *also, **values)
         if fires():
             raise Killed
 
@@ -257,13 +257,13 @@ def test_a_stale_run_commits_nothing(stored, monkeypatch):
     session.close()
     commit, nested = Run._commit, []
 
-    def interrupted(self, **values):
+    def interrupted(self, *also, **values):
         if not nested:
             nested.append(True)
             (folder(session.session.pk) / LOCK_NAME).unlink()
             concatenate(session.session.pk)
             nested.append(session.recording.updated_at)
-        commit(self, **values)
+        commit(self, *also, **values)
 
     monkeypatch.setattr(Run, "_commit", interrupted)
     concatenate(session.session.pk)

@@ -167,12 +167,12 @@ async def test_events_are_heard_again_after_one_that_nobody_understands(ingest, 
     settings.HEARTBEAT_SECONDS = 3600
     await after_heartbeats(ingest, 1)  # the wait that had begun before
     client, before = await connect(), failures("events")
-    await send_until(lambda: failures("events") > before, {"type": events.CLOSED})
+    await send_until(lambda: failures("events") > before, {"type": events.REVOKED, "keys": 5})
     await send_until(lambda: client.told, {"type": events.CLOSED, "session_id": str(client.producer.session_id)})
     assert set(client.told) == {"closed"}
 
 
-async def send_until(condition: Callable[[], Any], event: dict[str, str]) -> None:
+async def send_until(condition: Callable[[], Any], event: dict[str, Any]) -> None:
     """Send an event again and again, because nobody may be listening yet."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not condition():
