@@ -22,6 +22,13 @@ _POSITION_DIGITS = 18
 _BEGINNING = "retry: 2000\n\n"
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["event", "data"],
+}
+
+
 class EventStream(CheckedView):
     """The events of sessions as they happen, and the progress of open sessions."""
 
@@ -49,7 +56,7 @@ class EventStream(CheckedView):
             ),
         ],
         responses={
-            (200, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, description="Server-sent events, without an end."),
+            (200, MEDIA_TYPE): OpenApiResponse(_EVENT, description="Server-sent events, without an end."),
             **described.answers(400, 404, 503),
         },
     )

@@ -6,6 +6,7 @@ session of each kind to be asked about, so that the answers are not all that the
 
 import asyncio
 import contextlib
+import re
 from typing import Any
 
 import httpx
@@ -31,6 +32,7 @@ from tests.sound import speech
 EXAMPLES = 12
 # For those whom a server asks who they are.
 FEW_EXAMPLES = 3
+UNKNOWN_IDS = r"\{(key|token|marker|webhook|delivery)_id\}"
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # What ends a session comes last, and is done to others than those that the rest is asked about.
@@ -62,8 +64,8 @@ def seed(server: Server) -> list[str]:
 
 
 def operations(schema: OpenApiSchema) -> list[APIOperation]:
-    """All that the document names, in the order in which they can be asked for."""
-    found = [result.ok() for result in schema.get_all_operations()]
+    """All that the document names and that has an end, in the order in which they can be asked for."""
+    found = [result.ok() for result in schema.exclude(path="/api/events").get_all_operations()]
     return sorted(found, key=lambda each: (ends_a_session(each), each.label))
 
 
@@ -131,10 +133,9 @@ def test_every_answer_is_as_the_document_says(server):
                 wrong += [f"{operation.label}: {failure}" for failure in failures.exceptions]
     assert wrong == [], "\n\n".join(wrong)
     assert len(asked) >= 13
-    # A task may have ended before it is revoked.
+    # A task may have ended before it is revoked. Nothing has the ids of keys, tokens, markers and webhooks.
     only_refused = {label for label, statuses in asked.items() if min(statuses) >= 400}
-    nothing_has_the_id = {"DELETE /api/keys/{key_id}", "DELETE /api/audio/sessions/{session_id}/tokens/{token_id}"}
-    assert only_refused <= {"DELETE /api/tasks/{task_id}", *nothing_has_the_id}
+    assert {label for label in only_refused if not re.search(UNKNOWN_IDS, label)} <= {"DELETE /api/tasks/{task_id}"}
 
 
 @pytest.fixture(scope="module")

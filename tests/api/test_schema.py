@@ -38,6 +38,8 @@ def test_the_document_is_valid_and_made_without_a_warning(tmp_path):
         "/api/audio/sessions/{session_id}/chunks",
         "/api/audio/sessions/{session_id}/chunks/{sequence}",
         "/api/audio/sessions/{session_id}/close",
+        "/api/audio/sessions/{session_id}/markers",
+        "/api/audio/sessions/{session_id}/markers/{marker_id}",
         "/api/audio/sessions/{session_id}/tokens",
         "/api/audio/sessions/{session_id}/tokens/{token_id}",
         "/api/audio/sessions/{session_id}/waveform",

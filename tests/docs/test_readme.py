@@ -80,10 +80,14 @@ async def test_every_curl_command_succeeds(server, tmp_path):
         await connection.store(sound.tobytes())
         await connection.close_session()
     Rest(server.url).finished(connection.session_id)
+    key = server.manage(
+        "apikey", "create", "shell", "--scope", "read", "--scope", "record", "--scope", "manage"
+    ).strip()
     lines = [line for page in PAGES for block in fenced(page, "sh") for line in block.splitlines()]
     for line in [line for line in lines if line.startswith("curl ")]:
         address = server.url.removeprefix("http://")
-        replay(line.replace(ADDRESS, address).replace("$SESSION", connection.session_id), tmp_path)
+        known = line.replace(ADDRESS, address).replace("$SESSION", connection.session_id).replace("$KEY", key)
+        replay(known, tmp_path)
     whole = (tmp_path / "recording.wav").read_bytes()
     assert samples_of(whole) == sound.tobytes()
     assert (tmp_path / "beginning.wav").read_bytes() == whole[:65536]
@@ -96,7 +100,8 @@ def replay(line: str, folder: Path) -> None:
         parser.add_argument(name)
     parser.add_argument("url")
     asked = parser.parse_args(shlex.split(line)[1:])
-    headers = dict([asked.H.split(": ", 1)]) if asked.H else {}
+    headers = {"Content-Type": "application/x-www-form-urlencoded"} if asked.d else {}
+    headers |= dict([asked.H.split(": ", 1)]) if asked.H else {}
     method = asked.X or ("POST" if asked.d else "GET")
     answer = httpx.request(method, asked.url, headers=headers, content=asked.d, trust_env=False)
     assert answer.is_success, f"{line}: {answer.status_code} {answer.text}"
