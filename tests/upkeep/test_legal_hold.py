@@ -103,8 +103,6 @@ def test_a_hold_that_is_set_after_the_sweep_has_looked(held, settings, monkeypat
 @pytest.mark.usefixtures("stays")
 def test_a_hold_that_is_being_set_while_a_deletion_begins(held):
     """The deletion waits for the row and then finds the hold."""
-    if connection.vendor != "postgresql":
-        pytest.skip("SQLite has one writer at a time.")
     AudioSession.objects.update(legal_hold=False)
     caught: list[LegalHold] = []
 
@@ -120,7 +118,8 @@ def test_a_hold_that_is_being_set_while_a_deletion_begins(held):
     with transaction.atomic():
         ingest.change_details(held, {"legal_hold": True})
         thread.start()
-        eventually(lambda: _counted("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        if connection.vendor == "postgresql":  # with SQLite it waits for the writer, and shows it nowhere
+            eventually(lambda: _counted("SELECT count(*) FROM pg_locks WHERE NOT granted"))
     thread.join()
     assert len(caught) == 1
 
