@@ -193,7 +193,7 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a reading has found: new events, the progress of sessions, and the marks by which a change is seen."""
+    """The result of a reading: new events, the progress of sessions, and the marks by which a change is seen."""
 
     events: Sequence[News]
     progress: Sequence[News]

@@ -1,4 +1,4 @@
-"""Who may do what: projects, people, API keys, tokens and tickets.
+"""Access control: projects, people, API keys, tokens and tickets.
 
 Each door (REST, WebSocket, admin, pages) finds the `Identity` of whoever asks once, and asks it.
 """

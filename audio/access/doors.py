@@ -1,4 +1,4 @@
-"""Who stands at a door: the identity behind a secret, a login cookie, or nothing.
+"""Find the identity behind a secret, a login, or nothing.
 
 Everything here reads the database, and is called once for a request or a connection.
 """

@@ -1,4 +1,4 @@
-"""Who opens a WebSocket: the identity behind a token, a ticket or a login cookie.
+"""Find the identity behind the handshake of a WebSocket: a token, a ticket or a login cookie.
 
 A browser can set no header on a WebSocket. It sends a token as a subprotocol (`bearer, TOKEN`) or in the query.
 """
@@ -23,7 +23,7 @@ SCHEMES = ("bearer", "token")
 
 
 class Handshake(NamedTuple):
-    """What the handshake of a WebSocket (RFC 6455 section 4.1) says of its client."""
+    """The parts of a WebSocket handshake (RFC 6455 section 4.1) that identify its client."""
 
     headers: Mapping[bytes, bytes]
     subprotocols: Sequence[str]
@@ -62,7 +62,7 @@ class Handshake(NamedTuple):
 
 
 def identify(handshake: Handshake, token: str | None, ticket: str | None, session_id: uuid.UUID | None) -> Identity:
-    """Return who opens a WebSocket.
+    """Return the identity of the client that opens a WebSocket.
 
     Args:
         handshake: The handshake.

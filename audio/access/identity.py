@@ -21,7 +21,7 @@ ALL_SCOPES = frozenset([READ, RECORD, MANAGE])
 
 
 class Kind(StrEnum):
-    """How somebody has shown who they are."""
+    """The kinds of identities."""
 
     ANYONE = "anyone"  # the server asks nobody
     STRANGER = "stranger"  # no identity was given

@@ -3,6 +3,7 @@
 Staff do what Django's permissions allow. Managers do it for their own projects.
 """
 
+from abc import abstractmethod
 from typing import Any
 from uuid import UUID
 
@@ -161,9 +162,9 @@ class SecretAdmin(ScopedAdmin):
             self.revoke(request, secret)
         self.message_user(request, f"{len(valid)} revoked.", messages.SUCCESS)
 
+    @abstractmethod
     def revoke(self, request: HttpRequest, secret: Any) -> None:
         """Revoke one secret."""
-        raise NotImplementedError
 
     @admin.display(description="state")
     def state(self, secret: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a person sees in the admin: staff everything that Django's permissions allow, managers their own projects."""
+"""The scope of the admin: staff see what Django's permissions allow, and managers see their own projects."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 

@@ -135,14 +135,7 @@ class KeyList(CheckedView, generics.ListAPIView[ApiKey]):
 
     def get_queryset(self) -> QuerySet[ApiKey]:
         """Return the keys of the projects that the caller manages."""
-        found, identity = super().get_queryset(), self.identity
-        if "project" in self.request.query_params:
-            project_id = access.project_for(identity, self.request.query_params["project"])
-            identity.require(MANAGE, project_id)
-            return found.filter(project_id=project_id)
-        if MANAGE in identity.everywhere:
-            return found
-        return found.filter(project_id__in=[pk for pk, scopes in identity.scopes.items() if MANAGE in scopes])
+        return self.managed(super().get_queryset())
 
     def post(self, request: Request) -> Response:
         """Create an API key. The response contains the key, which is not shown again."""

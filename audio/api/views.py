@@ -7,12 +7,12 @@ The views call the product (`audio.ingest`, `audio.jobs`, `audio.upkeep`) and se
 import json
 from contextlib import suppress
 from io import BytesIO
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import get_script_prefix
@@ -54,6 +54,7 @@ from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState
 from audio.storage import cued, downloads
 
+ManagedT = TypeVar("ManagedT", bound=Model)
 BODY_LIMIT_BYTES = 64 * 1024
 CHUNK_CONTENT_TYPE = "application/octet-stream"
 _SEQUENCE_DIGITS = 18
@@ -111,8 +112,19 @@ class CheckedView(APIView):
 
     @property
     def identity(self) -> access.Identity:
-        """Who asks."""
+        """The identity behind the request."""
         return identity_of(self.request)
+
+    def managed(self, rows: QuerySet[ManagedT]) -> QuerySet[ManagedT]:
+        """Return the rows of the projects that the caller manages, or of the one that the request names."""
+        if "project" in self.request.query_params:
+            project_id = access.project_for(self.identity, self.request.query_params["project"])
+            self.identity.require(MANAGE, project_id)
+            return rows.filter(project_id=project_id)
+        if MANAGE in self.identity.everywhere:
+            return rows
+        mine = [project_id for project_id, scopes in self.identity.scopes.items() if MANAGE in scopes]
+        return rows.filter(project_id__in=mine)
 
     def note(self, action: str, session: AudioSession, **details: Any) -> None:
         """Store in the audit what is done with a session."""

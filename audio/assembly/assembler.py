@@ -1,4 +1,4 @@
-"""What a format family (`audio.media.plan.Family`) does: from chunks to a recording, and back.
+"""The protocol of a format family (`audio.media.plan.Family`): from chunks to a recording, and back.
 
 An assembler takes windows of chunks and yields pieces for the master. What it needs to know for the next window is its
 `checkpoint`: JSON, bounded, and committed together with the length of the master. The same chunks and checkpoint give

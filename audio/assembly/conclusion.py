@@ -1,4 +1,4 @@
-"""What is left to do with a recording that is ready. Each step can be repeated."""
+"""The last steps of a recording that is ready. Each step can be repeated."""
 
 from django.db import transaction
 

@@ -1,4 +1,4 @@
-"""What an operator should know about access when a server starts for the first time."""
+"""Advice about access for the operator of a server that starts."""
 
 from django.conf import settings
 from django.contrib.auth import get_user_model

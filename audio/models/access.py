@@ -17,7 +17,7 @@ _MANAGED = "_managed_projects"
 
 
 class Scope(models.TextChoices):
-    """What a program or a person may do in a project."""
+    """The scopes: permissions of a program or a person in a project."""
 
     READ = "read"  # list, show, listen and download
     RECORD = "record"  # create sessions, send audio, close them
@@ -25,7 +25,7 @@ class Scope(models.TextChoices):
 
 
 class Role(models.TextChoices):
-    """What a person is in a project. Each role includes the one before it."""
+    """The roles of people in a project. Each role includes the one before it."""
 
     VIEWER = "viewer"
     RECORDER = "recorder"
@@ -33,7 +33,7 @@ class Role(models.TextChoices):
 
 
 class TokenPurpose(models.TextChoices):
-    """What the holder of a session token may do with its session."""
+    """The purposes of session tokens."""
 
     RECORD = "record"
     LISTEN = "listen"
@@ -177,7 +177,7 @@ class SessionToken(Secret):
 
 
 class AuditEntry(models.Model):
-    """What somebody did. Entries refer to nothing, so that they outlive sessions, keys and people."""
+    """An entry of the audit. It refers to no other row, so that it outlives sessions, keys and people."""
 
     at = models.DateTimeField(default=timezone.now, db_index=True)
     # Empty for what belongs to no project, such as a failed login.

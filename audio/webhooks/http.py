@@ -35,7 +35,7 @@ class ForbiddenAddressError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent to an endpoint."""
+    """A message to an endpoint."""
 
     url: str
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How an endpoint answered: the status and the beginning of the body, or why there was no answer."""
+    """The answer of an endpoint: the status and the beginning of the body, or why there was no answer."""
 
     duration_ms: int
     status_code: int | None = None

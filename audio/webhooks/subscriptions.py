@@ -1,4 +1,4 @@
-"""What a page that listens wants to hear: the events and the progress of sessions that exist for it."""
+"""The subscription of a page that listens: the events and the progress of sessions that exist for it."""
 
 import uuid
 from dataclasses import dataclass

@@ -59,7 +59,7 @@ class SessionParameters:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What people note about a session. It has nothing to do with its audio, and can change at any time.
+    """The notes of people about a session. They have nothing to do with its audio, and can change at any time.
 
     Attributes:
         name: A title.
