@@ -149,6 +149,18 @@ class _InFlight:
     after: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A damaged chunk that no commit and no void names, so that it may have been acknowledged.
+
+    `is_new` tells that the database had no row of that file at or behind it.
+    """
+
+    file_name: str
+    offset: int
+    is_new: bool
+
+
 @dataclass(slots=True)
 class _Session:
     """What is known of a session.
@@ -167,6 +179,7 @@ class _Session:
     source_ids: dict[int, int] = field(default_factory=dict)
     connections: dict[int, dict[int, _Connection]] = field(default_factory=dict)
     in_flight: list[_InFlight] = field(default_factory=list)
+    unreadable: list[_Unreadable] = field(default_factory=list)
     has_begun: bool = False
 
 
@@ -267,6 +280,7 @@ class _Run:
         # A database that lacks committed chunks does not know the outcome of those in flight either.
         is_older = any(session.chunks for session in self._sessions.values())
         for session in self._sessions.values():
+            self._report_unreadable(session)
             if session.is_deleted:
                 self._forget(session)
             elif session.is_ours:
@@ -277,6 +291,17 @@ class _Run:
                 self.done.known_sessions += session.is_known
         if not self.is_dry_run:
             self._replace_missing_recordings()
+
+    def _report_unreadable(self, session: _Session) -> None:
+        """Report damaged chunks of which nothing tells whether they were acknowledged."""
+        if session.is_deleted:
+            return
+        for chunk in session.unreadable:
+            if chunk.is_new or not session.is_known:
+                session.is_uncertain = True
+                where = {"session_id": str(session.key), "file_name": chunk.file_name, "offset": chunk.offset}
+                sentence = "A chunk that may have been acknowledged fails its CRC-32. It is not restored."
+                self.add_problem("chunk_damaged", sentence, **where)
 
     def _replace_missing_recordings(self) -> None:
         """Enqueue recordings whose file is gone.
@@ -496,13 +521,14 @@ class _Journal:
                 self._run.add_problem("place_taken", sentence, file_name=self.name, **where)
 
     def end(self) -> None:
-        """Collect the chunks in flight at the end of the file. A torn chunk was not even synced, and is left out."""
+        """Collect the chunks in flight at the end of the file. An incomplete one was never synced, and is no record."""
         self._flush()
         for offset, record in self._open_records.items():
             session = self._run.session(record.header.session_id)
-            is_whole = record.intact and not record.header.erased
-            if (
-                is_whole
+            if not record.intact:
+                session.unreadable.append(_Unreadable(self.name, offset, offset > self._last_known))
+            elif (
+                not record.header.erased
                 and self._run.begun(session, record.header.source_id)
                 and not self._is_outcome_known(session, offset)
             ):

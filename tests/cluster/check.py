@@ -240,10 +240,10 @@ def _reindex(done: Checked, cluster: Cluster, takes: Sequence[Take]) -> None:
     for problem in json.loads(result.stdout)["problems"]:
         if problem.get("session_id") not in forgotten | rotten:
             done.differences.append(f"reindex: {problem}")
-    _compare_rows(done, cluster, forgotten)
+    _compare_rows(done, cluster, forgotten, rotten)
 
 
-def _compare_rows(done: Checked, cluster: Cluster, forgotten: set[str]) -> None:
+def _compare_rows(done: Checked, cluster: Cluster, forgotten: set[str], rotten: set[str]) -> None:
     before, after = _rows(cluster, ""), _rows(cluster, EMPTY)
     recovered = "SELECT id, recovered FROM audio_audiosession"
     outcomes = {str(key): how for key, how in cluster.database.query(recovered, database=EMPTY)}
@@ -257,7 +257,7 @@ def _compare_rows(done: Checked, cluster: Cluster, forgotten: set[str]) -> None:
             at, pair = _first_difference(rows, after.get(key, []))
             done.differences.append(f"reindex: {key} is exact, and differs at chunk {at}: {pair}")
         elif outcomes[key] != "exact":
-            done.differences += _uncertain(key, rows, after.get(key, []))
+            done.differences += _uncertain(key, rows, after.get(key, []), may_lack=int(key in rotten))
     strangers = set(outcomes) - set(before) - forgotten
     sessions = {str(key) for (key,) in cluster.database.query("SELECT id FROM audio_audiosession")}
     done.differences += [f"reindex: {key} comes back, and there is no such session" for key in strangers - sessions]
@@ -277,12 +277,15 @@ def _first_difference(rows: list[Any], others: list[Any]) -> tuple[int, tuple[An
     return next((at, pair) for at, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
 
 
-def _uncertain(key: str, rows: list[tuple[Any, ...]], others: list[tuple[Any, ...]]) -> Iterator[str]:
-    """Every chunk is there; those of a named source in their order."""
+def _uncertain(
+    key: str, rows: list[tuple[Any, ...]], others: list[tuple[Any, ...]], may_lack: int = 0
+) -> Iterator[str]:
+    """Every chunk is there, but for those that have rotted; those of a named source are in their order."""
     for name in {row[1] for row in rows}:
         mine = [row[1:] for row in rows if row[1] == name]
         theirs = [row[1:] for row in others if row[1] == name]
-        if missing := set(mine) - set(theirs):
+        missing = set(mine) - set(theirs)
+        if len(missing) > may_lack:
             yield f"reindex: {key} is uncertain, and {len(missing)} chunks of {name!r} are missing"
-        elif name and not _has_in_order(theirs, mine):
+        elif name and not _has_in_order(theirs, [row for row in mine if row not in missing]):
             yield f"reindex: {key} is uncertain, and the chunks of {name!r} are not in their order"

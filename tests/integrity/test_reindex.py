@@ -116,6 +116,22 @@ def test_what_was_acknowledged_last_is_kept_when_its_process_was_killed(recorded
     assert AudioSession.objects.get(pk=producer.session_id).recovered == "uncertain"
 
 
+def test_what_was_acknowledged_last_and_is_damaged_is_missed(recorded, lost):
+    """No commit record names it, and it can't be read: the session may lack a chunk, and says so."""
+    producer = recorded.open()
+    recorded.store(producer, *chunks(1, 3))
+    recorded.store(producer, b"acknowledged, and no commit record names it")
+    row = AudioChunk.objects.select_related("journal").get(session=producer.session_id, sequence=4)
+    recorded.processes.pop().kill()
+    corrupt(recorded.root / row.journal.name, row.offset + HEADER_BYTES)
+    lost()
+    done = reindex()
+    problems = [(problem.code, problem.session_id, problem.offset) for problem in done.problems.first]
+    assert problems == [("chunk_damaged", str(producer.session_id), row.offset)]
+    assert (done.chunks, done.in_flight_chunks, done.uncertain_sessions) == (3, 0, 1)
+    assert AudioSession.objects.get(pk=producer.session_id).recovered == "uncertain"
+
+
 @pytest.mark.parametrize("was_taken", [True, False])
 def test_a_later_connection_tells_what_was_taken_of_an_earlier_one(recorded, lost, monkeypatch, was_taken):
     """A chunk is in flight when its process dies. The client sends it again only if it was not taken."""
