@@ -72,6 +72,9 @@ class MembershipForm(forms.ModelForm):  # type: ignore[type-arg]
         widgets = {"role": forms.Select(attrs={"aria-label": "role"})}
 
 
+LIMITS = ("max_open_sessions", "max_openings_per_minute", "max_bytes_per_day", "max_requests_per_second")
+
+
 class MembershipInline(ScopedInline):
     """The members on the page of a project."""
 
@@ -89,16 +92,16 @@ class ProjectAdmin(ScopedAdmin):
     list_display = ["name", "retention_days", "max_open_sessions", "max_openings_per_minute", "created_at"]
     ordering = ["name"]
     search_fields = ["name"]
-    fields = [
-        *("name", "retention_days", "max_open_sessions", "max_openings_per_minute", "max_bytes_per_day"),
-        "max_requests_per_second",
-    ]
+    fields = ["name", "retention_days", *LIMITS]
     inlines = [MembershipInline]
     actions = None
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        """Return the fields that a person may not change. The audit names a project, so only staff rename it."""
-        return [] if is_staff(request) else ["name"]
+        """Return the fields that only staff may change.
+
+        The audit names a project, and limits protect the others from it.
+        """
+        return [] if is_staff(request) else ["name", *LIMITS]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether a person may delete a project: staff may, as long as it has no sessions, but not the default one."""

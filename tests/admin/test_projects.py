@@ -304,16 +304,20 @@ def members(*rows, initial=0):
     return data
 
 
-def test_a_manager_changes_limits_and_members(client, ours):
+def test_a_manager_changes_retention_and_members(client, ours):
     User.objects.create_user("bo")
     path = f"/admin/audio/project/{ours.project.pk}/change/"
     own = {"id": ours.membership.pk, "project": ours.project.pk, "user": ours.manager.username, "role": "manager"}
     added = {"project": ours.project.pk, "user": "bo", "role": "recorder"}
     assert f'value="{ours.manager.username}"' in page(client, f"project/{ours.project.pk}/change/")
-    answer = client.post(path, {"max_open_sessions": "7", "name": "renamed", **members(own, added, initial=1)})
+    answer = client.post(
+        path, {"retention_days": "7", "max_open_sessions": "9", "name": "renamed", **members(own, added, initial=1)}
+    )
     assert answer.status_code == 302
     ours.project.refresh_from_db()
-    assert (ours.project.max_open_sessions, ours.project.name) == (7, "ours")
+    # The name and the limits are for staff.
+    changed = ours.project
+    assert (changed.retention_days, changed.max_open_sessions, changed.name) == (7, None, "ours")
     assert Membership.objects.get(user__username="bo").role == "recorder"
     assert set(AuditEntry.objects.filter(project="ours").values_list("action", flat=True)) >= {
         "project.changed",
@@ -321,7 +325,7 @@ def test_a_manager_changes_limits_and_members(client, ours):
     }
     bo = Membership.objects.get(user__username="bo")
     gone = {"id": bo.pk, "project": ours.project.pk, "user": "bo", "role": "recorder", "DELETE": "on"}
-    client.post(path, {"max_open_sessions": "7", **members(own, gone, initial=2)})
+    client.post(path, {"retention_days": "7", **members(own, gone, initial=2)})
     assert not Membership.objects.filter(user__username="bo").exists()
     assert AuditEntry.objects.get(action="member.removed").details == {"user": "bo", "role": "recorder"}
 
