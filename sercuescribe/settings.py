@@ -538,5 +538,7 @@ LOGGING = {
         "celery.apps.worker": {"level": "WARNING"},
         "celery.worker.consumer.connection": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
+        # It logs the URL of each request, and that of a webhook may contain a secret.
+        "httpx": {"level": "WARNING"},
     },
 }

@@ -30,6 +30,13 @@ def answer(status: int, body: bytes = b"thank you", **headers: str) -> Behaviour
     return succeeding(behave) if 200 <= status < 300 else behave
 
 
+class Server(ThreadingHTTPServer):
+    """A server that takes a crowd: with the library's queue of five the kernel resets connections."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class Receiver:
     """Listens on a port of this machine. The first requests get the answers in `script`, and all others 204."""
 
@@ -54,8 +61,7 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/hook"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)

@@ -184,7 +184,8 @@ class TestAccess:
         return {"Authorization": f"Bearer {secret}"}
 
     async def test_a_page_hears_nothing_of_another_project(self, guarded):
-        mine, other = self.key(guarded, "mine", "read", "record"), self.key(guarded, "other", "read", "record")
+        # Other tests have sessions in other projects of this server.
+        mine, other = self.key(guarded, "one", "read", "record"), self.key(guarded, "another", "read", "record")
         url = f"{guarded.url}/api/audio/sessions"
         async with listening(guarded.url, headers=other) as foreign, listening(guarded.url, headers=mine) as stream:
             theirs = (await call(httpx.post, url, headers=other)).json()["session_id"]
