@@ -14,7 +14,6 @@ from audio.models import AudioConnection, AudioSession, Recording, RecordingStat
 from audio.storage import paths
 
 _UNFINISHED = (RecordingState.EMPTY, RecordingState.LIVE, RecordingState.BUILDING)
-_CLOSED = (SessionStatus.COMPLETED, SessionStatus.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def collect() -> Statistics:
 def _oldest_unfinished_at() -> datetime | None:
     """Return the close of the session that has waited longest, from the index of the few unfinished recordings."""
     due = Recording.objects.filter(
-        state__in=_UNFINISHED, session__status__in=_CLOSED, session__total_chunks__gt=0
+        state__in=_UNFINISHED, session__status=SessionStatus.COMPLETED, session__total_chunks__gt=0
     ).aggregate(at=Min("session__end_time"))
     at: datetime | None = due["at"]
     return at

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import pytest
 from celery import current_app
+from django.conf import settings
 from django.core.files.storage import storages
+from django.db.backends.postgresql.operations import DatabaseOperations
 
 from audio.models import DEFAULT_PROJECT_ID, Project
 from audio.models.access import DEFAULT_PROJECT_NAME
@@ -51,6 +53,22 @@ def weight(items: list[pytest.Item]) -> tuple[int, int]:
     """How many tests of a file start a server of their own, and how many use services."""
     starts = sum("make_server" in getattr(item, "fixturenames", ()) for item in items)
     return starts, sum(item.get_closest_marker("services") is not None for item in items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap() -> Iterator[None]:
+    """Passwords with a cheap digest, and tables that are emptied row by row: TRUNCATE makes new files for each of them.
+
+    The foreign keys of PostgreSQL are checked at the end of the transaction, so the order of the tables is free.
+    """
+
+    def deletions(_: DatabaseOperations, style: Any, tables: list[str], **__: Any) -> list[str]:
+        return [f'DELETE FROM "{table}"' for table in tables]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "PASSWORD_HASHERS", ["django.contrib.auth.hashers.MD5PasswordHasher"])
+        patch.setattr(DatabaseOperations, "sql_flush", deletions)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """The admin's list of sessions, and the page of a session."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -18,7 +18,7 @@ from audio.admin.actions import SessionActions, actions_for
 from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span
 from audio.admin.scope import ProjectFilter
 from audio.media.plan import TARGETS
-from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, SessionStatus, TaskKind, TaskState
+from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, TaskKind, TaskState
 from audio.storage import downloads
 
 _SHOWN_TASKS = 10
@@ -29,14 +29,6 @@ _NOT_PLAYED: dict[str, str] = {
 }
 SEARCH_LIMIT = 100_000
 MATCH_LIMIT = 500
-
-
-class StatusFilter(admin.ChoicesFieldListFilter):
-    """A filter by status, without `error`."""
-
-    def choices(self, changelist: Any) -> Iterator[Any]:
-        """Return the choices. A session never ends with an error; only its recording does."""
-        return (each for each in super().choices(changelist) if each["display"] != SessionStatus.ERROR.label)
 
 
 class RecordingFilter(admin.SimpleListFilter):
@@ -90,14 +82,14 @@ class AudioSessionAdmin(SessionActions):
     list_display = [
         *("short_id", "name", "user_id", "state", "recording_state", "format", "total_chunks", "size", "start_time"),
     ]
-    list_filter = [("status", StatusFilter), ProjectFilter, RecordingFilter, "format", "recovered", "start_time"]
+    list_filter = ["status", ProjectFilter, RecordingFilter, "format", "recovered", "start_time"]
     list_select_related = ["recording", "project"]
     ordering = ["-start_time", "-id"]
     sortable_by = ()
     change_form_template = "admin/audio/audiosession/page.html"
     fieldsets = [
         ("Recording", {"fields": ["recording_state", "recording_error", "listen", "waveform", "downloads"]}),
-        ("Session", {"fields": ["id", "name", "project", "user_id", "state", "error", "start_time", "end_time"]}),
+        ("Session", {"fields": ["id", "name", "project", "user_id", "state", "start_time", "end_time"]}),
         ("Details", {"fields": ["described", "retention_days", "legal_hold"]}),
         ("Audio", {"fields": ["sample_rate", "channels", "format", "encoding", "chunk_mode", "undecided"]}),
         ("Chunks", {"fields": ["chunks", "size", "sources", "connections", "last_chunk_at", "dropped_at"]}),
@@ -105,7 +97,7 @@ class AudioSessionAdmin(SessionActions):
     ]
     readonly_fields = [
         *("recording_state", "recording_error", "listen", "waveform", "downloads"),
-        *("state", "error", "described", "chunks", "size", "sources", "connections", "tasks"),
+        *("state", "described", "chunks", "size", "sources", "connections", "tasks"),
     ]
 
     def get_search_results(
@@ -203,11 +195,6 @@ class AudioSessionAdmin(SessionActions):
             return NOTHING
         chunk = f" (chunk {recording.failed_sequence})" if recording.failed_sequence else ""
         return f"{recording.error_code}: {recording.error_detail}{chunk}"
-
-    @admin.display(description="error")
-    def error(self, session: AudioSession) -> str:
-        """Return the error with which the session ended."""
-        return f"{session.error_code}: {session.error_detail}" if session.error_code else NOTHING
 
     @admin.display(description="metadata")
     def described(self, session: AudioSession) -> str:

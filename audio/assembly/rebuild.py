@@ -25,7 +25,7 @@ logger = structlog.stdlib.get_logger(__name__)
 _NOTHING: dict[str, Any] = {
     "token": None, "master_name": "", "master_encoding": "", "master_bytes": 0, "sample_rate": 0, "channels": 0,
     "chunks_done": 0, "checkpoint": {}, "progress": 0.0, "file_name": "", "format": "", "size_bytes": None,
-    "duration_seconds": None, "sha256": "", "ready_at": None, "verified_at": None, "is_void": False,
+    "duration_seconds": None, "sha256": "", "ready_at": None, "verified_at": None, "is_without_audio": False,
     "remote_at": None, "is_local": True, "error_code": "", "error_detail": "", "failed_sequence": None,
     "warnings": [], "rebuild_requested_at": None, "rebuild_error_code": "", "rebuild_error_detail": "",
 }  # fmt: skip

@@ -86,12 +86,11 @@ def _literally(words: Iterable[str]) -> list[Literal]:
 
 
 class SessionStatus(models.TextChoices):
-    """The states of a session; the last two are final."""
+    """The states of a session; the last one is final."""
 
     ACTIVE = "active"
     PAUSED = "paused"
     COMPLETED = "completed"
-    ERROR = "error"
 
 
 OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
@@ -127,12 +126,6 @@ class SessionQuerySet(models.QuerySet["AudioSession"]):
     def close(self, at: datetime | None = None) -> int:
         """Change active or paused to completed. The counters in the same row are final from then on."""
         return self.open().update(status=SessionStatus.COMPLETED, end_time=at or DatabaseNow())
-
-    def fail(self, code: str, detail: str) -> int:
-        """Change active or paused to error."""
-        return self.open().update(
-            status=SessionStatus.ERROR, end_time=DatabaseNow(), error_code=code, error_detail=detail
-        )
 
     def decide(self, **parameters: str | int) -> int:
         """Set parameters that the client did not name to the values of the media, each only while it is undecided.
@@ -183,8 +176,6 @@ class AudioSession(models.Model):
     last_chunk_at = models.DateTimeField(null=True, blank=True)
     # When its last connection ended; null while one is open, or before the first.
     dropped_at = models.DateTimeField(null=True, blank=True)
-    error_code = models.CharField(max_length=40, blank=True)
-    error_detail = models.CharField(max_length=500, blank=True)
     recovered = models.CharField(max_length=9, choices=Recovery.choices, default=Recovery.NONE, blank=True)
     # The start of its age, if the clock was set since its start_time (since its end_time for a closed session).
     age_counts_from = models.DateTimeField(null=True, blank=True)
@@ -438,7 +429,7 @@ class RecordingQuerySet(models.QuerySet["Recording"]):
 
         Those of sessions that were closed without a chunk are left out.
         """
-        return self.filter(state__in=_literally(["empty", "live", "building"]), is_void=False)
+        return self.filter(state__in=_literally(["empty", "live", "building"]), is_without_audio=False)
 
     def undigested(self) -> "RecordingQuerySet":
         """Filter ready recordings that have no SHA-256 yet."""
@@ -486,7 +477,7 @@ class Recording(models.Model):
     # When the file was last found to have the size and the SHA-256 above.
     verified_at = models.DateTimeField(null=True, blank=True)
     # True if the session was closed without a chunk, so that there will never be a recording.
-    is_void = models.BooleanField(default=False)
+    is_without_audio = models.BooleanField(default=False)
     # When its upload to the storage that RECORDINGS_STORAGE names was verified; null before that.
     remote_at = models.DateTimeField(null=True, blank=True)
     # Whether the local file still exists; false once it was removed after `remote_at`.
@@ -514,7 +505,7 @@ class Recording(models.Model):
             models.Index(
                 fields=["state", "updated_at"],
                 name="recording_unfinished",
-                condition=models.Q(state__in=["empty", "live", "building"], is_void=False),
+                condition=models.Q(state__in=["empty", "live", "building"], is_without_audio=False),
             ),
             models.Index(
                 fields=["state", "is_local", "updated_at"],

@@ -34,20 +34,20 @@ def take_back_future(sweep: Sweep) -> None:
 def enqueue_recordings(sweep: Sweep) -> None:
     """Enqueue recordings of closed sessions that were not updated for a while."""
     unfinished = Recording.objects.unfinished().filter(
-        session__status__in=[SessionStatus.COMPLETED, SessionStatus.ERROR], updated_at__lt=sweep.now - REPEAT_AFTER
+        session__status=SessionStatus.COMPLETED, updated_at__lt=sweep.now - REPEAT_AFTER
     )
     rows = unfinished.values_list("pk", "updated_at", "session__total_chunks")[:REQUESTS_PER_SWEEP]
-    void = []
+    without_audio = []
     for key, updated_at, total_chunks in list(rows):
         if not total_chunks:
-            void.append(key)
+            without_audio.append(key)
         elif sweep.dry_run or Recording.objects.filter(pk=key, updated_at=updated_at).update(updated_at=sweep.now):
             if not sweep.dry_run:
                 dispatch.concatenate(key)
             sweep.note(Action.REQUESTED_RECORDINGS, key)
-    if void and not sweep.dry_run:
+    if without_audio and not sweep.dry_run:
         # Later sweeps skip these recordings.
-        Recording.objects.filter(pk__in=void).update(is_void=True)
+        Recording.objects.filter(pk__in=without_audio).update(is_without_audio=True)
 
 
 def enqueue_rebuilds(sweep: Sweep) -> None:

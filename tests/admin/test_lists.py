@@ -91,8 +91,8 @@ def test_a_list_costs_as_many_queries_with_many_rows(admin_client, session, djan
 
 
 def test_sessions_and_recordings_are_filtered_by_their_state(admin_client, session):
-    make_session({"state": "failed"}, status="error")
-    assert len(listed(admin_client, "audiosession", status__exact="error").result_list) == 1
+    make_session({"state": "failed"}, status="completed")
+    assert len(listed(admin_client, "audiosession", status__exact="completed").result_list) == 1
     assert len(listed(admin_client, "recording", state__exact="failed").result_list) == 1
 
 

@@ -112,7 +112,7 @@ def test_nothing_is_shown_as_none(call, recorded):
         (["--limit", "2"], [0, 1]),
         (["--started-after", (datetime.now(UTC) - timedelta(minutes=90)).isoformat()], [0, 1]),
         (["--started-before", (datetime.now(UTC) - timedelta(minutes=30)).isoformat()], [1, 2]),
-        (["--status", "error"], []),
+        (["--status", "completed"], [1]),
     ],
 )
 def test_the_filters_are_those_of_rest(call, three, arguments, found):

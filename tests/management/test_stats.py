@@ -24,7 +24,7 @@ def numbers(capsys) -> dict:
 def test_nothing_at_all(transactional_db, settings, tmp_path, capsys):
     settings.AUDIO_STORAGE_PATH = tmp_path / "none"
     assert numbers(capsys) == {
-        "sessions": {"active": 0, "paused": 0, "completed": 0, "error": 0},
+        "sessions": {"active": 0, "paused": 0, "completed": 0},
         "recordings": {"empty": 0, "live": 0, "building": 0, "ready": 0, "failed": 0},
         "chunks": 0,
         "chunk_bytes": 0,
@@ -45,9 +45,9 @@ def test_the_numbers_are_those_of_the_rows_and_files(recorded: Recorded, capsys)
     ended = datetime.now(UTC) - timedelta(hours=1)
     make_session({"state": "building"}, status="completed", total_chunks=1, end_time=ended)
     make_session({"state": "empty"}, status="completed", end_time=ended - timedelta(hours=1))
-    make_session({"state": "failed"}, status="error", total_chunks=1, end_time=ended - timedelta(hours=1))
+    make_session({"state": "failed"}, status="completed", total_chunks=1, end_time=ended - timedelta(hours=1))
     told = numbers(capsys)
-    assert told["sessions"] == {"active": 1, "paused": 0, "completed": 3, "error": 1}
+    assert told["sessions"] == {"active": 1, "paused": 0, "completed": 4}
     assert told["recordings"] == {"empty": 1, "live": 1, "building": 1, "ready": 1, "failed": 1}
     assert (told["chunks"], told["chunk_bytes"]) == (7, 36)
     assert told["recording_bytes"] == recorded.path(key).stat().st_size
@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_the_rows_and_files(recorded: Recorded, capsys)
     assert datetime.fromisoformat(told["oldest_unfinished_at"]) == ended
     call_command("stats")
     lines = capsys.readouterr().out.splitlines()
-    assert "1 active, 0 paused, 3 completed, 1 error" in lines[0]
+    assert "1 active, 0 paused, 4 completed" in lines[0]
     assert lines[2].split() == ["chunks", "7"]
 
 

@@ -22,7 +22,7 @@ session = AudioSession(sample_rate=16000, channels=1, format="wav", status="comp
 session.save(); Recording(session=session).save()
 Recording.objects.update(updated_at=timezone.now() - timedelta(days=2))
 """
-IS_VOID = "from audio.models import Recording; print(Recording.objects.get().is_void)"
+IS_VOID = "from audio.models import Recording; print(Recording.objects.get().is_without_audio)"
 
 
 @pytest.fixture

@@ -71,10 +71,10 @@ def test_closed_sessions_stay_as_they_are():
     make_process()
     ended_at = ago(days=3)
     fields = {"dropped_at": ago(days=3), "start_time": ago(days=4), "end_time": ended_at}
-    keys = [make_session(status=final, recording={"state": "ready"}, **fields) for final in ("completed", "error")]
+    key = make_session(status="completed", recording={"state": "ready"}, **fields)
     assert upkeep.sweep() == Swept()
-    assert statuses(*keys) == ["completed", "error"]
-    assert list(AudioSession.objects.values_list("end_time", flat=True)) == [ended_at] * 2
+    assert statuses(key) == ["completed"]
+    assert AudioSession.objects.get().end_time == ended_at
 
 
 def test_a_session_that_lasts_too_long_is_closed_although_somebody_is_connected():
@@ -194,9 +194,8 @@ def test_without_a_time_all_processes_are_forgotten():
 
 
 @pytest.mark.parametrize("state", ["empty", "live", "building"])
-@pytest.mark.parametrize("final", ["completed", "error"])
-def test_an_unfinished_recording_is_asked_for_again_but_not_with_every_sweep(state, final):
-    key = make_session(status=final, total_chunks=5, recording={"state": state, "updated_at": ago(seconds=31)})
+def test_an_unfinished_recording_is_asked_for_again_but_not_with_every_sweep(state):
+    key = make_session(status="completed", total_chunks=5, recording={"state": state, "updated_at": ago(seconds=31)})
     assert upkeep.sweep() == Swept(requested_recordings=1)
     assert upkeep.sweep() == Swept()
     assert requests_for(key) == [dispatch.CONCATENATE]
