@@ -54,6 +54,7 @@ def test_a_stop_acknowledges_what_is_stored_and_closes_with_1012(run_server):
         session_id = json.loads(websocket.recv())["session_id"]
         for _ in range(50):
             websocket.send(CHUNK)
+        assert websocket.ping().wait(DEADLINE_SECONDS)  # the server has read what came before
         server.process.send_signal(signal.SIGTERM)
         messages, code = rest_of(websocket)
     assert code == 1012

@@ -25,6 +25,7 @@ from typing import Any
 
 import structlog
 
+from audio.management.fork import Fork, Running
 from audio.management.lifeline import die_with_parent
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -53,11 +54,13 @@ class Program:
     """A process to keep running.
 
     Attributes:
-        name: The name. Programs of one name stop together.
+        name: The name.
         arguments: The command line. If `reports` is set, `--ready-fd N` is added.
         stop: Signals that stop the process, each with the seconds before the next one. The last step is always SIGKILL.
         reports: Whether the process reports readiness to `--ready-fd`.
         descriptors: Descriptors that the process inherits.
+        group: Programs of one group stop together. By default it is the name.
+        is_fork: Whether the process is a fork of the supervisor. Its command line is then `python -m MODULE ...`.
         answers: Tells whether a process that does not report is ready.
         prepare: Called before each start. It may raise `NotYet`.
         give_up: Called when a process exited with an error before it was ever ready.
@@ -68,6 +71,8 @@ class Program:
     stop: Sequence[tuple[signal.Signals, float]]
     reports: bool = True
     descriptors: Sequence[int] = ()
+    group: str = ""
+    is_fork: bool = False
     answers: Callable[[], bool] = lambda: False
     prepare: Callable[[], None] = lambda: None
     give_up: Callable[[], None] = lambda: None
@@ -78,7 +83,7 @@ class Child:
     """The current process of a program, and the history of the earlier ones."""
 
     program: Program
-    process: "subprocess.Popen[bytes] | None" = None
+    process: Running | None = None
     pipe: int | None = None
     is_ready: bool = False
     has_worked: bool = False
@@ -106,9 +111,10 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the children, the last started first, and those of one name together."""
+        """Stop the children, the last started first, and those of one group together."""
         self.stopping = True
-        for _, children in itertools.groupby(reversed(self.children), lambda child: child.program.name):
+        groups = itertools.groupby(reversed(self.children), lambda child: child.program.group or child.program.name)
+        for _, children in groups:
             self._stop(list(children))
         self._resources.close()
 
@@ -212,14 +218,18 @@ class Supervisor:
             arguments += ["--ready-fd", str(writer)]
             descriptors.append(writer)
         try:
-            child.process = self._popen(arguments, descriptors)
+            start = self._fork if program.is_fork else self._popen
+            child.process = start(arguments, descriptors)
         finally:
             if writer is not None:
                 os.close(writer)
         child.started_at = time.monotonic()
         child.is_ready = False
 
-    def _popen(self, arguments: Sequence[str], descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
+    def _fork(self, arguments: Sequence[str], descriptors: Sequence[int]) -> Running:
+        return Fork(arguments, os.environ if self.environment is None else self.environment, descriptors)
+
+    def _popen(self, arguments: Sequence[str], descriptors: Sequence[int]) -> Running:
         return subprocess.Popen(
             arguments,
             env=self.environment,
@@ -252,8 +262,9 @@ class Supervisor:
         self._kill_group(process)
         self._close_pipe(child)
         child.process = None
-        logger.error("process_died", process=child.program.name, reason=_how(process.returncode))
-        if not child.is_ready and process.returncode > 0:
+        code = process.wait()
+        logger.error("process_died", process=child.program.name, reason=_how(code))
+        if not child.is_ready and code > 0:
             child.program.give_up()
         elif time.monotonic() - child.started_at >= STEADY_SECONDS:
             child.failures = 0
@@ -272,7 +283,7 @@ class Supervisor:
             child.pipe = None
 
     def _stop(self, children: Sequence[Child]) -> None:
-        """Stop children of one name with the signals of their program."""
+        """Stop children of one group with the signals of their program."""
         program = children[0].program
         processes = [child.process for child in children if child.process is not None]
         for number, seconds in program.stop:
@@ -289,13 +300,13 @@ class Supervisor:
             child.process = None
             self._close_pipe(child)
 
-    def _wait_for(self, processes: "Sequence[subprocess.Popen[bytes]]", seconds: float) -> bool:
+    def _wait_for(self, processes: Sequence[Running], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while (runs := any(process.poll() is None for process in processes)) and time.monotonic() < deadline:
             self._wait(deadline)
         return not runs
 
-    def _kill_group(self, process: "subprocess.Popen[bytes]") -> None:
+    def _kill_group(self, process: Running) -> None:
         # If no process is left, macOS raises PermissionError.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -97,6 +97,7 @@ def server_state(server: Server, session_id: str) -> str:
 
 
 async def test_listeners_cost_no_threads(server):
+    await record(server)
     async with listening(server.url):
         process = psutil.Process(server.child("web").pid)
         before = process.num_threads()

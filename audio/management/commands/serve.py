@@ -205,6 +205,8 @@ def _celery(name: str, queue: str, concurrency: int, prepare: Callable[[], None]
         name=name,
         arguments=[sys.executable, "-m", "sercuescribe.celery_worker", *options, *features],
         stop=WORKER_STOP,
+        group="workers",
+        is_fork=True,
         prepare=prepare,
     )
 
