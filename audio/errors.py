@@ -6,8 +6,9 @@ AudioError
 │   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
 │   ├── InvalidMarker       ├── FormatMismatch      ├── MissingHeader
 │   ├── MessageTooLarge     ├── NotAuthenticated    ├── NotAllowed
-│   ├── ProjectNotFound     ├── KeyNotFound         ├── TokenNotFound
-│   ├── PreconditionFailed  ├── RangeNotSatisfiable └── UpgradeRequired
+│   ├── ProjectNotFound     ├── MemberNotFound      ├── LastManager
+│   ├── KeyNotFound         ├── TokenNotFound       ├── PreconditionFailed
+│   ├── RangeNotSatisfiable └── UpgradeRequired
 ├── SessionError            the session's state forbids it
 │   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
 │   ├── OneSourceOnly       ├── TooManyConnections  ├── SessionBusy
@@ -170,11 +171,27 @@ class NotAuthenticated(RequestError):
 
 
 class ProjectNotFound(RequestError):
-    """The caller has no project with this name."""
+    """The caller has no project with this name or id."""
 
     code = "project_not_found"
     http_status = 404
-    sentence = "You have no project with this name."
+    sentence = "You have no such project."
+
+
+class MemberNotFound(RequestError):
+    """The project has no member with this id."""
+
+    code = "member_not_found"
+    http_status = 404
+    sentence = "The project has no member with this id."
+
+
+class LastManager(RequestError):
+    """The project would lose its last manager."""
+
+    code = "last_manager"
+    http_status = 409
+    sentence = "A project keeps at least one manager. Make somebody else a manager first."
 
 
 class KeyNotFound(RequestError):

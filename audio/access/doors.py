@@ -129,6 +129,11 @@ def visible(identity: Identity, sessions: QuerySet[Any]) -> QuerySet[Any]:
     return sessions.filter(project_id__in=sorted(identity.scopes))
 
 
+def projects_of(identity: Identity) -> QuerySet[Project]:
+    """Return the projects that exist for an identity."""
+    return Project.objects.all() if identity.everywhere else Project.objects.filter(pk__in=sorted(identity.scopes))
+
+
 def lapsed(holders: Collection[tuple[Identity, int]]) -> list[Identity]:
     """Return the identities that may not record any more, of connections that stay open for hours.
 
@@ -179,7 +184,7 @@ def project_for(identity: Identity, name: str | None) -> int:
     """
     if identity.kind is Kind.STRANGER:
         raise NotAuthenticated
-    mine = Project.objects.all() if identity.everywhere else Project.objects.filter(pk__in=sorted(identity.scopes))
+    mine = projects_of(identity)
     if name is not None:
         found = mine.filter(name=name).values_list("pk", flat=True).first()
         if found is None:

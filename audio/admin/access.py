@@ -16,9 +16,10 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 
 from audio import access
-from audio.access import issue
+from audio.access import issue, projects
 from audio.admin.lists import ReadOnlyAdmin, StoredStateAdmin, searched_session, session_link
 from audio.admin.scope import ProjectFilter, ScopedAdmin, ScopedInline, is_staff, visible_projects
+from audio.errors import LastManager
 from audio.models import DEFAULT_PROJECT_ID, ApiKey, AuditEntry, Membership, OpenIdAccount, Project, Scope, SessionToken
 
 SEARCH_LIMIT = 100_000
@@ -62,9 +63,17 @@ class UserNameField(forms.ModelChoiceField):  # type: ignore[type-arg]  # the cl
 
 
 class MembershipForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A member of a project."""
+    """A member of a project. The user of one that exists is only shown, also if they are not active any more."""
 
     user = UserNameField()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            user: Any = self.fields["user"]
+            user.queryset = get_user_model().objects.filter(pk=self.instance.user_id)
+            user.disabled = True
+            self.initial["user"] = self.instance.user
 
     class Meta:
         model = Membership
@@ -72,7 +81,22 @@ class MembershipForm(forms.ModelForm):  # type: ignore[type-arg]
         widgets = {"role": forms.Select(attrs={"aria-label": "role"})}
 
 
-LIMITS = ("max_open_sessions", "max_openings_per_minute", "max_bytes_per_day", "max_requests_per_second")
+class MembershipFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """The members of a project, as they are to be."""
+
+    identity: access.Identity
+
+    def clean(self) -> None:
+        """Check that the project keeps a manager."""
+        super().clean()
+        if not self.instance.pk or any(self.errors):
+            return
+        removed = [form.instance for form in self.deleted_forms if form.instance.pk]
+        saved = [form.instance for form in self.forms if form.has_changed() and form not in self.deleted_forms]
+        try:
+            projects.check_managers(self.instance, self.identity, saved=saved, removed=removed)
+        except LastManager as error:
+            raise forms.ValidationError(error.detail) from error
 
 
 class MembershipInline(ScopedInline):
@@ -80,7 +104,14 @@ class MembershipInline(ScopedInline):
 
     model = Membership
     form = MembershipForm
+    formset = MembershipFormSet
     extra = 1
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Return the class of the forms, which knows who asks."""
+        formset: Any = super().get_formset(request, obj, **kwargs)
+        formset.identity = access.by_user(request.user)
+        return formset
 
 
 @admin.register(Project)
@@ -92,16 +123,13 @@ class ProjectAdmin(ScopedAdmin):
     list_display = ["name", "retention_days", "max_open_sessions", "max_openings_per_minute", "created_at"]
     ordering = ["name"]
     search_fields = ["name"]
-    fields = ["name", "retention_days", *LIMITS]
+    fields = ["name", "retention_days", *projects.LIMITS]
     inlines = [MembershipInline]
     actions = None
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        """Return the fields that only staff may change.
-
-        The audit names a project, and limits protect the others from it.
-        """
-        return [] if is_staff(request) else ["name", *LIMITS]
+        """Return the fields that only staff may change."""
+        return [] if is_staff(request) else list(projects.STAFF_FIELDS)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether a person may delete a project: staff may, as long as it has no sessions, but not the default one."""
@@ -110,18 +138,17 @@ class ProjectAdmin(ScopedAdmin):
 
     def save_model(self, request: HttpRequest, obj: Project, form: Any, change: bool) -> None:
         """Save a project, with an entry in the audit."""
-        super().save_model(request, obj, form, change)
-        if form.changed_data:
-            audit(request, "project.changed" if change else "project.created", obj.pk, fields=form.changed_data)
+        projects.save(obj, form.changed_data, access.by_user(request.user), request.META.get("REMOTE_ADDR"))
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         """Save the members, with an entry in the audit for each change."""
-        formset.save()
-        changes = [("member.added", member) for member in formset.new_objects]
-        changes += [("member.changed", member) for member, _ in formset.changed_objects]
-        changes += [("member.removed", member) for member in formset.deleted_objects]
-        for action, member in changes:
-            audit(request, action, form.instance.pk, user=member.user.get_username(), role=member.role)
+        projects.save_members(
+            form.instance,
+            access.by_user(request.user),
+            request.META.get("REMOTE_ADDR"),
+            saved=formset.save(commit=False),
+            removed=formset.deleted_objects,
+        )
 
 
 @admin.register(OpenIdAccount)

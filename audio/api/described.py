@@ -15,8 +15,9 @@ _SENTENCES = {
     401: "No API key, token or login was given, or it is not valid: `not_authenticated`.",
     403: "The API key, the token or the role does not include this: `not_allowed`.",
     404: "The session, chunk, task or recording does not exist: `session_not_found`, `chunk_not_found`, "
-    "`task_not_found`, `recording_empty`, `webhook_not_found`.",
-    409: "The state of the session, the recording, the task or the webhook does not allow this. The code says why.",
+    "`task_not_found`, `recording_empty`, `webhook_not_found`, `project_not_found`, `member_not_found`.",
+    409: "The state of the session, the recording, the task, the webhook or the project does not allow this. The code "
+    "says why.",
     412: "If-Match or If-Unmodified-Since does not match: `precondition_failed`.",
     413: "The request body is too large: `message_too_large`.",
     415: "The body is neither JSON nor a form: `unsupported_media_type`.",

@@ -1,4 +1,4 @@
-"""The REST API of projects, API keys and session tokens."""
+"""The REST API of API keys and session tokens."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -15,7 +15,7 @@ from audio import access
 from audio.access import issue
 from audio.access.identity import Kind
 from audio.api import described
-from audio.api.access import ANY, MANAGE, RECORD, address_of
+from audio.api.access import MANAGE, RECORD, address_of
 from audio.api.paging import KeyPages
 from audio.api.queries import find_session
 from audio.api.serializers import ClosedSerializer
@@ -26,48 +26,6 @@ from audio.models import ApiKey, Project, Scope, SessionToken, TokenPurpose
 _DAY_SECONDS = 24 * 3600
 MAX_LISTEN_SECONDS = 30 * _DAY_SECONDS
 _LISTEN_SECONDS = 3600
-
-
-class ProjectSerializer(serializers.ModelSerializer[Project]):
-    """A project, and what the caller may do in it."""
-
-    scopes = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Project
-        fields = [
-            *("name", "scopes", "retention_days", "max_open_sessions", "max_openings_per_minute"),
-            *("max_bytes_per_day", "max_requests_per_second"),
-        ]
-        read_only_fields = fields
-
-    @extend_schema_field(serializers.ListField(child=serializers.ChoiceField(Scope.choices)))
-    def get_scopes(self, project: Project) -> list[str]:
-        """Return what the caller may do in the project."""
-        identity: access.Identity = self.context["view"].identity
-        return [scope for scope in Scope.values if identity.may(scope, project.pk)]
-
-
-@extend_schema_view(
-    get=extend_schema(
-        summary="List your projects",
-        tags=["access"],
-        responses={200: ProjectSerializer(many=True), **described.answers(503)},
-    )
-)
-class ProjectList(CheckedView, generics.ListAPIView[Project]):
-    """The projects that exist for the caller."""
-
-    scopes = {"GET": ANY}
-    serializer_class = ProjectSerializer
-    pagination_class = None
-    filter_backends = []
-    queryset = Project.objects.order_by("name")
-
-    def get_queryset(self) -> QuerySet[Project]:
-        """Return the projects of the caller."""
-        found = super().get_queryset()
-        return found if self.identity.everywhere else found.filter(pk__in=sorted(self.identity.scopes))
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):

@@ -114,6 +114,14 @@ class ChunkPages(CheckedCursorPagination):
     ordering = ("sequence",)
 
 
+class MemberPages(CheckedCursorPagination):
+    """Pages of the members of a project, in the order in which they were added."""
+
+    page_size = 500
+    max_page_size = 5000
+    ordering = ("id",)
+
+
 class MarkerPages(CheckedCursorPagination):
     """Pages of markers, in the order in which they were added."""
 

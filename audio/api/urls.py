@@ -9,7 +9,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.views import APIView
 
-from audio.api import events, health, keys, markers, metrics, pages, protocol, tasks, views, webhooks
+from audio.api import events, health, keys, markers, metrics, pages, projects, protocol, tasks, views, webhooks
 
 
 def both(route: str, view: type[APIView], name: str, **options: Any) -> list[URLPattern]:
@@ -44,6 +44,7 @@ def generated(route: str, view: str, name: str, **options: Any) -> list[URLPatte
 
 
 _WEBHOOK = "api/webhooks/<str:webhook_id>"
+_PROJECT = "api/projects/<str:project_id>"
 _SESSION = "api/audio/sessions/<str:session_id>"
 
 urlpatterns = [
@@ -58,7 +59,10 @@ urlpatterns = [
     *both(f"{_SESSION}/waveform", views.SessionWaveform, "session-waveform"),
     *both(f"{_SESSION}/tokens", keys.TokenList, "session-tokens"),
     *both(f"{_SESSION}/tokens/<str:token_id>", keys.TokenDetail, "session-token"),
-    *both("api/projects", keys.ProjectList, "project-list"),
+    *both("api/projects", projects.ProjectList, "project-list"),
+    *both(_PROJECT, projects.ProjectDetail, "project-detail"),
+    *both(f"{_PROJECT}/members", projects.MemberList, "project-members"),
+    *both(f"{_PROJECT}/members/<str:member_id>", projects.MemberDetail, "project-member"),
     *both("api/keys", keys.KeyList, "key-list"),
     *both("api/keys/<str:key_id>", keys.KeyDetail, "key-detail"),
     *both("api/tasks", tasks.TaskList, "task-list"),

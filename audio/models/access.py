@@ -11,6 +11,8 @@ from django.utils import timezone
 # The first migration of projects creates it with this key.
 DEFAULT_PROJECT_ID = 1
 DEFAULT_PROJECT_NAME = "default"
+PROJECT_NAME, PROJECT_NAME_LENGTH = r"^[a-z0-9][a-z0-9-]*\Z", 50
+PROJECT_NAME_HELP = "Use lower-case letters, digits and hyphens."
 NAME_MAX_LENGTH = 100
 _SECRET_PREFIX_LENGTH = 12
 _MANAGED = "_managed_projects"
@@ -46,9 +48,9 @@ class Project(models.Model):
     """
 
     name = models.CharField(
-        max_length=50,
+        max_length=PROJECT_NAME_LENGTH,
         unique=True,
-        validators=[RegexValidator(r"^[a-z0-9][a-z0-9-]*\Z", "Use lower-case letters, digits and hyphens.")],
+        validators=[RegexValidator(PROJECT_NAME, PROJECT_NAME_HELP)],
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     retention_days = models.PositiveIntegerField(

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
@@ -30,7 +31,10 @@ ROWS = {
     "session-marker": {"PATCH": RECORD, "DELETE": RECORD},
     "session-tokens": {"GET": RECORD, "POST": RECORD},
     "session-token": {"DELETE": RECORD},
-    "project-list": {"GET": ANY},
+    "project-list": {"GET": ANY, "POST": STAFF},
+    "project-detail": {"GET": ANY, "PATCH": MANAGE},
+    "project-members": {"GET": MANAGE, "POST": MANAGE},
+    "project-member": {"PATCH": MANAGE, "DELETE": MANAGE},
     "key-list": {"GET": MANAGE, "POST": MANAGE},
     "key-detail": {"DELETE": MANAGE},
     "task-list": {"GET": READ, "POST": READ},
@@ -96,6 +100,7 @@ def values(project: Project) -> dict[str, str]:
     key, _ = issue.key(project, "old", ["read"], COMMAND)
     endpoint, _ = endpoints.create(project.pk, "https://example.com/hook", [])
     token = session.tokens.create(prefix="x" * 12, digest="0" * 64)
+    member = project.memberships.create(user=User.objects.create_user("member"), role=Role.VIEWER)
     return {
         "session_id": str(session.pk),
         "sequence": "1",
@@ -105,6 +110,8 @@ def values(project: Project) -> dict[str, str]:
         "webhook_id": str(endpoint.pk),
         "delivery_id": str(endpoints.test(endpoint).pk),
         "marker_id": "1",
+        "project_id": str(project.pk),
+        "member_id": str(member.pk),
         "format": "json",
     }
 
@@ -135,6 +142,10 @@ def body(name: str, values: dict[str, str]) -> dict[str, Any] | None:
         "session-detail": {"name": "Interview"},
         "session-markers": {"label": "Question"},
         "session-marker": {"label": "Question"},
+        "project-list": {"name": "another"},
+        "project-detail": {"retention_days": 7},
+        "project-members": {"user": "nobody", "role": "viewer"},
+        "project-member": {"role": "recorder"},
         "webhook-list": {"url": "https://example.com/other", "project": "clinic"},
         "task-list": {"task": "transcode", "format": "mp3", "session_id": values["session_id"]},
     }

@@ -346,6 +346,40 @@ def test_a_user_name_that_nobody_has(client, ours):
     assert "There is no active account with this user name." in answer.content.decode()
 
 
+def test_the_last_manager_stays(client, admin_client, ours):
+    path = f"/admin/audio/project/{ours.project.pk}/change/"
+    own = {"id": ours.membership.pk, "project": ours.project.pk, "user": ours.manager.username, "role": "viewer"}
+    for row in (own, {**own, "role": "manager", "DELETE": "on"}):
+        assert "keeps at least one manager" in client.post(path, members(row, initial=1)).content.decode()
+        assert ours.project.memberships.get().role == "manager"
+    User.objects.create_user("bo")
+    added = {"project": ours.project.pk, "user": "bo", "role": "manager"}
+    assert client.post(path, members(own, added, initial=1)).status_code == 302
+    assert dict(ours.project.memberships.values_list("user__username", "role")) == {
+        "manager-of-ours": "viewer",
+        "bo": "manager",
+    }
+    assert AuditEntry.objects.get(action="member.changed").details == {"user": "manager-of-ours", "role": "viewer"}
+    bo = Membership.objects.get(user__username="bo")
+    rows = [own, {**added, "id": bo.pk, "DELETE": "on"}]
+    answer = admin_client.post(path, {"name": "ours", **members(*rows, initial=2)})
+    assert answer.status_code == 302
+    assert not ours.project.memberships.filter(role="manager").exists()
+
+
+def test_a_member_who_is_not_active_any_more_can_be_removed(client, ours):
+    bo = ours.project.memberships.create(user=User.objects.create_user("bo", is_active=False))
+    path = f"/admin/audio/project/{ours.project.pk}/change/"
+    own = {"id": ours.membership.pk, "project": ours.project.pk, "role": "manager"}
+    # The user of a member stays, whatever is sent.
+    gone = {"id": bo.pk, "project": ours.project.pk, "user": "manager-of-ours", "role": "recorder"}
+    assert client.post(path, members(own, gone, initial=2)).status_code == 302
+    bo.refresh_from_db()
+    assert (bo.user.username, bo.role) == ("bo", "recorder")
+    assert client.post(path, members(own, {**gone, "DELETE": "on"}, initial=2)).status_code == 302
+    assert not ours.project.memberships.filter(pk=bo.pk).exists()
+
+
 def test_a_project_is_made_and_deleted_by_staff_alone(client, admin_client, ours):
     assert client.post("/admin/audio/project/add/", {"name": "new", **members()}).status_code == 403
     assert client.post(f"/admin/audio/project/{ours.project.pk}/delete/", {"post": "yes"}).status_code == 403

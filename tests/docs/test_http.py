@@ -21,7 +21,7 @@ def served() -> set[str]:
     """Return the operations of the OpenAPI document, with the names of ids shortened as the page has them."""
     paths = SchemaGenerator().get_schema(request=None, public=True)["paths"]
     return {
-        f"{method.upper()} {re.sub('{(session|task|webhook)_id}', '{id}', path)}"
+        f"{method.upper()} {re.sub('{(session|task|webhook|project)_id}', '{id}', path)}"
         for path, operations in paths.items()
         for method in operations
     }
