@@ -26,6 +26,7 @@ SEARCH_LIMIT = 100_000
 NOTHING = "-"
 ACTIONS = [
     *("session.created", "session.opened", "session.closed", "session.deleted"),
+    *("session.changed", "legal_hold.set", "legal_hold.lifted", "marker.deleted"),
     *("recording.downloaded", "recording.rebuilt", "recording.verified", "recording.transcoded", "chunk.downloaded"),
     *("key.created", "key.revoked", "token.created", "token.revoked"),
     *("project.created", "project.changed", "member.added", "member.changed", "member.removed"),

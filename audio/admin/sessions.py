@@ -14,8 +14,9 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
-from audio.admin.actions import SessionActions, actions_for
+from audio.admin.actions import actions_for
 from audio.admin.lists import COUNT_LIMIT, searched_session, searched_span
+from audio.admin.markers import MarkedSessions
 from audio.admin.scope import ProjectFilter
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, TaskKind, TaskState
@@ -73,7 +74,7 @@ def _matching(term: str, visible: QuerySet[AudioSession]) -> set[UUID]:
 
 
 @admin.register(AudioSession)
-class AudioSessionAdmin(SessionActions):
+class AudioSessionAdmin(MarkedSessions):
     """Sessions, newest first."""
 
     session_field = "pk"

@@ -3,7 +3,7 @@
 from audio.database import database_time
 from audio.ingest.details import change_details
 from audio.ingest.erasures import own_names
-from audio.ingest.markers import add_marker, change_marker
+from audio.ingest.markers import add_marker, change_marker, delete_marker, described_markers
 from audio.ingest.process import Ingest, current, drain
 from audio.ingest.sessions import (
     Opened,
@@ -38,7 +38,9 @@ __all__ = [
     "database_time",
     "decide_format",
     "default_parameters",
+    "delete_marker",
     "describe",
+    "described_markers",
     "drain",
     "drop_if_deserted",
     "index_metadata",

@@ -4,18 +4,34 @@ A marker is placed behind the chunks that the session has, or at a number of sec
 window behind these chunks, and so knows when in the recording they end (`audio.assembly.markers`). For that, the number
 of chunks is read under the lock of the session's row, which each commit of chunks takes: no window that was read before
 reaches further, and each window that is read afterwards finds the marker.
+
+The markers of a session are also in a file beside its recording, from which they come back if the database is lost
+(`audio.integrity.reindex`). Positions that assembly has computed are not in it: it computes them again.
 """
 
+import math
 import uuid
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
 from django.db import transaction
 
-from audio.errors import InvalidParameter, SessionClosed, SessionNotFound, TooManyMarkers
+from audio.database import is_full
+from audio.errors import (
+    InvalidParameter,
+    SessionClosed,
+    SessionNotFound,
+    StorageFull,
+    StorageUnavailable,
+    TooManyMarkers,
+)
 from audio.ingest.sessions import as_current
 from audio.ingest.types import Producer
 from audio.models import AudioSession, Marker, Recording, RecordingState
+from audio.storage import session_file
+from audio.wire.parameters import parse_label
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -37,6 +53,7 @@ def add_marker(
         InvalidParameter: The recording is shorter.
         SessionClosed: The session is closed.
         SessionNotFound: There is no such session.
+        StorageFull, StorageUnavailable: The marker could not be stored.
         Superseded: A newer connection has taken over the source of the one that asks.
         TooManyMarkers: The session has as many markers as it may have.
     """
@@ -48,6 +65,7 @@ def add_marker(
         if Marker.objects.filter(session=session).count() >= MAX_MARKERS_PER_SESSION:
             raise TooManyMarkers(limit=MAX_MARKERS_PER_SESSION)
         marker = Marker.objects.create(session=session, label=label, **place)
+        _write_file(session_id)
     logger.info("marker_added", session_id=str(session_id), marker_id=str(marker.pk))
     return marker
 
@@ -58,12 +76,74 @@ def change_marker(marker: Marker, changes: dict[str, Any]) -> None:
     Raises:
         InvalidParameter: The recording is shorter.
         SessionNotFound: The session was deleted meanwhile.
+        StorageFull, StorageUnavailable: The change could not be stored.
     """
     with transaction.atomic():
+        session = _locked(marker.session_id)
         values = {name: value for name, value in changes.items() if name != "position_seconds"}
         if "position_seconds" in changes:
-            values |= _place(_locked(marker.session_id), changes["position_seconds"])
+            values |= _place(session, changes["position_seconds"])
         Marker.objects.filter(pk=marker.pk).update(**values)
+        _write_file(session.pk)
+
+
+def delete_marker(marker: Marker) -> None:
+    """Delete a marker.
+
+    Raises:
+        SessionNotFound: The session was deleted meanwhile.
+        StorageFull, StorageUnavailable: The change could not be stored.
+    """
+    with transaction.atomic():
+        session = _locked(marker.session_id)
+        Marker.objects.filter(pk=marker.pk).delete()
+        _write_file(session.pk)
+
+
+def _write_file(session_id: uuid.UUID) -> None:
+    """Write the file of a session's markers. Its caller has locked the session's row."""
+    described = [
+        {
+            "id": str(marker.pk),
+            "label": marker.label,
+            "after_sequence": marker.after_sequence,
+            "position_seconds": marker.position_seconds if marker.after_sequence is None else None,
+            "created_at": marker.created_at.isoformat(),
+        }
+        for marker in Marker.objects.filter(session=session_id)
+    ]
+    try:
+        session_file.write(session_id, {"markers": described}, session_file.MARKERS_NAME)
+    except OSError as error:
+        raise StorageFull if is_full(error) else StorageUnavailable from error
+
+
+def described_markers(session_id: uuid.UUID, description: Mapping[str, Any]) -> list[Marker]:
+    """Return the markers, not saved, that the file of a session describes.
+
+    Raises:
+        KeyError, ValueError, TypeError, InvalidParameter: The description is wrong.
+    """
+    return [_described(session_id, each) for each in description.get("markers", [])][:MAX_MARKERS_PER_SESSION]
+
+
+def _described(session_id: uuid.UUID, described: Mapping[str, Any]) -> Marker:
+    sequence, seconds = described["after_sequence"], described["position_seconds"]
+    created_at = datetime.fromisoformat(described["created_at"])
+    if (sequence is None) == (seconds is None):
+        raise ValueError("a marker is either behind a chunk or at a moment")
+    if not (0 <= (seconds or 0.0) < math.inf and (sequence or 0) >= 0):
+        raise ValueError("a marker is in the recording")
+    if created_at.tzinfo is None:
+        raise ValueError("a time has a zone")
+    return Marker(
+        pk=uuid.UUID(described["id"]),
+        session_id=session_id,
+        label=parse_label("label", described["label"]),
+        after_sequence=None if sequence is None else int(sequence),
+        position_seconds=None if seconds is None else float(seconds),
+        created_at=created_at,
+    )
 
 
 def _locked(session_id: uuid.UUID) -> AudioSession:

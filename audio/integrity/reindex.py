@@ -42,6 +42,7 @@ from audio.models import (
     AudioSource,
     DeletedSession,
     JournalFile,
+    Marker,
     Project,
     Recording,
     RecordingState,
@@ -252,7 +253,18 @@ class _Run:
                 row.project = _project(row.project.name)
                 row.save(force_insert=True)
                 ingest.index_metadata(row)
+                Marker.objects.bulk_create(self._markers(session.key))
         return True
+
+    def _markers(self, key: uuid.UUID) -> list[Marker]:
+        """Return the markers of a session that comes back, not saved. Assembly gives them their positions again."""
+        try:
+            return ingest.described_markers(key, session_file.read(key, session_file.MARKERS_NAME))
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, InvalidParameter):
+            name = f"{paths.folder_name(key)}/{session_file.MARKERS_NAME}"
+            sentence = "The file does not describe markers. They are left out."
+            self.add_problem("record_damaged", sentence, session_id=str(key), file_name=name)
+            return []
 
     def _changed(self, key: uuid.UUID) -> dict[str, Any]:
         """Return how the session was described when its details were last changed; nothing if they never were."""

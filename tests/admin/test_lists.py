@@ -111,9 +111,9 @@ def test_nothing_can_be_changed_by_hand(admin_client, session, name):
     key = MODELS[name]._default_manager.values_list("pk", flat=True)[0]
     path = f"/admin/audio/{name}/{key}"
     page = admin_client.get(f"{path}/change/").content.decode()
-    assert 'name="_save"' not in page
-    assert admin_client.post(f"{path}/change/", {"status": "error"}).status_code == 403
-    if name != "audiosession":
+    if name != "audiosession":  # the markers on the page of a session can be changed: see test_markers.py
+        assert 'name="_save"' not in page
+        assert admin_client.post(f"{path}/change/", {"status": "error"}).status_code == 403
         assert "Delete" not in page
         assert admin_client.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
     assert admin_client.get(f"/admin/audio/{name}/add/").status_code == 403

@@ -1,6 +1,7 @@
 """The rows again from the journals alone: what was acknowledged is back in its place, and what is there stays."""
 
 import errno
+import json
 import os
 import random
 import time
@@ -21,7 +22,7 @@ from audio.integrity import survey, verify
 from audio.integrity.reindex import reindex
 from audio.journal.files import scan
 from audio.journal.records import HEADER_BYTES, RecordType
-from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Project, Recording
+from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Marker, Project, Recording
 from audio.storage import paths, session_file
 from audio.wire.parameters import ConnectionRequest, Details
 from tests.broker import requests_for
@@ -624,3 +625,80 @@ def test_a_file_of_details_that_is_damaged(recorded, lost):
     done = reindex()
     assert [problem.code for problem in done.problems.first] == ["record_damaged"]
     assert described(producer.session_id)[1] == "Interview 1"
+
+
+def marked(session_id: uuid.UUID) -> list[tuple[Any, ...]]:
+    markers = Marker.objects.filter(session=session_id)
+    return list(markers.values_list("pk", "label", "after_sequence", "position_seconds", "created_at"))
+
+
+PCM: dict[str, Any] = {"format": "wav", "sample_rate": 16000, "channels": 1, "encoding": "s16le"}
+MARKER = {
+    "id": "123e4567-e89b-42d3-a456-426614174000",
+    "label": "x",
+    "after_sequence": None,
+    "position_seconds": 0.5,
+    "created_at": "2026-01-01T00:00:00+00:00",
+}
+
+
+def test_markers_come_back_with_their_positions(recorded, lost):
+    producer = recorded.open(**PCM)
+    recorded.store(producer, bytes(16000))
+    ingest.add_marker(producer.session_id, "half 🎤", producer=producer)
+    recorded.store(producer, bytes(16000))
+    by_seconds = ingest.add_marker(producer.session_id, "by seconds", 0.75)
+    gone = ingest.add_marker(producer.session_id, "gone", 0.1)
+    recorded.close(producer)
+    ingest.add_marker(producer.session_id, "end")
+    ingest.change_marker(by_seconds, {"label": "changed", "position_seconds": 0.25})
+    ingest.delete_marker(gone)
+    before = marked(producer.session_id)
+    assert [position for *_, position, _ in before] == pytest.approx([0.5, 0.25, 1.0])
+    lost()
+    assert not marked(producer.session_id)
+    assert reindex(is_dry_run=True).problems.count == 0
+    assert reindex().sessions == 1
+    concatenate(producer.session_id)
+    assert marked(producer.session_id) == before
+    assert reindex().sessions == 0
+    assert marked(producer.session_id) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"markers": 5}',
+        '{"markers": [{}]}',
+        '{"markers": ["x"]}',
+        *(
+            json.dumps({"markers": [MARKER | wrong]})
+            for wrong in (
+                {"id": "1"},
+                {"label": ""},
+                {"label": None},
+                {"label": "a\nb"},
+                {"position_seconds": None},
+                {"position_seconds": -1.0},
+                {"position_seconds": "NaN"},
+                {"position_seconds": float("inf")},
+                {"after_sequence": 5},
+                {"created_at": "2026-01-01T00:00:00"},
+                {"created_at": "today"},
+            )
+        ),
+    ],
+)
+def test_a_file_of_markers_that_is_damaged(recorded, lost, text):
+    producer = recorded.open()
+    recorded.store(producer, b"one")
+    ingest.add_marker(producer.session_id, "x", 0.0)
+    (paths.folder(producer.session_id) / session_file.MARKERS_NAME).write_text(text)
+    lost()
+    done = reindex()
+    assert [problem.code for problem in done.problems.first] == ["record_damaged"]
+    assert done.problems.first[0].file_name.endswith("/markers.json")
+    assert done.sessions == 1
+    assert not marked(producer.session_id)
