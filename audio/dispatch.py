@@ -27,6 +27,7 @@ DELIVER_WEBHOOKS = "sercuescribe.deliver_webhooks"
 BACKGROUND = {
     "concatenate": "sercuescribe.concatenate_asked",
     "transcode": "sercuescribe.transcode",
+    "chapters": "sercuescribe.chapters",
     "waveform": "sercuescribe.waveform",
     "verify": "sercuescribe.verify",
 }

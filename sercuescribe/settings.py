@@ -354,7 +354,7 @@ CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in 
 CELERY_TASK_ROUTES = {
     **{
         f"sercuescribe.{name}": {"queue": "jobs"}
-        for name in ("transcode", "waveform", "verify", "upload", "chore", "delete_session")
+        for name in ("transcode", "chapters", "waveform", "verify", "upload", "chore", "delete_session")
     },
     "sercuescribe.sweep": {"queue": "sweeps"},
     "sercuescribe.deliver_webhooks": {"queue": "webhooks"},

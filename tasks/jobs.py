@@ -36,6 +36,12 @@ def transcode(self: Repeatable, session_id: str, audio_format: str) -> dict[str,
     return _run(self)
 
 
+@shared_task(name=BACKGROUND["chapters"], **_OPTIONS)
+def chapters(self: Repeatable, session_id: str, audio_format: str) -> dict[str, Any]:
+    """Copy a session's recording, or its transcode, into a file with chapters."""
+    return _run(self)
+
+
 @shared_task(name=BACKGROUND["waveform"], **_OPTIONS)
 def waveform(self: Repeatable, session_id: str) -> dict[str, Any]:
     """Make the peaks of a session's recording."""

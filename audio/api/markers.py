@@ -171,6 +171,6 @@ class MarkerDetail(SessionView):
         """Delete a marker."""
         session = self.session()
         marker = self._marker()
-        marker.delete()
+        ingest.delete_marker(marker)
         self.note("marker.deleted", session, marker_id=marker_id, label=marker.label)
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -64,7 +64,7 @@ class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
     session with each other.
     """
 
-    task = OneOf(TaskKind.choices)
+    task = OneOf([choice for choice in TaskKind.choices if choice[0] != TaskKind.CHAPTERS])
     session_id = SessionIdField(max_length=_RECEIVED_CHARACTERS)
     format = OneOf(
         [(name, name) for name in TARGETS], required=False, help_text="The target format. A transcode requires it."
@@ -126,7 +126,9 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
     task_id = serializers.UUIDField(source="id", read_only=True)
     task = serializers.ChoiceField(TaskKind.choices, source="kind", read_only=True)
     session_id = serializers.UUIDField(read_only=True)
-    format = serializers.SerializerMethodField(help_text="The target format of a transcode, otherwise null.")
+    format = serializers.SerializerMethodField(
+        help_text="The format of a transcode or of a file with chapters, otherwise null."
+    )
     status = serializers.ChoiceField(TaskState.choices, source="state", read_only=True)
     progress = serializers.SerializerMethodField(help_text="From 0 to 1.")
     percent = serializers.SerializerMethodField(help_text="The progress from 0 to 100.")
@@ -144,7 +146,7 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
 
     @extend_schema_field({"type": "string", "nullable": True})
     def get_format(self, task: BackgroundTask) -> str | None:
-        """Return the target format of a transcode; None for other tasks."""
+        """Return the format of a transcode or of a file with chapters; None for other tasks."""
         return task.format or None
 
     def get_progress(self, task: BackgroundTask) -> float:
@@ -178,7 +180,8 @@ class TaskSerializer(serializers.ModelSerializer[BackgroundTask]):
         if task.kind == TaskKind.WAVEFORM:
             return {"url": reverse("session-waveform", [task.session_id], request=request), "size_bytes": None}
         url = reverse("session-audio", [task.session_id], request=request)
-        return {"url": f"{url}?{urlencode({'format': task.format})}", "size_bytes": task.size_bytes}
+        query = {"format": task.format} | ({"markers": "true"} if task.kind == TaskKind.CHAPTERS else {})
+        return {"url": f"{url}?{urlencode(query)}", "size_bytes": task.size_bytes}
 
     @extend_schema_field(TaskErrorSerializer(allow_null=True))
     def get_error(self, task: BackgroundTask) -> dict[str, Any] | None:

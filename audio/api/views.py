@@ -48,8 +48,9 @@ from audio.api.serializers import (
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
 from audio.assembly import chunks
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge, RecordingNotReady
-from audio.jobs import peaks, transcode
+from audio.jobs import chapters, peaks, transcode
 from audio.media import waveform
+from audio.media.chapters import FORMATS as WITH_CHAPTERS
 from audio.media.plan import TARGETS
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState
 from audio.storage import cued, downloads
@@ -59,6 +60,7 @@ BODY_LIMIT_BYTES = 64 * 1024
 CHUNK_CONTENT_TYPE = "application/octet-stream"
 _SEQUENCE_DIGITS = 18
 _SCOPES_OF_DETAILS = {"name": RECORD, "metadata": RECORD, "retention_days": MANAGE, "legal_hold": MANAGE}
+_MARKABLE = ("wav", *WITH_CHAPTERS)
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
@@ -394,8 +396,9 @@ class SessionAudio(SessionView):
             OpenApiParameter(
                 "markers",
                 OpenApiTypes.BOOL,
-                description="`true`: a WAV file has the markers of the session as cue points, behind its samples. The "
-                "recording must be ready.",
+                description="`true`: the file has the markers of the session, as cue points of WAV or as chapters of "
+                f"{', '.join(WITH_CHAPTERS)}. For chapters: 202 `task_running` until the file is made. The recording "
+                "must be ready.",
             ),
             OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="`bytes=0-1023`"),
         ],
@@ -417,11 +420,13 @@ class SessionAudio(SessionView):
         own = recording.format or session.format
         requested = self._requested_format(own)
         has_markers = self._has_markers(requested, recording)
-        if requested == own:
+        if has_markers and requested != "wav":
+            found = chapters.servable(session, recording, requested)
+        elif requested == own:
             found = downloads.servable(session, recording, is_partial=self._flag("partial"))
         else:
             found = transcode.servable(session, requested)
-        if has_markers:
+        if has_markers and requested == "wav":
             found = cued.with_cues(found, session.pk)
         if _is_from_start(self.request):
             self.note("recording.downloaded", session, format=requested)
@@ -440,17 +445,17 @@ class SessionAudio(SessionView):
         return requested in _TRUE
 
     def _has_markers(self, requested: str, recording: Recording) -> bool:
-        """Return whether the download is to have cue points.
+        """Return whether the download is to have the markers as cue points or chapters.
 
         Raises:
-            InvalidParameter: The format has none.
+            InvalidParameter: The format has neither.
             RecordingNotReady: The recording still grows.
         """
         if not self._flag("markers"):
             return False
-        if requested != "wav":
-            sentence = f"Only WAV files have markers, not {requested}. Add format=wav, or get them from /markers."
-            raise InvalidParameter(sentence, parameter="format", received=requested, valid_values=["wav"])
+        if requested not in _MARKABLE:
+            sentence = f"A file in the format {requested} has no place for markers. Choose another format."
+            raise InvalidParameter(sentence, parameter="format", received=requested, valid_values=list(_MARKABLE))
         if recording.state == RecordingState.LIVE:
             raise RecordingNotReady
         return True

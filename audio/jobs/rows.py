@@ -34,7 +34,7 @@ logger = structlog.stdlib.get_logger(__name__)
 _PROGRESS_SECONDS = 1.0
 _DETAIL_CHARACTERS = 500
 _ATTEMPTS = 5
-_MADE_OF_RECORDINGS = (TaskKind.TRANSCODE, TaskKind.WAVEFORM)
+_MADE_OF_RECORDINGS = (TaskKind.TRANSCODE, TaskKind.CHAPTERS, TaskKind.WAVEFORM)
 
 
 class TaskRevokedError(Exception):
@@ -47,7 +47,7 @@ def enqueue(session: AudioSession, kind: TaskKind, audio_format: str = "", again
     Args:
         session: The session.
         kind: The kind of work.
-        audio_format: The format of a transcode.
+        audio_format: The format of a transcode or of a file with chapters.
         again: Whether to replace a task that failed by a new one.
 
     Raises:

@@ -14,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from audio.errors import AudioError
 from audio.integrity import verify
-from audio.jobs import peaks, recording, rows, transcode
+from audio.jobs import chapters, peaks, recording, rows, transcode
 from audio.jobs.rows import TaskRevokedError
 from audio.models import BackgroundTask, Recording, TaskKind
 from audio.storage import paths
@@ -71,6 +71,7 @@ def _verify(task: BackgroundTask, work: Path) -> None:
 _MAKERS: dict[TaskKind, Callable[[BackgroundTask, Path], None]] = {
     TaskKind.CONCATENATE: recording.make,
     TaskKind.TRANSCODE: transcode.make,
+    TaskKind.CHAPTERS: chapters.make,
     TaskKind.WAVEFORM: peaks.make,
     TaskKind.VERIFY: _verify,
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from audio.media.chapters import IN_COMMENTS
 from audio.media.frames import PartDescription
 from audio.media.wav import PcmFormat
 
@@ -388,6 +389,57 @@ def _muxer(audio_format: str, codec: str) -> str:
     if audio_format == "mp4" and codec.startswith("pcm_"):
         return "mov"
     return FORMATS[audio_format].muxer
+
+
+_DEMUXED = {"m4a": "mp4", "opus": "ogg"}
+
+
+def chapters(audio_format: str, path: str, metadata: str, output: str, head: bytes) -> list[str]:
+    """Arguments to copy the packets of a recording or a transcode into a file with chapters.
+
+    Of an MP3 file the output has the tag and one frame.
+
+    Args:
+        audio_format: The format of both files.
+        path: The file.
+        metadata: The chapters (`audio.media.chapters`).
+        output: The file to write.
+        head: The beginning of the file, which says what muxer has written it.
+    """
+    container = _DEMUXED.get(audio_format, audio_format)
+    given = [*_whitelist("ffmetadata", "", "file"), "-f", "ffmetadata", "-i", f"file:{metadata}"]
+    return [
+        *_input(container, path),
+        *given,
+        *("-map", "0:a:0", "-vn", "-sn", "-dn", "-c:a", "copy", *_chapter_options(audio_format)),
+        *("-f", _muxer_of(container, head), "-y", f"file:{output}"),
+    ]
+
+
+def _chapter_options(audio_format: str) -> list[str]:
+    """Return how chapters are written into a format, and what keeps its packets where they are."""
+    mapped = ["-map_metadata:g", "-1", "-map_chapters", "1"]
+    if audio_format in IN_COMMENTS:
+        mapped = ["-map_metadata:g", "1:g", "-map_metadata:s:a:0", "1:g", "-map_chapters", "-1"]
+    retimed = _retimed(_timestamp(audio_format)) if audio_format in CONTAINERS else []
+    options = {
+        # FFmpeg misreads long titles in the newer version of ID3.
+        "mp3": ["-id3v2_version", "3", "-write_xing", "0", "-frames:a", "1"],
+        "mp4": ["-movflags", "+faststart"],
+        "m4a": ["-movflags", "+faststart"],
+        # As in `_copy`, for a recording with gaps.
+        "ogg": ["-page_duration", "1"],
+    }
+    return [*mapped, *retimed, *options.get(audio_format, [])]
+
+
+def _muxer_of(container: str, head: bytes) -> str:
+    """Return the muxer that has written a file: see `_muxer`."""
+    if container == "webm" and b"matroska" in head:
+        return "matroska"
+    if container == "mp4" and head[4:10] == b"ftypqt":
+        return "mov"
+    return FORMATS[container].muxer
 
 
 def encode(audio_format: str, path: str, output: str, encoding: str) -> list[str]:

@@ -556,6 +556,7 @@ class TaskKind(models.TextChoices):
 
     CONCATENATE = "concatenate"
     TRANSCODE = "transcode"
+    CHAPTERS = "chapters"  # a copy of a recording or a transcode that has chapters
     WAVEFORM = "waveform"
     VERIFY = "verify"
 
@@ -623,7 +624,7 @@ class BackgroundTask(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     session = models.ForeignKey(AudioSession, models.CASCADE, related_name="tasks", db_index=False)
     kind = models.CharField(max_length=11, choices=TaskKind.choices)
-    # The format of a transcode; empty for other kinds.
+    # The format of a transcode or of a file with chapters; empty for other kinds.
     format = models.CharField(max_length=4, blank=True)
     state = models.CharField(max_length=9, choices=TaskState.choices, default=TaskState.PENDING)
     is_current = models.BooleanField(default=True)

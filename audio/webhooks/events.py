@@ -131,6 +131,8 @@ def _result_url(task: BackgroundTask) -> str | None:
     match task.kind:
         case TaskKind.TRANSCODE:
             return url_of(f"{base}/audio?format={task.format}")
+        case TaskKind.CHAPTERS:
+            return url_of(f"{base}/audio?format={task.format}&markers=true")
         case TaskKind.WAVEFORM:
             return url_of(f"{base}/waveform")
         case TaskKind.CONCATENATE:

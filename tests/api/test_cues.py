@@ -105,7 +105,7 @@ def test_an_odd_number_of_bytes(recorded):
 
 
 @pytest.mark.parametrize(
-    ("query", "parameter"), [("?markers=perhaps", "markers"), ("?markers=true&format=mp3", "format")]
+    ("query", "parameter"), [("?markers=perhaps", "markers"), ("?markers=true&format=aac", "format")]
 )
 def test_what_can_not_have_markers(marked, query, parameter):
     answer = fetch(marked, query)
