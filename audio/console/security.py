@@ -1,7 +1,7 @@
 """The Content-Security-Policy of every page (CSP level 3): pages load from, and send to, this server only.
 
 Inline styles are allowed because the pages of REST framework, Swagger UI and ReDoc use them. ReDoc searches in a worker
-that it creates from a blob.
+that it creates from a blob. The pages of the console need neither.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,19 +12,22 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-POLICY = "; ".join(
-    (
+
+def _policy(*directives: str) -> str:
+    everywhere = (
         "default-src 'self'",
-        "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data:",
         "media-src 'self' blob:",
-        "worker-src 'self' blob:",
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",
     )
-)
+    return "; ".join((*everywhere, *directives))
+
+
+POLICY = _policy("style-src 'self' 'unsafe-inline'", "worker-src 'self' blob:")
+CONSOLE_POLICY = _policy("style-src 'self'", "worker-src 'self'")
 
 
 @sync_and_async_middleware

@@ -24,7 +24,7 @@ class Studio:
         self.page = page
         page.route(f"**{PATH}*", _serve)
         # Only what really came from a loopback address may connect to one: the page is one of the server's.
-        page.goto("/")
+        page.goto("/login")
         page.add_script_tag(url=f"{PATH}studio.mjs", type="module")
         page.wait_for_function("window.studio")
 
