@@ -82,8 +82,10 @@ export interface Waveform {
 }
 
 export interface ScribeEvent {
-  /** Null for `session.progress`, which is not repeated. */
+  /** The id of the event, which is also the `webhook-id`; null for `session.progress`, which is not repeated. */
   id: string | null;
+  /** Where to go on listening: the option `lastEventId` of `events()`. */
+  lastEventId: string | null;
   type: string;
   timestamp?: string;
   data: Record<string, any> & { session_id: string };
@@ -280,6 +282,7 @@ export interface QueuedRecording {
   readonly details: QueueDetails & Record<string, unknown>;
   /** What was there already, oldest first. */
   readonly entries: QueueEntry[];
+  /** The part of what is added now. */
   readonly part: number;
   add(entry: QueueEntry, data: ArrayBuffer | Blob | null): Promise<void>;
   read(entry: QueueEntry): Promise<ArrayBuffer | Blob>;
@@ -313,7 +316,12 @@ export class IndexedDbQueue implements ChunkQueue {
   leftovers(): Promise<Leftover[]>;
 }
 
-/** What a closed page could not upload. */
+export interface LeftoverOptions extends Omit<ClientOptions, "server"> {
+  /** A session to upload to, if that of the recording was closed meanwhile and the application creates sessions. */
+  sessionId?: string;
+}
+
+/** What a closed page could not upload. Tokens are not stored: pass one if the server needs it. */
 export interface Leftover {
   readonly id: string;
   readonly server: string;
@@ -325,10 +333,10 @@ export interface Leftover {
   readonly pendingBytes: number;
   /** Seconds of sound that wait, for PCM; null otherwise. */
   readonly pendingSeconds: number | null;
-  /** Upload it and close the session. Tokens are not stored: pass one if the server needs it. */
-  upload(options?: { token?: Token; close?: boolean; signal?: AbortSignal }): Promise<Session>;
-  /** Upload it with a Recorder whose events tell how far it is, and which can record on. */
-  resume(options?: { token?: Token }): Recorder;
+  /** Upload it, close the session, and wait for the recording. */
+  upload(options?: LeftoverOptions): Promise<Session>;
+  /** Upload it with a Recorder, whose events tell how far it is, and which can record on. */
+  resume(options?: LeftoverOptions): Recorder;
   /** The chunks as a file: a WAV file for PCM, otherwise the bytes of the stream. */
   blob(): Promise<Blob>;
   /** Delete it from this browser. */
@@ -381,6 +389,8 @@ export class Recorder extends EventTarget {
   readonly sessionId: string | null;
   /** Every session that the recording is in: more than one if the server closed a session during a long outage. */
   readonly sessionIds: readonly string[];
+  /** Whether there is a connection now. */
+  readonly isConnected: boolean;
   readonly acknowledgedChunks: number;
   readonly pendingChunks: number;
   readonly pendingBytes: number;
