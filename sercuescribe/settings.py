@@ -445,7 +445,7 @@ AXES_VERBOSE = False
 
 # Pages of allowed origins (`sercuescribe.origins`) may use the API, but with keys and tokens alone: a browser sends no
 # cookies along.
-CORS_URLS_REGEX = r"^/(api|health)(/|$)"
+CORS_URLS_REGEX = r"^/(api|health|client)(/|$)"
 CORS_ALLOW_ALL_ORIGINS = "*" in ALLOWED_ORIGINS
 CORS_ALLOW_CREDENTIALS = False
 CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PATCH", "PUT", "DELETE")
@@ -466,6 +466,8 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PUBLIC_PATH or "/"
 CSRF_TRUSTED_ORIGINS = [f"{PUBLIC_URL.scheme}://{PUBLIC_URL.netloc}"] if PUBLIC_URL else []
 STATIC_URL = f"{PUBLIC_PATH}/static/"
+# The modules that `/client/sercuescribe.js` consists of.
+JAVASCRIPT_CLIENT_DIR = BASE_DIR / "clients" / "javascript" / "src"
 # Static files are served from the packages that contain them, so that no collectstatic is needed.
 WHITENOISE_USE_FINDERS = True
 # These belong to `check --deploy`. The proxy is responsible for TLS, for the redirection to it and for HSTS. Cookies

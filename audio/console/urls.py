@@ -10,7 +10,7 @@ from django.templatetags.static import static
 from django.urls import path
 from django.views.generic import RedirectView
 
-from audio.console import views
+from audio.console import client, record, views
 from audio.console.login import Login
 
 
@@ -31,6 +31,8 @@ _icon = RedirectView.as_view(url=static("console/icon.svg"))
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("record", record.record, name="record"),
+    path("client/<str:name>", client.client_file, name="client-file"),
     path("favicon.ico", _icon),
     path("login", Login.as_view(), name="login"),
     path("login/openid", _openid("Start"), name="openid"),

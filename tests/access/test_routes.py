@@ -57,9 +57,10 @@ ROWS = {
     "docs": {"GET": ANY},
     "redoc": {"GET": ANY},
     "redoc-script": {"GET": OPEN},
+    "client-file": {"GET": OPEN},
 }
 # Pages and the admin have doors of their own.
-OTHER_DOORS = ("admin", "home", "login", "logout", "openid", "openid-callback")
+OTHER_DOORS = ("admin", "home", "record", "login", "logout", "openid", "openid-callback")
 DOCUMENTS = ("schema", "asyncapi", "asyncapi-file", "docs", "redoc")
 LISTS = ("session-list", "task-list", "key-list", "project-list", "webhook-list", "events")
 GRANTS = {
@@ -113,6 +114,7 @@ def values(project: Project) -> dict[str, str]:
         "project_id": str(project.pk),
         "member_id": str(member.pk),
         "format": "json",
+        "name": "sercuescribe.js",
     }
 
 

@@ -21,6 +21,8 @@ PACKAGE = "@sparticuz/chromium@153.0.0"
 SHA512 = "jiGWqSvPMdu4+P9TilYqAR7yEGPEHINx+lCvE/NqNO/EHYzF/x1hUiI5T6ioVIt7dEy7n88byyT0vk+dnsgQwA=="
 AXE = "axe-core@4.14.1"
 AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+TYPESCRIPT = "typescript@5.9.3"
+TYPESCRIPT_SHA512 = "jl1vZzPDinLr9eUt3J/t7V6FgNEw9QjvBPdysz9KfQDD41fQrC2Y4vKQdiaUpFT4bXlb1RHhLpp8wtm6M5TgSw=="
 LIBRARIES, FONTS = "al2023", "fonts"
 UNBROTLI = (
     "const { createBrotliDecompress } = require('node:zlib');"
@@ -60,16 +62,25 @@ def _fetched(folder: Path, package: str = PACKAGE, sha512: str = SHA512) -> Path
 
 
 def axe(folder: Path) -> Path:
-    """Return the script of axe-core, which finds what keeps people from using a page; fetch it where it is missing."""
-    script = folder / "axe.min.js"
+    """Return the script of axe-core, which finds what keeps people from using a page; fetch it if it is missing."""
+    return _package(folder, AXE, AXE_SHA512) / "axe.min.js"
+
+
+def typescript(folder: Path) -> Path:
+    """Return the compiler of TypeScript, a script for Node; fetch it if it is missing."""
+    return _package(folder, TYPESCRIPT, TYPESCRIPT_SHA512) / "lib" / "tsc.js"
+
+
+def _package(folder: Path, package: str, sha512: str) -> Path:
+    """Return the folder of an npm package of this version; fetch it if it is missing."""
     folder.mkdir(exist_ok=True)
+    unpacked = folder / package
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not script.exists():
+        if not unpacked.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                package = _unpacked(_fetched(Path(scratch), AXE, AXE_SHA512)) / "package"
-                (package / script.name).rename(script)
-    return script
+                (_unpacked(_fetched(Path(scratch), package, sha512)) / "package").rename(unpacked)
+    return unpacked
 
 
 def _unpacked(archive: Path) -> Path:
