@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 
 SERVER = os.environ.get("SERCUESCRIBE_URL", "http://127.0.0.1:8000")
 KEY = os.environ["SERCUESCRIBE_API_KEY"]
-FILES = {"/": ("page.html", "text/html"), "/recorder.mjs": ("recorder.mjs", "text/javascript")}
+PAGE = Path(__file__).parent / "page.html"
 
 
 def call(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -53,13 +53,12 @@ class Handler(BaseHTTPRequestHandler):
     """Answers the browser."""
 
     def do_GET(self) -> None:
-        """Send the page, its script, or what is known of a recording."""
+        """Send the page, or what is known of a recording."""
         found = re.fullmatch(r"/recordings/([0-9a-f-]{36})", self.path)
         if found:
             self.answer(lambda: recording(found[1]))
-        elif self.path in FILES:
-            name, content_type = FILES[self.path]
-            self.send(200, content_type, (Path(__file__).parent / name).read_bytes())
+        elif self.path == "/":
+            self.send(200, "text/html", PAGE.read_bytes())
         else:
             self.send(404, "text/plain", b"Not found")
 

@@ -16,10 +16,15 @@ CLEAR = 0.99
 
 def clear_windows(path: Path, *input_options: str) -> int:
     """How many half-seconds of a recording, in two channels, are of the sound; wherever in the sound each was."""
-    recording = np.frombuffer(decoded(path, "s16le", *input_options, rate=SOUND_HZ), "<i2").reshape(-1, 2)
-    heard = recording.astype(float).mean(axis=1)
+    return sum(each > CLEAR for each in correlations(path, *input_options))
+
+
+def correlations(path: Path, *input_options: str, channels: int = 2) -> list[float]:
+    """How like the sound each half-second of a recording is, from 0 to 1; wherever in the sound it was."""
+    samples = np.frombuffer(decoded(path, "s16le", *input_options, rate=SOUND_HZ), "<i2")
+    heard = samples.reshape(-1, channels).astype(float).mean(axis=1)
     windows = [heard[at : at + WINDOW_FRAMES] for at in range(0, len(heard) - WINDOW_FRAMES + 1, WINDOW_FRAMES)]
-    return sum(_best(window) > CLEAR for window in windows)
+    return [_best(window) for window in windows]
 
 
 def _best(window: np.ndarray) -> float:

@@ -1,5 +1,13 @@
-// A page that records its microphone with the README's client, keeps what it sent, and plays recordings.
-import { Recorder } from "./recorder.mjs";
+// A page that records its microphone with the JavaScript client, keeps what it sent, and plays recordings.
+import { Recorder } from "/client/sercuescribe.js";
+
+const sockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...address) {
+    super(...address);
+    sockets.push(this);
+  }
+};
 
 const MICROPHONE = { channelCount: 2, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
@@ -22,7 +30,7 @@ window.studio = {
   async open(parameters) {
     this.microphone = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE });
     const sample_rate = this.microphone.getAudioTracks()[0].getSettings().sampleRate;
-    this.recorder = new Recorder(location.host, { sample_rate, channels: 2, ...parameters });
+    this.recorder = new Recorder({ parameters: { sample_rate, channels: 2, ...parameters } });
   },
 
   take(blob) {
@@ -59,7 +67,7 @@ window.studio = {
 
   /** Loses the connection as a network would. */
   drop() {
-    this.recorder.socket.close();
+    sockets.at(-1).close();
   },
 
   close() {

@@ -6,8 +6,6 @@ from typing import Any
 
 from playwright.sync_api import Page, Route
 
-from tests.docs.text import EXAMPLES
-
 FOLDER = Path(__file__).parent
 PATH = "/studio/"
 DEADLINE_MS = 60_000
@@ -42,7 +40,6 @@ class Studio:
 
 
 def _serve(route: Route) -> None:
-    """Add our scripts to the server's origin, the client of examples/ among them."""
+    """Add our script to the server's origin."""
     name = route.request.url.rpartition("/")[2]
-    folder = EXAMPLES if name == "recorder.mjs" else FOLDER
-    route.fulfill(body=(folder / name).read_text(), content_type="text/javascript")
+    route.fulfill(body=(FOLDER / name).read_text(), content_type="text/javascript")

@@ -1,4 +1,5 @@
 import { ScribeError } from "./errors.js";
+import { sleep } from "./waiting.js";
 
 /** The sample rates that the server records. */
 const SAMPLE_RATES_HZ = [
@@ -18,6 +19,10 @@ const COMPRESSED_CHUNK_MS = 250;
 const LEVEL_MS = 50;
 /** A context that has not begun by then waits for the person to touch the page. */
 const START_SECONDS = 3;
+
+/** A device that has just begun gives silence at first, and then sound with gaps. */
+const SILENT_SECONDS = 0.5;
+const SETTLING_SECONDS = 0.25;
 
 const REASONS = {
   NotAllowedError: ["permission_denied", "The page may not use the microphone."],
@@ -142,6 +147,7 @@ class PcmCapture {
   mode = "pcm";
   #context;
   #node;
+  #hasSound = false;
 
   static async open(stream, { channels = 1, sampleRate, chunkMs = PCM_CHUNK_MS }) {
     const context = contextFor(stream, sampleRate);
@@ -161,7 +167,10 @@ class PcmCapture {
     });
     this.#node.port.onmessage = ({ data }) => {
       if (data.chunk) this.onchunk(data.chunk);
-      if (data.level) this.onlevel(data.level);
+      if (data.level) {
+        this.#hasSound ||= data.level.peak > 0;
+        this.onlevel(data.level);
+      }
     };
     this.#node.port.postMessage("pause");
     // The output is silent. A node without a way to the destination may not be processed.
@@ -171,6 +180,9 @@ class PcmCapture {
 
   async start() {
     await begun(this.#context);
+    const deadline = performance.now() + 1000 * SILENT_SECONDS;
+    while (!this.#hasSound && performance.now() < deadline) await sleep(SETTLING_SECONDS / 10);
+    await sleep(SETTLING_SECONDS);
     this.resume();
   }
 

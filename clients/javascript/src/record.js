@@ -37,16 +37,18 @@ class LiveRecording {
   #since = performance.now();
 
   constructor(microphone, recorder) {
-    this.microphone = microphone;
     this.recorder = recorder;
-    // Errors of the queue are told by the recorder's events.
-    microphone.addEventListener("chunk", ({ detail }) => recorder.send(detail).catch(() => undefined));
+    this.#attach(microphone);
     // Nothing more can be uploaded by a recorder that has failed. What it has is in the queue.
-    recorder.addEventListener("error", () => microphone.stop(), { once: true });
+    recorder.addEventListener("error", () => this.microphone.stop(), { once: true });
   }
 
   get seconds() {
     return (this.#milliseconds + (this.#since === null ? 0 : performance.now() - this.#since)) / 1000;
+  }
+
+  get isPaused() {
+    return this.#since === null;
   }
 
   marker(label) {
@@ -54,23 +56,38 @@ class LiveRecording {
   }
 
   pause() {
-    if (this.#since === null) return;
+    if (this.isPaused) return;
     this.#halt();
     this.microphone.pause();
     this.recorder.pause();
   }
 
   resume() {
-    if (this.#since !== null) return;
+    if (!this.isPaused) return;
     this.#since = performance.now();
     this.recorder.resume();
     this.microphone.resume();
+  }
+
+  /** Go on with another microphone, of which the same is recorded. */
+  async switchTo(options = {}) {
+    const next = await Microphone.open({ ...options, ...modeOf(this.microphone.parameters) });
+    await this.microphone.stop();
+    this.#attach(next);
+    await next.start();
+    if (this.isPaused) next.pause();
   }
 
   async stop() {
     this.#halt();
     await this.microphone.stop();
     return this.recorder.close();
+  }
+
+  #attach(microphone) {
+    this.microphone = microphone;
+    // Errors of the queue are told by the recorder's events.
+    microphone.addEventListener("chunk", ({ detail }) => this.recorder.send(detail).catch(() => undefined));
   }
 
   #halt() {

@@ -1,7 +1,7 @@
 import { Client } from "./client.js";
 import { CHUNK_STORED, Connection } from "./connection.js";
 import { ScribeError } from "./errors.js";
-import { isPcm } from "./pcm.js";
+import { bytesPerSecond, isPcm } from "./pcm.js";
 import { MemoryQueue, uniqueName } from "./queue.js";
 import { backoffSeconds, tokenOf } from "./waiting.js";
 
@@ -98,6 +98,11 @@ export class Recorder extends EventTarget {
 
   get isConnected() {
     return Boolean(this.#connection?.isGreeted);
+  }
+
+  get pendingSeconds() {
+    const rate = bytesPerSecond(this.#options.parameters);
+    return rate && this.pendingBytes / rate;
   }
 
   // What the application calls.

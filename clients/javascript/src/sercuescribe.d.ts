@@ -394,6 +394,8 @@ export class Recorder extends EventTarget {
   readonly acknowledgedChunks: number;
   readonly pendingChunks: number;
   readonly pendingBytes: number;
+  /** Seconds of sound that wait, for PCM; null otherwise. */
+  readonly pendingSeconds: number | null;
   readonly error: ScribeError | null;
   readonly client: Client;
   /** Keep a chunk, and send it. The promise resolves when it is in the queue, before it is acknowledged. */
@@ -495,13 +497,17 @@ export interface RecordOptions extends RecorderOptions, MicrophoneOptions {
 
 /** A microphone and its recorder. */
 export interface LiveRecording {
+  /** The microphone now. */
   readonly microphone: Microphone;
   readonly recorder: Recorder;
+  readonly isPaused: boolean;
   /** Seconds that were recorded, without pauses. */
   readonly seconds: number;
   marker(label: string): Promise<void>;
   pause(): void;
   resume(): void;
+  /** Go on with another microphone, such as after the event `lost`. Its sound is of the same session. */
+  switchTo(options?: MicrophoneOptions): Promise<void>;
   /** Stop the microphone, upload everything, and wait for the recording. */
   stop(): Promise<Session>;
 }

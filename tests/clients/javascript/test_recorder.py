@@ -178,7 +178,10 @@ def test_a_pause_by_somebody_else_is_told_and_can_be_ended(server, rest):
 
 def test_a_bad_marker_is_a_warning(server, rest):
     sound = speech(1)
-    module = SEND + "await feed(0, 6400); await recorder.marker(''); await feed(6400); says({session: await recorder.close()});"
+    module = (
+        SEND
+        + "await feed(0, 6400); await recorder.marker(''); await feed(6400); says({session: await recorder.close()});"
+    )
     said = run(module, server=server.url, sound=encoded(sound))
     assert {"warning": "invalid_marker"} in said
     assert recorded(rest, session_of(said)) == sound.tobytes()

@@ -1,0 +1,307 @@
+/** <scribe-recorder>: the page that records. */
+
+import { Microphone, record } from "../../../client/sercuescribe.js";
+import "./leftovers.js";
+import "./live-waveform.js";
+import { client, headers, keepOpen, linkTo, queue } from "./server.js";
+import { button } from "./uploads.js";
+import { amount, clock, reason } from "./words.js";
+
+const TICK_MS = 250;
+/** What is on its way is not worth a word. */
+const LEAST_KEPT_SECONDS = 2;
+/** This tab was recording, and goes on if it is reloaded. */
+const RECORDING = "sercuescribe.recording";
+
+const STATES = {
+  connecting: "Recording. Connecting to the server.",
+  recording: "Recording.",
+  offline: "The network is away. Recording goes on, and the sound is kept in this browser.",
+  paused: "Paused.",
+  closing: "Saving.",
+};
+
+export class RecorderPage extends HTMLElement {
+  #live = null;
+  #leftover = null;
+  #timer = null;
+  #unsavedName = false;
+
+  connectedCallback() {
+    this.#part(".start").addEventListener("click", () => this.start());
+    this.#part(".stop").addEventListener("click", () => this.stop());
+    this.#part(".pause").addEventListener("click", () => this.togglePause());
+    this.#part(".mark").addEventListener("submit", (event) => this.#mark(event));
+    this.#part(".name").addEventListener("change", () => this.#rename());
+    this.#part(".device").addEventListener("change", () => this.#changeDevice());
+    addEventListener("keydown", (event) => this.#key(event));
+    navigator.mediaDevices?.addEventListener("devicechange", () => this.#listDevices());
+    this.#listDevices();
+    this.#restore();
+  }
+
+  #part(selector) {
+    return this.querySelector(selector);
+  }
+
+  // Begin.
+
+  async start() {
+    if (this.#live || this.#part(".start").disabled) return;
+    this.#part(".start").disabled = true;
+    this.#say("Allow the microphone, if the browser asks.", "asking");
+    try {
+      this.#adopt(await record(this.#options()));
+    } catch (error) {
+      this.#say(reason(error), "problem");
+    } finally {
+      this.#part(".start").disabled = false;
+    }
+  }
+
+  #options() {
+    const project = this.#part(".project")?.value;
+    return {
+      headers,
+      ...(queue && { queue }),
+      ...(this.#part(".device").value && { deviceId: this.#part(".device").value }),
+      ...(this.#part(".name").value && { name: this.#part(".name").value }),
+      ...(project && { parameters: { project } }),
+      ...(this.#leftover && { leftover: this.#leftover }),
+    };
+  }
+
+  #adopt(live) {
+    this.#live = live;
+    this.#leftover = null;
+    live.recorder.addEventListener("state", () => this.#show());
+    live.recorder.addEventListener("session", () => this.#remember());
+    live.recorder.addEventListener("warning", ({ detail }) => this.#say(detail.message));
+    live.recorder.addEventListener("error", ({ detail }) => this.#failed(detail));
+    this.#listen();
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    keepOpen(this, true);
+    this.#remember();
+    this.#part("scribe-live-waveform").clear();
+    this.#part(".markers").replaceChildren();
+    this.#part(".result").hidden = true;
+    this.#listDevices();
+    this.#show();
+    this.#part(".stop").focus();
+  }
+
+  #listen() {
+    const { microphone } = this.#live;
+    microphone.addEventListener("level", ({ detail }) => this.#showLevel(detail));
+    microphone.addEventListener("lost", () => this.#replace(), { once: true });
+  }
+
+  // While it records.
+
+  togglePause() {
+    if (!this.#live) return;
+    if (this.#live.isPaused) this.#live.resume();
+    else this.#live.pause();
+    this.#show();
+  }
+
+  async stop() {
+    const live = this.#live;
+    if (!live || live.recorder.state === "closing") return;
+    forget();
+    this.#show("closing");
+    try {
+      const session = await live.stop();
+      await this.#saveName(session.session_id);
+      this.#end("Saved.", "saved");
+      this.#part(".result").replaceChildren(linkTo(session, "Listen to the recording"));
+      this.#part(".result").hidden = false;
+      this.#part(".result a").focus();
+      this.#part(".name").value = "";
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  #failed(error) {
+    if (!this.#live) return;
+    const hasLeft = this.#live.recorder.pendingChunks > 0 && queue;
+    forget();
+    this.#end(`${reason(error)}${hasLeft ? " What was not uploaded is kept in this browser." : ""}`, "problem");
+    this.#part("scribe-leftovers").refresh();
+  }
+
+  #end(text, state) {
+    clearInterval(this.#timer);
+    this.#live = null;
+    keepOpen(this, false);
+    this.#showLevel({ peak: 0, rms: 0 });
+    this.#part(".kept").hidden = true;
+    this.#showButtons();
+    this.#say(text, state);
+  }
+
+  async #mark(event) {
+    event.preventDefault();
+    const input = event.target.elements.label;
+    const number = this.#part(".markers").children.length + 1;
+    const label = input.value.trim() || `Marker ${number}`;
+    const row = document.createElement("li");
+    const time = Object.assign(document.createElement("time"), { textContent: clock(this.#live.seconds) });
+    row.append(time, ` ${label}`);
+    this.#part(".markers").append(row);
+    this.#part(".markers").hidden = false;
+    input.value = "";
+    await this.#live.marker(label);
+  }
+
+  async #rename() {
+    this.#unsavedName = Boolean(this.#live);
+    if (this.#live?.recorder.sessionId) await this.#saveName(this.#live.recorder.sessionId);
+  }
+
+  /** Without a network the name is saved later, when the recorder is connected again. */
+  async #saveName(sessionId) {
+    if (!this.#unsavedName) return;
+    this.#unsavedName = false;
+    try {
+      await client.sessions.update(sessionId, { name: this.#part(".name").value || null });
+    } catch (error) {
+      if (error.retryable) this.#unsavedName = true;
+      else this.#say(`The name was not saved. ${reason(error)}`);
+    }
+  }
+
+  async #changeDevice() {
+    if (this.#live) await this.#switchTo(this.#part(".device").value);
+  }
+
+  /** The device has gone: go on with the default one. */
+  async #replace() {
+    if (!this.#live || this.#live.recorder.state === "closing") return;
+    this.#say("The microphone was disconnected.", "problem");
+    await this.#switchTo("");
+    this.#listDevices();
+  }
+
+  async #switchTo(deviceId) {
+    try {
+      await this.#live.switchTo(deviceId ? { deviceId } : {});
+      this.#listen();
+      this.#say(`Recording goes on with ${this.#live.microphone.label}.`, "recording");
+    } catch (error) {
+      this.#say(reason(error), "problem");
+    }
+  }
+
+  // After a reload.
+
+  async #restore() {
+    const leftovers = queue ? await queue.leftovers() : [];
+    const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
+    const mark = sessionStorage.getItem(RECORDING);
+    const own = isReload && mark !== null ? leftovers.findLast(({ sessionId }) => (sessionId ?? "") === mark) : null;
+    forget();
+    this.#part("scribe-leftovers").refresh(own);
+    if (own) await this.#continue(own);
+  }
+
+  async #continue(leftover) {
+    this.#leftover = leftover;
+    this.#part(".name").value = leftover.parameters.name ?? "";
+    this.#part(".start").textContent = "Continue";
+    const finish = button("Finish", () => this.#finish(leftover));
+    finish.className = "finish";
+    this.#part(".controls").append(finish);
+    this.#say("The page was reloaded while it recorded.");
+    await this.start();
+    if (!this.#live) this.#say("The page was reloaded while it recorded. Press Continue to go on.", "asking");
+  }
+
+  async #finish(leftover) {
+    this.#leftover = null;
+    this.#showButtons();
+    this.#say("What was recorded is uploaded below.");
+    await this.#part("scribe-leftovers").refresh();
+    if (!leftover.pendingChunks) this.#say("Saved.", "saved");
+  }
+
+  #remember() {
+    sessionStorage.setItem(RECORDING, this.#live.recorder.sessionId ?? "");
+    if (this.#unsavedName) this.#saveName(this.#live.recorder.sessionId);
+  }
+
+  // What is shown.
+
+  #show(state = this.#live?.isPaused ? "paused" : this.#live?.recorder.state) {
+    if (!this.#live || !STATES[state]) return;
+    if (state === "recording" && this.#unsavedName) this.#saveName(this.#live.recorder.sessionId);
+    this.#showButtons(state);
+    this.#say(STATES[state], state);
+    this.#tick();
+  }
+
+  #showButtons(state) {
+    const isOn = Boolean(this.#live);
+    const isClosing = state === "closing";
+    if (!this.#leftover) {
+      this.#part(".finish")?.remove();
+      this.#part(".start").textContent = "Record";
+    }
+    this.#part(".start").hidden = isOn;
+    for (const name of [".pause", ".stop", ".mark"]) this.#part(name).hidden = !isOn || isClosing;
+    this.#part(".pause").textContent = this.#live?.isPaused ? "Resume" : "Pause";
+    const project = this.#part(".project");
+    if (project) project.disabled = isOn;
+  }
+
+  #tick() {
+    const { recorder, seconds } = this.#live;
+    this.#part(".timer").textContent = clock(seconds);
+    const kept = recorder.pendingSeconds;
+    const isWaiting = recorder.state === "closing" || !recorder.isConnected || kept > LEAST_KEPT_SECONDS;
+    this.#part(".kept").hidden = !isWaiting || !recorder.pendingChunks;
+    const waits = amount(recorder.pendingBytes, kept);
+    this.#part(".kept").textContent = recorder.isConnected ? `${waits} to upload` : `Waiting for the network: ${waits} kept here`;
+  }
+
+  #showLevel({ peak, rms }) {
+    if (this.#live && !this.#live.isPaused) this.#part("scribe-live-waveform").add(peak);
+    const shown = Math.sqrt(rms);
+    this.#part(".level span").style.transform = `scaleX(${shown})`;
+    this.#part(".level").setAttribute("aria-valuenow", Math.round(100 * shown));
+  }
+
+  async #listDevices() {
+    const select = this.#part(".device");
+    const chosen = this.#live?.microphone.deviceId ?? select.value;
+    const devices = (await Microphone.devices()).filter(({ deviceId, label }) => deviceId && label);
+    const options = devices.map(({ deviceId, label }) => new Option(label, deviceId));
+    if (!devices.some(({ deviceId }) => deviceId === "default")) options.unshift(new Option("Default microphone", ""));
+    select.replaceChildren(...options);
+    if (devices.some(({ deviceId }) => deviceId === chosen)) select.value = chosen;
+  }
+
+  #say(text, state) {
+    this.#part(".state").textContent = text;
+    if (state) this.dataset.state = state;
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+    const act = { s: () => (this.#live ? this.stop() : this.start()), p: () => this.togglePause(), m: () => this.#focusMarker() };
+    if (!act[event.key]) return;
+    event.preventDefault();
+    act[event.key]();
+  }
+
+  #focusMarker() {
+    if (this.#live) this.#part(".mark input").focus();
+  }
+}
+
+function forget() {
+  sessionStorage.removeItem(RECORDING);
+}
+
+customElements.define("scribe-recorder", RecorderPage);

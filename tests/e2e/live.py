@@ -1,0 +1,64 @@
+"""A page that records with the JavaScript client, as a test drives it. What its microphone gave is kept here."""
+
+import base64
+from typing import Any
+
+from playwright.sync_api import Page
+
+from tests.server import DEADLINE_SECONDS
+
+DEADLINE_MS = 1000 * DEADLINE_SECONDS
+BEGIN = """async ([server, options]) => {
+    const scribe = await import("/client/sercuescribe.js");
+    window.queue = new scribe.IndexedDbQueue();
+    window.warnings = [];
+    const [leftover] = await queue.leftovers();
+    window.live = await scribe.record({ server, queue, ...options, leftover });
+    live.recorder.addEventListener("warning", ({ detail }) => warnings.push(detail.code));
+    live.microphone.addEventListener("chunk", async ({ detail }) => {
+        const bytes = new Uint8Array(detail instanceof Blob ? await detail.arrayBuffer() : detail);
+        // Spread over an argument list, a chunk of a stream that is not live would be too long.
+        window.heard(btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
+    });
+    return { mode: live.microphone.mode, ...live.microphone.parameters };
+}"""
+
+
+class Live:
+    """Drives a page; `lives` is what its microphone has given, in each of its lives."""
+
+    def __init__(self, page: Page, server: str = "") -> None:
+        self.page = page
+        self.server = server
+        self.lives: list[list[bytes]] = []
+        page.expose_function("heard", lambda chunk: self.lives[-1].append(base64.b64decode(chunk)))
+
+    def begin(self, **options: Any) -> dict[str, Any]:
+        """Record, or go on with what an earlier life of the page has left; return what is recorded."""
+        self.lives.append([])
+        server = self.server or self.page.evaluate("location.origin")
+        found: dict[str, Any] = self.page.evaluate(BEGIN, [server, options])
+        return found
+
+    @property
+    def chunks(self) -> list[bytes]:
+        """What the microphone has given in all lives of the page."""
+        return [chunk for life in self.lives for chunk in life]
+
+    def wait_for(self, condition: str, argument: Any = None) -> None:
+        """Wait until an expression of the page is true."""
+        self.page.wait_for_function(condition, arg=argument, timeout=DEADLINE_MS)
+
+    def wait_for_acknowledged(self, count: int) -> None:
+        """Wait until the page knows that so many more chunks are stored."""
+        now = self.page.evaluate("live.recorder.acknowledgedChunks")
+        self.wait_for("(count) => live.recorder.acknowledgedChunks >= count", now + count)
+
+    def wait_for_pending(self, count: int) -> None:
+        """Wait until so many chunks wait for the network."""
+        self.wait_for("(count) => live.recorder.pendingChunks >= count", count)
+
+    def stop(self) -> dict[str, Any]:
+        """Stop, and return the session with its recording."""
+        session: dict[str, Any] = self.page.evaluate("live.stop()")
+        return session

@@ -1,0 +1,149 @@
+"""What the microphone heard reaches the server, once: through kills, cuts of the network, reloads and closed tabs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.client import Rest
+from tests.clients.gate import gate
+from tests.e2e.live import Live
+from tests.e2e.sound import CLEAR, correlations
+from tests.server import Server, eventually, free_port
+from tests.sound import samples_of
+
+# A session stays open while a test takes its time.
+GRACE_SECONDS = "600"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that waits for its clients, on a port that it has again after a restart."""
+    folder = tmp_path_factory.mktemp("never-lost") / "data"
+    with Server(folder, PORT=str(free_port()), DISCONNECT_GRACE_SECONDS=GRACE_SECONDS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rest(server: Server) -> Rest:
+    return Rest(server.url)
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with browser.new_context(base_url=server.url, permissions=["microphone"]) as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def live(page: Page) -> Live:
+    page.goto("/login")
+    return Live(page)
+
+
+def assert_recorded(rest: Rest, session: dict[str, Any], live: Live, folder: Path) -> None:
+    """The recording is what the microphone gave, byte for byte, and each part of it is like the sound that it heard."""
+    assert samples_of(rest.download(session["session_id"])) == b"".join(live.chunks)
+    assert session["total_chunks"] == len(live.chunks)
+    for life in live.lives:
+        part = folder / "part.pcm"
+        part.write_bytes(b"".join(life))
+        found = correlations(part, "-f", "s16le", "-ar", str(session["sample_rate"]), "-ac", "1", channels=1)
+        assert found
+        assert min(found) > CLEAR, found
+
+
+def test_a_microphone_is_recorded_as_pcm(live, rest, tmp_path):
+    parameters = live.begin()
+    assert (parameters["mode"], parameters["encoding"], parameters["format"]) == ("pcm", "s16le", "wav")
+    live.wait_for_acknowledged(30)
+    assert_recorded(rest, live.stop(), live, tmp_path)
+
+
+def test_the_server_is_killed_and_comes_back(live, server, rest, tmp_path):
+    live.begin()
+    live.wait_for_acknowledged(10)
+    server.kill_all()
+    live.wait_for_pending(15)
+    assert live.page.evaluate("live.recorder.state") == "offline"
+    server.restart()
+    live.wait_for_acknowledged(20)
+    assert_recorded(rest, live.stop(), live, tmp_path)
+
+
+def test_the_network_is_cut_and_comes_back(page, server, rest, tmp_path):
+    with gate(server.url) as network:
+        page.goto(f"{network.url}/login")
+        live = Live(page)
+        live.begin()
+        live.wait_for_acknowledged(10)
+        network.close()
+        live.wait_for_pending(30)
+        network.open()
+        live.wait_for_acknowledged(30)
+        assert_recorded(rest, live.stop(), live, tmp_path)
+
+
+def test_a_page_that_is_reloaded_goes_on(page, server, rest, tmp_path):
+    """What waits from before the reload is uploaded before what comes after it."""
+    page.goto("/login")
+    with gate(server.url) as network:
+        live = Live(page, network.url)
+        live.begin()
+        live.wait_for_acknowledged(10)
+        network.close()
+        live.wait_for_pending(15)
+        session_id = page.evaluate("live.recorder.sessionId")
+        page.reload()
+        live.begin()
+        live.wait_for_pending(25)
+        network.open()
+        live.wait_for_acknowledged(35)
+        session = live.stop()
+    assert session["session_id"] == session_id
+    assert_recorded(rest, session, live, tmp_path)
+
+
+def test_what_a_closed_tab_has_left_is_uploaded_by_the_next(browser, server, rest, tmp_path):
+    with browser.new_context(base_url=server.url, permissions=["microphone"]) as context:
+        page = context.new_page()
+        page.goto("/login")
+        live = Live(page)
+        live.begin(name="Left behind")
+        live.wait_for_acknowledged(5)
+        server.kill_all()
+        live.wait_for_pending(10)
+        page.close()
+        server.restart()
+        page = context.new_page()
+        page.goto("/login")
+        assert page.evaluate("""async () => {
+            const { IndexedDbQueue } = await import("/client/sercuescribe.js");
+            window.queue = new IndexedDbQueue();
+            window.left = await queue.leftovers();
+            return left.map(({ pendingChunks, pendingSeconds }) => [pendingChunks > 9, pendingSeconds > 0.9]);
+        }""") == [[True, True]]
+        session = page.evaluate("left[0].upload()")
+        assert page.evaluate("queue.leftovers().then((left) => left.length)") == 0
+    assert session["name"] == "Left behind"
+    assert samples_of(rest.download(session["session_id"])) == b"".join(live.chunks)
+
+
+def test_what_another_tab_records_is_no_leftover(browser, server):
+    with browser.new_context(base_url=server.url, permissions=["microphone"]) as context:
+        page = context.new_page()
+        page.goto("/login")
+        live = Live(page)
+        live.begin()
+        live.wait_for_acknowledged(2)
+        other = context.new_page()
+        other.goto("/login")
+        leftovers = """async () => {
+            const { IndexedDbQueue } = await import("/client/sercuescribe.js");
+            return (await new IndexedDbQueue().leftovers()).length;
+        }"""
+        assert other.evaluate(leftovers) == 0
+        page.close()
+        eventually(lambda: other.evaluate(leftovers) == 1)
