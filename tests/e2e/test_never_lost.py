@@ -9,13 +9,26 @@ from playwright.sync_api import Browser, Page
 
 from tests.client import Rest
 from tests.clients.gate import gate
-from tests.e2e.live import Live
+from tests.containers import hashes
+from tests.e2e.live import DEADLINE_MS, Live
 from tests.e2e.sound import CLEAR, correlations
 from tests.server import Server, eventually, free_port
 from tests.sound import samples_of
 
 # A session stays open while a test takes its time.
 GRACE_SECONDS = "600"
+# Play a session, and return how long it was when it was loaded.
+PLAY = """async (sessionId) => {
+    const { Client, LivePlayer } = await import("/client/sercuescribe.js");
+    window.audio = document.body.appendChild(new Audio());
+    window.player = new LivePlayer(audio, { client: new Client(), sessionId });
+    Object.assign(window, { waited: 0, isComplete: false });
+    player.addEventListener("waiting", () => (window.waited += 1));
+    player.addEventListener("complete", () => (window.isComplete = true));
+    await player.load();
+    audio.play();
+    return audio.duration;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +160,42 @@ def test_what_another_tab_records_is_no_leftover(browser, server):
         assert other.evaluate(leftovers) == 0
         page.close()
         eventually(lambda: other.evaluate(leftovers) == 1)
+
+
+def test_a_compressed_stream_goes_on_as_a_new_part(live, rest, tmp_path):
+    """A MediaRecorder cannot go on in the same file after a reload, but the session does, without encoding."""
+    parameters = live.begin(mode="compressed")
+    assert (parameters["mode"], parameters["format"]) == ("compressed", "webm")
+    live.wait_for_acknowledged(8)
+    session_id = live.page.evaluate("live.recorder.sessionId")
+    live.page.reload()
+    live.begin(mode="compressed")
+    live.wait_for_acknowledged(8)
+    session = live.stop()
+    assert session["session_id"] == session_id
+    assert session["total_chunks"] == len(live.chunks)
+    recording, parts = tmp_path / "recording.webm", []
+    recording.write_bytes(rest.download(session_id))
+    for life in live.lives:
+        parts.append(tmp_path / f"part-{len(parts)}.webm")
+        parts[-1].write_bytes(b"".join(life))
+    assert hashes(recording) == hashes(*parts)
+
+
+def test_a_session_that_is_being_recorded_is_played(browser, server, live):
+    """A player that has played everything waits for more, and plays on to the end of the recording."""
+    live.begin()
+    live.wait_for_acknowledged(20)
+    session_id = live.page.evaluate("live.recorder.sessionId")
+    with browser.new_context(base_url=server.url) as context:
+        page = context.new_page()
+        page.set_default_timeout(DEADLINE_MS)
+        page.goto("/login")
+        first = page.evaluate(PLAY, session_id)
+        assert first > 0
+        page.wait_for_function("(seconds) => audio.currentTime > seconds + 1", arg=first)
+        assert page.evaluate("player.isLive && waited > 0")
+        session = live.stop()
+        page.wait_for_function("window.isComplete")
+        assert page.evaluate("audio.currentTime") == pytest.approx(session["duration_seconds"], abs=0.1)
+        assert page.evaluate("player.isLive") is False

@@ -1,5 +1,6 @@
 """The page that records: a person presses Record, and nothing of what they say is lost."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def assert_sounds(rest: Rest, session_id: str, folder: Path, channels: int = 1) 
 
 
 def test_one_click_records_and_another_saves(page, rest, tmp_path, complaints):
-    page.click("text=Record >> visible=true")
+    page.get_by_role("button", name="Record").click()
     expect(page.locator(".state")).to_have_text("Recording.")
     record_for(page, 1)
     page.fill(".name", "Interview with Ana")
@@ -120,9 +121,8 @@ def test_a_lost_network_is_told_and_caught_up(page, server, rest, tmp_path):
         record_for(page, 1)
         network.close()
         expect(page.locator(".state")).to_contain_text("The network is away. Recording goes on")
-        page.wait_for_function(
-            "/^Waiting for the network: ([3-9]|[1-9][0-9]+) s kept here$/.test("
-            "document.querySelector('.kept').textContent)"
+        expect(page.locator(".kept")).to_have_text(
+            re.compile("^Waiting for the network: ([3-9]|[1-9][0-9]) s kept here$")
         )
         network.open()
         expect(page.locator(".state")).to_have_text("Recording.")
@@ -144,7 +144,8 @@ def test_a_reload_goes_on_by_itself(page, rest):
     expect(page.locator(".state")).to_have_text("Saved.")
     session = newest(rest)
     assert session["session_id"] == session_id
-    assert session["duration_seconds"] > 2
+    # A tenth of a second may be lost with the page.
+    assert session["duration_seconds"] > 1.8
     expect(page.locator("scribe-leftovers")).to_be_hidden()
 
 
@@ -156,7 +157,7 @@ def test_what_a_closed_tab_left_is_offered_and_uploaded(page, server, rest):
         page.click(".start")
         expect(page.locator(".state")).to_have_text("Recording.")
         network.close()
-        page.wait_for_function("document.querySelector('.kept').textContent.startsWith('Waiting')")
+        expect(page.locator(".kept")).to_contain_text("Waiting for the network")
         page.close()
         network.open()
         page = context.new_page()

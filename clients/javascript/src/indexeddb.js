@@ -39,6 +39,17 @@ export class IndexedDbQueue {
       .map((row) => new Leftover(this, this.#database, row, entries.filter(({ id }) => id === row.id)));
   }
 
+  /** Wait until a recording of an open page, this one too, has ended or was closed with it. */
+  async released() {
+    const { held } = await navigator.locks.query();
+    const names = held.map(({ name }) => name).filter((name) => name.startsWith(this.#database.lockOf("")));
+    const others = new AbortController();
+    const waits = names.map((name) => navigator.locks.request(name, { signal: others.signal }, () => undefined));
+    await Promise.race(waits.length ? waits : [new Promise(() => undefined)]);
+    others.abort();
+    await Promise.allSettled(waits);
+  }
+
   /** Take over what a closed page has left behind. What is added now is a new part. */
   async reopen(id, changes = {}) {
     const release = await acquire(this.#database.lockOf(id));

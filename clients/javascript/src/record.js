@@ -17,7 +17,7 @@ export async function record({ leftover, name, metadata, parameters = {}, queue,
       });
   const recording = new LiveRecording(microphone, recorder);
   try {
-    await microphone.start();
+    await recording.start();
   } catch (error) {
     await microphone.stop();
     recorder.abort();
@@ -34,13 +34,19 @@ function modeOf({ encoding, sample_rate, channels }) {
 /** A microphone and its recorder. */
 class LiveRecording {
   #milliseconds = 0;
-  #since = performance.now();
+  #since = null; // when it began to count, in milliseconds; null while it is paused
 
   constructor(microphone, recorder) {
     this.recorder = recorder;
     this.#attach(microphone);
     // Nothing more can be uploaded by a recorder that has failed. What it has is in the queue.
     recorder.addEventListener("error", () => this.microphone.stop(), { once: true });
+  }
+
+  /** Begin to count when the microphone does. */
+  async start() {
+    await this.microphone.start();
+    this.#since = performance.now();
   }
 
   get seconds() {

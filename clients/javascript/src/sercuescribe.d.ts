@@ -2,7 +2,7 @@
 
 // What the server sends. The names are those of the HTTP API.
 
-export type SessionStatus = "active" | "paused" | "completed" | "error";
+export type SessionStatus = "active" | "paused" | "completed";
 export type RecordingState = "empty" | "live" | "building" | "ready" | "failed";
 export type Format = "wav" | "mp3" | "flac" | "aac" | "webm" | "ogg" | "mp4";
 export type TargetFormat = "wav" | "mp3" | "flac" | "aac" | "m4a" | "opus";
@@ -314,6 +314,8 @@ export class IndexedDbQueue implements ChunkQueue {
   begin(details: QueueDetails): Promise<QueuedRecording>;
   /** What closed pages have left behind, oldest first. What an open page is recording is not among it. */
   leftovers(): Promise<Leftover[]>;
+  /** Wait until a recording of an open page, this one too, has ended or was closed with it. */
+  released(): Promise<void>;
 }
 
 export interface LeftoverOptions extends Omit<ClientOptions, "server"> {

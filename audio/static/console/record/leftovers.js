@@ -5,16 +5,42 @@ import { button } from "./uploads.js";
 import { amount, reason } from "./words.js";
 
 export class Leftovers extends HTMLElement {
-  /** Show what is there, except for what the page itself goes on with. */
+  #rows = new Map(); // what is shown, by the id of the leftover
+
+  connectedCallback() {
+    document.addEventListener("visibilitychange", () => this.refresh());
+  }
+
+  /** Show what other pages leave behind, whenever one of them is closed. */
+  async watch() {
+    while (queue) {
+      await queue.released();
+      await this.refresh();
+    }
+  }
+
+  /** Show what is there, except for what the page itself goes on with. Rows that say how an upload ended stay. */
   async refresh(continued = null) {
     const found = queue ? await queue.leftovers() : [];
     const others = found.filter(({ id }) => id !== continued?.id);
     // Of these nothing but the end of the session is missing.
     for (const leftover of others.filter(({ pendingChunks }) => !pendingChunks))
       leftover.upload({ headers }).catch(() => undefined);
-    const rows = others.filter(({ pendingChunks }) => pendingChunks).map((leftover) => this.#row(leftover));
-    this.querySelector("ul").replaceChildren(...rows);
-    this.hidden = !rows.length;
+    const offered = new Map(others.filter(({ pendingChunks }) => pendingChunks).map((each) => [each.id, each]));
+    for (const [id, row] of this.#rows) if (!offered.has(id) && row.dataset.state === undefined) this.#remove(id);
+    for (const [id, leftover] of offered) if (!this.#rows.has(id)) this.#add(id, this.#row(leftover));
+  }
+
+  #add(id, row) {
+    this.#rows.set(id, row);
+    this.querySelector("ul").append(row);
+    this.hidden = false;
+  }
+
+  #remove(id) {
+    this.#rows.get(id)?.remove();
+    this.#rows.delete(id);
+    this.hidden = !this.#rows.size;
   }
 
   #row(leftover) {
@@ -29,13 +55,14 @@ export class Leftovers extends HTMLElement {
     actions.append(
       button("Upload", () => this.#upload(leftover, row, actions, text)),
       button("Save a copy", () => save(leftover)),
-      button("Delete", (event) => this.#delete(leftover, row, event.target)),
+      button("Delete", (event) => this.#delete(leftover, event.target)),
     );
     row.append(title, actions, text);
     return row;
   }
 
   async #upload(leftover, row, actions, text) {
+    row.dataset.state = "uploading";
     actions.hidden = true;
     keepOpen(leftover, true);
     text.removeAttribute("data-problem");
@@ -47,6 +74,7 @@ export class Leftovers extends HTMLElement {
     try {
       text.replaceChildren("Saved. ", linkTo(await recorder.close(), "Listen"));
     } catch (error) {
+      delete row.dataset.state;
       actions.hidden = false;
       text.toggleAttribute("data-problem", true);
       text.textContent = `It is still kept here. ${reason(error)}`;
@@ -56,15 +84,14 @@ export class Leftovers extends HTMLElement {
   }
 
   /** Ask by the button itself, which then says what it does. */
-  async #delete(leftover, row, pressed) {
+  async #delete(leftover, pressed) {
     if (pressed.dataset.asked === undefined) {
       pressed.dataset.asked = "";
       pressed.textContent = "Delete for ever";
       return;
     }
     await leftover.discard();
-    row.remove();
-    this.hidden = !this.querySelector("li");
+    this.#remove(leftover.id);
   }
 }
 

@@ -25,6 +25,8 @@ export class RecorderPage extends HTMLElement {
   #live = null;
   #leftover = null;
   #timer = null;
+  #earlierSeconds = 0; // of this recording, from before a reload
+  #savedName = ""; // as the server has it
   #unsavedName = false;
 
   connectedCallback() {
@@ -38,6 +40,10 @@ export class RecorderPage extends HTMLElement {
     navigator.mediaDevices?.addEventListener("devicechange", () => this.#listDevices());
     this.#listDevices();
     this.#restore();
+  }
+
+  get #seconds() {
+    return this.#earlierSeconds + this.#live.seconds;
   }
 
   #part(selector) {
@@ -73,15 +79,15 @@ export class RecorderPage extends HTMLElement {
 
   #adopt(live) {
     this.#live = live;
+    this.#savedName = this.#leftover ? (this.#leftover.parameters.name ?? "") : this.#part(".name").value;
     this.#leftover = null;
     live.recorder.addEventListener("state", () => this.#show());
-    live.recorder.addEventListener("session", () => this.#remember());
+    live.recorder.addEventListener("session", () => this.#rename());
     live.recorder.addEventListener("warning", ({ detail }) => this.#say(detail.message));
     live.recorder.addEventListener("error", ({ detail }) => this.#failed(detail));
     this.#listen();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     keepOpen(this, true);
-    this.#remember();
     this.#part("scribe-live-waveform").clear();
     this.#part(".markers").replaceChildren();
     this.#part(".result").hidden = true;
@@ -134,6 +140,7 @@ export class RecorderPage extends HTMLElement {
   #end(text, state) {
     clearInterval(this.#timer);
     this.#live = null;
+    this.#earlierSeconds = 0;
     keepOpen(this, false);
     this.#showLevel({ peak: 0, rms: 0 });
     this.#part(".kept").hidden = true;
@@ -147,7 +154,7 @@ export class RecorderPage extends HTMLElement {
     const number = this.#part(".markers").children.length + 1;
     const label = input.value.trim() || `Marker ${number}`;
     const row = document.createElement("li");
-    const time = Object.assign(document.createElement("time"), { textContent: clock(this.#live.seconds) });
+    const time = Object.assign(document.createElement("time"), { textContent: clock(this.#seconds) });
     row.append(time, ` ${label}`);
     this.#part(".markers").append(row);
     this.#part(".markers").hidden = false;
@@ -156,7 +163,7 @@ export class RecorderPage extends HTMLElement {
   }
 
   async #rename() {
-    this.#unsavedName = Boolean(this.#live);
+    this.#unsavedName = Boolean(this.#live) && this.#part(".name").value !== this.#savedName;
     if (this.#live?.recorder.sessionId) await this.#saveName(this.#live.recorder.sessionId);
   }
 
@@ -164,8 +171,10 @@ export class RecorderPage extends HTMLElement {
   async #saveName(sessionId) {
     if (!this.#unsavedName) return;
     this.#unsavedName = false;
+    const name = this.#part(".name").value;
     try {
-      await client.sessions.update(sessionId, { name: this.#part(".name").value || null });
+      await client.sessions.update(sessionId, { name: name || null });
+      this.#savedName = name;
     } catch (error) {
       if (error.retryable) this.#unsavedName = true;
       else this.#say(`The name was not saved. ${reason(error)}`);
@@ -199,10 +208,12 @@ export class RecorderPage extends HTMLElement {
   async #restore() {
     const leftovers = queue ? await queue.leftovers() : [];
     const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
-    const mark = sessionStorage.getItem(RECORDING);
-    const own = isReload && mark !== null ? leftovers.findLast(({ sessionId }) => (sessionId ?? "") === mark) : null;
+    const mark = JSON.parse(sessionStorage.getItem(RECORDING));
+    const own = isReload && mark ? leftovers.findLast(({ sessionId }) => sessionId === mark.sessionId) : null;
     forget();
+    this.#earlierSeconds = own ? mark.seconds : 0;
     this.#part("scribe-leftovers").refresh(own);
+    this.#part("scribe-leftovers").watch();
     if (own) await this.#continue(own);
   }
 
@@ -227,8 +238,8 @@ export class RecorderPage extends HTMLElement {
   }
 
   #remember() {
-    sessionStorage.setItem(RECORDING, this.#live.recorder.sessionId ?? "");
-    if (this.#unsavedName) this.#saveName(this.#live.recorder.sessionId);
+    const { sessionId, state } = this.#live.recorder;
+    if (state !== "closing") sessionStorage.setItem(RECORDING, JSON.stringify({ sessionId, seconds: this.#seconds }));
   }
 
   // What is shown.
@@ -256,8 +267,9 @@ export class RecorderPage extends HTMLElement {
   }
 
   #tick() {
-    const { recorder, seconds } = this.#live;
-    this.#part(".timer").textContent = clock(seconds);
+    const { recorder } = this.#live;
+    this.#remember();
+    this.#part(".timer").textContent = clock(this.#seconds);
     const kept = recorder.pendingSeconds;
     const isWaiting = recorder.state === "closing" || !recorder.isConnected || kept > LEAST_KEPT_SECONDS;
     this.#part(".kept").hidden = !isWaiting || !recorder.pendingChunks;
