@@ -11,14 +11,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from audio import access
+from audio import access, ingest
 from audio.api import described
 from audio.api.access import MANAGE, address_of
 from audio.api.paging import DeliveryPages, WebhookPages
 from audio.api.serializers import ClosedSerializer
 from audio.api.views import CheckedView
 from audio.errors import WebhookNotFound
-from audio.models import DeliveryState, EventType, WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from audio.models import DeliveryState, EventType, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from audio.models.webhooks import URL_MAX_LENGTH
 from audio.webhooks import endpoints
 
@@ -295,7 +295,10 @@ class WebhookTest(WebhookView):
     get=extend_schema(
         summary="List a webhook's deliveries, newest first",
         tags=["webhooks"],
-        parameters=[_WEBHOOK_ID],
+        parameters=[
+            _WEBHOOK_ID,
+            OpenApiParameter("session_id", OpenApiTypes.UUID, description="List only events of this session."),
+        ],
         responses={200: DeliverySerializer(many=True), **described.answers(400, *_ERRORS)},
     )
 )
@@ -307,11 +310,14 @@ class DeliveryList(WebhookView, generics.ListAPIView[WebhookDelivery]):
     serializer_class = DeliverySerializer
     pagination_class = DeliveryPages
     filter_backends = []
-    query_parameters = ("cursor", "page_size")
+    query_parameters = ("cursor", "page_size", "session_id")
 
     def get_queryset(self) -> QuerySet[WebhookDelivery]:
-        """Return the deliveries of the webhook."""
+        """Return the deliveries of the webhook, of one session if the request names it."""
         sent = WebhookDelivery.objects.filter(endpoint=self.webhook())
+        if "session_id" in self.request.query_params:
+            named = ingest.parse_session_id(self.request.query_params["session_id"])
+            sent = sent.filter(event__in=WebhookEvent.objects.filter(session_id=named))
         return sent.select_related("event").prefetch_related("attempts")
 
 

@@ -18,7 +18,7 @@ from rest_framework import status
 from audio import access, health
 from audio.access import Identity, Kind
 from audio.console.security import CONSOLE_POLICY
-from audio.models import Project, Scope
+from audio.models import Scope
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -72,7 +72,7 @@ def show(
         status_code: The status of the response.
         context: Variables of the template.
     """
-    projects = _projects(identity)
+    projects = projects_of(identity)
     is_open = not settings.REQUIRE_AUTH
     is_staff = bool(getattr(request.user, "is_staff", False))
     scripts = {
@@ -94,12 +94,9 @@ def show(
     return _rendered(request, template, down, {**frame, **context}, status_code)
 
 
-def _projects(identity: Identity) -> list[dict[str, Any]]:
+def projects_of(identity: Identity) -> list[dict[str, Any]]:
     """Return the projects of the reader, with what they may do there."""
-    found = Project.objects.order_by("name")
-    if not identity.everywhere:
-        found = found.filter(pk__in=sorted(identity.scopes))
-    rows = found.values_list("pk", "name")[:MAX_PROJECTS]
+    rows = access.projects_of(identity).order_by("name").values_list("pk", "name")[:MAX_PROJECTS]
     return [
         {"id": pk, "name": name, "scopes": [scope for scope in Scope.values if identity.may(scope, pk)]}
         for pk, name in rows

@@ -32,6 +32,9 @@ _icon = RedirectView.as_view(url=static("console/icon.svg"))
 urlpatterns = [
     path("", views.home, name="home"),
     path("record", record.record, name="record"),
+    path("sessions/<str:session_id>", views.session, name="session"),
+    path("projects", views.projects, name="projects"),
+    path("projects/<str:project_id>", views.project, name="project"),
     path("client/<str:name>", client.client_file, name="client-file"),
     path("favicon.ico", _icon),
     path("login", Login.as_view(), name="login"),

@@ -60,7 +60,10 @@ ROWS = {
     "client-file": {"GET": OPEN},
 }
 # Pages and the admin have doors of their own.
-OTHER_DOORS = ("admin", "home", "record", "login", "logout", "openid", "openid-callback")
+OTHER_DOORS = (
+    *("admin", "home", "session", "projects", "project", "record"),
+    *("login", "logout", "openid", "openid-callback"),
+)
 DOCUMENTS = ("schema", "asyncapi", "asyncapi-file", "docs", "redoc")
 LISTS = ("session-list", "task-list", "key-list", "project-list", "webhook-list", "events")
 GRANTS = {

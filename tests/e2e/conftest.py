@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -65,6 +66,25 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     """An empty page that may use the microphone."""
     with browser.new_context(base_url=server.url, permissions=["microphone"]) as context:
         yield context.new_page()
+
+
+@pytest.fixture
+def complaints(page):
+    """What the browser finds wrong: in scripts, by the policy, and requests that fail or are answered with an error."""
+    found = []
+    page.on("console", lambda message: found.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on("requestfailed", lambda request: found.append(f"{request.url}: {request.failure}"))
+    page.on("response", lambda answer: found.append(f"{answer.url}: {answer.status}") if not answer.ok else None)
+    return found
+
+
+@pytest.fixture
+def hosts(page):
+    """The hosts that the browser has asked."""
+    asked = set()
+    page.on("response", lambda answer: asked.add(urlsplit(answer.url).netloc))
+    return asked
 
 
 @pytest.fixture
