@@ -16,6 +16,7 @@ export class LivePlayer extends EventTarget {
   #token;
   #closed = new AbortController();
   #isWaiting = false;
+  #loadedBytes = 0;
   #ended = () => this.#follow();
 
   constructor(element, { client, sessionId, token }) {
@@ -30,7 +31,7 @@ export class LivePlayer extends EventTarget {
 
   /** Load what there is, and wait for the first sound if there is none yet. */
   async load() {
-    await this.#until((session) => this.#durationOf(session) > 0 || !this.isLive);
+    await this.#until((session) => session.recording.url !== null || !this.isLive);
     await this.#reload(0);
   }
 
@@ -53,7 +54,7 @@ export class LivePlayer extends EventTarget {
     const { currentTime } = this.#element;
     this.dispatchEvent(new Event("waiting"));
     try {
-      await this.#until((session) => this.#durationOf(session) >= currentTime + LEAST_NEW_SECONDS || !this.isLive);
+      await this.#until((session) => this.#newSeconds(session, currentTime) >= LEAST_NEW_SECONDS || !this.isLive);
       await this.#reload(currentTime);
       if (this.#element.currentTime < this.#element.duration) await this.#element.play();
     } catch (error) {
@@ -64,8 +65,9 @@ export class LivePlayer extends EventTarget {
     if (!this.isLive) this.dispatchEvent(new Event("complete"));
   }
 
-  #durationOf({ recording }) {
-    return recording.duration_seconds ?? 0;
+  /** How much there is behind what was played. The seconds of a compressed stream are not known while it grows. */
+  #newSeconds({ duration_seconds: seconds, byte_count: bytes }, played) {
+    return seconds === null ? (bytes - this.#loadedBytes) * (played / this.#loadedBytes) : seconds - played;
   }
 
   async #until(isEnough) {
@@ -75,7 +77,10 @@ export class LivePlayer extends EventTarget {
       const { state } = session.recording;
       this.isLive = !["ready", "failed"].includes(state) && !(session.status === "completed" && !session.total_chunks);
       // A recording that is being made cannot be downloaded for a moment.
-      if (state !== "building" && isEnough(session)) return;
+      if (state !== "building" && isEnough(session)) {
+        this.#loadedBytes = session.byte_count;
+        return;
+      }
       await sleep(POLL_SECONDS, signal);
     }
   }

@@ -67,7 +67,8 @@ export class Feed {
     if (page) {
       page.items[page.items.findIndex((each) => each.session_id === item.session_id)] = item;
       this.items.set(item.session_id, item);
-      this.#rowElement(page, item.session_id)?.replaceWith(this.rowOf(item, this.positionOf(page)));
+      const row = this.#rowElement(page, item.session_id);
+      if (row) refresh(row, this.rowOf(item, Number(row.getAttribute("aria-posinset"))));
     } else if (this.isEmpty || item.start_time >= this.pages[0].items.at(-1).start_time) {
       this.#prepend(item);
     }
@@ -133,6 +134,12 @@ export class Feed {
     this.element.insertBefore(page.element, this.element.children[index] ?? null);
     this.observer.observe(page.element);
   }
+}
+
+/** Change the parts of a row that differ. What has the focus, or is being pressed, stays the same element. */
+function refresh(row, wanted) {
+  const parts = [...wanted.children];
+  [...row.children].forEach((part, index) => part.isEqualNode(parts[index]) || part.replaceWith(parts[index]));
 }
 
 function onSeen({ target, isIntersecting }) {

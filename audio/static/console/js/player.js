@@ -61,6 +61,12 @@ export class Player extends EventTarget {
     this.#showMessage();
   }
 
+  /** Stop for good. */
+  close() {
+    this.#live?.close();
+    this.audio.pause();
+  }
+
   toggle() {
     if (!this.#sourceUrl) return;
     if (this.audio.paused) this.audio.play().catch((error) => error.name === "AbortError" || tell(`It can't be played: ${error.message}`));

@@ -142,16 +142,25 @@ class SessionPage extends HTMLElement {
 
   async #listen() {
     try {
-      for await (const event of client.events({ sessionId: context.session_id })) await this.#onEvent(event);
+      for await (const event of client.events({ sessionId: context.session_id })) {
+        if (event.type === "session.deleted") {
+          this.#showDeleted();
+          return;
+        }
+        await this.#onEvent(event);
+      }
     } catch (error) {
       tell(`The page does not change by itself any more. ${explain(error)}`);
     }
   }
 
+  #showDeleted() {
+    this.player.close();
+    this.replaceChildren(h("div.blank", {}, icon("trash"), h("h1", {}, "This session was deleted"), h("a.button", { href: url("") }, "Show all sessions")));
+  }
+
   async #onEvent({ type, data }) {
-    if (type === "session.deleted") {
-      this.replaceChildren(h("div.blank", {}, icon("trash"), h("h1", {}, "This session was deleted"), h("a.button", { href: url("") }, "Show all sessions")));
-    } else if (type === "session.progress" && words.isOpen(data)) {
+    if (type === "session.progress" && words.isOpen(data)) {
       const { session } = this;
       this.#update({ ...session, ...data, recording: { ...session.recording, ...data.recording } });
     } else {
