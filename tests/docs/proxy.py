@@ -12,12 +12,14 @@ _BLOCK_BYTES = 4096
 class CuttingProxy:
     """Forwards to the server at `url`; connection number n is cut once `cuts[n]` bytes have gone to it.
 
+    With `of_answers` the bytes that come from the server count.
     Connections beyond `cuts` stay whole. `address` is "host:port"; `connections` counts what was accepted.
     """
 
-    def __init__(self, url: str, cuts: Sequence[int]) -> None:
+    def __init__(self, url: str, cuts: Sequence[int], of_answers: bool = False) -> None:
         self._target = urlsplit(url)
         self._cuts = cuts
+        self._of_answers = of_answers
         self.address = ""
         self.connections = 0
 
@@ -27,8 +29,8 @@ class CuttingProxy:
         self.connections += 1
         far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
         pumps = [
-            asyncio.create_task(_pump(reader, far_writer, limit)),
-            asyncio.create_task(_pump(far_reader, writer, None)),
+            asyncio.create_task(_pump(reader, far_writer, None if self._of_answers else limit)),
+            asyncio.create_task(_pump(far_reader, writer, limit if self._of_answers else None)),
         ]
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         for pump in pumps:
@@ -50,9 +52,9 @@ async def _pump(reader: StreamReader, writer: StreamWriter, limit: int | None) -
 
 
 @contextlib.asynccontextmanager
-async def cutting_proxy(url: str, cuts: Sequence[int]) -> AsyncIterator[CuttingProxy]:
+async def cutting_proxy(url: str, cuts: Sequence[int], of_answers: bool = False) -> AsyncIterator[CuttingProxy]:
     """Runs a proxy on a free port of the loopback address."""
-    proxy = CuttingProxy(url, cuts)
+    proxy = CuttingProxy(url, cuts, of_answers)
     async with await asyncio.start_server(proxy.accept, "127.0.0.1", 0) as listener:
         host, port = listener.sockets[0].getsockname()[:2]
         proxy.address = f"{host}:{port}"

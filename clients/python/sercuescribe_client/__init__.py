@@ -1,0 +1,53 @@
+"""The Python client of SercueScribe: record, list, listen to and download sessions.
+
+`AsyncClient` is for asyncio, and `Client` for plain Python. Both have the same methods.
+"""
+
+from sercuescribe_client.client import AsyncClient
+from sercuescribe_client.downloads import Download
+from sercuescribe_client.errors import (
+    Conflict,
+    DownloadDamaged,
+    Incomplete,
+    InvalidRequest,
+    LimitReached,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    NotReady,
+    ScribeError,
+    ServerError,
+    ServerUnreachable,
+    ServiceUnavailable,
+    UsageError,
+)
+from sercuescribe_client.models import Event, Page
+from sercuescribe_client.plain import Client, PlainRecorder
+from sercuescribe_client.recorder import Recorder, RecordOptions
+from sercuescribe_client.version import __version__
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Conflict",
+    "Download",
+    "DownloadDamaged",
+    "Event",
+    "Incomplete",
+    "InvalidRequest",
+    "LimitReached",
+    "NotAllowed",
+    "NotAuthenticated",
+    "NotFound",
+    "NotReady",
+    "Page",
+    "PlainRecorder",
+    "RecordOptions",
+    "Recorder",
+    "ScribeError",
+    "ServerError",
+    "ServerUnreachable",
+    "ServiceUnavailable",
+    "UsageError",
+    "__version__",
+]

@@ -1,0 +1,189 @@
+"""The errors of the client.
+
+ScribeError
+├── ServerError             the server rejected something; it has the stable `code`
+│   ├── InvalidRequest      the request is wrong
+│   ├── NotAuthenticated    there is no key, or it is not valid any more
+│   ├── NotAllowed          the scopes of the key do not include the request
+│   ├── NotFound            there is no such thing, or it is not yours
+│   ├── Conflict            the state of the session, recording or task does not allow it
+│   ├── NotReady            it is being made
+│   ├── LimitReached        a limit is reached
+│   └── ServiceUnavailable  the server cannot do it now
+├── ServerUnreachable       there was no answer
+├── Incomplete              a session was closed before all its chunks were stored
+├── DownloadDamaged         what was downloaded is not the recording
+└── UsageError              the arguments are wrong
+
+The protocol of the server lists the codes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ScribeError(Exception):
+    """Base of all errors of the client."""
+
+
+class ServerError(ScribeError):
+    """An error of the server.
+
+    Attributes:
+        code: The stable code of the error.
+        detail: A sentence for people. It may be reworded at any time.
+        is_retryable: Whether the same may succeed later.
+        retry_after_seconds: When to try again, if the server says so.
+        details: The other keys of the error, such as `valid_values` and `limit`.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        code: str,
+        *,
+        is_retryable: bool = False,
+        retry_after_seconds: float | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
+        self.is_retryable = is_retryable
+        self.retry_after_seconds = retry_after_seconds
+        self.details = dict(details or {})
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code})"
+
+
+class InvalidRequest(ServerError):
+    """The request is wrong. `details` say what would be right."""
+
+
+class NotAuthenticated(ServerError):
+    """There is no API key or token, or it is not valid any more."""
+
+
+class NotAllowed(ServerError):
+    """The scopes of the key or token do not include the request."""
+
+
+class NotFound(ServerError):
+    """There is no such session, recording, key or task, or it is not yours."""
+
+
+class Conflict(ServerError):
+    """The state of the session, the recording or the task does not allow the request."""
+
+
+class NotReady(ServerError):
+    """The recording or the result of the task is being made."""
+
+
+class LimitReached(ServerError):
+    """The project or the session has reached a limit."""
+
+
+class ServiceUnavailable(ServerError):
+    """The server cannot do this now, because it is overloaded, full, stopping or broken."""
+
+
+class ServerUnreachable(ScribeError):
+    """The server did not answer, or its answer is not that of a SercueScribe."""
+
+
+class Incomplete(ScribeError):
+    """A session was closed before all its chunks were known to be stored.
+
+    Attributes:
+        session_id: The id of the session.
+        unconfirmed_chunk_count: The number of chunks that may be missing.
+    """
+
+    def __init__(self, session_id: str, unconfirmed_chunk_count: int) -> None:
+        super().__init__(
+            f"Session {session_id} was closed before {unconfirmed_chunk_count} chunks of this client were acknowledged."
+        )
+        self.session_id = session_id
+        self.unconfirmed_chunk_count = unconfirmed_chunk_count
+
+
+class DownloadDamaged(ScribeError):
+    """The SHA-256 or the length of a download is not that of the recording."""
+
+
+class UsageError(ScribeError):
+    """An argument or a file is wrong."""
+
+
+_BY_STATUS: dict[int, type[ServerError]] = {
+    202: NotReady,
+    401: NotAuthenticated,
+    403: NotAllowed,
+    404: NotFound,
+    408: ServiceUnavailable,
+    409: Conflict,
+    429: LimitReached,
+}
+# A WebSocket has no status. These codes have this one over HTTP, and those that end with _NOT_FOUND have 404.
+_STATUS_OF_CODE = {
+    "connection_ended": 409,
+    "idle_timeout": 408,
+    "legal_hold": 409,
+    "limit_reached": 429,
+    "not_allowed": 403,
+    "not_authenticated": 401,
+    "one_source_only": 409,
+    "parameter_conflict": 409,
+    "session_busy": 409,
+    "session_closed": 409,
+    "session_paused": 409,
+    "session_state": 409,
+    "superseded": 409,
+    "too_many_connections": 429,
+    "too_many_markers": 409,
+}
+_NOT_FOUND = "_not_found"
+_KNOWN_KEYS = ("error", "detail", "code", "retryable", "retry_after_seconds")
+
+
+def kind_of(status: int) -> type[ServerError]:
+    """Return the class of an error with this HTTP status."""
+    return _BY_STATUS.get(status, ServiceUnavailable if status >= 500 else InvalidRequest)
+
+
+def error_of(message: Mapping[str, Any], status: int | None = None, retry_after: str | None = None) -> ServerError:
+    """Return the error in a JSON message of the server.
+
+    Args:
+        message: The error over HTTP, or a message of the WebSocket.
+        status: The HTTP status, if there is one.
+        retry_after: The value of the header Retry-After, if there is one.
+    """
+    code = str(message.get("code") or "internal_error")
+    is_retryable = bool(message.get("retryable", retry_after is not None))
+    if status is None:
+        status = _status_of(code, is_retryable)
+    seconds = message.get("retry_after_seconds", retry_after)
+    return kind_of(status)(
+        str(message.get("error") or message.get("detail") or "The server gave no reason."),
+        code,
+        is_retryable=is_retryable,
+        retry_after_seconds=_seconds(seconds),
+        details={key: value for key, value in message.items() if key not in _KNOWN_KEYS},
+    )
+
+
+def _status_of(code: str, is_retryable: bool) -> int:
+    if code.endswith(_NOT_FOUND):
+        return 404
+    return _STATUS_OF_CODE.get(code, 503 if is_retryable or code == "internal_error" else 400)
+
+
+def _seconds(value: object) -> float | None:
+    """Return a number of seconds; None if it is none. Proxies may send a date as Retry-After."""
+    try:
+        return max(0.0, float(str(value)))
+    except ValueError:
+        return None
