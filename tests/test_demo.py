@@ -144,7 +144,8 @@ except KeyboardInterrupt:
 def test_an_interrupt_between_two_steps_of_the_event_loop_ends_it():
     """The step that is due is the one which goes on with the task."""
     command = [sys.executable, "-c", INTERRUPTED_BETWEEN_TWO_STEPS]
-    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "sercuescribe.settings"}
+    path = str(REPOSITORY / "clients" / "python")
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "sercuescribe.settings", "PYTHONPATH": path}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS
     )

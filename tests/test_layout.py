@@ -15,7 +15,7 @@ import pytest
 from tests.services import REPOSITORY
 
 FUNCTION_MAX_LINES = 40
-FOLDERS = ("sercuescribe", "audio", "tasks")
+FOLDERS = ("sercuescribe", "audio", "tasks", "clients/python")
 MODULES = sorted(path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*.py"))
 PRODUCT = [*(path for path in MODULES if "migrations" not in path.parts), REPOSITORY / "manage.py"]
 
@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "sercuescribe/server.py": (2, f"{SETTINGS_MODULE}; tells Prometheus' client where processes share their numbers"),
     "audio/management/commands/demo.py": (1, "passes it on to the server that it starts"),
     "audio/management/commands/serve.py": (2, "passes it on to its children, with the folder of the product in it"),
+    "clients/python/sercuescribe_client/server.py": (2, "programs that use the client name their server and key there"),
 }
 LONG_FUNCTIONS: dict[str, str] = {}
 

@@ -152,7 +152,7 @@ def test_nothing_starts_before_the_settings_were_looked_at():
 def test_every_folder_that_the_image_copies_is_there_and_sent_to_the_engine():
     sources = re.findall(r"^COPY (?!--from)(\S+) ", DOCKERFILE.read_text(), re.MULTILINE)
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
-    assert len(sources) == 5
+    assert len(sources) == 6
     for source in sources:
         assert (REPOSITORY / source).exists()
         assert f"!{source}" in ignored

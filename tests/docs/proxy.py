@@ -22,9 +22,11 @@ class CuttingProxy:
         self._of_answers = of_answers
         self.address = ""
         self.connections = 0
+        self._serving: set[asyncio.Task[None] | None] = set()
 
     async def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Serves one connection to its end."""
+        self._serving.add(asyncio.current_task())
         limit = self._cuts[self.connections] if self.connections < len(self._cuts) else None
         self.connections += 1
         far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
@@ -40,6 +42,10 @@ class CuttingProxy:
             end.transport.abort() if limit is not None else end.close()
             with contextlib.suppress(OSError):
                 await end.wait_closed()
+
+    async def ended(self) -> None:
+        """Waits until the last connection has ended."""
+        await asyncio.gather(*filter(None, self._serving))
 
 
 async def _pump(reader: StreamReader, writer: StreamWriter, limit: int | None) -> None:
@@ -59,3 +65,4 @@ async def cutting_proxy(url: str, cuts: Sequence[int], of_answers: bool = False)
         host, port = listener.sockets[0].getsockname()[:2]
         proxy.address = f"{host}:{port}"
         yield proxy
+    await proxy.ended()

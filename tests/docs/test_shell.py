@@ -18,8 +18,12 @@ PRODUCTION = (
     "cp .env.example .env",
     "sudo ",
 )
-# tests/docs/test_readme.py and tests/docs/test_examples.py run these.
+# tests/docs/test_readme.py, tests/docs/test_examples.py and tests/docs/test_python.py run these.
 CLIENTS = (
+    "scribe ",
+    "cat talk.wav | scribe ",
+    "export SERCUESCRIBE_",
+    "pip install './clients/python[cli]'",
     "curl ",
     ".venv/bin/python client.py ",
     ".venv/bin/python examples/record.py ",

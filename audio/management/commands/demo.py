@@ -1,12 +1,11 @@
 """`manage.py demo`: record a sound on a temporary server, and compare the recording sample by sample.
 
-The command is a client like any other. It uses the WebSocket and the REST API of a `manage.py serve`. For the
-comparison FFmpeg decodes both files, so that the product does not check itself with its own code.
+The command uses a `manage.py serve` through the Python client, as any other program does. For the comparison FFmpeg
+decodes both files, so that the product does not check itself with its own code.
 """
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -16,19 +15,16 @@ import tempfile
 import time
 import wave
 from argparse import ArgumentParser
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 from django.conf import settings
 from django.core.management.base import CommandError
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from sercuescribe_client import AsyncClient, Client, RecordOptions, ScribeError, ServerError
 
 from audio.errors import AudioError, FfmpegMissing
 from audio.management.examples import ExampleCommand
@@ -45,12 +41,10 @@ DEMO_SECONDS = 10
 DEMO_RATE_HZ = 16000
 STOP_SECONDS = 30
 RECORDING_SECONDS = 600
-POLL_SECONDS = 0.02
 LOG_LINES = 5
 _BLOCK_BYTES = 1 << 20
 _SAMPLE_BYTES = 8
 _HEAD_BYTES = 1 << 16
-_CLOSE_SESSION = json.dumps({"type": "control", "action": "close_session"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,72 +281,32 @@ async def _send(url: str, source: Source) -> Sent:
     Raises:
         CommandError: The server rejected something, or the connection broke.
     """
-    parameters = {"sample_rate": source.format.sample_rate, "channels": source.format.channels}
-    query = urlencode({"format": "wav", "chunks": "stream", "user_id": "demo", **parameters})
-    address = f"{url.replace('http', 'ws', 1)}/api/ws/audio?{query}"
-    try:
-        async with connect(address, compression=None, proxy=None) as socket:
-            greeting = _checked(await socket.recv())
+    notices: list[Mapping[str, Any]] = []
+    options = RecordOptions(format="wav", chunks="stream", user_id="demo", on_notice=notices.append)
+    options["sample_rate"], options["channels"] = source.format.sample_rate, source.format.channels
+    with _errors():
+        # The server of this command asks nobody, so it gets no key of the caller.
+        async with AsyncClient(url, api_key="", trust_env=False) as client, client.record(**options) as recorder:
             started = time.monotonic()
-            async with _in_background(_send_slices(socket, source, greeting["max_message_size_bytes"])) as sender:
-                chunk_count = await _count_to_the_close(socket)
-                closed_at = time.monotonic()
-                if chunk_count != await sender:
-                    raise CommandError(f"The session has {chunk_count} chunks, but {await sender} were sent.")
-            await socket.wait_closed()
-    except (OSError, ConnectionClosed) as error:
-        raise CommandError(f"The connection broke: {error}.") from None
-    return Sent(greeting["session_id"], chunk_count, closed_at - started, closed_at)
-
-
-@contextlib.asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, int]) -> AsyncIterator["asyncio.Task[int]"]:
-    """Yield a task that runs the coroutine. The task is cancelled at the end of the block."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _send_slices(socket: ClientConnection, source: Source, limit_bytes: int) -> int:
-    """Send the file in chunks of 100 ms, and return their number."""
-    count = 0
-    with source.path.open("rb") as file:
-        while chunk := file.read(min(source.chunk_bytes, limit_bytes)):
-            await socket.send(chunk)
-            count += 1
-    await socket.send(_CLOSE_SESSION)
-    return count
-
-
-async def _count_to_the_close(socket: ClientConnection) -> int:
-    """Read the acknowledgements until the session is closed, and return the number of its chunks."""
-    count = 0
-    while (answer := _checked(await socket.recv()))["status"] != "completed":
-        if "event" in answer:
-            raise CommandError(f"The server could not decode a part: {answer['detail']} ({answer['code']})")
-        count += 1
-        if answer["chunk_count"] != count:
-            raise CommandError(f"Chunk {count} was acknowledged as {answer['chunk_count']}.")
-    return int(answer["chunk_count"])
-
-
-def _checked(text: str | bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(text)
-    if "error" in answer:
-        raise CommandError(f"The server rejected it: {answer['error']} ({answer['code']})")
-    return answer
+            with source.path.open("rb") as file:
+                while chunk := file.read(source.chunk_bytes):
+                    await recorder.send(chunk)
+            await recorder.close()
+            closed_at = time.monotonic()
+    for notice in notices:
+        raise CommandError(f"The server could not decode a part: {notice['detail']} ({notice['code']})")
+    return Sent(recorder.session_id, recorder.acknowledged_chunk_count, closed_at - started, closed_at)
 
 
 @contextlib.contextmanager
-def _http(url: str) -> Iterator[HTTPConnection]:
+def _errors() -> Iterator[None]:
+    """Raise errors of the client as a CommandError."""
     try:
-        with contextlib.closing(HTTPConnection(urlsplit(url).netloc)) as connection:
-            yield connection
-    except (OSError, HTTPException) as error:
-        raise CommandError(f"The server does not answer: {error}.") from None
+        yield
+    except ServerError as error:
+        raise CommandError(f"The server rejected it: {error}") from None
+    except (ScribeError, TimeoutError) as error:
+        raise CommandError(str(error)) from None
 
 
 def _wait_until_ready(url: str, session_id: str) -> float:
@@ -361,29 +315,16 @@ def _wait_until_ready(url: str, session_id: str) -> float:
     Raises:
         CommandError: The recording failed, or is not ready in time.
     """
-    deadline = time.monotonic() + RECORDING_SECONDS
-    with _http(url) as connection:
-        while time.monotonic() < deadline:
-            connection.request("GET", f"/api/audio/sessions/{session_id}")
-            recording = json.load(connection.getresponse())["recording"]
-            if recording["state"] == "ready":
-                return float(recording["duration_seconds"])
-            if recording["state"] == "failed":
-                raise CommandError(f"The recording could not be made: {recording['error']['detail']}")
-            time.sleep(POLL_SECONDS)
-    raise CommandError(f"The recording was not ready within {RECORDING_SECONDS} s.")
+    with _errors(), Client(url, api_key="", trust_env=False) as client:
+        session = client.sessions.wait_until_ready(session_id, timeout_seconds=RECORDING_SECONDS)
+    return session["recording"]["duration_seconds"] or 0.0
 
 
 def _download(url: str, session_id: str) -> Path:
     """Download the recording to the folder `demo` of DATA_DIR, and return its path."""
     path = _make_recordings_folder() / f"{session_id}.wav"
-    with _http(url) as connection, path.open("wb") as file:
-        connection.request("GET", f"/api/audio/sessions/{session_id}/audio")
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise CommandError(f"The recording can't be downloaded: {answer.status} {answer.reason}.")
-        shutil.copyfileobj(answer, file, _BLOCK_BYTES)
-    return path
+    with _errors(), Client(url, api_key="", trust_env=False) as client:
+        return client.sessions.download(session_id, path).path
 
 
 # The comparison

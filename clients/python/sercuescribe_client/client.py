@@ -27,7 +27,7 @@ class AsyncClient:
 
     Args:
         url: The address of the server. Without it that in SERCUESCRIBE_URL, or else http://127.0.0.1:8000.
-        api_key: An API key or session token. Without it that in SERCUESCRIBE_API_KEY, or none.
+        api_key: An API key or session token. Without it that in SERCUESCRIBE_API_KEY; an empty one: none.
         timeout_seconds: How long a request may wait for an answer.
         trust_env: Whether proxies in the environment are used.
 

@@ -6,12 +6,10 @@ reconnects while the program does something else.
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-
+from sercuescribe_client.background import BackgroundLoop
 from sercuescribe_client.client import TIMEOUT_SECONDS, AsyncClient
 from sercuescribe_client.models import Event
 from sercuescribe_client.recorder import Recorder, RecordOptions
@@ -31,21 +29,11 @@ T = TypeVar("T")
 
 
 class _Plain(Generic[A]):
-    """An object of the asynchronous client, and the thread that runs it."""
+    """An object of the asynchronous client, and the loop that runs it."""
 
-    def __init__(self, asynchronous: A, portal: BlockingPortal) -> None:
+    def __init__(self, asynchronous: A, loop: BackgroundLoop) -> None:
         self._asynchronous = asynchronous
-        self._portal = portal
-
-
-def _run(portal: BlockingPortal, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Run an asynchronous function in the thread, and wait. If the waiting is interrupted, the function is too."""
-    future = portal.start_task_soon(function, *arguments)
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
+        self._loop = loop
 
 
 def _plain(method: Callable[Concatenate[A, P], Awaitable[T]]) -> Callable[Concatenate[_Plain[A], P], T]:
@@ -53,7 +41,7 @@ def _plain(method: Callable[Concatenate[A, P], Awaitable[T]]) -> Callable[Concat
 
     @functools.wraps(method)
     def call(self: _Plain[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return _run(self._portal, functools.partial(method, self._asynchronous, *args, **kwargs))
+        return self._loop.run(functools.partial(method, self._asynchronous, *args, **kwargs))
 
     return call
 
@@ -65,23 +53,9 @@ def _plain_iterator(
 
     @functools.wraps(method)
     def call(self: _Plain[A], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        return _iterate(self._portal, method(self._asynchronous, *args, **kwargs))
+        return self._loop.iterate(method(self._asynchronous, *args, **kwargs))
 
     return call
-
-
-def _iterate(portal: BlockingPortal, iterator: AsyncIterator[T]) -> Iterator[T]:
-    try:
-        while True:
-            try:
-                item = _run(portal, iterator.__anext__)
-            except StopAsyncIteration:
-                return
-            yield item
-    finally:
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            _run(portal, close)
 
 
 class Sessions(_Plain[AsyncSessions]):
@@ -169,14 +143,14 @@ class PlainRecorder(_Plain[Recorder]):
 
     def __enter__(self) -> Self:
         """Connect."""
-        _run(self._portal, self._asynchronous.__aenter__)
+        self._loop.run(self._asynchronous.__aenter__)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the session, or after an exception leave it open."""
-        _run(self._portal, self._asynchronous.__aexit__, kind, error, traceback)
+        self._loop.run(functools.partial(self._asynchronous.__aexit__, kind, error, traceback))
 
     @property
     def session_id(self) -> str:
@@ -219,15 +193,14 @@ class Client:
         trust_env: bool = True,
     ) -> None:
         self._client = AsyncClient(url, api_key, timeout_seconds=timeout_seconds, trust_env=trust_env)
-        self._thread: AbstractContextManager[BlockingPortal] = start_blocking_portal("asyncio")
-        self._portal = self._thread.__enter__()
-        self.sessions = Sessions(self._client.sessions, self._portal)
-        self.markers = Markers(self._client.markers, self._portal)
-        self.tokens = Tokens(self._client.tokens, self._portal)
-        self.keys = Keys(self._client.keys, self._portal)
-        self.projects = Projects(self._client.projects, self._portal)
-        self.webhooks = Webhooks(self._client.webhooks, self._portal)
-        self.tasks = Tasks(self._client.tasks, self._portal)
+        self._loop = BackgroundLoop()
+        self.sessions = Sessions(self._client.sessions, self._loop)
+        self.markers = Markers(self._client.markers, self._loop)
+        self.tokens = Tokens(self._client.tokens, self._loop)
+        self.keys = Keys(self._client.keys, self._loop)
+        self.projects = Projects(self._client.projects, self._loop)
+        self.webhooks = Webhooks(self._client.webhooks, self._loop)
+        self.tasks = Tasks(self._client.tasks, self._loop)
 
     @property
     def url(self) -> str:
@@ -246,13 +219,13 @@ class Client:
 
     def close(self) -> None:
         """Close the connections and end the thread."""
-        _run(self._portal, self._client.aclose)
-        self._thread.__exit__(None, None, None)
+        self._loop.run(self._client.aclose)
+        self._loop.close()
 
     def record(self, **options: Unpack[RecordOptions]) -> PlainRecorder:
         """Return a recorder, which is a context manager. `RecordOptions` lists the options."""
-        return PlainRecorder(self._client.record(**options), self._portal)
+        return PlainRecorder(self._client.record(**options), self._loop)
 
     def events(self, session_ids: Sequence[str] = (), *, after: str | None = None) -> Iterator[Event]:
         """Return the events of sessions as they happen. It has no end. `AsyncClient.events` describes the arguments."""
-        return _iterate(self._portal, self._client.events(session_ids, after=after))
+        return self._loop.iterate(self._client.events(session_ids, after=after))

@@ -32,6 +32,8 @@ MAX_PENDING_BYTES = 64 * 1024 * 1024
 GIVE_UP_SECONDS = 600.0
 FIRST_GREETING_SECONDS = 10.0
 OPEN_TIMEOUT_SECONDS = 20.0
+# The server closes first. The client waits only for one that it leaves.
+CLOSE_TIMEOUT_SECONDS = 2.0
 LONGEST_SILENCE_SECONDS = 60.0
 _MARKER_CODES = ("invalid_marker", "too_many_markers")
 # Another connection cannot help: a frame was invalid, not UTF-8, or too large (RFC 6455 section 7.4.1).
@@ -308,6 +310,7 @@ class Recorder:
             compression=None,
             max_size=None,
             open_timeout=OPEN_TIMEOUT_SECONDS,
+            close_timeout=CLOSE_TIMEOUT_SECONDS,
             proxy=proxy,
         ) as socket:
             await self._greet(_message(await asyncio.wait_for(socket.recv(), OPEN_TIMEOUT_SECONDS)))

@@ -1,6 +1,7 @@
 """The parts of the HTTP API, as groups of methods: `client.sessions`, `client.markers` and so on."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
@@ -16,6 +17,7 @@ from sercuescribe_client.downloads import (
 )
 from sercuescribe_client.errors import Conflict, NotFound, error_of
 from sercuescribe_client.models import (
+    AnyFormat,
     ChunkMode,
     Delivery,
     Encoding,
@@ -37,6 +39,7 @@ from sercuescribe_client.transport import Deadline, Progress, Transport, segment
 
 _POLL_SECONDS = (0.05, 1.0)
 _SHA256_SECONDS = 15.0
+_SHA256_POLL_SECONDS = 0.2
 _KEEP: Any = object()
 
 
@@ -157,7 +160,7 @@ class AsyncSessions(Resource):
         session_id: str,
         destination: str | Path,
         *,
-        format: Target | Format | None = None,  # the name of the parameter in the HTTP API
+        format: AnyFormat | None = None,  # the name of the parameter in the HTTP API
         markers: bool = False,
         partial: bool = False,
         on_progress: BytesProgress | None = None,
@@ -189,15 +192,13 @@ class AsyncSessions(Resource):
 
     async def _sha256(self, session: Session) -> str | None:
         """Return the SHA-256 of a recording; None if it is not known. The server knows it shortly after `ready`."""
-        deadline = Deadline(_SHA256_SECONDS)
         if session["status"] == "completed" and session["total_chunks"]:
             session = await self.wait_until_ready(session["session_id"])
+        until = time.monotonic() + _SHA256_SECONDS
         while session["recording"]["state"] == "ready" and not session["recording"]["sha256"]:
-            try:
-                deadline.check("no SHA-256")
-            except TimeoutError:
+            if time.monotonic() > until:
                 break
-            await asyncio.sleep(_POLL_SECONDS[1])
+            await asyncio.sleep(_SHA256_POLL_SECONDS)
             session = await self.get(session["session_id"])
         return session["recording"]["sha256"] or None
 
@@ -205,7 +206,7 @@ class AsyncSessions(Resource):
         self,
         session_id: str,
         *,
-        format: Target | Format | None = None,
+        format: AnyFormat | None = None,
         on_making: Progress | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield the bytes of the recording. After a broken connection they continue where they were."""

@@ -30,7 +30,8 @@ class Server:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
             raise UsageError(f"The address of the server must look like {DEFAULT_URL}, not {address!r}.")
-        return cls(address, api_key or os.environ.get(KEY_VARIABLE) or None)
+        secret = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
+        return cls(address, secret or None)
 
     @property
     def headers(self) -> dict[str, str]:

@@ -46,6 +46,7 @@ class Scribe:
     def __init__(self, url: str, key: str | None, folder: Path) -> None:
         self._variables = {"SERCUESCRIBE_URL": url, "SERCUESCRIBE_API_KEY": key}
         self._folder = folder
+        self.headers = {"Authorization": f"Bearer {key}"}
 
     def __call__(self, *arguments: str, code: int = 0, standard_input: str | None = None) -> Result:
         """Run the command in this process, and check its exit code."""

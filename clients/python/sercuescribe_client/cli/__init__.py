@@ -11,4 +11,4 @@ def main() -> None:
         if error.name not in ("rich", "typer"):
             raise
         sys.exit(f"scribe needs the package {error.name}. Install it with: pip install 'sercuescribe-client[cli]'")
-    app()
+    app(prog_name="scribe")

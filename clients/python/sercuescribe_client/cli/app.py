@@ -1,5 +1,6 @@
 """The commands and their options."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from sercuescribe_client.cli import listening, recording, shown
 from sercuescribe_client.cli.execution import ApiKey, AsJson, Url, execute, pairs_of, write_json
 from sercuescribe_client.client import AsyncClient
 from sercuescribe_client.errors import ScribeError
-from sercuescribe_client.models import ChunkMode, Encoding, Format, Scope, Status, Target
+from sercuescribe_client.models import AnyFormat, ChunkMode, Encoding, Format, Scope, Status
 from sercuescribe_client.plain import Client
 from sercuescribe_client.recorder import RecordOptions
 from sercuescribe_client.version import __version__
@@ -19,7 +20,6 @@ _COMPLETION_TIMEOUT_SECONDS = 2.0
 
 app = typer.Typer(
     name="scribe",
-    help="Record sound on a SercueScribe, and list, listen to and download recordings.",
     epilog="Example: scribe record talk.wav --name Talk",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -29,6 +29,15 @@ keys = typer.Typer(
     help="API keys of the projects that you manage.", no_args_is_help=True, epilog="Example: scribe keys list"
 )
 app.add_typer(keys, name="keys")
+
+
+class KeyScope(Enum):
+    """What a key may do. Typer knows lists of an Enum, and no lists of a Literal."""
+
+    read: Scope = "read"
+    record: Scope = "record"
+    manage: Scope = "manage"
+
 
 SessionId = Annotated[
     str, typer.Argument(metavar="SESSION", help="The id of a session.", autocompletion=lambda: _complete_sessions())
@@ -71,7 +80,7 @@ def scribe(
 
 @app.command(epilog="Example: scribe record talk.wav --name 'A talk' --metadata room=4 --marker 62.5=Questions")
 def record(
-    file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", help="A file, or - for the standard input.")] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE|-", help="A file, or - for the standard input.")] = None,
     microphone: Annotated[bool, typer.Option("--microphone", "-m", help="Record a microphone with FFmpeg.")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Send a file at the pace of its sound.")] = False,
     name: Annotated[str | None, typer.Option(help="The title of the session.")] = None,
@@ -179,7 +188,7 @@ def download(
         str | None, typer.Option("--output", "-o", metavar="FILE|-", help="Without it SESSION.FORMAT.")
     ] = None,
     audio_format: Annotated[
-        Target | Format | None, typer.Option("--format", help="Without it that of the recording.")
+        AnyFormat | None, typer.Option("--format", help="Without it that of the recording.")
     ] = None,
     markers: Annotated[bool, typer.Option("--markers", help="A WAV file has the markers as cue points.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="What there is of a failed recording.")] = False,
@@ -282,7 +291,7 @@ def list_keys(
 @keys.command("create", epilog="Example: scribe keys create phone-bridge --scope record --scope read")
 def create_key(
     name: Annotated[str, typer.Argument(help="Which program gets the key.")],
-    scope: Annotated[list[Scope], typer.Option(help="What the key may do; can be repeated.")],
+    scope: Annotated[list[KeyScope], typer.Option(help="What the key may do; can be repeated.")],
     project: Annotated[str | None, typer.Option(help="The project of the key.")] = None,
     expires_at: Annotated[str | None, typer.Option(metavar="TIME", help="As in 2027-01-31T00:00:00Z.")] = None,
     url: Url = None,
@@ -292,7 +301,8 @@ def create_key(
     """Create an API key and write it. It is not shown again."""
 
     async def work(client: AsyncClient) -> None:
-        made = await client.keys.create(name, scope, project=project, expires_at=expires_at)
+        scopes: list[Scope] = [each.value for each in scope]
+        made = await client.keys.create(name, scopes, project=project, expires_at=expires_at)
         write_json(made) if as_json else typer.echo(made["key"])
 
     execute(work, url, api_key, as_json)

@@ -13,7 +13,7 @@ from sercuescribe_client.cli.execution import messages
 from sercuescribe_client.client import AsyncClient
 from sercuescribe_client.downloads import BytesProgress, Download
 from sercuescribe_client.errors import ScribeError, UsageError
-from sercuescribe_client.models import Format, Target
+from sercuescribe_client.models import AnyFormat
 from sercuescribe_client.transport import Progress as Fraction
 
 _PLAYER = ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error", "-i", "pipe:0")
@@ -73,7 +73,7 @@ async def download(
     client: AsyncClient,
     session_id: str,
     destination: Path,
-    audio_format: Target | Format | None,
+    audio_format: AnyFormat | None,
     markers: bool,
     partial: bool,
     as_json: bool,
