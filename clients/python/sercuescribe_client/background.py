@@ -26,7 +26,7 @@ class BackgroundLoop:
         async def call() -> T:
             return await function()
 
-        if self._loop.is_closed():
+        if self.is_closed:
             raise RuntimeError("The client is closed.")
         future = asyncio.run_coroutine_threadsafe(call(), self._loop)
         try:
@@ -46,15 +46,26 @@ class BackgroundLoop:
                 yield item
         finally:
             close = getattr(iterator, "aclose", None)
-            if close is not None:
+            if close is not None and not self.is_closed:
                 self.run(close)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the loop has ended."""
+        return self._loop.is_closed()
+
     def close(self) -> None:
-        """End the loop and the thread."""
-        if self._loop.is_closed():
-            return
+        """Cancel what still runs, and end the loop and the thread."""
+        self.run(_cancel_others)
         self.run(self._loop.shutdown_asyncgens)
         self.run(self._loop.shutdown_default_executor)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

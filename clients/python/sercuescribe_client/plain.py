@@ -218,9 +218,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread."""
-        self._loop.run(self._client.aclose)
-        self._loop.close()
+        """Close the connections and end the thread. Closing it again does nothing."""
+        if not self._loop.is_closed:
+            self._loop.run(self._client.aclose)
+            self._loop.close()
 
     def record(self, **options: Unpack[RecordOptions]) -> PlainRecorder:
         """Return a recorder, which is a context manager. `RecordOptions` lists the options."""
