@@ -9,7 +9,7 @@ Encoding = Literal["s16le", "s24le", "s32le", "f32le", "mulaw", "alaw"]
 ChunkMode = Literal["auto", "stream", "files"]
 Target = Literal["wav", "mp3", "flac", "aac", "m4a", "opus"]
 AnyFormat = Literal["wav", "mp3", "flac", "aac", "webm", "ogg", "mp4", "m4a", "opus"]
-Status = Literal["active", "paused", "completed", "error"]
+Status = Literal["active", "paused", "completed"]
 Scope = Literal["read", "record", "manage"]
 ItemT = TypeVar("ItemT")
 

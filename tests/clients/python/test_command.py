@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from datetime import datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -336,7 +337,7 @@ def shown_completion() -> str:
 
 
 def commands() -> list[tuple[str, ...]]:
-    root = get_command(app)
+    root: Any = get_command(app)
     groups = [((name,), below) for name, below in root.commands.items()]
     return [
         *(path for path, below in groups if not hasattr(below, "commands")),

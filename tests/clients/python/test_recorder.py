@@ -12,6 +12,7 @@ from sercuescribe_client import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    RecordOptions,
     ServerUnreachable,
     UsageError,
 )
@@ -20,7 +21,7 @@ from tests.docs.proxy import cutting_proxy
 from tests.server import free_port
 from tests.sound import cut, samples_of, speech, wav_bytes
 
-PCM = {"format": "wav", "sample_rate": 16000, "channels": 1}
+PCM = RecordOptions(format="wav", sample_rate=16000, channels=1)
 
 
 async def samples(client: AsyncClient, session_id: str) -> bytes:
@@ -31,7 +32,7 @@ async def samples(client: AsyncClient, session_id: str) -> bytes:
 async def test_it_records_exactly_with_details_pauses_and_markers(client):
     sound = speech(2).tobytes()
     first, second = sound[:32000], sound[32000:]
-    options = {"name": "A talk", "metadata": {"room": "4"}, "user_id": "Ana", "source": "desk"}
+    options = RecordOptions(name="A talk", metadata={"room": "4"}, user_id="Ana", source="desk")
     async with client.record(**PCM, **options) as recorder:
         for chunk in cut(first, 3200):
             await recorder.send(chunk)

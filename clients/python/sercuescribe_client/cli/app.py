@@ -34,9 +34,9 @@ app.add_typer(keys, name="keys")
 class KeyScope(Enum):
     """What a key may do. Typer knows lists of an Enum, and no lists of a Literal."""
 
-    read: Scope = "read"
-    record: Scope = "record"
-    manage: Scope = "manage"
+    read = "read"
+    record = "record"
+    manage = "manage"
 
 
 SessionId = Annotated[

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,24 +87,27 @@ async def record(client: AsyncClient, wanted: Wanted) -> None:
     markers, metadata = markers_of(wanted.markers), pairs_of(wanted.metadata)
     sound, options = await _sound(wanted)
     options = {**options, "metadata": metadata, "on_notice": _say_notice}
-    is_file = isinstance(sound, FileSound)
-    if not is_file:
+    if not isinstance(sound, FileSound):
         options = {**options, "spool": True, "max_pending_bytes": _SPOOL_BYTES}
-    with _until_interrupted(sound) as interruption:
-        async with client.record(**options) as recorder, _shown(recorder, sound, wanted.as_json):
-            for seconds, label in markers:
-                await client.markers.add(recorder.session_id, label, seconds)
-            await _send(recorder, sound)
+    try:
+        with _until_interrupted(sound):
+            async with client.record(**options) as recorder, _shown(recorder, sound, wanted.as_json):
+                for seconds, label in markers:
+                    await client.markers.add(recorder.session_id, label, seconds)
+                await _send(recorder, sound)
+    finally:
+        await sound.close()
     await _report(client, recorder, wanted.as_json)
-    if interruption and is_file:
+    if isinstance(sound, FileSound) and sound.is_cut:
         raise Interrupted("Interrupted. The session is closed and has the beginning of the file.")
 
 
 async def _send(recorder: Recorder, sound: Sound) -> None:
     if isinstance(sound, FileSound):
         sound.skipped_chunks = recorder.resumed_chunk_count
-    async for chunk in sound.chunks():
-        await recorder.send(chunk)
+    async with aclosing(sound.chunks()) as chunks:
+        async for chunk in chunks:
+            await recorder.send(chunk)
     await recorder.close()
 
 
@@ -123,7 +126,7 @@ async def _sound(wanted: Wanted) -> tuple[Sound, RecordOptions]:
         return await _file(Path(wanted.file), wanted), wanted.options
     if wanted.is_realtime:
         raise UsageError("--realtime is for files. The standard input is recorded as it comes.")
-    return PipeSound(sys.stdin.buffer), wanted.options
+    return PipeSound(sys.stdin.fileno()), wanted.options
 
 
 async def _file(path: Path, wanted: Wanted) -> FileSound:
@@ -156,12 +159,8 @@ async def _microphone(wanted: Wanted) -> tuple[FfmpegSound, RecordOptions]:
 
 
 @contextmanager
-def _until_interrupted(sound: Sound) -> Iterator[list[int]]:
-    """Let the first Ctrl-C or SIGTERM stop the sound, so that the session is closed, and the second one everything.
-
-    Yields:
-        The signals that came.
-    """
+def _until_interrupted(sound: Sound) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM stop the sound, so that the session is closed, and the second one everything."""
     loop, came = asyncio.get_running_loop(), list[int]()
     task = asyncio.current_task()
 
@@ -174,7 +173,7 @@ def _until_interrupted(sound: Sound) -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield
     except asyncio.CancelledError:
         raise Interrupted("Interrupted. The session stays open until the server's grace period is over.") from None
     finally:

@@ -1,15 +1,16 @@
 """Where `scribe record` gets its sound: a file, the standard input, or a microphone that FFmpeg reads."""
 
 import asyncio
+import os
 import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import Protocol, Self
 
 from sercuescribe_client.errors import ScribeError, UsageError
 from sercuescribe_client.models import Encoding, Format
@@ -38,11 +39,14 @@ class Sound(Protocol):
 
     total_bytes: int | None
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the chunks."""
 
     def stop(self) -> None:
         """Let the chunks end soon."""
+
+    async def close(self) -> None:
+        """Free what it uses."""
 
 
 class FileSound:
@@ -54,6 +58,7 @@ class FileSound:
         total_bytes: The same, for the progress bar.
         skipped_chunks: How many chunks of it the server has.
         bytes_per_second: Its pace; None: as fast as it can be sent.
+        is_cut: Whether its chunks were stopped before its end.
 
     Raises:
         OSError: It cannot be read.
@@ -66,13 +71,14 @@ class FileSound:
         self.total_bytes: int | None = self.size_bytes
         self.skipped_chunks = 0
         self.bytes_per_second: float | None = None
+        self.is_cut = False
         self._is_stopped = asyncio.Event()
 
     def stop(self) -> None:
         """Let the chunks end."""
         self._is_stopped.set()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the chunks that follow the skipped ones."""
         with self.path.open("rb") as file:
             file.seek(self.skipped_chunks * CHUNK_BYTES)
@@ -82,6 +88,10 @@ class FileSound:
                 if self.bytes_per_second is not None:
                     await self._wait_until(started + sent_bytes / self.bytes_per_second)
                 yield chunk
+            self.is_cut = file.tell() < self.size_bytes
+
+    async def close(self) -> None:
+        """Do nothing: the file is closed after its last chunk."""
 
     async def _wait_until(self, moment: float) -> None:
         delay_seconds = moment - time.monotonic()
@@ -93,15 +103,16 @@ class FileSound:
 
 
 class PipeSound:
-    """The standard input or another stream that cannot be read twice.
+    """The standard input or another pipe that cannot be read twice.
 
-    A thread reads it. It is a daemon, because nothing can wake a thread that waits for input.
+    A thread reads it. It is a daemon, because nothing can wake a thread that waits for input. It reads the descriptor:
+    at the end of Python nobody may wait in a stream.
     """
 
     total_bytes: int | None = None
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._queue: asyncio.Queue[bytes | OSError] = asyncio.Queue(_QUEUE_CHUNKS)
         self._is_stopped = asyncio.Event()
 
@@ -109,7 +120,7 @@ class PipeSound:
         """Let the chunks end."""
         self._is_stopped.set()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield what is read, as it comes."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read_all, args=(loop,), daemon=True).start()
@@ -130,11 +141,14 @@ class PipeSound:
         finally:
             stopped.cancel()
 
+    async def close(self) -> None:
+        """Do nothing: the thread ends with the program."""
+
     def _read_all(self, loop: asyncio.AbstractEventLoop) -> None:
         chunk: bytes | OSError = b" "
         while chunk and not isinstance(chunk, OSError):
             try:
-                chunk = self._stream.read1(CHUNK_BYTES)  # type: ignore[attr-defined]  # all buffered streams have it
+                chunk = os.read(self._descriptor, CHUNK_BYTES)
             except OSError as error:
                 chunk = error
             try:
@@ -202,6 +216,8 @@ class FfmpegSound:
         self._microphone = microphone
         self._ffmpeg = ffmpeg
         self._process: asyncio.subprocess.Process
+        self._listener: asyncio.Task[None]
+        self._last_line = "it ended without a sound"
         self._first = b""
         self._is_stopped = False
 
@@ -220,9 +236,11 @@ class FfmpegSound:
             stderr=pipe,
             start_new_session=True,
         )
+        self._listener = asyncio.create_task(self._listen())
         self._first = await self._read()
         if not self._first:
-            raise await self._failure()
+            await self.close()
+            raise self._failure()
 
     def stop(self) -> None:
         """Let FFmpeg write what it has, and end."""
@@ -230,34 +248,41 @@ class FfmpegSound:
         if self._process.returncode is None:
             self._process.terminate()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the sound as it comes.
 
         Raises:
             ScribeError: FFmpeg has failed.
         """
-        try:
-            chunk = self._first
-            while chunk:
-                yield chunk
-                chunk = await self._read()
-            if await self._process.wait() and not self._is_stopped:
-                raise await self._failure()
-        finally:
-            if self._process.returncode is None:
-                self._process.kill()
-                await self._process.wait()
+        chunk = self._first
+        while chunk:
+            yield chunk
+            chunk = await self._read()
+        code = await self._process.wait()
+        await self._listener
+        if code and not self._is_stopped:
+            raise self._failure()
+
+    async def close(self) -> None:
+        """End FFmpeg."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await self._listener
 
     async def _read(self) -> bytes:
         if self._process.stdout is None:
             return b""
         return await self._process.stdout.read(self._microphone.chunk_bytes)
 
-    async def _failure(self) -> ScribeError:
-        await self._process.wait()
-        said = (await self._process.stderr.read()).decode(errors="replace").split("\n") if self._process.stderr else []
-        reason = next((line for line in reversed(said) if line.strip()), "it ended without a sound")
-        return ScribeError(f"FFmpeg cannot record from {self._microphone.device!r}: {reason.strip()}")
+    async def _listen(self) -> None:
+        """Read what FFmpeg says, so that it never waits for somebody who reads it."""
+        if self._process.stderr is not None:
+            async for line in self._process.stderr:
+                self._last_line = line.decode(errors="replace").strip() or self._last_line
+
+    def _failure(self) -> ScribeError:
+        return ScribeError(f"FFmpeg cannot record from {self._microphone.device!r}: {self._last_line}")
 
 
 def find_program(name: str, given: str | None, advice: str) -> str:
