@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -148,20 +148,7 @@ async def download(
     part = destination.with_name(f"{destination.name}.part")
     note = destination.with_name(f"{destination.name}.part.json")
     position = _left_by_earlier(part, note)
-    async with aclosing(reader.read(position)) as blocks:
-        with part.open("r+b" if part.exists() else "w+b") as file:
-            async for block in blocks:
-                begun_at = position.bytes - len(block)
-                if file.tell() != begun_at:
-                    file.seek(begun_at)
-                    file.truncate()
-                if begun_at == 0:
-                    note.write_text(json.dumps({"etag": position.etag}))
-                file.write(block)
-                if on_progress is not None:
-                    on_progress(position.bytes, position.total_bytes or position.bytes)
-            file.flush()
-            os.fsync(file.fileno())
+    await _write(reader, position, part, note, on_progress)
     found = await asyncio.to_thread(_sha256_of, part)
     size_bytes = part.stat().st_size
     note.unlink(missing_ok=True)
@@ -172,6 +159,34 @@ async def download(
         )
     part.replace(destination)
     return Download(destination, size_bytes, found, bool(sha256))
+
+
+async def _write(
+    reader: FileReader, position: Position, part: Path, note: Path, on_progress: BytesProgress | None
+) -> None:
+    """Write the rest of a file to `part`, and the version of the file to `note`."""
+    async with aclosing(reader.read(position)) as blocks:
+        with _opened(part) as file:
+            async for block in blocks:
+                begun_at = position.bytes - len(block)
+                if file.tell() != begun_at:
+                    file.seek(begun_at)
+                    file.truncate()
+                if begun_at == 0:
+                    _write_note(note, position)
+                file.write(block)
+                if on_progress is not None:
+                    on_progress(position.bytes, position.total_bytes or position.bytes)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _opened(part: Path) -> BinaryIO:
+    return part.open("r+b" if part.exists() else "w+b")
+
+
+def _write_note(note: Path, position: Position) -> None:
+    note.write_text(json.dumps({"etag": position.etag}))
 
 
 def _left_by_earlier(part: Path, note: Path) -> Position:
