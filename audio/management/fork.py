@@ -61,7 +61,7 @@ class Fork:
         # Celery takes a process of another name for one of a pool.
         self._process = Process(target=self._run, name="MainProcess")
         self._process.start()
-        self.pid: int = self._process.pid
+        self.pid = int(self._process.pid or 0)
 
     def poll(self) -> int | None:
         """Return the exit code, or minus the number of the signal that ended the process; None while it runs."""

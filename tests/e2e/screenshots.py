@@ -6,6 +6,7 @@ They are written to SCREENSHOTS, or to the folder `screenshots` of the virtual e
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Page
 
@@ -13,7 +14,7 @@ from tests.e2e.install import axe
 
 FOLDER = Path(os.environ.get("SCREENSHOTS") or Path(sys.prefix) / "screenshots")
 SIZES = {"wide": (1280, 800), "phone": (390, 844)}
-SCHEMES = ("light", "dark")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 RUN_AXE = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
     .filter((found) => ['serious', 'critical'].includes(found.impact))
     .map((found) => [found.id, found.nodes.map((node) => node.html.slice(0, 160) + ' ' + node.failureSummary)])"""
@@ -37,5 +38,6 @@ def look(page: Page, name: str) -> None:
             page.screenshot(path=FOLDER / f"{name}-{size}-{scheme}.png")
             assert page.evaluate(RUN_AXE) == [], (name, size, scheme)
         assert page.evaluate(TOO_WIDE) <= 0, (name, size)
-    page.set_viewport_size(dict(zip(("width", "height"), SIZES["wide"], strict=True)))
+    width, height = SIZES["wide"]
+    page.set_viewport_size({"width": width, "height": height})
     page.emulate_media(color_scheme="light")

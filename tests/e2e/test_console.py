@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, StorageState, expect
 from websockets.sync.client import ClientConnection, connect
 
 from tests.client import Rest
@@ -67,7 +67,7 @@ def people(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def login(browser: Browser, server: Server, people: None) -> dict:
+def login(browser: Browser, server: Server, people: None) -> StorageState:
     """The cookies of the operator."""
     with browser.new_context(base_url=server.url) as context:
         page = context.new_page()
@@ -80,10 +80,14 @@ def login(browser: Browser, server: Server, people: None) -> dict:
 
 
 @pytest.fixture
-def page(browser: Browser, server: Server, login: dict) -> Iterator[Page]:
+def page(browser: Browser, server: Server, login: StorageState) -> Iterator[Page]:
     """A page of somebody who has logged in, so that each change needs the CSRF token."""
-    options = {"base_url": server.url, "storage_state": login, "viewport": {"width": 1280, "height": 800}}
-    with browser.new_context(**options, accept_downloads=True) as context:
+    with browser.new_context(
+        base_url=server.url,
+        storage_state=login,
+        viewport={"width": 1280, "height": 800},
+        accept_downloads=True,
+    ) as context:
         context.set_default_timeout(DEADLINE_MS)
         opened = context.new_page()
         yield opened

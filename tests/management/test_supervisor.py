@@ -141,7 +141,7 @@ def test_programs_of_one_name_stop_together(environment, tmp_path):
     with Supervisor(environment) as supervisor:
         supervisor.start(program, program, within_seconds=60)
         processes = [child.process for child in supervisor.children]
-    assert [process.returncode for process in processes] == [0, 0]
+    assert [process.wait() for process in processes if process] == [0, 0]
 
 
 def test_signal_handlers_are_given_back(environment):

@@ -30,9 +30,15 @@ def start(module: str, **given: Any) -> "subprocess.Popen[str]":
     """Start Node with a module."""
     program = PROLOGUE.format(client=json.dumps(CLIENT.as_uri())) + module
     environment = {name: value for name, value in os.environ.items() if name not in PROXIES}
-    command = [NODE, "--input-type=module", "--eval", program]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, env=environment, text=True, **pipes)
+    command = [str(NODE), "--input-type=module", "--eval", program]
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdin is not None
     process.stdin.write(json.dumps(given))
     process.stdin.close()

@@ -95,7 +95,7 @@ def test_the_package_needs_nothing(installed):
 
 def test_an_application_imports_it_by_its_name(installed):
     program = 'import * as scribe from "sercuescribe"; console.log(JSON.stringify(Object.keys(scribe)));'
-    command = [NODE, "--input-type=module", "--eval", program]
+    command = [str(NODE), "--input-type=module", "--eval", program]
     done = subprocess.run(command, cwd=installed, capture_output=True, text=True, check=True)
     names = json.loads(done.stdout)
     assert {"Client", "Recorder", "Microphone", "record"} <= set(names)
@@ -126,7 +126,7 @@ def test_every_public_name_of_a_class_is_declared(installed):
         all[name] = [...of(value.prototype), ...of(value)];
     console.log(JSON.stringify(all));
     """
-    command = [NODE, "--input-type=module", "--eval", program]
+    command = [str(NODE), "--input-type=module", "--eval", program]
     done = subprocess.run(command, cwd=installed, capture_output=True, text=True, check=True)
     declared = TYPES.read_text()
     for name, members in json.loads(done.stdout).items():
