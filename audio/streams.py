@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from audio import metrics
+from audio.assembly import wanted
 from audio.errors import Overloaded, ServiceError
 from audio.ingest.executor import DatabaseExecutor
 from audio.ingest.supervision import Supervisor
@@ -224,6 +225,8 @@ def _news(event: WebhookEvent) -> News:
 def _read_all(position: int, named: Collection[uuid.UUID], is_for_all: bool, known: Marks) -> Found:
     """Read the events after a position, and the sessions whose marks are not those that are known."""
     outbox.publish()
+    if named:
+        wanted.enqueue_windows(named)
     marks = _marks(AudioSession.objects.filter(pk__in=named)) if named else {}
     if is_for_all:
         marks |= _marks(AudioSession.objects.open().order_by())

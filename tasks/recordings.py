@@ -7,7 +7,7 @@ from celery import shared_task
 from django.db import Error as DatabaseError
 
 from audio import database
-from audio.assembly.concatenate import with_chunks_waiting
+from audio.assembly import live
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
 from audio.errors import AudioError, ObjectDamaged
 from audio.jobs.recording import make_recording
@@ -23,9 +23,14 @@ def concatenate_live(session_ids: list[str]) -> None:
 
     The task does not retry a session that fails: the next window or the close of the session enqueues it again.
     """
-    for session_id in with_chunks_waiting([uuid.UUID(session_id) for session_id in session_ids]):
+    try:
+        database.hold_reserve()
+        alone = live.extend([uuid.UUID(session_id) for session_id in session_ids])
+    except (DatabaseError, OSError, AudioError) as error:
+        logger.warning("windows_failed", sessions=len(session_ids), error=str(error))
+        return
+    for session_id in alone:
         try:
-            database.hold_reserve()
             make_recording(session_id)
         except (DatabaseError, OSError, AudioError) as error:
             logger.warning("window_failed", session_id=str(session_id), error=str(error))

@@ -118,7 +118,7 @@ class MarkerList(SessionView, generics.ListAPIView[Marker]):
 
     def get_queryset(self) -> QuerySet[Marker]:
         """Return the markers of the session."""
-        return Marker.objects.filter(session=self.session())
+        return Marker.objects.filter(session=self.session_so_far())
 
     def post(self, request: Request, session_id: str) -> Response:
         """Add a marker, at a number of seconds or at the end of the audio so far."""

@@ -46,7 +46,7 @@ from audio.api.serializers import (
     recording_of,
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
-from audio.assembly import chunks
+from audio.assembly import chunks, wanted
 from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge, RecordingNotReady
 from audio.jobs import chapters, peaks, transcode
 from audio.media import waveform
@@ -150,6 +150,15 @@ class SessionView(CheckedView):
             SessionNotFound: There is no such session, or not for this identity.
         """
         return find_session(self.session_id, self.identity, scope_of(self.request, self) or "")
+
+    def session_so_far(self) -> AudioSession:
+        """Return the session with a recording that is at most two seconds behind, if workers are there.
+
+        A request for a certain version of the recording, which continues a download, does not wait for another one.
+        """
+        session = self.session()
+        is_of_version = "If-Range" in self.request.headers or "If-Match" in self.request.headers
+        return self.session() if not is_of_version and wanted.wait_for_window(session) else session
 
     def shown(self) -> dict[str, Any]:
         """Return the JSON of the session."""
@@ -415,7 +424,7 @@ class SessionAudio(SessionView):
         raise MasterDamaged("The file of the recording is missing. Rebuild the recording from its chunks.")
 
     def _answer(self) -> HttpResponseBase:
-        session = self.session()
+        session = self.session_so_far()
         recording = recording_of(session)
         own = recording.format or session.format
         requested = self._requested_format(own)
@@ -517,7 +526,7 @@ class SessionWaveform(SessionView):
         ready.
         """
         span = WaveformSpan.parse(request.query_params)
-        session = self.session()
+        session = self.session_so_far()
         shown = peaks.shown(session, recording_of(session), span.points, span.start_seconds, span.end_seconds)
         headers = {"Cache-Control": "private, no-cache"}
         if span.format == "svg":

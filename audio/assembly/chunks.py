@@ -2,8 +2,11 @@
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Q
 
 from audio.errors import ChunkDamaged, ChunkNotFound, ChunksReleased, MediaError
 from audio.journal.files import Extent, JournalReader
@@ -12,6 +15,7 @@ from audio.models import AudioChunk
 from audio.storage.paths import root
 
 OnDamage = Callable[[ChunkDamaged, int], bytes]
+_COLUMNS = ("sequence", "source_id", "journal__name", "offset", "size_bytes", "crc32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,34 @@ def window_after(session_id: uuid.UUID, sequence: int) -> list[PendingChunk]:
     Raises:
         ChunkDamaged: The row of a chunk between them is missing.
     """
-    rows = (
-        AudioChunk.objects.filter(session_id=session_id, sequence__gt=sequence)
-        .order_by("sequence")
-        .values_list("sequence", "source_id", "journal__name", "offset", "size_bytes", "crc32")[: plan.WINDOW_CHUNKS]
-    )
+    rows = AudioChunk.objects.filter(session_id=session_id, sequence__gt=sequence).order_by("sequence")
+    return _window(session_id, sequence, list(rows.values_list(*_COLUMNS)[: plan.WINDOW_CHUNKS]))
+
+
+def windows_after(places: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[PendingChunk]]:
+    """Return a window for each of many sessions, in one query.
+
+    Args:
+        places: The sequence behind which the window of each session begins.
+
+    Returns:
+        The windows, as `window_after` returns them. A session is absent if its row of a chunk is missing.
+    """
+    chosen = Q()
+    for session_id, sequence in places.items():
+        chosen |= Q(session_id=session_id, sequence__range=(sequence + 1, sequence + plan.WINDOW_CHUNKS))
+    rows: dict[uuid.UUID, list[tuple[Any, ...]]] = {session_id: [] for session_id in places}
+    for session_id, *row in AudioChunk.objects.filter(chosen).order_by().values_list("session_id", *_COLUMNS):
+        rows[session_id].append(tuple(row))
+    windows = {}
+    for session_id, sequence in places.items():
+        with contextlib.suppress(ChunkDamaged):
+            windows[session_id] = _window(session_id, sequence, sorted(rows[session_id]))
+    return windows
+
+
+def _window(session_id: uuid.UUID, sequence: int, rows: Sequence[tuple[Any, ...]]) -> list[PendingChunk]:
+    """Return as many of the chunks behind `sequence` as make one window, from their rows in order."""
     waiting = [PendingChunk(session_id, row[0], row[1], Extent(*row[2:])) for row in rows]
     for expected, chunk in enumerate(waiting, start=sequence + 1):
         if chunk.sequence != expected:

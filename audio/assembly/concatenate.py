@@ -9,10 +9,8 @@ rebuild (`audio.assembly.rebuild`).
 
 import contextlib
 import uuid
-from collections.abc import Sequence
 
 import structlog
-from django.db.models import F
 from structlog.contextvars import bound_contextvars
 
 from audio.admission import Admission
@@ -118,11 +116,22 @@ def _claimed(session: AudioSession) -> Run:
         superseded.tidy(session.pk, token)
         return Rebuild(session, Recording(session=session, token=token))
     recording.refresh_from_db()
+    return run_of(session, recording, is_handed_over=before is None)
+
+
+def run_of(session: AudioSession, recording: Recording, is_handed_over: bool) -> Run:
+    """Return the run that continues a recording.
+
+    Args:
+        session: The session.
+        recording: Its recording, claimed by the run.
+        is_handed_over: Whether the run before has ended.
+    """
     if recording.checkpoint.get("version") != CHECKPOINT_VERSION or not _has_master(recording):
         # Nothing was made yet; or a version wrote it whose checkpoints this one does not read; or what was made is
         # not there, as after an older backup of the database was put back. The chunks are.
-        return Run(session, Recording(session=session, token=token))
-    return Run(session, recording, is_handed_over=before is None)
+        return Run(session, Recording(session=session, token=recording.token))
+    return Run(session, recording, is_handed_over)
 
 
 def _has_master(recording: Recording) -> bool:
@@ -140,12 +149,4 @@ def _has_work(session_id: uuid.UUID) -> bool:
         return False
     if recording.state == RecordingState.READY:
         return recording.rebuild_requested_at is not None
-    looked_to = max(recording.chunks_done, recording.checkpoint.get("looked_to", 0))
-    return session.total_chunks > looked_to or (session.total_chunks > 0 and not session.is_open)
-
-
-def with_chunks_waiting(session_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Return the sessions that have pending chunks, in one query."""
-    waiting = Recording.objects.filter(session__total_chunks__gt=F("chunks_done"))
-    found = set(waiting.filter(pk__in=session_ids).values_list("pk", flat=True))
-    return [session_id for session_id in session_ids if session_id in found]
+    return session.total_chunks > recording.looked_to or (session.total_chunks > 0 and not session.is_open)

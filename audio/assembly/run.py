@@ -113,14 +113,12 @@ class Run:
         # Those that were set when all chunks before them had been processed.
         markers.place(self._session.id, self._assembler)
         try:
-            master = self._opened()
-            master.append(self._assembler.take(window, is_last))
-            self._assembler.examine(master.path, is_last)
+            self._append(window, is_last)
         except PartsDifferError:
             self._start_over()
             return
+        master = self._opened()
         master.sync()
-        self._extend_peaks(master, is_last)
         self._is_flushed = is_last
         # Nothing waits behind this window: the master is handed over with it.
         is_handed_over = not outlook.is_closed and window[-1].sequence == outlook.total
@@ -135,6 +133,48 @@ class Run:
         self._tell_clients()
         if is_handed_over:
             self._token = None
+
+    def _append(self, window: list[PendingChunk], is_last: bool) -> None:
+        """Write a window to the master, and what it adds to the waveform.
+
+        Raises:
+            PartsDifferError: The session needs the family that decodes.
+        """
+        master = self._opened()
+        master.append(self._assembler.take(window, is_last))
+        self._assembler.examine(master.path, is_last)
+        self._extend_peaks(master, is_last)
+
+    # The same steps, for a caller who takes one window of many open sessions and commits them together
+    # (`audio.assembly.live`).
+
+    @property
+    def looked_to(self) -> int:
+        """The last sequence that the run has seen."""
+        return self._assembler.looked_to
+
+    def append(self, window: list[PendingChunk]) -> None:
+        """Write a window to the master. It is not durable yet, and neither is it in the row.
+
+        Raises:
+            PartsDifferError: The session needs the family that decodes.
+            MediaError, OSError: The window could not be made.
+        """
+        self._append(window, is_last=False)
+
+    def sync(self) -> dict[str, Any]:
+        """Make the master durable, and return the values of the row that describe it."""
+        master = self._opened()
+        master.sync()
+        self._is_certain = False
+        return self._position(master)
+
+    def committed(self) -> None:
+        """Note that the values of `sync` were committed, and that the claim was given up with them."""
+        self._is_certain = True
+        self._token = None
+        self._took(self._opened())
+        self._tell_clients()
 
     def _tell_clients(self) -> None:
         """Send new warnings to the connected clients, and store what the media have decided in the session."""

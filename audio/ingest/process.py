@@ -101,6 +101,7 @@ class Ingest:
         """Forget a connection that has ended, and remove its row."""
         if self._connections.remove(connection) and not self.draining:
             await self._heartbeat.remove_row(connection.connection_id)
+        self._windows.forget(connection.producer.session_id)
         self._connections.note_removed()
 
     def submit(self, connection: LiveConnection, payload: bytes) -> None:

@@ -1,4 +1,8 @@
-"""The schedule of windows: an open session is due when its pending audio is large enough or old enough.
+"""The schedule of windows: an open session is due when enough audio is pending, or when it has waited long enough.
+
+The first window of a session comes early. It finds what the media decide, and whether the audio can be decoded at all.
+Later windows are large, because a window costs a worker some milliseconds whatever its size. Who reads a live recording
+asks for a window by themselves (`audio.assembly.wanted`).
 
 The tasks are hints. If one is lost or was not enqueued, the sweep finds the session in the database.
 """
@@ -14,8 +18,9 @@ from audio.ingest.executor import DatabaseExecutor
 
 # A window with this many pending bytes is due at once.
 DUE_BYTES = 1024 * 1024
-# Each window costs a worker some milliseconds. With many sessions, windows get larger instead of more frequent.
-WINDOWS_PER_TICK = 40
+FIRST_WINDOW_SECONDS = 5.0
+# A task has at most so many sessions, and there is one task at a time. A crowd that becomes due together is spread.
+SESSIONS_PER_TASK = 40
 _TICK_SECONDS = 1.0
 
 
@@ -36,6 +41,8 @@ class Windows:
         self._executor = executor
         # In the order in which the sessions became pending.
         self._pending: dict[uuid.UUID, _PendingAudio] = {}
+        # The connected sessions for which this process has enqueued a window.
+        self._begun: set[uuid.UUID] = set()
 
     def note(self, session_id: uuid.UUID, size_bytes: int) -> None:
         """Count an acknowledged chunk."""
@@ -43,6 +50,10 @@ class Windows:
         if pending is None:
             pending = self._pending[session_id] = _PendingAudio()
         pending.size_bytes += size_bytes
+
+    def forget(self, session_id: uuid.UUID) -> None:
+        """Note that a connection of a session has ended. If the session continues, its next window comes early."""
+        self._begun.discard(session_id)
 
     async def keep_enqueueing(self) -> None:
         """Enqueue windows as they become due, until cancelled."""
@@ -53,8 +64,16 @@ class Windows:
 
     def _take_due(self) -> list[uuid.UUID]:
         """Remove and return some sessions whose window is due, beginning with the one that became pending first."""
-        before = time.monotonic() - settings.WINDOW_SECONDS
-        due = [key for key, p in self._pending.items() if p.since_seconds <= before or p.size_bytes >= DUE_BYTES]
-        for key in due[:WINDOWS_PER_TICK]:
+        now = time.monotonic()
+        before = now - settings.WINDOW_SECONDS
+        first_before = now - min(settings.WINDOW_SECONDS, FIRST_WINDOW_SECONDS)
+        due = [
+            key
+            for key, pending in self._pending.items()
+            if pending.size_bytes >= DUE_BYTES
+            or pending.since_seconds <= (before if key in self._begun else first_before)
+        ][:SESSIONS_PER_TASK]
+        for key in due:
             del self._pending[key]
-        return due[:WINDOWS_PER_TICK]
+        self._begun.update(due)
+        return due

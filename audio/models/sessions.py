@@ -527,6 +527,11 @@ class Recording(models.Model):
     def __str__(self) -> str:
         return f"{self.session_id} {self.state}"
 
+    @property
+    def looked_to(self) -> int:
+        """The last sequence that a window has seen. The audio of the last chunks may wait for those that follow."""
+        return max(self.chunks_done, self.checkpoint.get("looked_to", 0))
+
 
 class Marker(models.Model):
     """A moment in the recording of a session, with a label.

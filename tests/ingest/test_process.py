@@ -21,7 +21,7 @@ from audio.ingest.process import Ingest
 from audio.ingest.types import Accepted
 from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest
-from tests.broker import requests_for
+from tests.broker import requests_for, shown_for
 from tests.client import Rest, recorder
 from tests.conftest import RunServer
 from tests.ingest.live import Client, after_heartbeats, deafen, listeners, until
@@ -339,6 +339,52 @@ async def test_windows_are_asked_for_by_age_and_once(ingest, connect, settings):
     await until(lambda: requests_for(second.producer.session_id))
     assert requests_for(first.producer.session_id) == [dispatch.CONCATENATE_LIVE]
     assert requests_for(silent.producer.session_id) == []
+
+
+@with_rows
+async def test_the_first_window_of_a_session_comes_early_and_the_next_one_when_it_is_old(
+    ingest, connect, settings, monkeypatch
+):
+    monkeypatch.setattr(windows, "FIRST_WINDOW_SECONDS", 0.1)
+    settings.WINDOW_SECONDS = 3600
+    first, later = await connect(), await connect()
+    session_id = first.producer.session_id
+    first.send(b"abcd")
+    await until(lambda: requests_for(session_id))
+    first.send(b"abcd")
+    await until(lambda: len(first.outcomes) == 2)
+    # What came before it is looked at first.
+    later.send(b"abcd")
+    await until(lambda: requests_for(later.producer.session_id))
+    assert requests_for(session_id) == [dispatch.CONCATENATE_LIVE]
+    settings.WINDOW_SECONDS = 0.1
+    await until(lambda: len(requests_for(session_id)) == 2)
+
+
+@with_rows
+async def test_a_session_that_is_continued_gets_a_first_window_again(ingest, connect, settings, monkeypatch):
+    monkeypatch.setattr(windows, "FIRST_WINDOW_SECONDS", 0.1)
+    settings.WINDOW_SECONDS = 3600
+    first = await connect()
+    session_id = first.producer.session_id
+    first.send(b"abcd")
+    await until(lambda: requests_for(session_id))
+    await ingest.remove(first)
+    second = await connect(session_id)
+    second.send(b"abcd")
+    await until(lambda: len(requests_for(session_id)) == 2)
+
+
+@with_rows
+async def test_a_crowd_shares_tasks_of_bounded_size(ingest, connect, settings, monkeypatch):
+    monkeypatch.setattr(windows, "SESSIONS_PER_TASK", 2)
+    settings.WINDOW_SECONDS = 0.1
+    clients = [await connect() for _ in range(5)]
+    for client in clients:
+        client.send(b"abcd")
+    await until(lambda: requests_for(clients[-1].producer.session_id))
+    shown = {shown_for(client.producer.session_id)[0].split(" ")[0] for client in clients}
+    assert shown == {"(2", "(1"}
 
 
 @with_rows
