@@ -177,7 +177,9 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._ingest = await ingest.current()
             if self._ingest.draining:
                 raise Overloaded("The server is stopping. Reconnect in a moment.")
-            self.identity, self._opened = await self._ingest.run(self._admit, request, session_id)
+            self.identity = await self._identify(request, session_id)
+            opening = ingest.Opening(request, session_id, self.identity, self._handshake.address, self._is_gone)
+            self._opened = await self._ingest.open(opening)
         except AudioError as error:
             await self._reject(error, session_text)
             return False
@@ -188,16 +190,16 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
                 self._admission.recall(payload)
         return True
 
-    def _admit(
-        self, request: ConnectionRequest, session_id: uuid.UUID | None
-    ) -> tuple[access.Identity, "ingest.Opened"]:
-        """Find out who asks, and open the connection for them. This runs in a thread of the executor."""
+    async def _identify(self, request: ConnectionRequest, session_id: uuid.UUID | None) -> access.Identity:
+        """Find out who asks, in a thread of the executor if they have shown something."""
+        if self._handshake.shows_nothing and request.token is None and request.ticket is None:
+            return access.without_identity()
+        return await self._ingest.run(self._identify_now, request, session_id)
+
+    def _identify_now(self, request: ConnectionRequest, session_id: uuid.UUID | None) -> access.Identity:
         identity = access.identify(self._handshake, request.token, request.ticket, session_id)
         access.limits.check_rate(identity)
-        opened = ingest.open_connection(
-            request, session_id, self._ingest.process_id, self._is_gone, identity, self._handshake.address
-        )
-        return identity, opened
+        return identity
 
     def _is_gone(self) -> bool:
         """Return whether the client left before it was greeted."""
@@ -357,7 +359,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             Why the last message does not fit the format that another connection has decided, None if it fits.
         """
         session_id = self.producer.session_id
-        session = await self._ingest.run(ingest.decide_format, session_id, self.connection_id, audio_format)
+        session = await self._ingest.write(ingest.decide_format, session_id, self.connection_id, audio_format)
         self.producer.description = ingest.describe(session, self._opened.source.name)
         logger.info("format_decided", format=session.format)
         return self._admission.decide(session.format)
@@ -380,14 +382,14 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             # Another client paused the session while this one was sending. To close now would lose its later chunks.
             if isinstance(producer.rejection, SessionPaused) and not self._has_paused:
                 raise producer.rejection
-            await self._ingest.run(ingest.close_session, producer.session_id, "client", producer)
+            await self._ingest.write(ingest.close_session, producer.session_id, "client", producer)
             self._protocol.closed()
         elif action is Action.PAUSE:
-            await self._ingest.run(ingest.pause_session, producer.session_id, producer)
+            await self._ingest.write(ingest.pause_session, producer.session_id, producer)
             self._has_paused = True
             self._protocol.paused()
         elif action is Action.RESUME:
-            await self._ingest.run(ingest.resume_session, producer.session_id, producer)
+            await self._ingest.write(ingest.resume_session, producer.session_id, producer)
             self._has_paused = False
             if isinstance(producer.rejection, SessionPaused):
                 producer.rejection = None
@@ -395,7 +397,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     async def _mark(self, wanted: MarkerRequest) -> None:
         producer = self.producer
-        marker = await self._ingest.run(ingest.add_marker, producer.session_id, wanted.label, None, producer)
+        marker = await self._ingest.write(ingest.add_marker, producer.session_id, wanted.label, None, producer)
         self._protocol.marked(str(marker.pk), marker.after_sequence or 0)
 
     def _full(self) -> bool:

@@ -31,7 +31,7 @@ _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _CLOSE_CODES = frozenset((1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 4408, 4409))
 _OTHER = "other"
 # Those that `audio.ingest` runs beside the connections.
-BACKGROUND_TASKS = ("heartbeat", "windows", "events", "erasures", "announcement", "event_stream")
+BACKGROUND_TASKS = ("heartbeat", "windows", "events", "erasures", "announcement", "event_stream", "after_commit")
 
 
 class BatchHistogram(Histogram):

@@ -22,6 +22,7 @@ import socket
 import struct
 import sys
 import termios
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -63,6 +64,7 @@ REQUEST_RECEIPT_SECONDS = 20.0
 # The maximum number of incomplete requests, and their maximum share of the descriptors of the process.
 MAX_UNFINISHED_REQUESTS = 1024
 UNFINISHED_SHARE = 0.25
+UPGRADES_PER_TURN = 4
 POLL_SECONDS = 0.02
 # How long the last messages may wait in memory for a client that reads slowly.
 LAST_BYTES_SECONDS = 30.0
@@ -207,15 +209,39 @@ class UnfinishedRequests:
         self._connections.pop(connection, None)
 
 
+class Upgrades:
+    """The WebSocket handshakes of a process, a few in each turn of the event loop.
+
+    A handshake costs many times as much as a chunk. The requests of a crowd arrive in one turn, so that without a limit
+    the chunks of all others would wait for all of its handshakes.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[HttpProtocol] = deque()
+
+    def add(self, connection: "HttpProtocol") -> None:
+        """Let a connection wait for its turn."""
+        if not self._waiting:
+            connection.loop.call_soon(self._take, connection.loop)
+        self._waiting.append(connection)
+
+    def _take(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(UPGRADES_PER_TURN, len(self._waiting))):
+            self._waiting.popleft().upgrade()
+        if self._waiting:
+            loop.call_soon(self._take, loop)
+
+
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, with limits on requests that have not arrived completely.
 
     The limits are on the time that such a request takes, and on the number of such requests.
     """
 
-    def __init__(self, unfinished: UnfinishedRequests, **of_uvicorn: Any) -> None:
+    def __init__(self, unfinished: UnfinishedRequests, upgrades: Upgrades, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self._unfinished = unfinished
+        self._upgrades = upgrades
         self._receipt: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
@@ -235,9 +261,16 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """End the time limit, because the WebSocket protocol has limits of its own."""
+        """Wait for a turn to upgrade. The time limit ends, because the WebSocket protocol has limits of its own."""
         self._forget_request()
-        super().handle_websocket_upgrade()
+        self.transport.pause_reading()
+        self._upgrades.add(self)
+
+    def upgrade(self) -> None:
+        """Continue with the WebSocket protocol."""
+        if not self.transport.is_closing():
+            super().handle_websocket_upgrade()
+            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up after the socket was closed."""
@@ -265,7 +298,7 @@ def http_protocol() -> Any:
     """Return a factory of HTTP protocols, with a limit that fits the process's maximum of open files."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = min(MAX_UNFINISHED_REQUESTS, int(UNFINISHED_SHARE * descriptors))
-    return functools.partial(HttpProtocol, UnfinishedRequests(limit))
+    return functools.partial(HttpProtocol, UnfinishedRequests(limit), Upgrades())
 
 
 class Server(uvicorn.Server):

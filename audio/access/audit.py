@@ -2,6 +2,7 @@
 
 import ipaddress
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -39,6 +40,27 @@ def record(
         session_id=session_id,
         address=_ip_address(address),
         details=details,
+    )
+
+
+def record_all(action: str, done: Iterable[tuple[Identity, Project, uuid.UUID, str | None]], **details: Any) -> None:
+    """Store that the same was done to many sessions, with one statement.
+
+    Args:
+        action: What was done.
+        done: Who did it, the project, the session, and the IP address of the client.
+        details: More about it.
+    """
+    AuditEntry.objects.bulk_create(
+        AuditEntry(
+            project=project.name,
+            actor=str(identity)[:200],
+            action=action,
+            session_id=session_id,
+            address=_ip_address(address),
+            details=details,
+        )
+        for identity, project, session_id, address in done
     )
 
 

@@ -55,6 +55,11 @@ class Handshake(NamedTuple):
         return None
 
     @property
+    def shows_nothing(self) -> bool:
+        """Whether the headers have neither a secret nor a cookie."""
+        return self.secret is None and b"cookie" not in self.headers
+
+    @property
     def is_same_origin(self) -> bool:
         """Whether a page of this server opens the WebSocket. Only such a page may use the login cookie."""
         origin = self.header(b"origin")

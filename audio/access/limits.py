@@ -17,17 +17,20 @@ _RETRY_SECONDS = 5
 _MINUTE_SECONDS = 60
 
 
-def check_new_session(project_id: int) -> None:
+def are_set(project: Project) -> bool:
+    """Whether a project has a limit that a new session could exceed."""
+    limits = (project.max_open_sessions, project.max_openings_per_minute, project.max_bytes_per_day)
+    return any(limit is not None for limit in limits)
+
+
+def check_new_session(project: Project) -> None:
     """Check that a project may have another session.
 
     Raises:
         LimitReached: As many sessions are open, or were opened in the last minute, as may be, or the audio of the day
             is used up.
     """
-    project = Project.objects.filter(pk=project_id).first()
-    if project is None:
-        return
-    sessions = AudioSession.objects.filter(project_id=project_id)
+    sessions = AudioSession.objects.filter(project=project)
     limit = project.max_open_sessions
     if limit is not None and sessions.open().count() >= limit:
         raise LimitReached(

@@ -27,14 +27,14 @@ _COLUMNS = {
 }
 _SET = "SET state = 'live', token = NULL, progress = 0, updated_at = "
 _POSTGRESQL = (
-    f"UPDATE {_TABLE} AS recording {_SET} statement_timestamp(), "  # noqa: S608
+    f"UPDATE {_TABLE} AS recording {_SET} statement_timestamp(), "
     + ", ".join(f"{name} = made.{name}" for name in _COLUMNS)
     + " FROM jsonb_to_recordset(%s::jsonb) AS made (session_id uuid, "
     + ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
     + ") WHERE recording.session_id = made.session_id AND recording.token = %s RETURNING recording.session_id"
 )
 _SQLITE = (
-    f"UPDATE {_TABLE} {_SET} %s, "  # noqa: S608
+    f"UPDATE {_TABLE} {_SET} %s, "
     + ", ".join(f"{name} = json_extract(made.value, '$.{name}')" for name in _COLUMNS)
     + " FROM json_each(%s) AS made"
     + f" WHERE {_TABLE}.session_id = json_extract(made.value, '$.session_id') AND token = %s RETURNING session_id"

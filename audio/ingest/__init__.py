@@ -4,6 +4,7 @@ from audio.database import database_time
 from audio.ingest.details import change_details
 from audio.ingest.erasures import own_names
 from audio.ingest.markers import add_marker, change_marker, delete_marker, described_markers
+from audio.ingest.openings import Opening
 from audio.ingest.process import Ingest, current, drain
 from audio.ingest.sessions import (
     Opened,
@@ -28,6 +29,7 @@ __all__ = [
     "Ingest",
     "LiveConnection",
     "Opened",
+    "Opening",
     "add_marker",
     "change_details",
     "change_marker",

@@ -21,6 +21,7 @@ from django.db import connection
 
 from audio import database, metrics
 from audio.errors import AudioError, JournalFailed, StorageFull
+from audio.ingest.calls import Call, Calls
 from audio.ingest.commit import JournalledChunk, RowWriter
 from audio.ingest.types import Accepted, LiveConnection, Outcome, Producer
 from audio.journal.files import Extent, JournalWriter, erase
@@ -61,7 +62,8 @@ class _OpenJournal:
 class Committer:
     """The thread that makes chunks durable. It calls `deliver` with their outcomes, in this thread.
 
-    The outcomes of one producer come in the order in which its chunks were submitted.
+    The outcomes of one producer come in the order in which its chunks were submitted. On SQLite the thread also runs
+    the other functions that write (`audio.ingest.calls`), between two batches.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Committer:
         deliver: Callable[[list[Delivery]], None],
         gather_seconds: float,
         journal_file_size_bytes: int,
+        calls: Calls | None = None,
     ) -> None:
         self._root = root
         self._process_id = process_id
@@ -82,6 +85,7 @@ class Committer:
         self._journals_opened = 0
         self._rejected: list[Extent] = []
         self._pending: deque[Append] = deque()
+        self._calls = calls or Calls(lambda _: None)
         self._changed = threading.Condition()
         self._stopping = False
         self._idle = False
@@ -94,7 +98,15 @@ class Committer:
     def submit(self, append: Append) -> None:
         """Enqueue a chunk. The event loop's thread calls this, and `deliver` gets the outcome."""
         self._pending.append(append)
-        # The committer sets the flag before it looks at the queue for the last time. So it either sees the chunk there,
+        self._wake()
+
+    def call(self, call: Call) -> None:
+        """Enqueue a function that writes to the database. The event loop's thread calls this."""
+        self._calls.add(call)
+        self._wake()
+
+    def _wake(self) -> None:
+        # The committer sets the flag before it looks at the queues for the last time. So it either sees what is there,
         # or is notified here.
         if self._idle:
             with self._changed:
@@ -111,9 +123,11 @@ class Committer:
     def _run(self) -> None:
         ended_well = False
         try:
-            while batch := self._take():
-                self._deliver(list(zip(batch, self._commit(batch), strict=True)))
-                self._erase_rejected()
+            while self._wait():
+                self._calls.run()
+                if batch := self._take():
+                    self._deliver(list(zip(batch, self._commit(batch), strict=True)))
+                    self._erase_rejected()
             self._retire_journal()
             connection.close()
             ended_well = True
@@ -130,13 +144,17 @@ class Committer:
         logger.critical("committer_died", exc_info=True)
         os._exit(70)
 
-    def _take(self) -> list[Append]:
-        """Wait for chunks, and return a batch of them. An empty batch means that the committer has to stop."""
-        if not self._pending:
+    def _wait(self) -> bool:
+        """Wait for chunks or calls, and return whether there are any. If not, the committer has to stop."""
+        if not self._pending and not self._calls:
             with self._changed:
                 self._idle = True
-                self._changed.wait_for(lambda: self._pending or self._stopping)
+                self._changed.wait_for(lambda: self._pending or self._calls or self._stopping)
                 self._idle = False
+        return bool(self._pending or self._calls)
+
+    def _take(self) -> list[Append]:
+        """Return a batch of the chunks that have arrived."""
         self._gather()
         batch: list[Append] = []
         size_bytes = 0
@@ -150,7 +168,7 @@ class Committer:
 
         Chunks that arrived during the last flush have waited already, so a slow disk adds no further delay.
         """
-        if 0 < len(self._pending) < BATCH_MAX_CHUNKS:
+        if 0 < len(self._pending) < BATCH_MAX_CHUNKS and not self._calls:
             waited_seconds = time.time() - self._pending[0].received_at_us / 1_000_000
             if 0 <= waited_seconds < self._gather_seconds and not self._stopping:
                 time.sleep(self._gather_seconds - waited_seconds)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -55,11 +56,13 @@ class _Pulse(NamedTuple):
 class Heartbeat:
     """The heartbeat of one process, which also removes the rows of connections that have ended."""
 
-    def __init__(self, process_id: uuid.UUID, connections: Connections, executor: DatabaseExecutor) -> None:
+    def __init__(
+        self, process_id: uuid.UUID, connections: Connections, remove: Callable[[int], Awaitable[None]]
+    ) -> None:
         self._process_id = process_id
         self._connections = connections
-        # It removes the rows of connections. The heartbeat itself has its own thread.
-        self._executor = executor
+        # It removes the row of a connection.
+        self._remove = remove
         # A crowd of clients, or a Redis that is away, must not delay the heartbeat.
         self._heart = DatabaseExecutor("heartbeat", max_workers=1)
         self._clock = ClockWatch()
@@ -91,7 +94,7 @@ class Heartbeat:
     async def remove_row(self, connection_id: int) -> None:
         """Remove the row of a connection that has ended, with a later heartbeat if the database is away."""
         try:
-            await self._executor.run(sessions.remove_connection, connection_id)
+            await self._remove(connection_id)
         except ServiceError as error:
             logger.warning("connection_removal_put_off", connection_id=connection_id, error=str(error))
             self._ended.add(connection_id)

@@ -8,20 +8,25 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from audio import events, metrics
 from audio.errors import AudioError
+from audio.ingest import sessions
+from audio.ingest.batches import Batches
+from audio.ingest.calls import AfterCommit, Call, Calls
 from audio.ingest.committer import Append, Committer, Delivery
 from audio.ingest.connections import Connections, InFlight
 from audio.ingest.erasures import erase_own
 from audio.ingest.executor import DatabaseExecutor
 from audio.ingest.heartbeat import Heartbeat
 from audio.ingest.listener import Listener
+from audio.ingest.openings import Opening, open_new
 from audio.ingest.supervision import Supervisor
 from audio.ingest.types import Accepted, LiveConnection
 from audio.ingest.windows import Windows
@@ -44,7 +49,9 @@ class Ingest:
         self._connections = Connections()
         self._in_flight = InFlight()
         self._executor = DatabaseExecutor("sessions", max_workers=4)
-        self._heartbeat = Heartbeat(self.process_id, self._connections, self._executor)
+        self._openings: Batches[Opening, sessions.Opened] = Batches(self._open_new)
+        self._removals: Batches[int, None] = Batches(self._remove_rows)
+        self._heartbeat = Heartbeat(self.process_id, self._connections, self._removals.run)
         self._windows = Windows(self._executor)
         self._listener = Listener(self._connections)
         self._background = Supervisor()
@@ -54,6 +61,7 @@ class Ingest:
             deliver=self._deliver,
             gather_seconds=settings.COMMIT_GATHER_MS / 1000,
             journal_file_size_bytes=settings.JOURNAL_FILE_SIZE_BYTES,
+            calls=Calls(self._after_commit),
         )
 
     def belongs_here(self) -> bool:
@@ -80,12 +88,48 @@ class Ingest:
         self._background.keep_running("erasures", self._keep_erasing)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function that uses the database in a thread of the executor.
+        """Run a function that reads the database, or Redis, in a thread of the executor.
 
         Raises:
             ServiceError: The database is away or full.
         """
         return await self._executor.run(function, *arguments)
+
+    async def write(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function that writes to the database: on SQLite in the thread of the only writer of this process.
+
+        Raises:
+            ServiceError: The database is away or full.
+        """
+        if connections[DEFAULT_DB_ALIAS].vendor != "sqlite":
+            return await self._executor.run(function, *arguments)
+        call = Call(function, arguments)
+        self._committer.call(call)
+        result: T = await asyncio.wrap_future(call.future)
+        return result
+
+    async def open(self, opening: Opening) -> sessions.Opened:
+        """Open a session or continue one. New sessions of a crowd share a transaction.
+
+        Raises:
+            AudioError: As `sessions.open_connection` does.
+        """
+        if opening.session_id is None:
+            return await self._openings.run(opening)
+        return await self.write(opening.open_alone, self.process_id)
+
+    async def _open_new(self, batch: Sequence[Opening]) -> Sequence[sessions.Opened | AudioError]:
+        return await self.write(open_new, batch, self.process_id)
+
+    async def _remove_rows(self, batch: Sequence[int]) -> Sequence[None]:
+        return await self.write(sessions.remove_connections, batch)
+
+    def _after_commit(self, functions: list[AfterCommit]) -> None:
+        """Run what was to be done after a commit of the committer's thread, which calls this, in another thread."""
+        self._loop.call_soon_threadsafe(self._run_after_commit, functions)
+
+    def _run_after_commit(self, functions: list[AfterCommit]) -> None:
+        self._background.run_once("after_commit", self._executor.run(_run_all, functions))
 
     def add(self, connection: LiveConnection) -> None:
         """Register a connection, and tell older connections of its source, on any host, that they are superseded."""
@@ -179,6 +223,11 @@ class Ingest:
                 await self.run(erase_own, settings.AUDIO_STORAGE_PATH, self.process_id)
             except (AudioError, OSError) as error:
                 logger.warning("erasures_put_off", error=str(error))
+
+
+def _run_all(functions: list[AfterCommit]) -> None:
+    for function in functions:
+        function()
 
 
 class _Current(threading.local):

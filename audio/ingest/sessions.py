@@ -6,8 +6,8 @@ session before the source, as the commit of chunks does, so they cannot deadlock
 
 import contextlib
 import uuid
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,6 +38,7 @@ from audio.models import (
     AudioSource,
     IngestProcess,
     MetadataEntry,
+    Project,
     Recording,
     metadata_digest,
 )
@@ -48,8 +49,12 @@ logger = structlog.stdlib.get_logger(__name__)
 
 # Sent with a rejection that lasts as long as another connection. One that the network lost ends within 20 seconds.
 RETRY_AFTER_SECONDS = 5
+GONE = "The client did not wait long enough."
 _NO_DETAILS = Details()
 _CREATION_LOCK = 1936946035  # any number, the same in every process
+# On PostgreSQL, openings at the same moment do not see each other. Further than this from the limit, that does no harm:
+# there are never so many at once, because each web process has one batch of them.
+_UNCOUNTED_OPENINGS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +146,17 @@ def open_connection(
     with transaction.atomic():
         session = _begin(request, identity) if session_id is None else _continue(request, session_id, identity)
         if is_gone():
-            raise Overloaded("The client did not wait long enough.")
+            raise Overloaded(GONE)
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
         action = "session.resumed" if session_id else "session.opened"
         audit.record(action, identity, session.project_id, session.pk, address)
-    return Opened(session, source, row.pk, _producer(session, source), resumed=session_id is not None)
+    return opened(session, source, row.pk, resumed=session_id is not None)
+
+
+def opened(session: AudioSession, source: AudioSource, connection_id: int, *, resumed: bool) -> Opened:
+    """Return what a connection needs to know of the rows that were written for it."""
+    return Opened(session, source, connection_id, _producer(session, source), resumed)
 
 
 def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) -> AudioSession:
@@ -180,12 +190,20 @@ def remove_connection(connection_id: int) -> None:
 
     If the session has no other connection, it counts as dropped from now on.
     """
+    remove_connections([connection_id])
+
+
+def remove_connections(connection_ids: Sequence[int]) -> list[None]:
+    """Remove the rows of connections that have ended, in one transaction. See `remove_connection`."""
     with transaction.atomic():
-        session = AudioSession.objects.select_for_update().filter(open_connections=connection_id).first()
-        if session is None:
-            return
-        AudioConnection.objects.filter(pk=connection_id).delete()
-        _drop_if_deserted(session.pk)
+        rows = AudioConnection.objects.filter(pk__in=connection_ids)
+        locked = AudioSession.objects.select_for_update().filter(pk__in=rows.values("session_id"))
+        session_ids = list(locked.order_by("pk").values_list("pk", flat=True))
+        if session_ids:
+            rows.delete()
+            deserted = AudioSession.objects.open().filter(pk__in=session_ids, open_connections__isnull=True)
+            deserted.update(dropped_at=database_time())
+    return [None] * len(connection_ids)
 
 
 def remove_process(process_id: uuid.UUID, silent_since: datetime | None = None) -> bool:
@@ -325,27 +343,65 @@ def _create(
     dropped_in: timedelta | None = None,
     details: Details = _NO_DETAILS,
 ) -> AudioSession:
-    _one_at_a_time()
-    limits.check_new_session(project_id)
-    if AudioSession.objects.open().count() >= settings.MAX_CONCURRENT_SESSIONS:
+    project = Project.objects.get(pk=project_id)
+    if limits.are_set(project):
+        _one_at_a_time()
+        limits.check_new_session(project)
+    if room_for(1) < 1:
         raise TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS)
     now = database_time()
-    fields: dict[str, Any] = parameters.as_dict()
-    fields["chunk_mode"] = fields.pop("chunks")
-    session = AudioSession.objects.create(
-        **fields,
-        undecided=list(undecided),
-        project_id=project_id,
-        user_id=user_id,
-        start_time=now,
-        dropped_at=now + dropped_in if dropped_in is not None else None,
-        **asdict(details),
-    )
+    session = draft(parameters, user_id, undecided, project, now, details)
+    session.dropped_at = now + dropped_in if dropped_in is not None else None
+    session.save(force_insert=True)
     if session.metadata:
         index_metadata(session)
     Recording.objects.create(session=session)
-    webhook_events.session_opened(session)
+    webhook_events.sessions_opened([session])
     return session
+
+
+def draft(
+    parameters: SessionParameters,
+    user_id: str | None,
+    undecided: Collection[str],
+    project: Project,
+    now: datetime,
+    details: Details,
+) -> AudioSession:
+    """Return a new session, which is not inserted yet.
+
+    Args:
+        parameters: The parameters of its audio.
+        user_id: The client's own label.
+        undecided: The names of the parameters that the first audio decides.
+        project: The project that owns it.
+        now: The time on the database's clock.
+        details: Its name, metadata, retention and legal hold.
+    """
+    fields: dict[str, Any] = parameters.as_dict()
+    fields["chunk_mode"] = fields.pop("chunks")
+    return AudioSession(
+        **fields,
+        undecided=list(undecided),
+        project=project,
+        user_id=user_id,
+        start_time=now,
+        **details.as_dict(),
+    )
+
+
+def room_for(count: int) -> int:
+    """Return how many sessions may be opened now, of which `count` are wanted.
+
+    Near the limit, other transactions that open sessions wait until this one has ended.
+    """
+    limit: int = settings.MAX_CONCURRENT_SESSIONS
+    uncounted = _UNCOUNTED_OPENINGS if connection.vendor == "postgresql" else 0
+    opened_now = AudioSession.objects.open().count()
+    if opened_now + count > limit - uncounted:
+        _one_at_a_time()
+        opened_now = AudioSession.objects.open().count()
+    return limit - opened_now
 
 
 def _one_at_a_time() -> None:
@@ -433,14 +489,18 @@ def describe(session: AudioSession, source_name: str = "") -> dict[str, Any]:
         "start_time": session.start_time.isoformat(),
         "undecided": session.undecided,
         "project": session.project.name,
-        **asdict(session.details),
+        **session.details.as_dict(),
     }
 
 
 def index_metadata(session: AudioSession) -> None:
     """Insert the rows by which a session is found by its metadata. It has none yet."""
-    entries = [MetadataEntry(session=session, digest=metadata_digest(*item)) for item in session.metadata.items()]
-    MetadataEntry.objects.bulk_create(entries)
+    MetadataEntry.objects.bulk_create(metadata_entries(session))
+
+
+def metadata_entries(session: AudioSession) -> list[MetadataEntry]:
+    """Return the rows by which a session is found by its metadata."""
+    return [MetadataEntry(session=session, digest=metadata_digest(*item)) for item in session.metadata.items()]
 
 
 def restart_ages(clock_set: ClockSet, process_id: uuid.UUID, session_ids: Collection[uuid.UUID]) -> None:

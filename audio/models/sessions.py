@@ -530,7 +530,8 @@ class Recording(models.Model):
     @property
     def looked_to(self) -> int:
         """The last sequence that a window has seen. The audio of the last chunks may wait for those that follow."""
-        return max(self.chunks_done, self.checkpoint.get("looked_to", 0))
+        looked_to: int = self.checkpoint.get("looked_to", 0)
+        return max(self.chunks_done, looked_to)
 
 
 class Marker(models.Model):

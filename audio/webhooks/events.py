@@ -4,6 +4,8 @@
 """
 
 import uuid
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -23,9 +25,13 @@ from audio.models import (
 )
 
 
-def session_opened(session: AudioSession) -> None:
-    """Store that a session was created."""
-    _store(EventType.SESSION_OPENED, session, started_at=session.start_time.isoformat())
+def sessions_opened(sessions: Sequence[AudioSession]) -> None:
+    """Store that sessions were created, with one statement."""
+    WebhookEvent.objects.bulk_create(
+        _event(EventType.SESSION_OPENED, session, started_at=session.start_time.isoformat()) for session in sessions
+    )
+    for project_id in {session.project_id for session in sessions}:
+        transaction.on_commit(partial(_hint, project_id))
 
 
 def session_closed(session_id: uuid.UUID, by: str) -> None:
@@ -86,15 +92,18 @@ def payload(event: WebhookEvent) -> dict[str, Any]:
 
 
 def _store(event_type: EventType, session: AudioSession, **data: Any) -> None:
-    project_id = session.project_id
-    WebhookEvent.objects.create(
-        type=event_type, project_id=project_id, session_id=session.pk, user_id=session.user_id, data=data
+    _event(event_type, session, **data).save(force_insert=True)
+    transaction.on_commit(partial(_hint, session.project_id))
+
+
+def _event(event_type: EventType, session: AudioSession, **data: Any) -> WebhookEvent:
+    return WebhookEvent(
+        type=event_type, project_id=session.project_id, session_id=session.pk, user_id=session.user_id, data=data
     )
-    # A hint, which the sweep does without. Most projects have no endpoint, and need none.
-    transaction.on_commit(lambda: _hint(project_id))
 
 
 def _hint(project_id: int) -> None:
+    # The sweep does without. Most projects have no endpoint, and need none.
     if WebhookEndpoint.objects.filter(project=project_id, is_enabled=True).exists():
         dispatch.webhooks()
 

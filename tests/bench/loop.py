@@ -25,13 +25,14 @@ class Instant:
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
 
-    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Opens a session that no database knows; closing one does nothing."""
-        if function is not ingest.open_connection:
-            return None
+    async def open(self, opening: ingest.Opening) -> ingest.Opened:
+        """Opens a session that no database knows."""
         session = AudioSession(sample_rate=16000, channels=1, format="wav")
         source = AudioSource(session=session, name="")
         return ingest.Opened(session, source, len(self._counts), Producer(session.pk, 0, None), resumed=False)
+
+    async def write(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Closing a session does nothing."""
 
     def add(self, connection: ingest.LiveConnection) -> None:
         self._counts[id(connection)] = 0

@@ -8,15 +8,19 @@ import os
 import signal
 import socket
 import uuid
+from collections.abc import Sequence
 
 import psutil
 import pytest
 from django.db import OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from audio import dispatch, events, upkeep
+from audio.access import ANYONE
 from audio.errors import DatabaseUnavailable
 from audio.ingest import connections as live_connections
 from audio.ingest import heartbeat, process, sessions, windows
+from audio.ingest.openings import Opening
 from audio.ingest.process import Ingest
 from audio.ingest.types import Accepted
 from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
@@ -251,17 +255,17 @@ async def test_a_redis_that_hangs_holds_up_no_opening(settings, ingest, connect,
 @with_rows
 async def test_a_connection_that_ends_while_the_database_is_away_leaves_no_row_either(ingest, connect, monkeypatch):
     client = await connect()
-    release, failures = sessions.remove_connection, []
+    remove, failures = sessions.remove_connections, []
 
-    def away_at_first(connection_id: int) -> None:
+    def away_at_first(connection_ids: Sequence[int]) -> list[None]:
         if not failures:
-            failures.append(connection_id)
+            failures.append(connection_ids)
             raise OperationalError("away")
-        release(connection_id)
+        return remove(connection_ids)
 
-    monkeypatch.setattr(sessions, "remove_connection", away_at_first)
+    monkeypatch.setattr(sessions, "remove_connections", away_at_first)
     await ingest.remove(client)
-    assert failures == [client.connection_id]
+    assert failures == [[client.connection_id]]
     await after_heartbeats(ingest)
     assert await ingest.run(_connections_of, ingest.process_id) == set()
     assert (await ingest.run(AudioSession.objects.get)).dropped_at is not None
@@ -280,6 +284,28 @@ async def test_draining_answers_everything_then_signs_off(ingest, connect):
     assert ingest.in_flight_bytes == 0
     left = await asyncio.to_thread(_left_behind)
     assert left == {"processes": 0, "connections": 0, "dropped": 5, "chunks": 1000}
+
+
+@with_rows
+async def test_a_crowd_that_comes_and_goes_shares_transactions(ingest, connect, monkeypatch):
+    commits: list[None] = []
+    commit = BaseDatabaseWrapper._commit
+
+    def counted(wrapper: BaseDatabaseWrapper) -> None:
+        commits.append(None)
+        commit(wrapper)
+
+    await connect()
+    openings = [Opening(ConnectionRequest({}), None, ANYONE, None, lambda: False) for _ in range(64)]
+    monkeypatch.setattr(BaseDatabaseWrapper, "_commit", counted)
+    opened = await asyncio.gather(*map(ingest.open, openings))
+    crowd = [Client(ingest, each) for each in opened]
+    for client in crowd:
+        ingest.add(client)
+    await asyncio.gather(*map(ingest.remove, crowd))
+    # The first of a crowd does not wait for the others. Heartbeats commit too.
+    assert len(commits) < 30
+    assert await ingest.run(AudioSession.objects.filter(dropped_at__isnull=False).count) == 64
 
 
 def _left_behind() -> dict[str, int]:
