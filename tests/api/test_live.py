@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from audio.assembly import wanted
 from tests.client import Rest, recorder
 from tests.server import Server
 from tests.sound import speech
@@ -33,9 +34,9 @@ def samples_of(answer: httpx.Response) -> bytes:
         return file.readframes(file.getnframes())
 
 
-async def a_window_old(server: Server, session_id: str) -> None:
-    """Waits until the last window is too old for a reader: until then what it made is served as it is."""
-    await asyncio.sleep(1.2)
+async def until_a_window_is_old() -> None:
+    """Waits until the last window is too old for a reader. Until then what it made is served as it is."""
+    await asyncio.sleep(wanted.FRESH_SECONDS + 0.2)
 
 
 async def test_a_download_has_what_was_sent_before_it(server):
@@ -44,7 +45,7 @@ async def test_a_download_has_what_was_sent_before_it(server):
         for second in range(3):
             await client.store(sound[second * 32000 : (second + 1) * 32000])
             assert samples_of(await get(server, f"{client.session_id}/audio")) == sound[: (second + 1) * 32000]
-            await a_window_old(server, client.session_id)
+            await until_a_window_is_old()
 
 
 async def test_a_waveform_and_markers_have_it_too(server):
@@ -56,7 +57,7 @@ async def test_a_waveform_and_markers_have_it_too(server):
         shown = (await get(server, f"{client.session_id}/waveform")).json()
         assert shown["duration_seconds"] == 2.0
         await client.store(speech(1).tobytes())
-        await a_window_old(server, client.session_id)
+        await until_a_window_is_old()
         assert (await get(server, f"{client.session_id}/waveform")).json()["duration_seconds"] == 3.0
         (marker,) = (await get(server, f"{client.session_id}/markers")).json()["results"]
         assert marker["position_seconds"] == 1.0
@@ -67,7 +68,7 @@ async def test_a_download_that_continues_does_not_change_the_version_that_it_con
         await client.store(speech(1).tobytes())
         first = await get(server, f"{client.session_id}/audio")
         await client.store(speech(1).tobytes())
-        await a_window_old(server, client.session_id)
+        await until_a_window_is_old()
         rest = {"Range": "bytes=1000-", "If-Range": first.headers["ETag"]}
         answer = await get(server, f"{client.session_id}/audio", headers=rest)
         assert (answer.status_code, answer.content) == (206, first.content[1000:])
@@ -75,8 +76,10 @@ async def test_a_download_that_continues_does_not_change_the_version_that_it_con
 
 
 async def test_a_page_that_listens_to_a_session_sees_it_grow(server):
-    async with recorder(server.ws_url, sample_rate=RATE_HZ, format="wav") as client:
-        async with listening(server.url, session_id=client.session_id) as stream:
-            for second in range(1, 4):
-                await client.store(speech(1).tobytes())
-                await stream.until(lambda: stream.heard and stream.heard[-1].data["duration_seconds"] == second)  # noqa: B023
+    async with (
+        recorder(server.ws_url, sample_rate=RATE_HZ, format="wav") as client,
+        listening(server.url, session_id=client.session_id) as stream,
+    ):
+        for seconds in (1.0, 2.0, 3.0):
+            await client.store(speech(1).tobytes())
+            await stream.until(lambda: stream.heard and stream.heard[-1].data["duration_seconds"] == seconds)  # noqa: B023
