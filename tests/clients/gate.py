@@ -16,6 +16,7 @@ class Gate:
         self._target = urlsplit(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._is_open = True
+        self._is_silent = False
         self._lock = threading.Lock()
         self._ends: set[socket.socket] = set()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -31,10 +32,14 @@ class Gate:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
+    def silence(self) -> None:
+        """Lose everything that is sent, and tell nobody."""
+        self._is_silent = True
+
     def open(self) -> None:
-        """Let connections through again."""
+        """Let connections through again. What was lost stays lost."""
         with self._lock:
-            self._is_open = True
+            self._is_open, self._is_silent = True, False
 
     def end(self) -> None:
         """Stop listening."""
@@ -63,6 +68,9 @@ class Gate:
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(_BLOCK_BYTES):
+                if self._is_silent:
+                    # Neither side hears of it, as if a cable had been pulled.
+                    return
                 target.sendall(block)
         with self._lock:
             self._ends -= {source, target}

@@ -8,11 +8,16 @@ from playwright.sync_api import Page
 from tests.server import DEADLINE_SECONDS
 
 DEADLINE_MS = 1000 * DEADLINE_SECONDS
-BEGIN = """async ([server, options]) => {
+BEGIN = """async ([server, options, isReload]) => {
     const scribe = await import("/client/sercuescribe.js");
     window.queue = new scribe.IndexedDbQueue();
     window.warnings = [];
-    const [leftover] = await queue.leftovers();
+    // The lock of a page that was reloaded is released a moment later.
+    let [leftover] = await queue.leftovers();
+    while (isReload && !leftover) {
+        await queue.released();
+        [leftover] = await queue.leftovers();
+    }
     window.live = await scribe.record({ server, queue, ...options, leftover });
     live.recorder.addEventListener("warning", ({ detail }) => warnings.push(detail.code));
     live.microphone.addEventListener("chunk", async ({ detail }) => {
@@ -37,7 +42,7 @@ class Live:
         """Record, or go on with what an earlier life of the page has left; return what is recorded."""
         self.lives.append([])
         server = self.server or self.page.evaluate("location.origin")
-        found: dict[str, Any] = self.page.evaluate(BEGIN, [server, options])
+        found: dict[str, Any] = self.page.evaluate(BEGIN, [server, options, len(self.lives) > 1])
         return found
 
     @property

@@ -99,10 +99,24 @@ def test_the_network_is_cut_and_comes_back(page, server, rest, tmp_path):
         assert_recorded(rest, live.stop(), live, tmp_path)
 
 
-def test_a_page_that_is_reloaded_goes_on(page, server, rest, tmp_path):
+def test_a_browser_without_room_says_so_and_records_on(live, rest, tmp_path):
+    live.begin()
+    live.wait_for_acknowledged(5)
+    live.page.evaluate("""() => {
+        IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); };
+    }""")
+    live.wait_for_acknowledged(20)
+    assert "queue_failed" in live.page.evaluate("warnings")
+    assert_recorded(rest, live.stop(), live, tmp_path)
+
+
+def test_a_page_that_is_reloaded_goes_on(browser, server, rest, tmp_path):
     """What waits from before the reload is uploaded before what comes after it."""
-    page.goto("/login")
-    with gate(server.url) as network:
+    # The page is one of the server's, and its recorder reaches the server over a network of its own.
+    options = {"base_url": server.url, "permissions": ["microphone"], "bypass_csp": True}
+    with gate(server.url) as network, browser.new_context(**options) as context:
+        page = context.new_page()
+        page.goto("/login")
         live = Live(page, network.url)
         live.begin()
         live.wait_for_acknowledged(10)

@@ -117,6 +117,19 @@ def test_a_session_that_was_closed_during_an_outage_is_continued_in_a_new_one(ru
     assert rest.session(second_id)["metadata"] == {"continues": first_id}
 
 
+def test_a_connection_that_died_silently_is_noticed(server, rest):
+    sound = speech(40)
+    with gate(server.url) as network:
+        process = start(WHOLE, server=network.url, sound=encoded(sound), pace=0.05, parameters={"name": "Silent"})
+        eventually(lambda: any(each["name"] == "Silent" and each["total_chunks"] > 5 for each in sessions(rest)))
+        network.silence()
+        lines = iter(process.stdout.readline, "")
+        assert any("offline" in line for line in lines)
+        network.open()
+        session = session_of(finish(process))
+    assert recorded(rest, session) == sound.tobytes()
+
+
 def test_a_session_of_the_application_is_not_left(server, rest):
     session_id = rest.http.post("/api/audio/sessions", json={}).json()["session_id"]
     rest.http.post(f"/api/audio/sessions/{session_id}/close")
