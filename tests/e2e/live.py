@@ -1,29 +1,34 @@
 """A page that records with the JavaScript client, as a test drives it. What its microphone gave is kept here."""
 
 import base64
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page
 
+from tests.e2e.sound import CLEAR, correlations
 from tests.server import DEADLINE_SECONDS
 
+CLEAR_WINDOWS = 3
 DEADLINE_MS = 1000 * DEADLINE_SECONDS
 BEGIN = """async ([server, options, isReload]) => {
     const scribe = await import("/client/sercuescribe.js");
     window.queue = new scribe.IndexedDbQueue();
     window.warnings = [];
-    // The lock of a page that was reloaded is released a moment later.
-    let [leftover] = await queue.leftovers();
-    while (isReload && !leftover) {
-        await queue.released();
-        [leftover] = await queue.leftovers();
-    }
+    window.heardCount = 0;
+    // A page that was reloaded lets go of its recording a moment later.
+    const leftBehind = () => new Promise((resolve) => {
+        queue.leftovers({ onChange: () => resolve(leftBehind()) }).then(([found]) => found && resolve(found));
+    });
+    const leftover = isReload ? await leftBehind() : undefined;
     window.live = await scribe.record({ server, queue, ...options, leftover });
     live.recorder.addEventListener("warning", ({ detail }) => warnings.push(detail.code));
     live.microphone.addEventListener("chunk", async ({ detail }) => {
         const bytes = new Uint8Array(detail instanceof Blob ? await detail.arrayBuffer() : detail);
         // Spread over an argument list, a chunk of a stream that is not live would be too long.
-        window.heard(btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
+        await window.heard(btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
+        window.heardCount += 1;
     });
     return { mode: live.microphone.mode, ...live.microphone.parameters };
 }"""
@@ -36,6 +41,7 @@ class Live:
         self.page = page
         self.server = server
         self.lives: list[list[bytes]] = []
+        self.sample_rate_hz = 0
         page.expose_function("heard", lambda chunk: self.lives[-1].append(base64.b64decode(chunk)))
 
     def begin(self, **options: Any) -> dict[str, Any]:
@@ -43,6 +49,7 @@ class Live:
         self.lives.append([])
         server = self.server or self.page.evaluate("location.origin")
         found: dict[str, Any] = self.page.evaluate(BEGIN, [server, options, len(self.lives) > 1])
+        self.sample_rate_hz = found.get("sample_rate", 0)
         return found
 
     @property
@@ -62,6 +69,23 @@ class Live:
     def wait_for_pending(self, count: int) -> None:
         """Wait until so many chunks wait for the network."""
         self.wait_for("(count) => live.recorder.pendingChunks >= count", count)
+
+    def hear(self, clear_windows: int = CLEAR_WINDOWS) -> None:
+        """Wait until this life has so many half-seconds that are like the sound: a busy browser loses some of it."""
+        while self.clear_windows(self.lives[-1]) < clear_windows:
+            self.wait_for_chunks(len(self.lives[-1]) + 5)
+
+    def wait_for_chunks(self, count: int) -> None:
+        """Wait until the microphone has given so many chunks in this life."""
+        self.wait_for("(count) => window.heardCount >= count", count)
+
+    def clear_windows(self, life: list[bytes]) -> int:
+        """How many half-seconds of PCM are like the sound that the microphone hears."""
+        with tempfile.NamedTemporaryFile(suffix=".pcm") as file:
+            file.write(b"".join(life))
+            file.flush()
+            options = ("-f", "s16le", "-ar", str(self.sample_rate_hz), "-ac", "1")
+            return sum(each > CLEAR for each in correlations(Path(file.name), *options, channels=1))
 
     def stop(self) -> dict[str, Any]:
         """Stop, and return the session with its recording."""

@@ -1,7 +1,6 @@
 """What the microphone heard reaches the server, once: through kills, cuts of the network, reloads and closed tabs."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +9,7 @@ from playwright.sync_api import Browser, Page
 from tests.client import Rest
 from tests.clients.gate import gate
 from tests.containers import hashes
-from tests.e2e.live import DEADLINE_MS, Live
-from tests.e2e.sound import CLEAR, correlations
+from tests.e2e.live import CLEAR_WINDOWS, DEADLINE_MS, Live
 from tests.server import Server, eventually, free_port
 from tests.sound import samples_of
 
@@ -56,26 +54,25 @@ def live(page: Page) -> Live:
     return Live(page)
 
 
-def assert_recorded(rest: Rest, session: dict[str, Any], live: Live, folder: Path) -> None:
-    """The recording is what the microphone gave, byte for byte, and each part of it is like the sound that it heard."""
+def assert_recorded(rest: Rest, session: dict[str, Any], live: Live) -> None:
+    """The recording is what the microphone gave, byte for byte, and the sound that it heard is in each life of the page.
+
+    The browser of a busy machine loses some of the sound before its page has it. A window with such a hole is like no
+    moment of the sound.
+    """
     assert samples_of(rest.download(session["session_id"])) == b"".join(live.chunks)
     assert session["total_chunks"] == len(live.chunks)
-    for life in live.lives:
-        part = folder / "part.pcm"
-        part.write_bytes(b"".join(life))
-        found = correlations(part, "-f", "s16le", "-ar", str(session["sample_rate"]), "-ac", "1", channels=1)
-        assert found
-        assert min(found) > CLEAR, found
+    assert all(live.clear_windows(life) >= CLEAR_WINDOWS for life in live.lives)
 
 
-def test_a_microphone_is_recorded_as_pcm(live, rest, tmp_path):
+def test_a_microphone_is_recorded_as_pcm(live, rest):
     parameters = live.begin()
     assert (parameters["mode"], parameters["encoding"], parameters["format"]) == ("pcm", "s16le", "wav")
-    live.wait_for_acknowledged(30)
-    assert_recorded(rest, live.stop(), live, tmp_path)
+    live.hear()
+    assert_recorded(rest, live.stop(), live)
 
 
-def test_the_server_is_killed_and_comes_back(live, server, rest, tmp_path):
+def test_the_server_is_killed_and_comes_back(live, server, rest):
     live.begin()
     live.wait_for_acknowledged(10)
     server.kill_all()
@@ -83,10 +80,11 @@ def test_the_server_is_killed_and_comes_back(live, server, rest, tmp_path):
     assert live.page.evaluate("live.recorder.state") == "offline"
     server.restart()
     live.wait_for_acknowledged(20)
-    assert_recorded(rest, live.stop(), live, tmp_path)
+    live.hear()
+    assert_recorded(rest, live.stop(), live)
 
 
-def test_the_network_is_cut_and_comes_back(page, server, rest, tmp_path):
+def test_the_network_is_cut_and_comes_back(page, server, rest):
     with gate(server.url) as network:
         page.goto(f"{network.url}/login")
         live = Live(page)
@@ -96,21 +94,23 @@ def test_the_network_is_cut_and_comes_back(page, server, rest, tmp_path):
         live.wait_for_pending(30)
         network.open()
         live.wait_for_acknowledged(30)
-        assert_recorded(rest, live.stop(), live, tmp_path)
+        live.hear()
+        assert_recorded(rest, live.stop(), live)
 
 
-def test_a_browser_without_room_says_so_and_records_on(live, rest, tmp_path):
+def test_a_browser_without_room_says_so_and_records_on(live, rest):
     live.begin()
     live.wait_for_acknowledged(5)
     live.page.evaluate("""() => {
         IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); };
     }""")
     live.wait_for_acknowledged(20)
+    live.hear()
     assert "queue_failed" in live.page.evaluate("warnings")
-    assert_recorded(rest, live.stop(), live, tmp_path)
+    assert_recorded(rest, live.stop(), live)
 
 
-def test_a_page_that_is_reloaded_goes_on(browser, server, rest, tmp_path):
+def test_a_page_that_is_reloaded_goes_on(browser, server, rest):
     """What waits from before the reload is uploaded before what comes after it."""
     # The page is one of the server's, and its recorder reaches the server over a network of its own.
     options = {"base_url": server.url, "permissions": ["microphone"], "bypass_csp": True}
@@ -122,18 +122,20 @@ def test_a_page_that_is_reloaded_goes_on(browser, server, rest, tmp_path):
         live.wait_for_acknowledged(10)
         network.close()
         live.wait_for_pending(15)
+        live.hear()
         session_id = page.evaluate("live.recorder.sessionId")
         page.reload()
         live.begin()
         live.wait_for_pending(25)
         network.open()
         live.wait_for_acknowledged(35)
+        live.hear()
         session = live.stop()
     assert session["session_id"] == session_id
-    assert_recorded(rest, session, live, tmp_path)
+    assert_recorded(rest, session, live)
 
 
-def test_what_a_closed_tab_has_left_is_uploaded_by_the_next(browser, server, rest, tmp_path):
+def test_what_a_closed_tab_has_left_is_uploaded_by_the_next(browser, server, rest):
     with browser.new_context(base_url=server.url, permissions=["microphone"]) as context:
         page = context.new_page()
         page.goto("/login")

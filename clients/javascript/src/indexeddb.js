@@ -25,29 +25,36 @@ export class IndexedDbQueue {
     return new Stored(this.#database, row, [], release);
   }
 
-  /** What closed pages have left behind, oldest first. */
-  async leftovers() {
+  /**
+   * Return what closed pages have left behind, oldest first. `onChange` is called once, when a page that records now has
+   * ended its recording or was closed.
+   */
+  async leftovers({ onChange, signal } = {}) {
     const [rows, entries] = await Promise.all([
       this.#database.run(["recordings"], "readonly", (recordings) => recordings.getAll()),
       this.#database.run(["entries"], "readonly", (store) => store.getAll()),
     ]);
     const { held } = await navigator.locks.query();
     const names = new Set(held.map(({ name }) => name));
+    const isHeld = ({ id }) => names.has(this.#database.lockOf(id));
+    if (onChange) this.#watch(rows.filter(isHeld), onChange, signal);
     return rows
-      .filter(({ id }) => !names.has(this.#database.lockOf(id)))
+      .filter((row) => !isHeld(row))
       .sort((one, other) => one.startedAt - other.startedAt)
       .map((row) => new Leftover(this, this.#database, row, entries.filter(({ id }) => id === row.id)));
   }
 
-  /** Wait until a recording of an open page, this one too, has ended or was closed with it. */
-  async released() {
-    const { held } = await navigator.locks.query();
-    const names = held.map(({ name }) => name).filter((name) => name.startsWith(this.#database.lockOf("")));
+  /** Call `onChange` when one of the locks is free. Those that are free by now are granted at once. */
+  #watch(rows, onChange, signal) {
     const others = new AbortController();
-    const waits = names.map((name) => navigator.locks.request(name, { signal: others.signal }, () => undefined));
-    await Promise.race(waits.length ? waits : [new Promise(() => undefined)]);
-    others.abort();
-    await Promise.allSettled(waits);
+    signal?.addEventListener("abort", () => others.abort(), { once: true });
+    const freed = () => {
+      if (others.signal.aborted) return;
+      others.abort();
+      onChange();
+    };
+    for (const { id } of rows)
+      navigator.locks.request(this.#database.lockOf(id), { signal: others.signal }, freed).catch(() => undefined);
   }
 
   /** Take over what a closed page has left behind. What is added now is a new part. */

@@ -30,9 +30,8 @@ def start(module: str, **given: Any) -> "subprocess.Popen[str]":
     """Start Node with a module."""
     program = PROLOGUE.format(client=json.dumps(CLIENT.as_uri())) + module
     environment = {name: value for name, value in os.environ.items() if name not in PROXIES}
-    command = [str(NODE), "--input-type=module", "--eval", program]
     process = subprocess.Popen(
-        command,
+        [str(NODE), "--input-type=module", "--eval", program],
         env=environment,
         text=True,
         stdin=subprocess.PIPE,

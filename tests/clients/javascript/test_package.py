@@ -77,7 +77,9 @@ def compiled(installed: Path, program: str) -> str:
     """What the compiler of TypeScript finds wrong with a program."""
     (installed / "program.ts").write_text(program)
     compiler = typescript(Path(sys.prefix) / "typescript")
-    done = subprocess.run([NODE, compiler, *OPTIONS, "program.ts"], cwd=installed, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(NODE), str(compiler), *OPTIONS, "program.ts"], cwd=installed, capture_output=True, text=True
+    )
     return done.stdout
 
 

@@ -6,22 +6,21 @@ import { amount, reason } from "./words.js";
 
 export class Leftovers extends HTMLElement {
   #rows = new Map(); // what is shown, by the id of the leftover
+  #newer = new AbortController(); // aborted when the list is read anew
 
   connectedCallback() {
     document.addEventListener("visibilitychange", () => this.refresh());
   }
 
-  /** Show what other pages leave behind, whenever one of them is closed. */
-  async watch() {
-    while (queue) {
-      await queue.released();
-      await this.refresh();
-    }
-  }
-
-  /** Show what is there, except for what the page itself goes on with. Rows that say how an upload ended stay. */
+  /**
+   * Show what is there, except for what the page itself goes on with, and again when a page that records is closed or
+   * fails. Rows that say how an upload ended stay.
+   */
   async refresh(continued = null) {
-    const found = queue ? await queue.leftovers() : [];
+    this.#newer.abort();
+    this.#newer = new AbortController();
+    const options = { onChange: () => this.refresh(), signal: this.#newer.signal };
+    const found = queue ? await queue.leftovers(options) : [];
     const others = found.filter(({ id }) => id !== continued?.id);
     // Of these nothing but the end of the session is missing.
     for (const leftover of others.filter(({ pendingChunks }) => !pendingChunks))

@@ -88,6 +88,7 @@ export class RecorderPage extends HTMLElement {
     this.#listen();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     keepOpen(this, true);
+    this.#part("scribe-leftovers").refresh();
     this.#part("scribe-live-waveform").clear();
     this.#part(".markers").replaceChildren();
     this.#part(".result").hidden = true;
@@ -213,7 +214,6 @@ export class RecorderPage extends HTMLElement {
     forget();
     this.#earlierSeconds = own ? mark.seconds : 0;
     this.#part("scribe-leftovers").refresh(own);
-    this.#part("scribe-leftovers").watch();
     if (own) await this.#continue(own);
   }
 
@@ -310,6 +310,18 @@ export class RecorderPage extends HTMLElement {
   #focusMarker() {
     if (this.#live) this.#part(".mark input").focus();
   }
+}
+
+/** Return what this page has left behind. It may need a moment to let go of it. */
+async function leftBehind(mark) {
+  const find = async (options) =>
+    (await queue.leftovers(options)).findLast(({ sessionId }) => sessionId === mark.sessionId);
+  let found;
+  await new Promise((resolve) => {
+    setTimeout(resolve, LETTING_GO_MS);
+    find({ onChange: resolve }).then((own) => own && resolve((found = own)));
+  });
+  return found ?? find();
 }
 
 function forget() {
