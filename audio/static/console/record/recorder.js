@@ -8,6 +8,7 @@ import { button } from "./uploads.js";
 import { amount, clock, reason } from "./words.js";
 
 const TICK_MS = 250;
+const LETTING_GO_MS = 3000;
 /** What is on its way is not worth a word. */
 const LEAST_KEPT_SECONDS = 2;
 /** This tab was recording, and goes on if it is reloaded. */
@@ -88,7 +89,7 @@ export class RecorderPage extends HTMLElement {
     this.#listen();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     keepOpen(this, true);
-    this.#part("scribe-leftovers").refresh();
+    this.#part("scribe-leftovers").watch();
     this.#part("scribe-live-waveform").clear();
     this.#part(".markers").replaceChildren();
     this.#part(".result").hidden = true;
@@ -207,10 +208,9 @@ export class RecorderPage extends HTMLElement {
   // After a reload.
 
   async #restore() {
-    const leftovers = queue ? await queue.leftovers() : [];
     const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
     const mark = JSON.parse(sessionStorage.getItem(RECORDING));
-    const own = isReload && mark ? leftovers.findLast(({ sessionId }) => sessionId === mark.sessionId) : null;
+    const own = isReload && mark && queue ? await leftBehind(mark) : null;
     forget();
     this.#earlierSeconds = own ? mark.seconds : 0;
     this.#part("scribe-leftovers").refresh(own);
@@ -314,14 +314,11 @@ export class RecorderPage extends HTMLElement {
 
 /** Return what this page has left behind. It may need a moment to let go of it. */
 async function leftBehind(mark) {
-  const find = async (options) =>
-    (await queue.leftovers(options)).findLast(({ sessionId }) => sessionId === mark.sessionId);
-  let found;
-  await new Promise((resolve) => {
-    setTimeout(resolve, LETTING_GO_MS);
-    find({ onChange: resolve }).then((own) => own && resolve((found = own)));
-  });
-  return found ?? find();
+  const find = async () => (await queue.leftovers()).findLast(({ sessionId }) => sessionId === mark.sessionId);
+  const found = await find();
+  if (found) return found;
+  await Promise.race([queue.released(), new Promise((resolve) => setTimeout(resolve, LETTING_GO_MS))]);
+  return find();
 }
 
 function forget() {
