@@ -49,7 +49,8 @@ export class LivePlayer extends EventTarget {
 
   /** The element has played all that it had. Go on with what was recorded meanwhile. */
   async #follow() {
-    if (!this.isLive || this.#isWaiting) return;
+    if (this.#isWaiting) return;
+    if (!this.isLive) return this.#complete();
     this.#isWaiting = true;
     const { currentTime } = this.#element;
     this.dispatchEvent(new Event("waiting"));
@@ -57,12 +58,16 @@ export class LivePlayer extends EventTarget {
       await this.#until((session) => this.#newSeconds(session, currentTime) >= LEAST_NEW_SECONDS || !this.isLive);
       await this.#reload(currentTime);
       if (this.#element.currentTime < this.#element.duration) await this.#element.play();
+      else if (!this.isLive) this.#complete();
     } catch (error) {
       if (!this.#closed.signal.aborted) this.dispatchEvent(new CustomEvent("error", { detail: error }));
     } finally {
       this.#isWaiting = false;
     }
-    if (!this.isLive) this.dispatchEvent(new Event("complete"));
+  }
+
+  #complete() {
+    this.dispatchEvent(new Event("complete"));
   }
 
   /** How much there is behind what was played. The seconds of a compressed stream are not known while it grows. */

@@ -533,7 +533,10 @@ export function upload(
 
 // Playback.
 
-/** Plays a session in a media element, also while it is still being recorded. */
+/**
+ * Plays a session in a media element, also while it is still being recorded. Events: `waiting` at the end of what there
+ * is, `complete` at the end of the recording, `error`.
+ */
 export class LivePlayer extends EventTarget {
   constructor(element: HTMLMediaElement, options: { client: Client; sessionId: string; token?: string });
   /** Whether the session is still being recorded. */
