@@ -36,7 +36,8 @@ def look(page: Page, name: str) -> None:
             page.emulate_media(color_scheme=scheme)
             page.evaluate(SETTLED)
             page.screenshot(path=FOLDER / f"{name}-{size}-{scheme}.png")
-            assert page.evaluate(RUN_AXE) == [], (name, size, scheme)
+            found = page.evaluate(RUN_AXE)
+            assert not found, f"{name}, {size}, {scheme}: {found}"
         assert page.evaluate(TOO_WIDE) <= 0, (name, size)
     width, height = SIZES["wide"]
     page.set_viewport_size({"width": width, "height": height})

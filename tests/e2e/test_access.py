@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page
 from audio.media import ffmpeg
 from tests.client import Rest
 from tests.e2e.install import axe
+from tests.e2e.screenshots import RUN_AXE
 from tests.server import Server
 from tests.services import REPOSITORY
 from tests.test_settings import run
@@ -37,9 +38,6 @@ PAGES = {
     "/admin/audio/apikey/add/": "text=Scopes",
 }
 WIDTHS = [360, 768, 1024, 1280, 1600]
-RUN_AXE = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
-    .filter((found) => ['serious', 'critical'].includes(found.impact))
-    .map((found) => [found.id, found.nodes.map((node) => node.html.slice(0, 120) + ' ' + node.failureSummary)])"""
 
 
 @pytest.fixture(scope="module")

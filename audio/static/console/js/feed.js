@@ -53,6 +53,7 @@ export class Feed {
     this.pages = [];
     this.items.clear();
     this.element.replaceChildren();
+    this.#showOrHide();
   }
 
   /** Add a page at the end. Items that are there already, because they moved meanwhile, are left out. */
@@ -84,6 +85,7 @@ export class Feed {
       this.pages = this.pages.filter((each) => each !== page);
       this.observer.unobserve(page.element);
       page.element.remove();
+      this.#showOrHide();
     }
   }
 
@@ -133,6 +135,12 @@ export class Feed {
     page.show();
     this.element.insertBefore(page.element, this.element.children[index] ?? null);
     this.observer.observe(page.element);
+    this.#showOrHide();
+  }
+
+  /** A feed without articles would confuse screen readers. */
+  #showOrHide() {
+    this.element.hidden = this.isEmpty;
   }
 }
 

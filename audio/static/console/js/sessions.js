@@ -152,7 +152,7 @@ class SessionList extends HTMLElement {
       this.feed.remove(data.session_id);
       if (this.feed.isEmpty) this.#showEnd();
     } else if (type === "session.progress" && known) {
-      this.#put({ ...known, ...data, recording: { ...known.recording, ...data.recording } });
+      this.#put({ ...known, ...data, ...estimate(known, data), recording: { ...known.recording, ...data.recording } });
     } else if (type.startsWith("session.") || type.startsWith("recording.")) {
       this.#changed.add(data.session_id);
       if (this.#changed.size === 1) setTimeout(() => this.#readChanged(), GATHER_MS);
@@ -178,6 +178,17 @@ class SessionList extends HTMLElement {
       this.feed.put(session);
     }
   }
+}
+
+/**
+ * Return how long an open session is by now. The server knows it exactly as of its last window; since then the session
+ * has grown as its bytes have.
+ */
+function estimate(known, { duration_seconds: seconds, byte_count: bytes }) {
+  const isNew = seconds !== known.measured?.seconds;
+  const measured = isNew ? { seconds, bytes } : known.measured;
+  const growth = measured.bytes ? (bytes - measured.bytes) * (measured.seconds / measured.bytes) : 0;
+  return { measured, duration_seconds: seconds === null ? null : seconds + growth };
 }
 
 async function readSingly(ids) {

@@ -5,9 +5,9 @@ import { h } from "./elements.js";
 const groups = new Map();
 const dialog = document.getElementById("shortcuts");
 const TYPED_IN = "input, select, textarea, [contenteditable]";
-// Keys that work on a focused control. They are shortcuts only where no control has the focus.
-const OF_CONTROLS = new Set([" ", "Enter", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"]);
-const NAMES = { " ": "Space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
+// Keys that press a focused control. They are shortcuts only where no control has the focus.
+const PRESSES = new Set([" ", "Enter"]);
+const NAMES = { " ": "Space", ArrowLeft: "Left", ArrowRight: "Right", ArrowUp: "Up", ArrowDown: "Down" };
 
 /**
  * Add shortcuts.
@@ -35,7 +35,7 @@ const keysShown = (keys) => keys.flatMap((key, index) => [index ? " " : "", h("k
 function onKey(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest(TYPED_IN) || document.querySelector("dialog[open]")) return;
-  if (OF_CONTROLS.has(event.key) && event.target.closest("button, a, summary, audio, [role=slider]")) return;
+  if (PRESSES.has(event.key) && event.target.closest("button, a, summary")) return;
   const row = [...groups.values()].flat().find(([keys]) => keys.includes(event.key));
   if (!row) return;
   event.preventDefault();
