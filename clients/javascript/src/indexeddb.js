@@ -44,20 +44,17 @@ export class IndexedDbQueue {
       .map((row) => new Leftover(this, this.#database, row, entries.filter(({ id }) => id === row.id)));
   }
 
-  /**
-   * Wait until a recording of an open page, this one too, has ended or was closed with it. Return false at once if there
-   * is no such recording.
-   */
-  async released() {
-    const { held } = await navigator.locks.query();
-    const names = held.map(({ name }) => name).filter((name) => name.startsWith(this.#database.lockOf("")));
+  /** Call `onChange` when one of the locks is free. Those that are free by now are granted at once. */
+  #watch(rows, onChange, signal) {
     const others = new AbortController();
-    const waits = names.map((name) => navigator.locks.request(name, { signal: others.signal }, () => undefined));
-    if (!waits.length) return false;
-    await Promise.race(waits);
-    others.abort();
-    await Promise.allSettled(waits);
-    return true;
+    signal?.addEventListener("abort", () => others.abort(), { once: true });
+    const freed = () => {
+      if (others.signal.aborted) return;
+      others.abort();
+      onChange();
+    };
+    for (const { id } of rows)
+      navigator.locks.request(this.#database.lockOf(id), { signal: others.signal }, freed).catch(() => undefined);
   }
 
   /** Take over what a closed page has left behind. What is added now is a new part. */

@@ -312,13 +312,11 @@ export class IndexedDbQueue implements ChunkQueue {
   /** Whether this browser has IndexedDB. */
   static isSupported(): boolean;
   begin(details: QueueDetails): Promise<QueuedRecording>;
-  /** What closed pages have left behind, oldest first. What an open page is recording is not among it. */
-  leftovers(): Promise<Leftover[]>;
   /**
-   * Wait until a recording of an open page, this one too, has ended or was closed with it. Return false at once if there
-   * is no such recording.
+   * What closed pages have left behind, oldest first. What an open page is recording is not among it: `onChange` is
+   * called once, when such a page has ended its recording or was closed.
    */
-  released(): Promise<boolean>;
+  leftovers(options?: { onChange?: () => void; signal?: AbortSignal }): Promise<Leftover[]>;
 }
 
 export interface LeftoverOptions extends Omit<ClientOptions, "server"> {

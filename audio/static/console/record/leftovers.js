@@ -12,12 +12,10 @@ export class Leftovers extends HTMLElement {
     document.addEventListener("visibilitychange", () => this.refresh());
   }
 
-  /** As long as any page records, show what it leaves behind when it is closed or fails. */
-  async watch() {
-    while (await queue?.released()) await this.refresh();
-  }
-
-  /** Show what is there, except for what the page itself goes on with. Rows that say how an upload ended stay. */
+  /**
+   * Show what is there, except for what the page itself goes on with, and again when a page that records is closed or
+   * fails. Rows that say how an upload ended stay.
+   */
   async refresh(continued = null) {
     this.#newer.abort();
     this.#newer = new AbortController();

@@ -89,7 +89,7 @@ export class RecorderPage extends HTMLElement {
     this.#listen();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     keepOpen(this, true);
-    this.#part("scribe-leftovers").watch();
+    this.#part("scribe-leftovers").refresh();
     this.#part("scribe-live-waveform").clear();
     this.#part(".markers").replaceChildren();
     this.#part(".result").hidden = true;
@@ -314,11 +314,14 @@ export class RecorderPage extends HTMLElement {
 
 /** Return what this page has left behind. It may need a moment to let go of it. */
 async function leftBehind(mark) {
-  const find = async () => (await queue.leftovers()).findLast(({ sessionId }) => sessionId === mark.sessionId);
-  const found = await find();
-  if (found) return found;
-  await Promise.race([queue.released(), new Promise((resolve) => setTimeout(resolve, LETTING_GO_MS))]);
-  return find();
+  const find = async (options) =>
+    (await queue.leftovers(options)).findLast(({ sessionId }) => sessionId === mark.sessionId);
+  let found;
+  await new Promise((resolve) => {
+    setTimeout(resolve, LETTING_GO_MS);
+    find({ onChange: resolve }).then((own) => own && resolve((found = own)));
+  });
+  return found ?? find();
 }
 
 function forget() {
