@@ -7,6 +7,9 @@ rest of Channels: scopes, routing and the channel layer, which `audio.ingest` re
 A connection runs two loops. `_receive_all` reads messages. `_send_all` sends the answers of the protocol, in order.
 Reading stops while too many bytes are in flight, or while too many answers wait for a slow client. The ASGI server then
 stops reading from the socket, and TCP slows the client down.
+
+Under this project's own web server, messages and acknowledgements do not pass these loops as long as those wait
+(`audio.wire.frames`).
 """
 
 import asyncio
@@ -36,6 +39,7 @@ from audio.errors import (
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.wire import messages
 from audio.wire.connection import SERVICE_RESTART, Close, Connection, State
+from audio.wire.frames import EXTENSION, FramePath
 from audio.wire.messages import Action, MarkerRequest
 from audio.wire.parameters import ConnectionRequest, parse_query
 
@@ -76,6 +80,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._send: Any  # sends an event to the socket
         self._handshake: access.Handshake  # the headers of the connection, and where it comes from
         self._first: asyncio.Future[Any]  # the client's first message, or its disconnection, read ahead
+        self._frames: FramePath | None  # a shorter way to the client, None if the server has none
 
         # Set when the connection is opened and greeted.
         self._ingest: ingest.Ingest  # the ingest of this process
@@ -91,10 +96,12 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._task: asyncio.Task[Any]  # the task that receives
         self._sender: asyncio.Task[None]  # the task that sends
         self._idle_timer: asyncio.TimerHandle  # ends an idle connection
+        self._loop: asyncio.AbstractEventLoop
         self._heard_at = 0.0  # when the last message arrived, on the event loop's clock
 
         # Changes while it is served.
         self._in_flight_bytes = 0  # bytes of chunks that have no outcome yet
+        self._is_listening = False  # the receiver waits for a message
         self._has_paused = False  # this connection has paused the session and not resumed it
         self._is_abandoned = False  # the client does not even read the last answers
         self._close_code = 0  # how the connection ended, 0 before that
@@ -105,6 +112,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         """Serve one connection to its end."""
         self.scope, self._receive, self._send = scope, receive, send
         self._handshake = access.Handshake.of(self.scope)
+        self._frames = self.scope.get("extensions", {}).get(EXTENSION)
         await self._receive()
         await self._send({"type": "websocket.accept", "subprotocol": self._handshake.subprotocol})
         # Read ahead while the connection is opened, to notice a client that leaves before that is done.
@@ -128,8 +136,16 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._protocol.deliver(outcome.sequence if isinstance(outcome, Accepted) else outcome)
 
     def wake(self) -> None:
-        """Wake the sender, and the receiver if it waits for room."""
-        self._wake_sender()
+        """Send the pending answers, and wake the receiver if it waits for room."""
+        frames = self._frames
+        if frames is None or self._news is None or self._news.done() or not frames.is_writable:
+            self._wake_sender()
+        else:
+            # The sender waits, so that nothing can overtake it.
+            if prepared := self._protocol.acknowledgement_frames():
+                frames.write_frames(prepared)
+            if self._protocol.has_outgoing:
+                self._wake_sender()
         self._progress.set()
 
     def session_closed(self) -> None:
@@ -253,7 +269,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     async def _serve(self) -> None:
         """Run both loops until the connection has ended, then unregister it."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         metrics.connections_opened.inc()
         self._task = asyncio.current_task()  # type: ignore[assignment]  # it is inside one
         self._heard_at = loop.time()
@@ -261,6 +277,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._sender = asyncio.create_task(self._send_all())
         self._sender.add_done_callback(lambda _: self._progress.set())
         self._ingest.add(self)
+        if self._frames is not None:
+            self._frames.take_binary = self._take_directly
         try:
             await self._receive_all()
         except asyncio.CancelledError:
@@ -309,9 +327,25 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
                     self._take(payload, self._rejection(payload))
             if self._full():
                 await self._until_room()
+            self._is_listening = True
             message = await self._receive()
+            self._is_listening = False
         # If the client sent no close code, the ASGI server reports 1005 or 1006, or none.
         self._close_code = self._close_code or message.get("code") or ABNORMAL_CLOSURE
+
+    def _take_directly(self, payload: bytes) -> bool:
+        """Take a message that arrives while the receiver waits for one, without waking it.
+
+        Returns:
+            Whether it was taken. If not, it has to go to the receiver.
+        """
+        if not self._is_listening or self._admission.is_undecided or self._protocol.state is not State.OPEN:
+            return False
+        if self._full():
+            return False
+        self._heard_at = self._loop.time()
+        self._take(payload, self._rejection(payload))
+        return True
 
     def _rejection(self, payload: bytes) -> AudioError | None:
         """Return why a binary message may not be written, None if it may.

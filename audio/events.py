@@ -7,8 +7,10 @@ in the database with every heartbeat (`audio.ingest.heartbeat`).
 """
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import redis
@@ -27,6 +29,8 @@ SUPERSEDED = "source.superseded"
 WARNED = "recording.warned"
 REVOKED = "access.revoked"
 _SEND_SECONDS = 3.0
+# The events of the block `together` that runs.
+_collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("collected", default=None)
 
 
 def session_closed(session_id: uuid.UUID) -> None:
@@ -69,14 +73,42 @@ def try_redis(seconds: float) -> None:
         client.set("sercuescribe:health", "", ex=1)
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Send the events of a block at its end, over one connection. To open one for each event costs more than it."""
+    collected: list[dict[str, Any]] = []
+    before = _collected.set(collected)
+    try:
+        yield
+    finally:
+        _collected.reset(before)
+    if collected:
+        async_to_sync(_send_all)(collected)
+
+
+async def _send_all(collected: Sequence[dict[str, Any]]) -> None:
+    for event in collected:
+        if not await _send_or_warn(event):
+            return
+
+
 def _send(event: dict[str, Any]) -> None:
-    async_to_sync(_send_or_warn)(event)
+    collected = _collected.get()
+    if collected is None:
+        async_to_sync(_send_or_warn)(event)
+    else:
+        collected.append(event)
 
 
-async def _send_or_warn(event: dict[str, Any]) -> None:
-    """Send the event; a Redis that is away or hangs must not keep whoever opens or closes a session."""
+async def _send_or_warn(event: dict[str, Any]) -> bool:
+    """Send the event, and return whether that succeeded.
+
+    A Redis that is away or hangs must not keep whoever opens or closes a session.
+    """
     try:
         async with asyncio.timeout(_SEND_SECONDS):
             await get_channel_layer().group_send(GROUP, event)
     except (RedisError, OSError) as error:
         logger.warning("channel_layer_away", unsent=event["type"], error=str(error))
+        return False
+    return True

@@ -36,12 +36,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidHeader
 from websockets.frames import CloseCode, Frame
-from websockets.http11 import Response
+from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
 from audio.management import installation, readiness, web
 from audio.management.supervisor import StartFailed, Supervisor, listen
+from audio.wire.frames import EXTENSION
 
 logger = structlog.stdlib.get_logger("sercuescribe.server")
 
@@ -95,6 +97,9 @@ class Protocol(WebSocketsSansIOProtocol):
     notice, so a client that neither sends nor answers a ping is disconnected.
     """
 
+    # The extension `audio.wire.frames`.
+    take_binary: Callable[[bytes], bool] | None = None
+
     _late_pong = b""
     _last_bytes: asyncio.TimerHandle | None = None
     _heard_at = 0.0
@@ -103,6 +108,28 @@ class Protocol(WebSocketsSansIOProtocol):
     def __init__(self, *of_uvicorn: Any, **named: Any) -> None:
         super().__init__(*of_uvicorn, **named)
         self.conn = Handshakes(max_size=self.config.ws_max_size, logger=self.logger)
+
+    def handle_connect(self, event: Request) -> None:
+        """Start the application for a handshake, and offer the extension to it."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[EXTENSION] = self
+
+    def handle_bytes(self, event: Frame) -> None:
+        """Pass a message to the application directly, or else by the queue of ASGI."""
+        take = self.take_binary
+        if take is None or not event.fin or self.close_sent or not self.queue.empty() or not take(bytes(event.data)):
+            super().handle_bytes(event)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether frames can be sent now: the connection is open, and the client reads."""
+        return self.writable.is_set() and not (self.close_sent or self.disconnected) and self.conn.state is State.OPEN
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Send frames that the application has prepared."""
+        self.transport.write(b"".join(frames))
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes. If they are an unreadable handshake, its rejection (414, 431) is sent."""

@@ -226,8 +226,9 @@ class Ingest:
 
 
 def _run_all(functions: list[AfterCommit]) -> None:
-    for function in functions:
-        function()
+    with events.together():
+        for function in functions:
+            function()
 
 
 class _Current(threading.local):

@@ -183,6 +183,27 @@ class Connection:
                 self._answers.popleft()
                 yield from self._say(answer)
 
+    def acknowledgement_frames(self) -> list[bytes]:
+        """Take out the acknowledgements that can be sent now, up to the first answer of another kind, as frames.
+
+        A server that can send prepared frames (`audio.wire.frames`) needs no more for nearly all answers.
+        """
+        answers, outcomes, frames = self._answers, self._outcomes, []
+        while outcomes and answers and answers[0] is _InFlight.CHUNK:
+            sequence = outcomes[0]
+            if not isinstance(sequence, int):
+                break
+            answers.popleft()
+            outcomes.popleft()
+            self.chunk_count = max(self.chunk_count, sequence)
+            frames.append(self._acknowledgement.frame(sequence))
+        return frames
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether something can be sent now."""
+        return bool(self._answers) and (bool(self._outcomes) or self._answers[0] is not _InFlight.CHUNK)
+
     def _answer_chunk(self, outcome: int | AudioError) -> Iterator[str | Close]:
         if isinstance(outcome, int):
             self.chunk_count = max(self.chunk_count, outcome)

@@ -3,11 +3,14 @@
 import json
 import uuid
 from collections import deque
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
 
 from audio.errors import IdleTimeout, SessionClosed, SessionPaused, StorageFull
 from audio.wire import messages
@@ -46,6 +49,19 @@ def test_the_template_gives_the_json_of_the_contract(session_id: uuid.UUID, coun
         "status": "active",
     }
     assert filled == messages.answer(messages.STORED, str(session_id), count, "active")
+    assert text_of(messages.AcknowledgementTemplate(str(session_id), "active").frame(count)) == filled
+
+
+def text_of(frame: bytes) -> str:
+    """The text of one whole frame of a server, as the websockets library reads it."""
+    reader = StreamReader()
+    reader.feed_data(frame)
+    parsing = Frame.parse(reader.read_exact, mask=False)
+    with pytest.raises(StopIteration) as parsed:
+        next(parsing)
+    found: Frame = parsed.value.value
+    assert (found.opcode, found.fin) == (Opcode.TEXT, True)
+    return bytes(found.data).decode()
 
 
 def test_the_same_four_keys_come_first_in_every_answer():
@@ -281,9 +297,12 @@ class AcknowledgedMeansDurable(RuleBasedStateMachine):
     def end(self):
         self.machine.end(1012)
 
+    def sent(self) -> Iterator[str | Close]:
+        yield from self.machine.outgoing()
+
     @invariant()
     def never_acknowledged_before_durable(self):
-        for item in self.machine.outgoing():
+        for item in self.sent():
             if isinstance(item, Close):
                 assert not self.expected
                 assert not self.waiting
@@ -298,4 +317,15 @@ class AcknowledgedMeansDurable(RuleBasedStateMachine):
         assert self.machine.in_flight == len(self.waiting)
 
 
+class AcknowledgedInFrames(AcknowledgedMeansDurable):
+    """The same, where a server sends the frames of acknowledgements before all that waits behind them."""
+
+    def sent(self) -> Iterator[str | Close]:
+        yield from map(text_of, self.machine.acknowledgement_frames())
+        has_outgoing, others = self.machine.has_outgoing, list(self.machine.outgoing())
+        assert has_outgoing == bool(others)
+        yield from others
+
+
+TestAcknowledgedInFrames = pytest.mark.slow(AcknowledgedInFrames.TestCase)
 TestAcknowledgedMeansDurable = pytest.mark.slow(AcknowledgedMeansDurable.TestCase)
