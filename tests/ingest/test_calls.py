@@ -33,7 +33,7 @@ def names() -> set[str]:
 def commits(monkeypatch) -> list[None]:
     """One entry for each commit of this thread, and so for each flush."""
     made: list[None] = []
-    commit = connection._commit
+    commit = connection._commit  # type: ignore[attr-defined]  # the stubs have only what is documented
     monkeypatch.setattr(connection, "_commit", lambda: made.append(None) or commit())
     return made
 

@@ -289,7 +289,7 @@ async def test_draining_answers_everything_then_signs_off(ingest, connect):
 @with_rows
 async def test_a_crowd_that_comes_and_goes_shares_transactions(ingest, connect, monkeypatch):
     commits: list[None] = []
-    commit = BaseDatabaseWrapper._commit
+    commit = BaseDatabaseWrapper._commit  # type: ignore[attr-defined]  # not in the stubs
 
     def counted(wrapper: BaseDatabaseWrapper) -> None:
         commits.append(None)
