@@ -7,6 +7,9 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 
+# The only place of the version, before the settings that use it. docs/releasing.md says how it changes.
+__version__ = "0.1.0"
+
 try:
     from sercuescribe import settings as settings
 except ImproperlyConfigured as error:
@@ -14,4 +17,4 @@ except ImproperlyConfigured as error:
 
 from sercuescribe.celery import app as celery_app
 
-__all__ = ["celery_app"]
+__all__ = ["__version__", "celery_app"]

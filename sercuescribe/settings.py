@@ -19,7 +19,7 @@ from django.core.management.utils import get_random_secret_key
 from kombu import Exchange, Queue
 
 from audio.wire.parameters import CHANNELS, FORMATS, SAMPLE_RATES_HZ
-from sercuescribe import addresses
+from sercuescribe import __version__, addresses
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 T = TypeVar("T", int, str)
@@ -496,7 +496,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "SercueScribe",
     "DESCRIPTION": "Records live audio: durable chunks in, one exact recording out.",
-    "VERSION": "0.1.0",
+    "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["audio.api.access.Known"],
     "SERVERS": [{"url": PUBLIC_PATH}] if PUBLIC_PATH else [],

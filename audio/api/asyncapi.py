@@ -158,7 +158,11 @@ def document(scheme: str, host: str, path: str = "") -> Json:
     said = {name: _ref("messages", name) for name in [*_answers(), *_errors()]}
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "SercueScribe", "version": "0.1.0", "description": _DESCRIPTION},
+        "info": {
+            "title": "SercueScribe",
+            "version": settings.SPECTACULAR_SETTINGS["VERSION"],
+            "description": _DESCRIPTION,
+        },
         "defaultContentType": "application/json",
         "servers": {"here": {"host": host, "protocol": scheme} | ({"pathname": path} if path else {})},
         "channels": {
