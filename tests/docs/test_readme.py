@@ -96,14 +96,16 @@ async def test_every_curl_command_succeeds(server, tmp_path):
 def replay(line: str, folder: Path) -> None:
     """Do what curl would: a machine that runs the tests need not have it."""
     parser = argparse.ArgumentParser()
-    for name in ("-o", "-H", "-X", "-d"):
+    for name in ("-o", "-H", "-X", "-d", "--json"):
         parser.add_argument(name)
     parser.add_argument("url")
     asked = parser.parse_args(shlex.split(line)[1:])
     headers = {"Content-Type": "application/x-www-form-urlencoded"} if asked.d else {}
+    headers |= {"Content-Type": "application/json"} if asked.json else {}
     headers |= dict([asked.H.split(": ", 1)]) if asked.H else {}
-    method = asked.X or ("POST" if asked.d else "GET")
-    answer = httpx.request(method, asked.url, headers=headers, content=asked.d, trust_env=False)
+    body = asked.d or asked.json
+    method = asked.X or ("POST" if body else "GET")
+    answer = httpx.request(method, asked.url, headers=headers, content=body, trust_env=False)
     assert answer.is_success, f"{line}: {answer.status_code} {answer.text}"
     if asked.o:
         (folder / asked.o).write_bytes(answer.content)

@@ -12,20 +12,24 @@ from tests.services import REPOSITORY
 BACKUP = ("mkdir ", "cp -a ", "pg_dump ", "pg_restore ", ".venv/bin/python -c 'import sqlite3")
 # tests/docs/test_operations.py looks at these.
 PRODUCTION = (
+    "docker buildx ",
     "docker compose ",
     ".venv/bin/celery ",
     ".venv/bin/python -m sercuescribe.server ",
     "cp .env.example .env",
     "sudo ",
 )
-# tests/docs/test_readme.py, tests/docs/test_examples.py and tests/docs/test_python.py run these.
+# test_readme.py, test_examples.py, test_phone.py, test_tutorials.py and test_python.py run these.
 CLIENTS = (
+    "npm pack ./clients/javascript",
     "scribe ",
     "cat talk.wav | scribe ",
     "export SERCUESCRIBE_",
     "pip install './clients/python[cli]'",
     "curl ",
     ".venv/bin/python client.py ",
+    ".venv/bin/python fetch.py ",
+    ".venv/bin/python examples/phone_bridge.py",
     ".venv/bin/python examples/record.py ",
     "node examples/pcm.mjs ",
     "SERCUESCRIBE_API_KEY=$KEY .venv/bin/python examples/backend.py",

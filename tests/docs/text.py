@@ -7,7 +7,7 @@ from tests.services import REPOSITORY
 
 README = REPOSITORY / "README.md"
 EXAMPLES = REPOSITORY / "examples"
-PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")), EXAMPLES / "README.md"]
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md")), EXAMPLES / "README.md"]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
