@@ -470,6 +470,10 @@ STATIC_URL = f"{PUBLIC_PATH}/static/"
 JAVASCRIPT_CLIENT_DIR = BASE_DIR / "clients" / "javascript" / "src"
 # Static files are served from the packages that contain them, so that no collectstatic is needed.
 WHITENOISE_USE_FINDERS = True
+# The documentation, which `make guide` builds, is below /guide. A folder has the address of its index.
+SITE_DIR = BASE_DIR / "site"
+WHITENOISE_ROOT = SITE_DIR if SITE_DIR.is_dir() else None
+WHITENOISE_INDEX_FILE = True
 # These belong to `check --deploy`. The proxy is responsible for TLS, for the redirection to it and for HSTS. Cookies
 # are secure if clients use TLS (`audio.console.security`). The login page says by itself that logins are locked, so
 # that no request has to pass through the middleware of axes (W002).

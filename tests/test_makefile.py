@@ -14,7 +14,12 @@ from tests.services import REPOSITORY, product_variables
 from tests.sound import speech, wav_bytes
 
 # The environment that runs the tests stands for the one that make would install.
-INSTALLED = ["--old-file", ".venv/.base-installed", f"PYTHON={sys.executable}"]
+INSTALLED = [
+    *("--old-file", ".venv/.base-installed", "--old-file", ".venv/.guide-installed"),
+    f"PYTHON={sys.executable}",
+]
+# `make test` has built the documentation. Two builds at once would disturb each other.
+BUILT = [*INSTALLED, "--old-file", "site/guide/index.html"]
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def make_run(tmp_path):
     foreign = {*product_variables(), "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
     make = subprocess.Popen(
-        ["make", *INSTALLED, "run"],
+        ["make", *BUILT, "run"],
         cwd=REPOSITORY,
         env=environment | {"DATA_DIR": str(tmp_path / "data"), "PORT": "0"},
         stdin=subprocess.DEVNULL,

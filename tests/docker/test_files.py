@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,12 +151,39 @@ def test_nothing_starts_before_the_settings_were_looked_at():
 
 
 def test_every_folder_that_the_image_copies_is_there_and_sent_to_the_engine():
-    sources = re.findall(r"^COPY (?!--from)(\S+) ", DOCKERFILE.read_text(), re.MULTILINE)
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
-    assert len(sources) == 6
+    sources = [source for stage in stages() for copied, _ in copies(stage) for source in copied]
+    assert len(sources) >= 15
     for source in sources:
         assert (REPOSITORY / source).exists()
-        assert f"!{source}" in ignored
+        assert any(f"!{part}" in ignored for part in (source, source.split("/")[0]))
+
+
+def stages() -> list[str]:
+    """The stages of the Dockerfile."""
+    return re.split(r"^(?=FROM )", DOCKERFILE.read_text(), flags=re.MULTILINE)[1:]
+
+
+def copies(stage: str) -> list[tuple[list[str], str]]:
+    """What a stage copies from the repository, and where to."""
+    found = re.findall(r"^COPY (?!--from)(.+) (\S+)$", stage, re.MULTILINE)
+    return [(sources.split(), target) for sources, target in found]
+
+
+def test_the_documentation_is_built_from_what_its_stage_copies(tmp_path):
+    (stage,) = [stage for stage in stages() if " AS guide\n" in stage]
+    for sources, target in copies(stage):
+        for source in sources:
+            origin, place = REPOSITORY / source, tmp_path / target
+            place.mkdir(parents=True, exist_ok=True)
+            if origin.is_dir():
+                shutil.copytree(origin, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(origin, place)
+    (command,) = re.findall(r"^RUN .*-m (mkdocs build)$", stage, re.MULTILINE)
+    subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    (folder,) = re.findall(r"^COPY --from=guide /build/(\S+) site$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert (tmp_path / folder / "guide" / "protocol" / "index.html").exists()
 
 
 def test_the_image_installs_as_make_does():
