@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "sercuescribe/asgi.py": (1, SETTINGS_MODULE),
     "sercuescribe/celery.py": (1, SETTINGS_MODULE),
     "sercuescribe/server.py": (2, f"{SETTINGS_MODULE}; tells Prometheus' client where processes share their numbers"),
+    "audio/management/fork.py": (2, "replaces it by that of the fork"),
+    "audio/management/supervisor.py": (1, "passes it on to forks"),
     "audio/management/commands/demo.py": (1, "passes it on to the server that it starts"),
     "audio/management/commands/serve.py": (2, "passes it on to its children, with the folder of the product in it"),
     "clients/python/sercuescribe_client/server.py": (2, "programs that use the client name their server and key there"),

@@ -27,7 +27,6 @@ from audio.errors import (
     ServiceError,
     SessionBusy,
     SessionError,
-    StorageUnavailable,
     TokenNotFound,
     UpgradeRequired,
 )
@@ -108,7 +107,6 @@ _HTTP_ONLY = (
     RangeNotSatisfiable,
     UpgradeRequired,
     SessionBusy,
-    StorageUnavailable,
     ChunkNotFound,
     KeyNotFound,
     LastManager,

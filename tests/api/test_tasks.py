@@ -171,9 +171,11 @@ def test_a_long_one_tells_how_far_it_is_and_delays_no_closing_and_is_revoked(ser
     seen.append(eventually(lambda: (task := show(rest, task_id))["percent"] > seen[0]["percent"] and task))
     assert [task["status"] for task in seen] == ["running"] * 2
     assert all(task["seconds_done"] == pytest.approx(task["progress"] * LONG_SECONDS, rel=0.05) for task in seen)
-    assert len(encoders(server)) == 1
+    (encoder,) = encoders(server)
+    encoder.suspend()  # so that it can't end meanwhile
     recorded(server, rest, speech(1).tobytes())
     assert show(rest, task_id)["status"] == "running"
+    encoder.resume()
 
     revoked = rest.http.delete(f"/api/tasks/{task_id}")
     assert (revoked.status_code, revoked.json()["status"]) == (200, "revoked")

@@ -40,9 +40,9 @@ def test_windows_of_many_sessions_make_what_each_would_make_alone(stored, audio_
         halves.append((data[: len(data) // 2 + 1], data[len(data) // 2 + 1 :]))
     together, alone = ([stored(format=audio_format) for _ in halves] for _ in range(2))
     for half in range(2):
-        for session, other, data in zip(together, alone, halves, strict=True):
-            session.add(cut(data[half], 999))
-            other.add(cut(data[half], 999))
+        for session, other, sound in zip(together, alone, halves, strict=True):
+            session.add(cut(sound[half], 999))
+            other.add(cut(sound[half], 999))
             concatenate(other.session.pk)
         assert live.extend(keys(together)) == []
         for session, other in zip(together, alone, strict=True):

@@ -126,7 +126,8 @@ def test_the_recorder_and_its_options_are_all_there():
     names = {name for row in table(PAGE, "### The recorder") for name in NAMES.findall(row[0])}
     assert names == {name for name in dir(PlainRecorder) if not name.startswith("_")}
     _, _, behind = PAGE.read_text().partition("| option of `record` | meaning |")
-    options = {name for line in behind.split("\n\n")[0].splitlines() for name in NAMES.findall(line.split("|")[1:2][0])}
+    rows = [line.split("|") for line in behind.strip().split("\n\n")[0].splitlines()]
+    options = {name for row in rows for name in NAMES.findall(row[1])}
     assert options == set(get_type_hints(RecordOptions))
 
 

@@ -22,6 +22,7 @@ PRODUCTION = (
 # test_readme.py, test_examples.py, test_phone.py, test_tutorials.py and test_python.py run these.
 CLIENTS = (
     "npm pack ./clients/javascript",
+    "npm install ./sercuescribe-",
     "scribe ",
     "cat talk.wav | scribe ",
     "export SERCUESCRIBE_",
