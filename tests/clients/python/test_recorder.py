@@ -62,7 +62,7 @@ async def test_it_records_exactly_with_details_pauses_and_markers(client):
 async def test_cuts_of_the_network_leave_no_gap_and_no_duplicate(server, key, client, spool):
     sound = speech(4).tobytes()
     cuts = [20_000, 0, 1, 30_000, 1500]
-    options = RecordOptions(format="wav", sample_rate=16000, channels=1, spool=spool, max_pending_bytes=20_000)
+    options: RecordOptions = {**PCM, "spool": spool, "max_pending_bytes": 20_000}
     async with cutting_proxy(server.url, cuts) as proxy, AsyncClient(f"http://{proxy.address}", key) as cut_off:
         async with cut_off.record(**options) as recorder:
             for chunk in cut(sound, 3200, 1, 1000):

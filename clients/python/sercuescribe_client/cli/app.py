@@ -240,7 +240,10 @@ def delete(
 ) -> None:
     """Delete sessions with their recordings. This cannot be undone."""
     if not is_sure:
-        typer.confirm(f"Delete {len(session)} sessions with their recordings?", abort=True, err=True)
+        which = (
+            "the session with its recording" if len(session) == 1 else f"{len(session)} sessions with their recordings"
+        )
+        typer.confirm(f"Delete {which}?", abort=True, err=True)
 
     async def work(client: AsyncClient) -> None:
         for session_id in session:

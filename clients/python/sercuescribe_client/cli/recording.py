@@ -152,9 +152,10 @@ async def _microphone(wanted: Wanted) -> tuple[FfmpegSound, RecordOptions]:
     )
     sound = FfmpegSound(microphone, find_program("ffmpeg", asked.ffmpeg, "Install FFmpeg to use the microphone."))
     await sound.start()
-    shape = RecordOptions(
-        format=microphone.format, sample_rate=microphone.sample_rate, channels=microphone.channels, chunks="stream"
-    )
+    shape = RecordOptions(format=microphone.format, chunks="stream", sample_rate=None, channels=None)
+    if microphone.format == "wav":
+        # These samples have no header. A compressed stream tells its own rate, which for Opus is another one.
+        shape["sample_rate"], shape["channels"] = microphone.sample_rate, microphone.channels
     return sound, {**options, **shape}
 
 
