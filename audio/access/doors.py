@@ -107,10 +107,12 @@ def by_user(user: AbstractBaseUser | AnonymousUser) -> Identity:
     name = known.get_username()
     if known.is_staff or not settings.REQUIRE_AUTH:
         return Identity(Kind.USER, name, everywhere=ALL_SCOPES, key=known.pk, home=DEFAULT_PROJECT_ID)
-    roles = Membership.objects.filter(user=known).order_by("project_id").values_list("project_id", "role")
-    scopes = {project_id: ROLE_SCOPES[role] for project_id, role in roles}
+    rows = Membership.objects.filter(user=known).order_by("project_id")
+    roles = list(rows.values_list("project_id", "role", "project__max_requests_per_second"))
+    scopes = {project_id: ROLE_SCOPES[role] for project_id, role, _ in roles}
     home = next(iter(scopes)) if len(scopes) == 1 else None
-    return Identity(Kind.USER, name, scopes, key=known.pk, home=home)
+    limit = min((limit for *_, limit in roles if limit is not None), default=None)
+    return Identity(Kind.USER, name, scopes, key=known.pk, home=home, requests_per_second=limit)
 
 
 def by_ticket(session_id: uuid.UUID) -> Identity:

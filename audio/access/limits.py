@@ -90,7 +90,9 @@ def _check_bytes(project: Project) -> None:
 
 
 def check_rate(identity: Identity) -> None:
-    """Count a request or a new connection of an API key or token, in windows of a second.
+    """Count a request or a new connection of an API key, a token or a person, in windows of a second.
+
+    Of the limits of several projects, the lowest one counts for a person.
 
     A Redis that is away limits nobody: recording goes on without it.
 
@@ -100,7 +102,7 @@ def check_rate(identity: Identity) -> None:
     limit = identity.requests_per_second
     if limit is None:
         return
-    name = f"rate:{identity.key}:{int(time.time())}"
+    name = f"rate:{identity.kind}:{identity.key}:{int(time.time())}"
     try:
         cache.add(name, 0, _RETRY_SECONDS)
         count = cache.incr(name)

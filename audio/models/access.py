@@ -75,7 +75,7 @@ class Project(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text="HTTP requests and new connections of each API key and token.",
+        help_text="HTTP requests and new connections of each API key, token and person.",
     )
 
     def __str__(self) -> str:
