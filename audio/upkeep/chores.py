@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from audio import dispatch
 from audio.models import Chore
-from audio.upkeep import audits, clock, erasures, journals, leftovers, removal, sessions, webhooks, work
+from audio.upkeep import audits, clock, erasures, journals, leftovers, logins, removal, sessions, webhooks, work
 from audio.upkeep.sweeps import Sweep
 
 _LASTS_SECONDS = 60.0
@@ -37,6 +37,7 @@ _CHORES = {
     erasures.NAME: _Chore(timedelta(minutes=1), erasures.erase_deleted, erasures.erase_deleted),
     "events": _Chore(timedelta(hours=1), webhooks.delete_old, webhooks.delete_old),
     audits.NAME: _Chore(timedelta(hours=1), audits.delete_old, audits.delete_old),
+    logins.NAME: _Chore(timedelta(hours=24), logins.clear_expired, logins.clear_expired),
     "journals": _Chore(timedelta(hours=1), journals.release, journals.release_all),
     leftovers.NAME: _Chore(timedelta(minutes=5), leftovers.tidy_next, leftovers.tidy_all),
 }

@@ -2,18 +2,20 @@
 
 import uuid
 from datetime import timedelta
+from importlib import import_module
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from audio import dispatch, ingest, upkeep
 from audio.models import AudioConnection, AudioSession, BackgroundTask, Chore, IngestProcess, Recording
-from audio.upkeep import Swept
+from audio.upkeep import Swept, chores
 from audio.wire.parameters import ConnectionRequest
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
-NAMES = ["connections", "retention", "erasures", "events", "audit", "journals", "leftovers"]
+NAMES = ["connections", "retention", "erasures", "events", "audit", "logins", "journals", "leftovers"]
 QUERIES = 14
 
 
@@ -147,3 +149,18 @@ def explained(sql: str, params: tuple) -> list[str]:
         plan = [row[0] for row in cursor.fetchall()]
         cursor.execute("RESET enable_seqscan")
         return plan
+
+
+def test_expired_logins_are_deleted(db):
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    keys = {}
+    for name, seconds in (("old", -1), ("new", 3600)):
+        login = store()
+        login.set_expiry(seconds)
+        login.save()
+        keys[name] = login.session_key
+    upkeep.sweep(dry_run=True)
+    assert store().exists(keys["old"])
+    chores.run("logins")
+    assert not store().exists(keys["old"])
+    assert store().exists(keys["new"])
