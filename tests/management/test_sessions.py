@@ -13,11 +13,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import CommandError, call_command
 
+from audio.ingest import sessions
 from audio.jobs import rows
 from audio.jobs.upload import upload
 from audio.management.commands.sessions import Command
 from audio.models import AudioSession, BackgroundTask, TaskKind
 from audio.storage.lock import file_lock
+from audio.wire.parameters import Details
 from tests.recorded import Recorded, corrupt
 from tests.sound import decoded, encoded, speech
 
@@ -58,6 +60,30 @@ def three(transactional_db) -> list[AudioSession]:
 
 
 # list and show
+
+
+def test_a_list_is_filtered_by_metadata(call, transactional_db):
+    rooms = [{"room": "4", "floor": "2"}, {"room": "4"}, {"room": "a=b"}]
+    keys = [
+        sessions.create_session(sessions.default_parameters(), details=Details(metadata=metadata)).pk
+        for metadata in rooms
+    ]
+
+    def listed(*arguments: str) -> set[uuid.UUID]:
+        found = call("list", "--json", *arguments)
+        return {uuid.UUID(json.loads(line)["session_id"]) for line in found.splitlines()}
+
+    assert listed("--metadata", "room=4") == set(keys[:2])
+    assert listed("--metadata", "room=4", "--metadata", "floor=2") == {keys[0]}
+    assert listed("--metadata", "room=a=b") == {keys[2]}
+    assert listed("--metadata", "room=5") == set()
+
+
+@pytest.mark.parametrize("text", ["room", "=4", "a\tb=4"])
+def test_a_filter_by_metadata_that_is_none(transactional_db, text):
+    error = failure("list", "--metadata", text)
+    assert error.returncode == 2
+    assert str(error).startswith("--metadata: ")
 
 
 def test_the_newest_come_first(call, three):

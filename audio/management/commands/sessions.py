@@ -16,11 +16,12 @@ from audio.access import COMMAND
 from audio.api.filters import SessionFilter
 from audio.api.queries import find_session, sessions
 from audio.api.serializers import SessionSerializer
-from audio.errors import AudioError
+from audio.errors import AudioError, InvalidParameter
 from audio.jobs.export import export
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.media.plan import TARGETS
 from audio.models import AudioSession
+from audio.wire.parameters import METADATA_PREFIX
 
 _LISTED = 50
 _LISTED_AT_MOST = 2**31 - 1
@@ -66,6 +67,21 @@ def _duration(seconds: float | None) -> str:
     return f"{int(minutes // 60)}:{int(minutes % 60):02}:{rest:06.3f}"
 
 
+def _metadata(texts: list[str]) -> dict[str, str]:
+    """Return the filters by metadata, as they are in the query of a request.
+
+    Raises:
+        CommandError: One is no pair of a key and a value.
+    """
+    named = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise CommandError(f"--metadata: Enter KEY=VALUE, not {text!r}.", returncode=BAD_ARGUMENTS)
+        named[f"{METADATA_PREFIX}{key}"] = value
+    return named
+
+
 class Command(BaseCommand):
     """List, show, close, delete or export sessions."""
 
@@ -86,6 +102,13 @@ class Command(BaseCommand):
             if name == "list":
                 for filter_name in _FILTERS:
                     action.add_argument(f"--{filter_name.replace('_', '-')}", help=_FILTERS[filter_name])
+                action.add_argument(
+                    "--metadata",
+                    action="append",
+                    default=[],
+                    metavar="KEY=VALUE",
+                    help="a key of the metadata and its value; it may be repeated with other keys",
+                )
                 action.add_argument(
                     "--limit", type=int, default=_LISTED, help=f"the maximum number of sessions (default: {_LISTED})"
                 )
@@ -156,14 +179,18 @@ class Command(BaseCommand):
         self.stdout.write(json_line(facts) if self._is_json else sentence)
 
     def _list(self, options: dict[str, Any]) -> None:
-        filtered = SessionFilter({name: options[name] for name in _FILTERS if options[name] is not None}, sessions())
+        named = {name: options[name] for name in _FILTERS if options[name] is not None}
+        filtered = SessionFilter(named | _metadata(options["metadata"]), sessions())
         if not filtered.is_valid():
             name, sentences = next(iter(filtered.errors.items()))
             sentence = f"Enter {_FILTERS[name]}, not {options[name]!r}." if name.startswith("started") else sentences[0]
             raise CommandError(f"--{name.replace('_', '-')}: {sentence}", returncode=BAD_ARGUMENTS)
         if not 1 <= options["limit"] <= _LISTED_AT_MOST:
             raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
-        found = list(filtered.qs.order_by("-start_time", "-pk")[: options["limit"]])
+        try:
+            found = list(filtered.qs.order_by("-start_time", "-pk")[: options["limit"]])
+        except InvalidParameter as error:
+            raise CommandError(f"--metadata: {error.detail}", returncode=BAD_ARGUMENTS) from error
         if not self._is_json:
             self.stdout.write(_ROW.format(*_HEADER) if found else "No sessions.")
         for session in found:
