@@ -1,5 +1,6 @@
 """Endpoints of webhooks for tests, on this machine."""
 
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from ipaddress import ip_network
@@ -26,8 +27,8 @@ def sent_tasks(monkeypatch) -> list[str]:
 def make_receiver() -> Iterator[Callable[..., Receiver]]:
     receivers: list[Receiver] = []
 
-    def make(*script: Behaviour, port: int = 0) -> Receiver:
-        receivers.append(Receiver(*script, port=port))
+    def make(*script: Behaviour, port: int = 0, tls: ssl.SSLContext | None = None) -> Receiver:
+        receivers.append(Receiver(*script, port=port, tls=tls))
         return receivers[-1]
 
     yield make
@@ -40,8 +41,10 @@ def hooked(make_receiver, settings, db) -> Callable[..., tuple[Receiver, Webhook
     """Makes a receiver and an endpoint of the default project that leads to it."""
     settings.WEBHOOK_ALLOWED_NETWORKS = [ip_network("127.0.0.0/8")]
 
-    def hook(*script: Behaviour, event_types=(), project_id=DEFAULT_PROJECT_ID) -> tuple[Receiver, WebhookEndpoint]:
-        receiver = make_receiver(*script)
+    def hook(
+        *script: Behaviour, event_types=(), project_id=DEFAULT_PROJECT_ID, tls=None
+    ) -> tuple[Receiver, WebhookEndpoint]:
+        receiver = make_receiver(*script, tls=tls)
         endpoint, secret = endpoints.create(project_id, receiver.url, event_types)
         receiver.secrets.append(secret)
         return receiver, endpoint

@@ -1,5 +1,6 @@
 """An endpoint of webhooks: a real HTTP server, which verifies signatures and behaves as a test tells it."""
 
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,9 +39,12 @@ class Server(ThreadingHTTPServer):
 
 
 class Receiver:
-    """Listens on a port of this machine. The first requests get the answers in `script`, and all others 204."""
+    """Listens on a port of this machine. The first requests get the answers in `script`, and all others 204.
 
-    def __init__(self, *script: Behaviour, port: int = 0) -> None:
+    With `tls` it speaks HTTPS.
+    """
+
+    def __init__(self, *script: Behaviour, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.script = list(script)
         self.secrets: list[str] = []
         # Whatever came, verified or not, as (id, event, headers).
@@ -64,6 +68,9 @@ class Receiver:
         self._server = Server(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/hook"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self.port}/hook"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
