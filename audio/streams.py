@@ -17,7 +17,8 @@ import structlog
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from audio import metrics
+from audio import access, metrics
+from audio.access.identity import Kind
 from audio.assembly import wanted
 from audio.errors import Overloaded, ServiceError
 from audio.ingest.executor import DatabaseExecutor
@@ -31,8 +32,8 @@ logger = structlog.stdlib.get_logger(__name__)
 
 PATH = "/api/events"
 POLL_SECONDS = 1.0
-# How often a comment is sent, so that proxies and clients know that the connection lives, and how often it is checked
-# that the listener still may listen.
+# How often a comment is sent, so that proxies and clients know that the connection lives, and how often Django is asked
+# again whether the listener still may listen. It is also asked when a key, a token or a role has changed.
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"
 MAX_LISTENERS = 1000
@@ -42,6 +43,8 @@ EVENTS_PER_READ = 500
 SESSIONS_PER_READ = 1000
 RETRY_AFTER_SECONDS = 5
 PROGRESS = "session.progress"
+_CHANGING = (Kind.KEY, Kind.TOKEN, Kind.USER)
+_GONE = object()
 _REFUSED = (400, 401, 403, 404)
 
 Messages = list[dict[str, Any]]
@@ -68,6 +71,8 @@ class Listener:
         self.since = since
         # Whether it gets the state of all its sessions next, although they may not have changed.
         self.is_new = True
+        # Whether the listener may have lost its right to listen.
+        self.is_in_doubt = False
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING + 1)
         self.is_over = False
 
@@ -79,6 +84,13 @@ class Listener:
             self.end()
         else:
             self._waiting.put_nowait(news.text)
+
+    def doubt(self) -> None:
+        """Let it be checked, before anything more is sent, that the listener still may listen."""
+        if not self.is_over and not self.is_in_doubt:
+            self.is_in_doubt = True
+            if self._waiting.empty():
+                self._waiting.put_nowait(HEARTBEAT)
 
     def end(self) -> None:
         """End the stream after what waits."""
@@ -109,6 +121,8 @@ class Hub:
         self._position: int | None = None
         # What was last told of sessions.
         self._marks: Marks = {}
+        # What the database last said of the keys, tokens and people of the listeners.
+        self._standing: dict[Any, Any] = {}
 
     async def add(self, subscription: Subscription) -> Listener:
         """Return a new listener.
@@ -137,6 +151,7 @@ class Hub:
             self._wanted.clear()
             self._position = None
             self._marks = {}
+            self._standing = {}
 
     async def missed(self, listener: Listener) -> list[News]:
         """Return the next events between those that a listener had before and those that it is sent by itself."""
@@ -167,6 +182,7 @@ class Hub:
         if position is None:
             return
         listeners = list(self._listeners)
+        await self._look_at(listeners)
         named = {session_id for each in listeners for session_id in each.subscription.session_ids}
         is_for_all = any(not each.subscription.session_ids for each in listeners)
         known = {} if any(each.is_new for each in listeners) else self._marks
@@ -174,6 +190,16 @@ class Hub:
         # All listeners may have gone meanwhile, and others come, which begin at their own position.
         if self._position == position:
             self._tell(listeners, found)
+
+    async def _look_at(self, listeners: Sequence[Listener]) -> None:
+        """Doubt the listeners whose key, token or roles are not what they were."""
+        identities = [listener.subscription.identity for listener in listeners]
+        standing = await self._database.run(access.standing, identities)
+        for listener, identity in zip(listeners, identities, strict=True):
+            key = (identity.kind, identity.key)
+            if identity.kind in _CHANGING and standing.get(key) != self._standing.get(key, standing.get(key, _GONE)):
+                listener.doubt()
+        self._standing = standing
 
     def _tell(self, listeners: Sequence[Listener], found: "Found") -> None:
         for each in found.events:
@@ -332,10 +358,13 @@ class EventStreams:
         loop = asyncio.get_running_loop()
         checked_at = loop.time()
         while (text := await listener.next()) is not None:
-            await send({"type": "http.response.body", "body": text, "more_body": True})
-            if loop.time() - checked_at >= HEARTBEAT_SECONDS:
+            if listener.is_in_doubt or loop.time() - checked_at >= HEARTBEAT_SECONDS:
+                listener.is_in_doubt = False
                 await self._check(listener, scope)
                 checked_at = loop.time()
+                if listener.is_over:
+                    return
+            await send({"type": "http.response.body", "body": text, "more_body": True})
 
     async def _check(self, listener: Listener, scope: Any) -> None:
         """Ask Django again, because a key may have been revoked, a role changed, or a session deleted."""

@@ -4,7 +4,7 @@ Each door (REST, WebSocket, admin, pages) finds the `Identity` of whoever asks o
 """
 
 from audio.access import audit, limits
-from audio.access.doors import by_secret, by_user, lapsed, project_for, projects_of, visible, without_identity
+from audio.access.doors import by_secret, by_user, lapsed, project_for, projects_of, standing, visible, without_identity
 from audio.access.handshake import Handshake, identify
 from audio.access.identity import ANYONE, COMMAND, STRANGER, Identity, Kind
 from audio.access.tickets import TICKET_SECONDS, make_ticket
@@ -26,6 +26,7 @@ __all__ = [
     "make_ticket",
     "project_for",
     "projects_of",
+    "standing",
     "visible",
     "without_identity",
 ]

@@ -157,6 +157,37 @@ def lapsed(holders: Collection[tuple[Identity, int]]) -> list[Identity]:
     return [who for who, project_id in holders if who.kind in asked and (who.key, project_id) not in valid]
 
 
+def standing(identities: Collection[Identity]) -> dict[tuple[Kind, Any], Any]:
+    """Return what the database says now of the keys, tokens and people behind identities, to notice its changes.
+
+    Args:
+        identities: Who listens, for hours.
+
+    Returns:
+        Values to compare, by the kind and the key of an identity. One without a value is not valid any more.
+    """
+    keys, tokens, users = (
+        {identity.key for identity in identities if identity.kind is kind} for kind in (Kind.KEY, Kind.TOKEN, Kind.USER)
+    )
+    found: dict[tuple[Kind, Any], Any] = {}
+    if keys:
+        valid = ApiKey.objects.filter(_valid(), pk__in=keys)
+        found.update(((Kind.KEY, pk), tuple(scopes)) for pk, scopes in valid.values_list("pk", "scopes"))
+    if tokens:
+        found.update(
+            ((Kind.TOKEN, pk), ()) for pk in _valid_tokens().filter(pk__in=tokens).values_list("pk", flat=True)
+        )
+    if users:
+        roles: dict[Any, list[Any]] = {user: [] for user in users}
+        members = Membership.objects.filter(user__in=users).order_by("project_id")
+        for user, *role in members.values_list("user_id", "project_id", "role"):
+            roles[user].append(tuple(role))
+        active = get_user_model().objects.filter(pk__in=users, is_active=True)
+        for pk, is_staff, password in active.values_list("pk", "is_staff", "password"):
+            found[Kind.USER, pk] = (is_staff, password, *roles[pk])
+    return found
+
+
 def _holding(kind: Kind, holders: Collection[tuple[Identity, int]]) -> set[Any]:
     return {identity.key for identity, _ in holders if identity.kind is kind}
 

@@ -16,10 +16,17 @@ from tests.client import recorder
 from tests.server import Server, eventually
 from tests.services import REPOSITORY
 from tests.sound import speech
-from tests.webhooks.listening import listening
+from tests.webhooks.listening import Listening, listening
 
 pytestmark = pytest.mark.services
 NOBODY = "123e4567-e89b-42d3-a456-426614174000"
+_LOGIN = """
+from django.contrib.auth.models import User
+from django.test import Client
+client = Client()
+client.force_login(User.objects.create_user("bo"))
+print(client.cookies["sessionid"].value)
+"""
 LIFE = ["session.opened", "session.closed", "recording.ready"]
 
 
@@ -221,3 +228,34 @@ class TestAccess:
             await call(httpx.delete, f"{tokens}/{token['id']}", headers=mine)
             await stream.until(lambda: stream.is_over)
         assert token["token"] not in guarded.read_log()
+
+    async def test_a_revoked_key_ends_its_stream_at_once(self, guarded):
+        manager = self.key(guarded, "revoking", "read", "record", "manage")
+        keys = f"{guarded.url}/api/keys"
+        made = (await call(httpx.post, keys, headers=manager, json={"name": "page", "scopes": ["read"]})).json()
+        async with listening(guarded.url, headers={"Authorization": f"Bearer {made['key']}"}) as stream:
+            await self.hears(guarded, stream, manager)
+            comments = stream.comments
+            await call(httpx.delete, f"{keys}/{made['id']}", headers=manager)
+            await stream.until(lambda: stream.is_over)
+            # It did not wait for the next heartbeat.
+            assert stream.comments == comments
+
+    async def test_who_is_no_member_any_more_hears_nothing_more(self, guarded):
+        manager = self.key(guarded, "left", "read", "record", "manage")
+        cookie = (await call(self.manage, guarded, "shell", "-v", "0", "-c", _LOGIN)).splitlines()[-1]
+        projects = (await call(httpx.get, f"{guarded.url}/api/projects", headers=manager)).json()
+        members = f"{guarded.url}/api/projects/{projects[0]['id']}/members"
+        added = await call(httpx.post, members, headers=manager, json={"user": "bo", "role": "viewer"})
+        async with listening(guarded.url, headers={"Cookie": f"sessionid={cookie}"}) as stream:
+            await self.hears(guarded, stream, manager)
+            comments = stream.comments
+            await call(httpx.delete, f"{members}/{added.json()['id']}", headers=manager)
+            await stream.until(lambda: stream.is_over)
+            assert stream.comments == comments
+
+    @staticmethod
+    async def hears(server: Server, stream: Listening, key: dict[str, str]) -> None:
+        """Waits until a stream has told of a new session of the project of a key."""
+        made = await call(httpx.post, f"{server.url}/api/audio/sessions", headers=key)
+        await stream.until(lambda: stream.types(made.json()["session_id"]))
