@@ -3,8 +3,9 @@
 import structlog
 from django.conf import settings
 from django.contrib.auth.forms import AuthenticationForm, UsernameField
-from django.contrib.auth.views import LoginView
+from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import urlencode
 from rest_framework import status
@@ -14,6 +15,8 @@ from audio import access
 logger = structlog.stdlib.get_logger(__name__)
 
 NAME_MAX_LENGTH = 150
+# The ID token of a login through the OpenID provider, in the session of the login.
+ID_TOKEN = "openid_id_token"  # noqa: S105 - the name of a value, not a password
 
 
 class LoginForm(AuthenticationForm):
@@ -61,6 +64,23 @@ class Login(LoginView):
             logger.warning("login_failed", name=name, address=address, locked=is_locked)
         if name and not is_locked:
             access.audit.record("login.failed", access.STRANGER, address=address, name=name)
+
+
+class Logout(LogoutView):
+    """The logout, and the way to that of the OpenID provider for those who have logged in through it."""
+
+    def post(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+        """Log the person out here, and lead them to the provider if it announces a logout."""
+        id_token = request.session.get(ID_TOKEN)
+        answer: HttpResponse = super().post(request, *args, **kwargs)
+        if not id_token or not settings.OIDC_ISSUER:
+            return answer
+        from audio.console import openid  # its libraries are many
+
+        url = openid.logout_url(request, id_token)
+        # A redirect of a form to another site is against the Content-Security-Policy. A page may lead there.
+        page = "console/logged_out.html"
+        return render(request, page, {"url": url, "provider_name": settings.OIDC_NAME}) if url else answer
 
 
 def note_login(request: HttpRequest, method: str) -> None:

@@ -6,6 +6,7 @@ issuer, its audience, its nonce and its age.
 
 import functools
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from authlib.common.errors import AuthlibBaseError
@@ -23,7 +24,7 @@ from requests import RequestException
 from rest_framework import status
 
 from audio.console import people
-from audio.console.login import note_login
+from audio.console.login import ID_TOKEN, note_login
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -107,5 +108,32 @@ class Callback(OpenIdView):
             raise LoginRefused(f"The account of {user.get_username()} is inactive.")
         wanted = request.session.pop(NEXT, "")
         login(request, user, backend=BACKEND)
+        request.session[ID_TOKEN] = token.get("id_token", "")
         note_login(request, "openid")
         return HttpResponseRedirect(wanted or self.get_default_redirect_url())
+
+
+def logout_url(request: HttpRequest, id_token: str) -> str | None:
+    """Return where a person logs out at the provider (OpenID Connect RP-Initiated Logout 1.0).
+
+    Args:
+        request: The request of the logout.
+        id_token: The ID token of the login, by which the provider knows who logs out.
+
+    Returns:
+        The URL; None if the provider announces none, or does not answer.
+    """
+    try:
+        found = _provider(settings.OIDC_ISSUER).load_server_metadata()
+    except (AuthlibBaseError, RequestException) as error:
+        logger.warning("provider_away", error=str(error))
+        return None
+    endpoint = found.get("end_session_endpoint")
+    if not isinstance(endpoint, str) or urlsplit(endpoint).scheme not in ("http", "https"):
+        return None
+    query = {
+        "id_token_hint": id_token,
+        "client_id": settings.OIDC_CLIENT_ID,
+        "post_logout_redirect_uri": request.build_absolute_uri(reverse("home")),
+    }
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib.auth.views import LogoutView
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.templatetags.static import static
@@ -11,7 +10,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 from audio.console import client, record, views
-from audio.console.login import Login
+from audio.console.login import Login, Logout
 
 
 def _openid(view: str) -> Callable[[HttpRequest], HttpResponseBase]:
@@ -40,5 +39,5 @@ urlpatterns = [
     path("login", Login.as_view(), name="login"),
     path("login/openid", _openid("Start"), name="openid"),
     path("login/openid/callback", _openid("Callback"), name="openid-callback"),
-    path("logout", LogoutView.as_view(), name="logout"),
+    path("logout", Logout.as_view(), name="logout"),
 ]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -88,6 +90,33 @@ def test_a_person_logs_in_through_the_provider(server, issuer):
     assert code == 0, complaint
     assert said.split() == ["viewer", "default", "ana@example.org", "Ana", "False", "False"]
     assert "logged_in" in server.read_log()
+
+
+def test_a_logout_leads_to_the_logout_of_the_provider(server, issuer):
+    claims(issuer, "leaving", preferred_username="leaving")
+    with browser(server.url) as client:
+        page = log_in(client, "leaving").text
+        (token,) = set(re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page))
+        answer = client.post("/logout", data={"csrfmiddlewaretoken": token})
+        assert (answer.status_code, answer.url.path) == (200, "/logout")
+        assert client.get("/").url.path == "/login"
+        (url,) = re.findall(r'<a class="main" href="([^"]+)"', answer.text)
+        asked = urlsplit(unescape(url))
+        assert f"{asked.scheme}://{asked.netloc}{asked.path}" == f"{issuer}/oauth2/end_session"
+        query = parse_qs(asked.query)
+        assert query["post_logout_redirect_uri"] == [f"{server.url}/"]
+        assert query["client_id"] == [CLIENT["OIDC_CLIENT_ID"]]
+        assert query["id_token_hint"][0].count(".") == 2
+        assert f'content="0; url={url}"' in answer.text
+        assert httpx.get(unescape(url)).is_success
+        assert query["id_token_hint"][0] not in server.read_log()
+
+
+def test_who_has_a_password_logs_out_here_alone(client, db, settings):
+    settings.OIDC_ISSUER = "https://login.example"
+    client.force_login(User.objects.create_user("ana"))
+    answer = client.post("/logout")
+    assert (answer.status_code, answer["Location"]) == (302, "/login")
 
 
 def test_the_same_person_is_known_again(server, issuer):
