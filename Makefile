@@ -56,6 +56,7 @@ bench: $(DEV)
 	@$(PYTHON) -m tests.bench
 	@$(PYTHON) -m tests.bench.postgres
 	@$(PYTHON) -m tests.bench.length
+	@$(PYTHON) -m tests.bench.limits
 	@exec $(PYTHON) -m tests.bench.concatenation
 
 chaos: $(DEV)

@@ -1,0 +1,183 @@
+"""`python -m tests.bench.limits`: what the clients of one project feel of a key of another project that attacks.
+
+The clients of a project record at real-time pace, first undisturbed, then while one key of another project, which has
+limits, opens 10,000 connections, floods, or sends a byte a second. The attacker is a process of its own. Each run is
+next to an undisturbed one, because the machine does other things too.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import uvloop
+
+from tests.bench.load import Measured, binary_frame, connect, connect_all, settle, stream
+from tests.bench.say import say
+from tests.server import Server
+from tests.services import REPOSITORY
+
+CHUNK_BYTES = 3200
+INTERVAL_SECONDS = 0.1
+CLIENTS = 50
+CONNECTIONS = 10_000
+FLOODERS = 20
+FLOOD_BYTES = 64 << 10
+SLOW = 200
+# The attacker begins that long before the clients are measured.
+HEAD_START_SECONDS = 3.0
+LIMITS = {"max_open_sessions": 100, "max_openings_per_minute": 600, "max_requests_per_second": 50}
+_FOR_EVER = 3600.0
+
+
+async def open_connections(url: str) -> None:
+    """Opens connections as fast as they are answered, and keeps what is left open."""
+    kept: list[object] = []
+    waiting = asyncio.Semaphore(200)
+
+    async def one() -> None:
+        async with waiting:
+            with contextlib.suppress(OSError, TimeoutError, AssertionError):
+                kept.append(await connect(url, Measured()))
+
+    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+    await asyncio.sleep(_FOR_EVER)
+
+
+async def flood(url: str) -> None:
+    """Sends as much as the connections take."""
+    frame = binary_frame(os.urandom(FLOOD_BYTES))
+
+    async def one() -> None:
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, AssertionError):
+                client = await connect(url, Measured())
+                while not client.transport.is_closing():
+                    if client.transport.get_write_buffer_size() < FLOOD_BYTES:
+                        client.send(frame)
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.1)
+
+    await asyncio.gather(*(one() for _ in range(FLOODERS)))
+
+
+async def trickle(url: str) -> None:
+    """Sends a byte a second over many connections: half of them as chunks, half as a request that never ends."""
+    host, port = url.split("/")[2].split(":")
+    frame = binary_frame(b"\0")
+
+    async def chunks() -> None:
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, AssertionError):
+                client = await connect(url, Measured())
+                while not client.transport.is_closing():
+                    client.send(frame)
+                    await asyncio.sleep(1)
+            await asyncio.sleep(1)
+
+    async def request() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(host, int(port))
+                for byte in b"GET /api/audio/sessions HTTP/1.1\r\nX: " + b"x" * 100:
+                    writer.write(bytes([byte]))
+                    await asyncio.sleep(1)
+
+    await asyncio.gather(*(one() for _ in range(SLOW // 2) for one in (chunks, request)))
+
+
+ATTACKS: dict[str, Callable[[str], Awaitable[None]]] = {
+    "10,000 connections": open_connections,
+    "a flood": flood,
+    "a byte a second": trickle,
+}
+
+
+@contextlib.contextmanager
+def attacker(name: str, url: str) -> Iterator[None]:
+    """Runs an attack in a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.limits", "--attack", name, "--url", url]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def manage(server: Server, *arguments: str) -> str:
+    """Runs a command of the server, and returns what it prints."""
+    command = [sys.executable, "manage.py", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=server.environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def key(server: Server, project: str) -> str:
+    """Returns the address of the WebSocket with the key of a new project."""
+    made = manage(server, "apikey", "create", "bench", "--project", project, "--create-project", "--scope", "record")
+    return f"{server.ws_url}/api/ws/audio?token={made.splitlines()[-1]}"
+
+
+async def p99_ms(url: str, seconds: float) -> float:
+    """Returns the 99th percentile of the acknowledgements of clients at real-time pace."""
+    measured = Measured()
+    clients = await connect_all(url, CLIENTS, measured)
+    frame = binary_frame(os.urandom(CHUNK_BYTES))
+    await asyncio.gather(*(stream(client, frame, INTERVAL_SECONDS, seconds) for client in clients))
+    await settle(clients)
+    for client in clients:
+        client.transport.abort()
+    return measured.percentile_ms(99)
+
+
+async def run(folder: Path, rounds: int, seconds: float) -> None:
+    """Measures and prints a table."""
+    with Server(folder / "data", LOG_LEVEL="error", REQUIRE_AUTH="true") as server:
+        ours, theirs = key(server, "clients"), key(server, "attacker")
+        change = f"from audio.models import Project; Project.objects.filter(name='attacker').update(**{LIMITS})"
+        manage(server, "shell", "-v", "0", "-c", change)
+        await p99_ms(ours, 1.0)
+        say(f"p99 of {CLIENTS} clients, while one key of another project attacks (medians of {rounds} rounds)")
+        say(f"{'attack':20} {'undisturbed':>12} {'attacked':>10} {'ratio':>6}   (to reach: 2.0)")
+        for name in ATTACKS:
+            pairs = []
+            for _ in range(rounds):
+                before = await p99_ms(ours, seconds)
+                with attacker(name, theirs):
+                    await asyncio.sleep(HEAD_START_SECONDS)
+                    pairs.append((before, await p99_ms(ours, seconds)))
+                await asyncio.sleep(1)
+            before, after = (statistics.median(each) for each in zip(*pairs, strict=True))
+            ratio = statistics.median(after / before for before, after in pairs)
+            say(f"{name:20} {before:9.1f} ms {after:7.1f} ms {ratio:6.2f}")
+
+
+def main() -> None:
+    """Reads the options and runs."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.limits", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs for each attack (default 3)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of one run (default 6)")
+    parser.add_argument("--attack", choices=list(ATTACKS), help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if options.attack:
+        uvloop.run(ATTACKS[options.attack](options.url))
+        return
+    folder = Path(tempfile.mkdtemp(prefix="sercuescribe-bench-"))
+    try:
+        uvloop.run(run(folder, options.rounds, options.seconds))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
