@@ -14,6 +14,7 @@ from audio import ingest
 from audio.api import described
 from audio.api.access import READ, RECORD
 from audio.api.paging import MarkerPages
+from audio.api.queries import require_open_for_token
 from audio.api.serializers import LabelField, without_unknown
 from audio.api.views import SessionView
 from audio.errors import InvalidParameter, MarkerNotFound
@@ -123,6 +124,7 @@ class MarkerList(SessionView, generics.ListAPIView[Marker]):
     def post(self, request: Request, session_id: str) -> Response:
         """Add a marker, at a number of seconds or at the end of the audio so far."""
         session = self.session()
+        require_open_for_token(session, self.identity)
         requested = NewMarkerSerializer(data=request.data)
         requested.is_valid(raise_exception=True)
         wanted = requested.validated_data
@@ -151,8 +153,10 @@ class MarkerDetail(SessionView):
 
     def _marker(self) -> Marker:
         text = self.kwargs["marker_id"]
+        session = self.session()
+        require_open_for_token(session, self.identity)
         try:
-            marker = Marker.objects.filter(pk=UUID(text), session=self.session()).first()
+            marker = Marker.objects.filter(pk=UUID(text), session=session).first()
         except ValueError:
             marker = None
         if marker is None:

@@ -5,8 +5,8 @@ import uuid
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
-from audio.access import Identity
-from audio.errors import SessionNotFound
+from audio.access import Identity, Kind
+from audio.errors import NotAllowed, SessionNotFound
 from audio.models import AudioConnection, AudioSession
 
 
@@ -43,3 +43,13 @@ def find_session(session_id: uuid.UUID, identity: Identity, scope: str) -> Audio
         raise SessionNotFound(session_id=str(session_id))
     identity.require(scope, session.project_id, session.pk)
     return session
+
+
+def require_open_for_token(session: AudioSession, identity: Identity) -> None:
+    """Check that a session token still changes its session: it does until the session is closed.
+
+    Raises:
+        NotAllowed: It is closed.
+    """
+    if identity.kind is Kind.TOKEN and not session.is_open:
+        raise NotAllowed("The session is closed. Its session tokens cannot change it any more; use an API key.")

@@ -33,7 +33,7 @@ from audio.api import described
 from audio.api.access import ANY, MANAGE, READ, RECORD, address_of, identity_of, scope_of
 from audio.api.filters import SessionFilter, is_metadata
 from audio.api.paging import ChunkPages, SessionPages
-from audio.api.queries import find_session, sessions
+from audio.api.queries import find_session, require_open_for_token, sessions
 from audio.api.ranged import ranged_response
 from audio.api.serializers import (
     ChunkSerializer,
@@ -281,6 +281,7 @@ class SessionDetail(SessionView):
         requested.is_valid(raise_exception=True)
         for name in requested.validated_data:
             self.identity.require(_SCOPES_OF_DETAILS[name], session.project_id, session.pk)
+        require_open_for_token(session, self.identity)
         ingest.change_details(session.pk, requested.validated_data, self.identity, address_of(request))
         return Response(self.shown())
 

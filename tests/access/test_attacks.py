@@ -225,6 +225,12 @@ def test_bodies_that_are_no_json_are_answered(target, body):
 def test_ids_and_filters_of_anything_are_answered(target):
     ids = st.text(max_size=40) | st.sampled_from([str(uuid4()), target.session_id, "..", "%2e%2e%2f", "\0", "0" * 32])
     shapes = ["/api/keys/{}", SESSIONS + "/{}", SESSIONS + "/{}/tokens", SESSIONS + "/{}/tokens/{}", "/api/tasks/{}"]
+    shapes += [
+        "/api/projects/{}",
+        "/api/projects/{}/members",
+        "/api/projects/{}/members/{}",
+        SESSIONS + "/{}/markers/{}",
+    ]
     filters = st.sampled_from(
         ["project", "cursor", "page_size", "status", "user_id", "started_after", "token", "session_id"]
     )

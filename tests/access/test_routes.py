@@ -230,6 +230,30 @@ def test_a_token_opens_its_session_alone(values, project):
     assert listener.call("GET", f"/api/audio/sessions/{mine.pk}/audio").json()["code"] == "recording_empty"
 
 
+def test_a_token_changes_nothing_after_the_close(project):
+    session = make_session(project=project)
+    recorder = with_token(session, "record")
+    path = f"/api/audio/sessions/{session.pk}"
+    assert recorder.call("PATCH", path, {"name": "Interview"}).status_code == 200
+    marker = recorder.call("POST", f"{path}/markers", {"label": "one"}).json()["marker_id"]
+    assert recorder.call("POST", f"{path}/close").status_code == 200
+    attempts: list[tuple[str, str, Any]] = [
+        ("PATCH", path, {"name": "changed"}),
+        ("POST", f"{path}/markers", {"label": "two"}),
+        ("PATCH", f"{path}/markers/{marker}", {"label": "two"}),
+        ("DELETE", f"{path}/markers/{marker}", None),
+    ]
+    for method, where, changes in attempts:
+        answer = recorder.call(method, where, changes)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), (method, where)
+    shown = recorder.call("GET", path).json()
+    assert (shown["name"], shown["status"]) == ("Interview", "completed")
+    # A repeated close still succeeds, and whoever has a key goes on.
+    assert recorder.call("POST", f"{path}/close").status_code == 200
+    key = with_key("record", project=project)
+    assert key.call("PATCH", f"{path}/markers/{marker}", {"label": "two"}).status_code == 200
+
+
 def test_a_player_may_have_its_token_in_the_query(values, project):
     session = make_session(project=project)
     secret = with_token(session, "listen").key
