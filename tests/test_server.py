@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import re
 import resource
 import signal
@@ -24,7 +25,7 @@ from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 from sercuescribe.server import MAX_FRAMES, PING_INTERVAL_SECONDS, PONG_SECONDS
-from tests.client import recorder
+from tests.client import Rest, recorder
 from tests.server import DEADLINE_SECONDS, Server, eventually, is_running, migrated
 from tests.services import REPOSITORY
 
@@ -137,6 +138,79 @@ def test_answers_to_pings_that_nobody_reads_take_no_memory(server):
         while b"the last one" not in seen:
             seen = seen[-100:] + client.recv(1 << 16)
             assert seen
+
+
+def frames_of(payload: bytes, noise: random.Random) -> list[bytes]:
+    """A message as a client may send it: whole, in fragments, with a longer head than needed, or with pings between."""
+    match noise.randrange(6):
+        case 0 if len(payload) > 2:
+            at = noise.randrange(1, len(payload))
+            ping = Frame(Opcode.PING, b"?").serialize(mask=True)
+            first = Frame(Opcode.BINARY, payload[:at], fin=False).serialize(mask=True)
+            return [first, ping, Frame(Opcode.CONT, payload[at:]).serialize(mask=True)]
+        case 1 if len(payload) < 126:
+            # RFC 6455 wants the shortest head. The library takes this one.
+            return [b"\x82\xfe" + len(payload).to_bytes(2, "big") + bytes(4) + payload]
+        case 2:
+            return [Frame(Opcode.PING, bytes(20)).serialize(mask=True), whole(payload)]
+        case _:
+            return [whole(payload)]
+
+
+def whole(payload: bytes) -> bytes:
+    return Frame(Opcode.BINARY, payload).serialize(mask=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_messages_arrive_whole_and_in_order_however_they_are_cut(server, seed):
+    """With seed 0 each read of the server is exactly one message, as it usually is."""
+    noise = random.Random(seed)
+    sizes = [2, 124, 126, 128, 3200, 3200, 3200, 65534, 65536, 65538]
+    payloads = [noise.randbytes(noise.choice(sizes)) for _ in range(60)]
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=DEADLINE_SECONDS) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(
+            b"GET /api/ws/audio?format=wav&chunks=stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        received = client.makefile("rb")
+        while received.readline() != b"\r\n":
+            pass
+        session_id = json.loads(next_text(received))["session_id"]
+        for count, payload in enumerate(payloads, 1):
+            data = b"".join(frames_of(payload, noise)) if seed > 1 else whole(payload)
+            cuts = sorted(noise.choices(range(len(data)), k=noise.randrange(4))) if seed > 1 else []
+            for start, end in itertools.pairwise([0, *cuts, len(data)]):
+                client.sendall(data[start:end])
+            if seed == 0 or noise.random() < 0.5:
+                answered(received, count)
+        answered(received, len(payloads))
+        client.sendall(Frame(Opcode.TEXT, b'{"type": "control", "action": "close_session"}').serialize(mask=True))
+        assert json.loads(next_text(received))["status"] == "completed"
+    rest = Rest(server.url).http
+    for sequence in range(1, len(payloads) + 1):
+        found = rest.get(f"/api/audio/sessions/{session_id}/chunks/{sequence}").content
+        assert found == payloads[sequence - 1], sequence
+
+
+def next_text(received) -> bytes:
+    """The next text of the server. Its pongs are passed over."""
+    while True:
+        head = received.read(2)
+        size = head[1] if head[1] < 126 else int.from_bytes(received.read(2), "big")
+        payload = received.read(size)
+        if head[0] == 0x81:
+            return payload
+
+
+def answered(received, count: int) -> None:
+    """Read up to the acknowledgement with this count."""
+    while True:
+        answer = json.loads(next_text(received))
+        assert answer.get("message") == "Chunk processed successfully", answer
+        if answer["chunk_count"] == count:
+            return
 
 
 def test_messages_are_not_compressed(server):
