@@ -36,7 +36,7 @@ help:
 	@echo 'make lint          run ruff, mypy, import-linter and codespell'
 	@echo 'make format        format the code with ruff'
 	@echo 'make guide         build the documentation site, which the server serves at /guide'
-	@echo 'make bench         run the benchmarks'
+	@echo 'make bench         measure speed and cost beside references; writes var/bench/bench.md and bench.json'
 	@echo 'make chaos         break a production stack under load and check that no audio is lost (MINUTES=3 SEED=7)'
 	@echo 'make requirements  compile requirements/*.in with hashes (UPGRADE=1 takes the newest versions)'
 	@echo 'make audit         compare the requirements with the known vulnerabilities; queries PyPI'
@@ -54,10 +54,7 @@ guide: $(SITE)
 
 bench: $(DEV)
 	@$(PYTHON) -m tests.bench
-	@$(PYTHON) -m tests.bench.postgres
-	@$(PYTHON) -m tests.bench.length
-	@$(PYTHON) -m tests.bench.limits
-	@exec $(PYTHON) -m tests.bench.concatenation
+	@exec $(PYTHON) -m tests.bench.limits
 
 chaos: $(DEV)
 	@exec $(PYTHON) -m tests.cluster.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

@@ -1,143 +1,260 @@
-"""`make bench`: what a chunk costs on its way in, each figure beside its yardstick in the same run.
+"""`make bench`: one table of what the server costs and how fast it is, each figure beside a reference of the same run.
 
-The server is the product as `make run` starts it, on SQLite with its own Redis and worker; its CPU is read from
-outside, as the operating system accounts it to the web process. The yardstick is a bare ASGI application on the
-same uvicorn with the same options. The two take turns, and medians are printed.
+The server is the product as `make run` starts it. CPU is read from outside, as the operating system accounts it to its
+processes. Servers take turns, so that a busy machine slows all of them, and medians and the spread are shown.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 import shutil
-import socket
 import sqlite3
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
-import uvloop
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from tests.bench.load import Client, Measured, binary_frame, connect_all, settle, stream
-from tests.bench.say import say
-from tests.server import Server, eventually
+from tests.bench import concatenation, generator, scale
+from tests.bench.processes import SOCKET_PATH, Target, application, cpu_seconds, family_cpu_seconds, pss_mib
+from tests.bench.report import Report, Row, say
+from tests.client import Rest, recorder
+from tests.cluster.stack import Database
+from tests.server import Server
+from tests.services import make_postgres
 
-CHUNK_BYTES = 3200
-INTERVAL_SECONDS = 0.1
-REPOSITORY = Path(__file__).resolve().parents[2]
-# As the product's own server is configured (sercuescribe/server.py).
-UVICORN = [
-    "--ws",
-    "websockets-sansio",
-    "--loop",
-    "uvloop",
-    "--http",
-    "httptools",
-    "--lifespan",
-    "off",
-    "--no-access-log",
-    "--log-level",
-    "error",
-    "--ws-per-message-deflate",
-    "false",
-]
+CONNECTIONS = 200
+CROWD = 300
+SCALES = (10, 100_000, 1_000_000)
+OUTPUT = Path("var/bench")
 
 
 @dataclass(frozen=True)
-class Paced:
-    """What one run at real-time pace measured."""
+class Options:
+    """How much is measured, and the command of the load generator."""
 
-    cpu_us_per_chunk: float
-    p50_ms: float
-    p99_ms: float
-    behind: int
-
-
-@contextmanager
-def application(name: str, **environment: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Runs an ASGI application of this package on uvicorn; gives its URL and process."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", f"tests.bench.{name}:application", "--port", str(port), *UVICORN]
-    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **environment}) as process:
-        try:
-            eventually(lambda: _accepts(port))
-            yield f"ws://127.0.0.1:{port}/api/ws/audio", psutil.Process(process.pid)
-        finally:
-            process.terminate()
+    rounds: int
+    seconds: float
+    minutes: int
+    scales: tuple[int, ...]
+    load: tuple[str, ...]
 
 
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+@dataclass(frozen=True)
+class Ours:
+    """The product: its web process, all that `serve` has started, and the database if that is a process."""
+
+    web: Target
+    server: Server
+    database: psutil.Process | None
+
+    def worker_seconds(self) -> float:
+        """Return the CPU time of the workers so far."""
+        children = [self.server.child("worker"), self.server.child("jobs")]
+        return sum(family_cpu_seconds(child) for child in children if child is not None)
+
+    def all_seconds(self) -> float:
+        """Return the CPU time of all processes so far."""
+        supervisor = family_cpu_seconds(psutil.Process(self.server.process.pid))
+        return supervisor + (family_cpu_seconds(self.database) if self.database else 0.0)
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time of a process so far, in user and kernel mode."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
+@contextlib.contextmanager
+def product(folder: Path, database: str) -> Iterator[Ours]:
+    """Run the product on SQLite or PostgreSQL."""
+    with contextlib.ExitStack() as stack:
+        # The sessions of a run that has ended must not be finished during the next one.
+        variables, process = {"LOG_LEVEL": "error", "DISCONNECT_GRACE_SECONDS": "3600"}, None
+        folder.mkdir(parents=True, exist_ok=True)
+        if database == "PostgreSQL":
+            postgres = Database(folder / "postgres.log", make_postgres(stack), [])
+            stack.callback(postgres.kill)
+            postgres.launch()
+            postgres.wait_until_ready()
+            variables["DATABASE_URL"] = postgres.url()
+            process = psutil.Process(postgres.process.pid) if postgres.process else None
+        server = stack.enter_context(Server(folder / "data", **variables))
+        web = server.child("web")
+        assert web is not None
+        yield Ours(Target(int(server.url.rstrip("/").rpartition(":")[2]), web), server, process)
 
 
-async def paced(url: str, process: psutil.Process, connections: int, seconds: float) -> Paced:
-    """Streams 100 ms chunks over that many connections at real-time pace."""
-    measured = Measured()
-    clients = await connect_all(url, connections, measured)
-    frame = binary_frame(os.urandom(CHUNK_BYTES))
-    await _stream_all(clients, frame, 1.0)
-    measured.latencies_seconds.clear()
-    measured.sent, before = 0, cpu_seconds(process)
-    await asyncio.gather(*(stream(client, frame, INTERVAL_SECONDS, seconds) for client in clients))
-    behind = sum(client.unanswered for client in clients)
-    await settle(clients)
-    used = cpu_seconds(process) - before
-    for client in clients:
-        client.transport.abort()
-    return Paced(1e6 * used / measured.sent, measured.percentile_ms(50), measured.percentile_ms(99), behind)
+@dataclass(frozen=True)
+class Run:
+    """What a run of the generator has seen, and the CPU that it took, in microseconds for each message."""
+
+    seen: dict[str, Any]
+    web_us: float
+    worker_us: float = 0.0
+    all_us: float = 0.0
 
 
-async def _stream_all(clients: list[Client], frame: bytes, seconds: float) -> None:
-    await asyncio.gather(*(stream(client, frame, INTERVAL_SECONDS, seconds) for client in clients))
-    await settle(clients)
+def run(options: Options, target: Target, ours: Ours | None = None, **load: float) -> Run:
+    """Send messages to a server, and return what that took.
+
+    The CPU of the opening and of the warm-up is counted too, and divided by all messages.
+    """
+    load = {"connections": CONNECTIONS, "seconds": options.seconds, "warmup": 1.0, **load}
+    readers: list[Callable[[], float]] = [lambda: cpu_seconds(target.process)]
+    readers += [ours.worker_seconds, ours.all_seconds] if ours else []
+    before = [read() for read in readers]
+    seen = generator.drive(options.load, target.port, SOCKET_PATH, **load)
+    messages = max(1.0, seen["sent"] * (1 + load["warmup"] / load["seconds"]))
+    used = [1e6 * (read() - start) / messages for read, start in zip(readers, before, strict=True)]
+    return Run(seen, *used)
 
 
-async def echo_rate(url: str, process: psutil.Process, connections: int, seconds: float) -> float:
-    """Each connection sends its next message as soon as the last is answered; returns messages per CPU second."""
-    measured = Measured()
-    clients = await connect_all(url, connections, measured)
-    frame = binary_frame(os.urandom(CHUNK_BYTES))
-    for client in clients:
-        client.answered = lambda client=client: client.send(frame)  # type: ignore[misc]
-        client.send(frame)
-    await asyncio.sleep(0.5)
-    sent, before = measured.sent, cpu_seconds(process)
-    await asyncio.sleep(seconds)
-    rate = (measured.sent - sent) / (cpu_seconds(process) - before)
-    for client in clients:
-        client.transport.abort()
-    return rate
+def paced(options: Options, folder: Path, report: Report) -> None:
+    """Measure connections at real-time pace, beside a bare application and a stock consumer."""
+    (folder / "stock").mkdir()
+    with (
+        application("bare") as bare,
+        application("stock", STOCK_FOLDER=str(folder / "stock")) as stock,
+        product(folder / "paced", "SQLite") as ours,
+        product(folder / "paced-postgresql", "PostgreSQL") as other,
+    ):
+        bares, lites, postgres, stocks, few = [], [], [], [], []
+        for _ in range(options.rounds):
+            bares.append(run(options, bare))
+            lites.append(run(options, ours.web, ours))
+            postgres.append(run(options, other.web, other))
+            stocks.append(run(options, stock, connections=10))
+            few.append(run(options, ours.web, ours, connections=10))
+        bare_us = [each.web_us for each in bares]
+        for database, runs in (("SQLite", lites), ("PostgreSQL", postgres)):
+            report.add(*_paced_rows(database, runs, bares, bare_us))
+        report.add(
+            Row(
+                "CPU a chunk of the web process, 10 connections",
+                "µs",
+                [each.web_us for each in few],
+                "stock Channels consumer, an ORM row a message",
+                [each.web_us for each in stocks],
+            ),
+            Row("the load generator", "µs a message", [each.seen["generator_us_per_message"] for each in lites]),
+        )
+        _windows(options, ours, report)
+        _many(options, ours, report)
+    _reconcatenation(folder, [each.all_us for each in lites], report)
 
 
-def flush_ms(folder: Path, repeats: int = 50) -> tuple[float, float]:
-    """Median milliseconds of the two flushes that an acknowledgement waits for: a journal's and a SQLite commit's."""
+def _paced_rows(database: str, runs: list[Run], bares: list[Run], bare_us: list[float]) -> list[Row]:
+    name = f"{CONNECTIONS} connections, {database}"
+    echo = "bare ASGI echo"
+    return [
+        Row(f"CPU a chunk, web process, {name}", "µs", [e.web_us for e in runs], echo, bare_us, 1.5, is_ratio=True),
+        Row(f"CPU a chunk, everything, {name}", "µs", [e.all_us for e in runs], echo, bare_us, 2.0, is_ratio=True),
+        *(
+            Row(
+                f"acknowledgement, {percent}, {name}",
+                "ms",
+                [each.seen[f"{percent}_ms"] for each in runs],
+                echo,
+                [each.seen[f"{percent}_ms"] for each in bares],
+                most,
+            )
+            for percent, most in (("p50", 5.0), ("p99", 15.0))
+        ),
+    ]
+
+
+def _windows(options: Options, ours: Ours, report: Report) -> None:
+    """Measure the workers over as long as it takes until each session has had a full window."""
+    found = run(options, ours.web, ours, seconds=max(40.0, options.seconds), warmup=1.0)
+    report.add(
+        Row(
+            f"CPU a chunk, workers, {CONNECTIONS} connections for 40 s",
+            "µs",
+            [found.worker_us],
+            "our web process",
+            [found.web_us],
+            0.1,
+            is_ratio=True,
+        )
+    )
+
+
+def _many(options: Options, ours: Ours, report: Report) -> None:
+    found = run(options, ours.web, ours, connections=1000, seconds=max(10.0, options.seconds), warmup=5.0)
+    lost = found.seen["refused"] + found.seen["ended"]
+    report.add(
+        Row("1,000 connections: refused or ended", "", [lost], most=0),
+        Row("1,000 connections: unanswered for more than a second at the end", "", [_late(found.seen)], most=0),
+        Row("1,000 connections: acknowledgement, p50", "ms", [found.seen["p50_ms"]]),
+        Row("1,000 connections: acknowledgement, p99", "ms", [found.seen["p99_ms"]], most=100.0),
+        Row("1,000 connections: CPU a chunk, web process", "µs", [found.web_us]),
+    )
+
+
+def _late(seen: dict[str, Any]) -> float:
+    """Return how many messages were unanswered at the end, beyond those of the last second."""
+    return max(0.0, seen["behind"] - 1000 * 10)
+
+
+def crowds(options: Options, folder: Path, report: Report) -> None:
+    """Measure a crowd of clients that open and close at once, while others record."""
+    for database in ("SQLite", "PostgreSQL"):
+        with product(folder / f"crowd-{database}", database) as ours:
+            calm, runs = [], []
+            for _ in range(options.rounds):
+                calm.append(run(options, ours.web, ours, connections=50, seconds=4.0))
+                load = {"crowd": CROWD, "crowd_at": 1.0, "crowd_close_at": 4.0}
+                runs.append(run(options, ours.web, ours, connections=50, seconds=8.0, **load))
+            seen = [each.seen["crowd"] for each in runs]
+            report.add(
+                Row(
+                    f"others' p99 while {CROWD} clients open and close at once, {database}",
+                    "ms",
+                    [each["others_p99_ms"] for each in seen],
+                    "p99 without them",
+                    [each.seen["p99_ms"] for each in calm],
+                    50.0,
+                ),
+                Row(f"openings, {database}", "a second", [each["per_second"] for each in seen], least=1000.0),
+            )
+
+
+def _reconcatenation(folder: Path, ours_us: list[float], report: Report) -> None:
+    """Compare with a run of FFmpeg that appends a chunk to ten minutes. A server without windows needs one a chunk."""
+    for name, seconds in (("long.wav", 600.0), ("chunk.wav", 0.1)):
+        with wave.open(str(folder / name), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16000)
+            file.writeframes(bytes(2 * int(16000 * seconds)))
+    (folder / "list").write_text("file long.wav\nfile chunk.wav\n")
+    command = [get_ffmpeg_exe(), "-v", "error", "-f", "concat", "-i", "list", "-c", "copy", "-y", "joined.wav"]
+    theirs = []
+    for _ in ours_us:
+        before = os.times()
+        subprocess.run(command, cwd=folder, check=True)
+        theirs.append(1e6 * sum(new - old for new, old in zip(os.times()[2:4], before[2:4], strict=True)))
+    report.add(
+        Row("CPU a chunk, everything", "µs", ours_us, "FFmpeg joins ten minutes and the chunk, for each chunk", theirs)
+    )
+
+
+def disk(folder: Path, report: Report) -> None:
+    """Measure the two flushes that an acknowledgement waits for: a journal's, and a commit's of SQLite."""
     journal, database = [], []
     with (folder / "flush.journal").open("wb", buffering=0) as file:
-        for _ in range(repeats):
-            journal.append(_ms(lambda: (file.write(bytes(20 * CHUNK_BYTES)), os.fdatasync(file.fileno()))))
+        for _ in range(50):
+            journal.append(_ms(lambda: (file.write(bytes(64000)), os.fdatasync(file.fileno()))))
     connection = sqlite3.connect(folder / "flush.sqlite3", isolation_level=None)
     connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE chunk (id INTEGER)")
-    for _ in range(repeats):
+    for _ in range(50):
         database.append(_ms(lambda: connection.execute("INSERT INTO chunk VALUES (1)")))
     connection.close()
-    return statistics.median(journal), statistics.median(database)
+    medians = [statistics.median(journal)], [statistics.median(database)]
+    report.add(Row("the disk: flush of 64 kB", "ms", medians[0]), Row("the disk: commit of SQLite", "ms", medians[1]))
 
 
 def _ms(action: Callable[[], object]) -> float:
@@ -146,86 +263,89 @@ def _ms(action: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def concatenation_cpu_ms(folder: Path, minutes: int = 10) -> float:
-    """CPU of one FFmpeg run that appends a chunk to a recording of that length, as a server without windows would."""
-    for name, seconds in (("long.wav", 60 * minutes), ("chunk.wav", INTERVAL_SECONDS)):
-        with wave.open(str(folder / name), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(16000)
-            file.writeframes(bytes(2 * int(16000 * seconds)))
-    (folder / "list").write_text("file long.wav\nfile chunk.wav\n")
-    command = [get_ffmpeg_exe(), "-v", "error", "-f", "concat", "-i", "list", "-c", "copy", "-y", "joined.wav"]
-    before = os.times()
-    subprocess.run(command, cwd=folder, check=True)
-    after = os.times()
-    return 1000 * (after.children_user + after.children_system - before.children_user - before.children_system)
-
-
-async def _in_turn(bare: tuple[str, psutil.Process], ours: tuple[str, psutil.Process], rounds: int, seconds: float):
-    pairs = []
-    for _ in range(rounds):
-        pairs.append((await paced(*bare, 200, seconds), await paced(*ours, 200, seconds)))
-    return pairs
-
-
-async def run(folder: Path, rounds: int, seconds: float) -> None:
-    """Measures and prints."""
-    journal_ms, database_ms = flush_ms(folder)
-    say(f"disk: journal flush {journal_ms:.2f} ms, database flush {database_ms:.2f} ms (medians, idle)")
-    with (
-        Server(folder / "data", LOG_LEVEL="error") as server,
-        application("bare") as bare,
-        application("loop", DATA_DIR=str(folder / "loop"), LOG_LEVEL="error") as loop,
-    ):
-        ours = (f"{server.ws_url}/api/ws/audio", server.child("web"))
-        assert ours[1] is not None
-        pairs = await _in_turn(bare, ours, rounds, seconds)
-        _print_paced(pairs, concatenation_cpu_ms(folder))
-        many = await paced(*ours, 1000, seconds)
-        say(
-            f"1,000 connections: p50 {many.p50_ms:.1f} ms, p99 {many.p99_ms:.1f} ms,"
-            f" {many.cpu_us_per_chunk:.0f} us of CPU per chunk, {many.behind} of"
-            f" {int(1000 * seconds / INTERVAL_SECONDS)} unanswered at the end (to reach: p50 10 ms and the flushes)"
-        )
-        rates = [
-            (await echo_rate(*bare, 50, seconds / 2), await echo_rate(*loop, 50, seconds / 2)) for _ in range(rounds)
-        ]
-        ratio = statistics.median(own / yardstick for yardstick, own in rates)
-        say(
-            f"the consumer's loop against a bare application: {ratio:.2f} of its messages per CPU second"
-            " (to reach: 0.95)"
-        )
-
-
-def _print_paced(pairs: list[tuple[Paced, Paced]], concatenation_ms: float) -> None:
-    yardstick = statistics.median(bare.cpu_us_per_chunk for bare, _ in pairs)
-    own = statistics.median(ours.cpu_us_per_chunk for _, ours in pairs)
-    ratio = statistics.median(ours.cpu_us_per_chunk / bare.cpu_us_per_chunk for bare, ours in pairs)
-    p50, p99 = (statistics.median(getattr(ours, name) for _, ours in pairs) for name in ("p50_ms", "p99_ms"))
-    say(
-        f"200 connections, CPU per 100 ms chunk: ours {own:.0f} us, bare {yardstick:.0f} us, ratio {ratio:.2f}"
-        " (to reach: 2.0)"
+def starts(options: Options, folder: Path, report: Report) -> None:
+    """Measure the start of an installed server, and its memory when it is idle."""
+    with product(folder / "start", "SQLite") as ours:
+        ours.server.stop()
+        seconds = []
+        for _ in range(options.rounds):
+            started = time.perf_counter()
+            ours.server.restart()
+            seconds.append(time.perf_counter() - started)
+            memory = pss_mib(ours.server.processes())
+            ours.server.stop()
+    report.add(
+        Row("`make run`, installed, until it is ready", "s", seconds, most=3.0),
+        Row("memory of the idle server, all processes (PSS)", "MiB", [memory], most=300.0),
     )
-    say(
-        f"one FFmpeg concatenation per chunk: {concatenation_ms:.0f} ms of CPU at ten minutes, ours is"
-        f" {1000 * concatenation_ms / own:.0f} times less (to reach: 500)"
-    )
-    say(f"200 connections, acknowledgement: p50 {p50:.1f} ms, p99 {p99:.1f} ms (to reach: 5 and 10 and the flushes)")
+
+
+def scales(options: Options, folder: Path, report: Report) -> None:
+    """Measure what must not grow with the number of sessions and chunks that are stored."""
+    with product(folder / "scale", "SQLite") as ours:
+        server = ours.server
+        session_id = _recorded(server)
+        first: dict[str, float] = {}
+        for rows in options.scales:
+            server.stop()
+            scale.fill(server, session_id, rows)
+            server.restart()
+            web = server.child("web")
+            assert web is not None
+            port = int(server.url.rstrip("/").rpartition(":")[2])
+            found = scale.requests_ms(server.url, session_id)
+            found["CPU a chunk, web process, 50 connections"] = run(options, Target(port, web), connections=50).web_us
+            first = first or found
+            for name, value in found.items():
+                unit = "µs" if name.startswith("CPU") else "ms"
+                reference = f"with {options.scales[0]:,}"
+                report.add(Row(f"{name}, {rows:,} sessions and chunks stored", unit, [value], reference, [first[name]]))
+
+
+def _recorded(server: Server) -> str:
+    """Record a session of one chunk, and return its id."""
+
+    async def record() -> str:
+        async with recorder(server.ws_url, format="wav") as client:
+            await client.store(bytes(3200))
+            await client.close_session()
+        return client.session_id
+
+    session_id = asyncio.run(record())
+    Rest(server.url).finished(session_id)
+    return session_id
 
 
 def main() -> None:
-    """Reads the options and runs."""
+    """Read the options, measure, print the table and write it."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs (default 5)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of one run (default 6)")
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured (default 3)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a run (default 8)")
+    parser.add_argument("--minutes", type=int, default=60, help="minutes of audio to join (default 60)")
+    parser.add_argument("--scales", type=int, nargs="+", default=SCALES, help="sessions and chunks that are stored")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="what is measured")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="where bench.md and bench.json are written")
+    chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-bench-"))
+    report = Report()
     try:
-        uvloop.run(run(folder, options.rounds, options.seconds))
+        options = Options(chosen.rounds, chosen.seconds, chosen.minutes, tuple(chosen.scales), generator.built(folder))
+        for name in chosen.only:
+            CASES[name](options, folder, report)
+            report.write(chosen.output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    say(f"\n{report.markdown()}")
 
+
+CASES: dict[str, Callable[[Options, Path, Report], None]] = {
+    "disk": lambda _, folder, report: disk(folder, report),
+    "paced": paced,
+    "crowds": crowds,
+    "starts": starts,
+    "scale": scales,
+    "concatenation": lambda options, folder, report: concatenation.measure(folder, options.minutes, report),
+}
 
 if __name__ == "__main__":
     main()

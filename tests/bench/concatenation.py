@@ -1,4 +1,4 @@
-"""`python -m tests.bench.concatenation`: an hour of audio in 3,600 chunks, made into a recording.
+"""An hour of audio in 3,600 chunks, made into a recording.
 
 Each run is a process of its own, so that the operating system accounts its CPU and peak memory; what starting
 Python, Django and the product takes is measured with an empty session and subtracted. Beside it stand `cp` of the
@@ -6,13 +6,11 @@ same bytes, FFmpeg's concat demuxer with `-c copy` over the chunks as files, and
 at a size that it can bear.
 """
 
-import argparse
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from tests.bench.say import say
+from tests.bench.report import Report, Row
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RATE_HZ = 16000
@@ -113,30 +111,42 @@ class Bench:
         }
         self._source = self._make_source()
         self._start = Used(0.0, 0.0)
+        self._ours: dict[str, float] = {}
 
-    def run(self) -> None:
-        """Measures every case and prints a line for each."""
+    def run(self, report: Report) -> None:
+        """Measure every case."""
         self._start = self._concatenated("00000000-0000-0000-0000-000000000000")
-        say(f"{self._seconds} s of audio, {RATE_HZ} Hz mono, a chunk a second: CPU, and our peak memory")
-        say("case                  ours                 cp         ffmpeg concat -c copy")
-        self._case("wav, files", "wav", "files", self._cut_wav())
+        self._case(report, "WAV files", "wav", "files", self._cut_wav(), most_seconds=0.3)
         for name, encoder in ENCODERS.items():
-            self._case(f"{name}, one stream", name, "stream", self._cut_stream(name, encoder))
-        self._case("mp3, files", "mp3", "files", self._encoded_files("mp3"))
-        self._naive()
+            self._case(report, f"one {name} stream", name, "stream", self._cut_stream(name, encoder))
+        self._case(report, "MP3 files", "mp3", "files", self._encoded_files("mp3"))
+        self._naive(report)
 
-    def _case(self, name: str, audio_format: str, chunks: str, folder: Path) -> None:
+    def _case(
+        self,
+        report: Report,
+        name: str,
+        audio_format: str,
+        chunks: str,
+        folder: Path,
+        most_seconds: float | None = None,
+    ) -> None:
         stored = self._python(_STORE, str(folder), audio_format, chunks, capture=True)
         ours = self._concatenated(stored.strip())
-        own = Used(max(0.0, ours.cpu_seconds - self._start.cpu_seconds), ours.peak_mib)
+        own = [max(0.0, ours.cpu_seconds - self._start.cpu_seconds)]
+        self._ours[name] = own[0]
         whole = self._folder / "whole"
         with whole.open("wb") as file:
             for path in sorted(folder.iterdir()):
                 file.write(path.read_bytes())
         copied = used(["cp", str(whole), str(self._folder / "copy")])
-        # What `cp` and FFmpeg report as their peak is that of this process, before they were executed.
-        joined = f"{self._ffmpeg_concat(folder, audio_format).cpu_seconds:6.2f} s" if chunks == "files" else "no files"
-        say(f"{name:20s}  {own}   {copied.cpu_seconds:6.2f} s   {joined}")
+        figure = f"CPU to join {self._seconds} s in as many {name}"
+        report.add(Row(figure, "s", own, "`cp`", [copied.cpu_seconds], most_seconds))
+        if chunks == "files":
+            # What `cp` and FFmpeg report as their peak is that of this process, before they were executed.
+            joined = self._ffmpeg_concat(folder, audio_format).cpu_seconds
+            report.add(Row(figure, "s", own, "`ffmpeg -f concat -c copy`", [joined], most_seconds))
+        report.add(Row(f"memory to join them, {name}", "MiB", [ours.peak_mib]))
         shutil.rmtree(folder)
         shutil.rmtree(self._folder / "data" / "audio")
 
@@ -215,36 +225,18 @@ class Bench:
     def _ffmpeg(self, *arguments: str) -> None:
         subprocess.run([get_ffmpeg_exe(), "-nostdin", "-v", "error", *arguments, "-y"], check=True)
 
-    def _naive(self) -> None:
+    def _naive(self, report: Report) -> None:
+        """Measure pydub at a size that it can bear. Its cost grows with the square of the number of files."""
         folder, count = self._cut_wav(), min(NAIVE_FILES, self._seconds)
-        naive = used(
-            [
-                sys.executable,
-                "-W",
-                "ignore",
-                "-c",
-                _NAIVE,
-                str(folder),
-                get_ffmpeg_exe(),
-                str(count),
-                str(folder / "out"),
-            ]
-        )
-        say(f"adding pydub segments, {count} of the WAV files only: {naive}")
+        command = [sys.executable, "-W", "ignore", "-c", _NAIVE, str(folder), get_ffmpeg_exe(), str(count)]
+        naive = used([*command, str(self._folder / "out")])
+        own = [self._ours["WAV files"] * count / self._seconds]
+        report.add(Row(f"CPU to join {count} of the WAV files", "s", own, "adding pydub segments", [naive.cpu_seconds]))
 
 
-def main() -> None:
-    """Reads the options and runs."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.concatenation")
-    parser.add_argument("--seconds", type=int, default=3600, help="seconds of audio, whole minutes (default 3600)")
-    options = parser.parse_args()
+def measure(folder: Path, minutes: int, report: Report) -> None:
+    """Measure an hour, or another whole number of minutes."""
+    place = folder / "concatenation"
+    place.mkdir()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    folder = Path(tempfile.mkdtemp(prefix="sercuescribe-bench-"))
-    try:
-        Bench(folder, options.seconds).run()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main()
+    Bench(place, 60 * minutes).run(report)

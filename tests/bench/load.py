@@ -1,94 +1,95 @@
-"""A lean load generator: many WebSocket clients at real-time pace in one process.
+"""The load generator where there is no C compiler: a client in Python with the options and the result of `load.c`.
 
-It speaks just enough of RFC 6455 to send binary messages and to count the text messages that come back, so that
-it takes a small part of the CPU of the server that it measures. Frames are masked with a zero key, which leaves
-the payload as it is.
+It costs several times as much of a core as that, and so carries fewer connections. The messages of all connections are
+spread evenly over the interval here too, and a latency counts from the moment at which a message was due.
 """
 
+import argparse
 import asyncio
 import base64
+import json
 import os
-import random
+import resource
 import struct
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import cast
-from urllib.parse import urlsplit
 
-_GREETING_SECONDS = 10.0
-
-
-@dataclass(slots=True)
-class Measured:
-    """What a run saw: latencies in seconds, one for each acknowledgement."""
-
-    sent: int = 0
-    latencies_seconds: list[float] = field(default_factory=list)
-
-    def percentile_ms(self, percent: float) -> float:
-        """Returns a percentile of the latencies, in milliseconds."""
-        ordered = sorted(self.latencies_seconds)
-        return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
+_OPENING_AT_ONCE = 32
+_PATIENCE_SECONDS = 30.0
+_CLOSE = b'{"type":"control","action":"close_session"}'
 
 
-def binary_frame(payload: bytes) -> bytes:
-    """Returns one masked binary frame (RFC 6455 section 5.2)."""
+def masked_frame(opcode: int, payload: bytes) -> bytes:
+    """Return one whole frame (RFC 6455 section 5.2). Its key is zero, which leaves the payload as it is."""
     size = len(payload)
     if size < 126:
-        head = struct.pack("!BB", 0x82, 0x80 | size)
+        head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
     elif size < 65536:
-        head = struct.pack("!BBH", 0x82, 0x80 | 126, size)
+        head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, size)
     else:
-        head = struct.pack("!BBQ", 0x82, 0x80 | 127, size)
+        head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
     return head + bytes(4) + payload
+
+
+def due_times(start: float, interval: float, connections: int, until: float) -> Iterator[tuple[float, int]]:
+    """Yield when each message is due, and on which connection: evenly spread over the interval."""
+    turn = 0
+    while (due := start + turn * interval / connections) < until:
+        yield due, turn % connections
+        turn += 1
+
+
+def percentile_ms(values: Sequence[float], percent: float) -> float:
+    """Return a percentile of times in seconds, in milliseconds; 0 if there are none."""
+    ordered = sorted(values)
+    return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
 
 
 class Client(asyncio.Protocol):
     """One connection. `greeted` is done once the server's first message is there."""
 
-    def __init__(self, host: str, path: str, measured: Measured) -> None:
+    def __init__(self, port: int, path: str) -> None:
         self._request = (
-            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n"
         ).encode()
-        self._measured = measured
         self._buffer = bytearray()
-        self._upgraded = False
-        self._sent_at: deque[float] = deque()
+        self._is_upgraded = False
+        self.began = time.perf_counter()
+        self.due: deque[float] = deque()
+        # When a message was due, and its latency.
+        self.latencies: list[tuple[float, float]] = []
         loop = asyncio.get_running_loop()
-        self._time = time.perf_counter
-        self.greeted: asyncio.Future[None] = loop.create_future()
-        self.answered: Callable[[], None] | None = None
+        self.greeted: asyncio.Future[float] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.write(self._request)
 
-    def send(self, frame: bytes) -> None:
-        self._sent_at.append(self._time())
-        self._measured.sent += 1
+    def send(self, frame: bytes, due: float) -> None:
+        self.due.append(due)
         self.transport.write(frame)
-
-    @property
-    def unanswered(self) -> int:
-        return len(self._sent_at)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if not self._upgraded:
+        if not self._is_upgraded:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 return
-            assert self._buffer.startswith(b"HTTP/1.1 101"), bytes(self._buffer[:end])
+            if not self._buffer.startswith(b"HTTP/1.1 101"):
+                self.transport.abort()
+                return
             del self._buffer[: end + 4]
-            self._upgraded = True
-        while (size := self._frame()) is not None:
-            self._answered(size)
+            self._is_upgraded = True
+        while (opcode := self._frame()) is not None:
+            self._answered(opcode)
 
     def _frame(self) -> int | None:
-        """Takes one whole frame from the buffer; returns its opcode."""
+        """Take one whole frame from the buffer, and return its opcode."""
         buffer = self._buffer
         if len(buffer) < 2:
             return None
@@ -104,54 +105,146 @@ class Client(asyncio.Protocol):
 
     def _answered(self, opcode: int) -> None:
         if opcode == 9:
-            self.transport.write(b"\x8a\x80\0\0\0\0")
+            self.transport.write(masked_frame(10, b""))
         elif opcode == 8:
             self.transport.close()
         elif not self.greeted.done():
-            self.greeted.set_result(None)
-        elif self._sent_at:
-            self._measured.latencies_seconds.append(self._time() - self._sent_at.popleft())
-            if self.answered is not None:
-                self.answered()
+            self.greeted.set_result(time.perf_counter() - self.began)
+        elif self.due:
+            due = self.due.popleft()
+            self.latencies.append((due, time.perf_counter() - due))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.greeted.done():
             self.greeted.set_exception(ConnectionError("the server closed the connection before it greeted"))
+        if not self.closed.done():
+            self.closed.set_result(None)
 
 
-async def connect(url: str, measured: Measured) -> Client:
-    """Opens one connection and waits for the greeting."""
-    parts = urlsplit(url)
-    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    _, client = await asyncio.get_running_loop().create_connection(
-        lambda: Client(parts.netloc, path, measured), parts.hostname or "", parts.port or 80
-    )
-    async with asyncio.timeout(_GREETING_SECONDS):
-        await client.greeted
+async def _connect(port: int, path: str) -> Client:
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(lambda: Client(port, path), "127.0.0.1", port)
+    await client.greeted
     return client
 
 
-async def stream(client: Client, frame: bytes, interval_seconds: float, seconds: float) -> None:
-    """Sends a frame every interval, starting at a random phase; late ticks are made up for, as a microphone would."""
-    loop = asyncio.get_running_loop()
-    due = loop.time() + random.random() * interval_seconds
-    end = due + seconds
-    while due < end:
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        client.send(frame)
-        due += interval_seconds
+class Crowd:
+    """Connections that open at one moment, and may close their sessions at another."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self.clients: list[Client] = []
+        self.spans: list[tuple[float, float]] = []
+        self.refused = 0
+        self.seconds = self.closing_seconds = 0.0
+
+    async def run(self, measure_from: float) -> None:
+        options = self._options
+        await asyncio.sleep(measure_from + options.crowd_at - time.perf_counter())
+        began = time.perf_counter()
+        opened = [_connect(options.port, options.path) for _ in range(options.crowd)]
+        results = await asyncio.gather(*opened, return_exceptions=True)
+        self.clients = [each for each in results if isinstance(each, Client)]
+        self.refused = len(results) - len(self.clients)
+        self.seconds = self._spent(began)
+        if options.crowd_close_at:
+            await asyncio.sleep(max(0.0, measure_from + options.crowd_close_at - time.perf_counter()))
+            began = time.perf_counter()
+            for client in self.clients:
+                client.transport.write(masked_frame(1, _CLOSE))
+            await asyncio.gather(*(client.closed for client in self.clients))
+            self.closing_seconds = self._spent(began)
+
+    def _spent(self, began: float) -> float:
+        ended = time.perf_counter()
+        self.spans.append((began, ended))
+        return ended - began
+
+    def result(self, latencies: Sequence[tuple[float, float]]) -> dict[str, float]:
+        """Return the figures of the crowd, and of the others while it opened and closed."""
+        openings = [client.greeted.result() for client in self.clients]
+        others = [late for due, late in latencies if any(begin <= due < end for begin, end in self.spans)]
+        return {
+            "opened": len(openings),
+            "seconds": self.seconds,
+            "per_second": len(openings) / self.seconds if self.seconds else 0.0,
+            "p50_ms": percentile_ms(openings, 50),
+            "p99_ms": percentile_ms(openings, 99),
+            "others_messages": len(others),
+            "others_p50_ms": percentile_ms(others, 50),
+            "others_p99_ms": percentile_ms(others, 99),
+            "closed": sum(client.closed.done() for client in self.clients),
+            "closing_seconds": self.closing_seconds,
+        }
 
 
-async def settle(clients: list[Client], seconds: float = 30.0) -> None:
-    """Waits until every message has been answered; raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while any(client.unanswered for client in clients):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
-async def connect_all(url: str, count: int, measured: Measured) -> list[Client]:
-    """Opens that many connections, a few at a time."""
+async def run(options: argparse.Namespace) -> dict[str, object]:
+    """Send, and return the figures."""
     clients: list[Client] = []
-    while len(clients) < count:
-        clients += await asyncio.gather(*(connect(url, measured) for _ in range(min(20, count - len(clients)))))
-    return clients
+    opening_from = time.perf_counter()
+    while len(clients) < options.connections:
+        count = min(_OPENING_AT_ONCE, options.connections - len(clients))
+        clients += await asyncio.gather(*(_connect(options.port, options.path) for _ in range(count)))
+    opened_in = time.perf_counter() - opening_from
+    frame = masked_frame(2, os.urandom(options.bytes))
+    start = time.perf_counter() + 0.01
+    measure_from = start + options.warmup
+    crowd = Crowd(options)
+    crowding = asyncio.create_task(crowd.run(measure_from)) if options.crowd else None
+    sent, used = 0, None
+    for due, number in due_times(start, options.interval_ms / 1000, len(clients), measure_from + options.seconds):
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if due >= measure_from:
+            used = _cpu_seconds() if used is None else used
+            sent += 1
+        clients[number].send(frame, due)
+    cost_us = 1e6 * (_cpu_seconds() - (used or 0.0)) / max(1, sent)
+    behind = sum(len(client.due) for client in clients)
+    patience = time.perf_counter() + _PATIENCE_SECONDS
+    while any(each.due and not each.closed.done() for each in clients) and time.perf_counter() < patience:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    if crowding is not None:
+        await crowding
+    latencies = [each for client in clients for each in client.latencies if each[0] >= measure_from]
+    late = [seconds for _, seconds in latencies]
+    return {
+        "sent": sent,
+        "answered": len(latencies),
+        "behind": behind,
+        "ended": sum(client.closed.done() for client in clients),
+        "refused": crowd.refused,
+        "opened_in_seconds": opened_in,
+        "p50_ms": percentile_ms(late, 50),
+        "p99_ms": percentile_ms(late, 99),
+        "max_ms": percentile_ms(late, 100),
+        "generator_us_per_message": cost_us,
+        **({"crowd": crowd.result(latencies)} if options.crowd else {}),
+    }
+
+
+def main() -> None:
+    """Read the options of `load.c`, and print its JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.load")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--path", default="/")
+    for name, kind, default in (
+        ("connections", int, 1),
+        ("seconds", float, 5.0),
+        ("warmup", float, 1.0),
+        ("interval-ms", float, 100.0),
+        ("bytes", int, 3200),
+        ("crowd", int, 0),
+        ("crowd-at", float, 1.0),
+        ("crowd-close-at", float, 0.0),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    sys.stdout.write(json.dumps(asyncio.run(run(parser.parse_args()))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
