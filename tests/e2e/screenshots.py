@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 
 from tests.e2e.install import axe
 
 FOLDER = Path(os.environ.get("SCREENSHOTS") or Path(sys.prefix) / "screenshots")
-SIZES = {"wide": (1280, 800), "phone": (390, 844)}
+SIZES: dict[str, ViewportSize] = {"wide": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 RUN_AXE = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
     .filter((found) => ['serious', 'critical'].includes(found.impact))
@@ -30,8 +30,8 @@ def look(page: Page, name: str) -> None:
     """Take the screenshots of a state. Fail if axe finds something serious, or the page is wider than the screen."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     page.evaluate("(script) => window.axe ?? (0, eval)(script)", axe(Path(sys.prefix) / "axe").read_text())
-    for size, (width, height) in SIZES.items():
-        page.set_viewport_size({"width": width, "height": height})
+    for size, shown in SIZES.items():
+        page.set_viewport_size(shown)
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme)
             page.evaluate(SETTLED)
@@ -39,6 +39,5 @@ def look(page: Page, name: str) -> None:
             found = page.evaluate(RUN_AXE)
             assert not found, f"{name}, {size}, {scheme}: {found}"
         assert page.evaluate(TOO_WIDE) <= 0, (name, size)
-    width, height = SIZES["wide"]
-    page.set_viewport_size({"width": width, "height": height})
+    page.set_viewport_size(SIZES["wide"])
     page.emulate_media(color_scheme="light")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, StorageState, expect
 from websockets.sync.client import ClientConnection, connect
 
 from tests.client import Rest
-from tests.e2e.screenshots import look
+from tests.e2e.screenshots import SIZES, look
 from tests.server import Server, eventually
 from tests.sound import speech
 from tests.test_settings import run
@@ -84,12 +84,7 @@ def login(browser: Browser, server: Server, people: None) -> StorageState:
 @pytest.fixture
 def page(browser: Browser, server: Server, login: StorageState) -> Iterator[Page]:
     """A page of somebody who has logged in, so that each change needs the CSRF token."""
-    with browser.new_context(
-        base_url=server.url,
-        storage_state=login,
-        viewport={"width": 1280, "height": 800},
-        accept_downloads=True,
-    ) as context:
+    with browser.new_context(base_url=server.url, storage_state=login, viewport=SIZES["wide"]) as context:
         context.set_default_timeout(DEADLINE_MS)
         opened = context.new_page()
         yield opened
@@ -520,14 +515,14 @@ def test_limits_and_retention_are_saved(page, rest):
 
 
 def test_the_menu_of_a_phone_opens_and_closes(page):
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size(SIZES["phone"])
     page.goto("/")
     expect(page.locator("text=Running")).to_be_hidden()
     page.click(".to-more")
     expect(page.locator("text=Running")).to_be_visible()
     expect(page.locator("text=Log out")).to_be_visible()
     look(page, "menu")
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size(SIZES["phone"])
     page.focus(".more a >> nth=0")
     page.keyboard.press("Escape")
     expect(page.locator("text=Running")).to_be_hidden()

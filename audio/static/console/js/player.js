@@ -9,6 +9,7 @@ import "./waveform.js";
 import * as words from "./words.js";
 
 const SKIP_SECONDS = 15;
+const BEHIND_SECONDS = 1;
 const SPEEDS = [0.5, 0.75, 1, 1.25, 1.5, 2, 3];
 // While a session is recorded, its waveform is drawn again at most that often.
 const GROW_MS = 2000;
@@ -167,8 +168,9 @@ export class Player extends EventTarget {
     ]);
   }
 
+  /** Play the newest sound. At the very end a player would begin anew. */
   async #goLive() {
-    await this.seek(this.duration);
+    await this.seek(this.duration - BEHIND_SECONDS);
     this.audio.play().catch(() => null);
   }
 
