@@ -26,25 +26,30 @@ class Gate:
         """Cut every connection, and let none through."""
         with self._lock:
             self._is_open = False
-            for end in self._ends:
-                # With a reset, as after the restart of a router.
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+            self._cut()
 
     def silence(self) -> None:
         """Lose everything that is sent, and tell nobody."""
         self._is_silent = True
 
     def open(self) -> None:
-        """Let connections through again. What was lost stays lost."""
+        """Let connections through again. Those that were silent are dead."""
         with self._lock:
+            if self._is_silent:
+                self._cut()
             self._is_open, self._is_silent = True, False
 
     def end(self) -> None:
         """Stop listening."""
         self.close()
         self._listener.close()
+
+    def _cut(self) -> None:
+        for end in self._ends:
+            # With a reset, as after the restart of a router.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -68,10 +73,9 @@ class Gate:
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(_BLOCK_BYTES):
-                if self._is_silent:
-                    # Neither side hears of it, as if a cable had been pulled.
-                    return
-                target.sendall(block)
+                # Lost blocks are told to nobody, as if a cable had been pulled.
+                if not self._is_silent:
+                    target.sendall(block)
         with self._lock:
             self._ends -= {source, target}
         for end in (source, target):

@@ -47,10 +47,11 @@ def start(module: str, **given: Any) -> "subprocess.Popen[str]":
 
 def finish(process: "subprocess.Popen[str]") -> list[Any]:
     """Wait for a module's end, and return what it said."""
-    try:
-        output, errors = process.communicate(timeout=DEADLINE_SECONDS)
-    finally:
-        process.kill()
+    with process:
+        try:
+            output, errors = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
     assert process.returncode == 0, errors
     return [json.loads(line) for line in output.splitlines()]
 
