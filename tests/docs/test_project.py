@@ -69,7 +69,7 @@ def test_the_makefile_takes_the_interpreter_that_the_workflow_names(tmp_path):
 
 
 def test_the_hooks_are_valid_and_run_what_the_project_has(tmp_path):
-    succeeds(BIN / "pre-commit", "validate-config", HOOKS, PRE_COMMIT_HOME=str(tmp_path))
+    succeeds(sys.executable, "-m", "pre_commit", "validate-config", HOOKS, PRE_COMMIT_HOME=str(tmp_path))
     (repository,) = yaml.safe_load(HOOKS.read_text())["repos"]
     assert repository["repo"] == "local"
     for hook in repository["hooks"]:
