@@ -166,9 +166,7 @@ def standing(identities: Collection[Identity]) -> dict[tuple[Kind, Any], Any]:
     Returns:
         Values to compare, by the kind and the key of an identity. One without a value is not valid any more.
     """
-    keys, tokens, users = (
-        {identity.key for identity in identities if identity.kind is kind} for kind in (Kind.KEY, Kind.TOKEN, Kind.USER)
-    )
+    keys, tokens, users = (_keys(kind, identities) for kind in (Kind.KEY, Kind.TOKEN, Kind.USER))
     found: dict[tuple[Kind, Any], Any] = {}
     if keys:
         valid = ApiKey.objects.filter(_valid(), pk__in=keys)
@@ -189,7 +187,11 @@ def standing(identities: Collection[Identity]) -> dict[tuple[Kind, Any], Any]:
 
 
 def _holding(kind: Kind, holders: Collection[tuple[Identity, int]]) -> set[Any]:
-    return {identity.key for identity, _ in holders if identity.kind is kind}
+    return _keys(kind, [identity for identity, _ in holders])
+
+
+def _keys(kind: Kind, identities: Collection[Identity]) -> set[Any]:
+    return {identity.key for identity in identities if identity.kind is kind}
 
 
 def _recording_users(users: set[Any], projects: set[int]) -> set[tuple[Any, int]]:

@@ -15,13 +15,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from tests.bench.load import Measured, binary_frame, connect, connect_all, settle, stream
-from tests.bench.say import say
+from tests.bench.clients import Measured, binary_frame, connect, connect_all, settle, stream
+from tests.bench.report import say
 from tests.server import Server
 from tests.services import REPOSITORY
 
@@ -106,7 +107,7 @@ async def trickle(url: str) -> None:
     await asyncio.gather(*(one() for _ in range(SLOW // 2) for one in (chunks, request)))
 
 
-ATTACKS: dict[str, Callable[[str], Awaitable[None]]] = {
+ATTACKS: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
     "10,000 connections": open_connections,
     "a flood": flood,
     "a byte a second": trickle,
