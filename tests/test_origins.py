@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from audio.models import AudioSession, Project
 from sercuescribe import origins
+from tests.access.people import with_key
+from tests.api.rows import make_session
 from tests.services import REPOSITORY
 
 PREFLIGHT = {"HTTP_ACCESS_CONTROL_REQUEST_METHOD": "DELETE"}
@@ -109,3 +112,57 @@ def test_a_host_that_is_not_served_is_served_to_no_page(client):
     answer = client.options("/api/none", HTTP_ORIGIN="http://localhost", HTTP_HOST="rebound.example", **PREFLIGHT)
     assert answer.status_code == 400
     assert "Access-Control-Allow-Origin" not in answer
+
+
+FOREIGN = [
+    {"HTTP_ORIGIN": "https://elsewhere.example"},
+    {"HTTP_ORIGIN": "null"},
+    {"HTTP_ORIGIN": "http://testserver.elsewhere.example"},
+    {"HTTP_ORIGIN": "http://testserver:8001"},
+    {"HTTP_SEC_FETCH_SITE": "cross-site"},
+]
+OWN: list[dict[str, str]] = [
+    {},
+    {"HTTP_ORIGIN": "http://testserver"},
+    {"HTTP_ORIGIN": "http://localhost:3000"},
+    {"HTTP_SEC_FETCH_SITE": "same-origin"},
+]
+SIMPLE = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("headers", FOREIGN)
+@pytest.mark.parametrize("content_type", SIMPLE)
+def test_a_page_of_another_site_changes_nothing_where_nobody_is_asked(client, settings, headers, content_type):
+    """Browsers send such requests without asking first, from any page that somebody opens beside the server."""
+    settings.REQUIRE_AUTH = False
+    session = make_session()
+    for path in ("/api/audio/sessions", f"/api/audio/sessions/{session.pk}/close", "/api/keys"):
+        answer = client.generic("POST", path, "", content_type, **headers)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+    assert client.generic("DELETE", f"/api/audio/sessions/{session.pk}", **headers).status_code == 403
+    assert list(AudioSession.objects.values_list("pk", "status")) == [(session.pk, "active")]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("headers", OWN)
+def test_programs_and_the_own_pages_change_what_they_like_where_nobody_is_asked(client, settings, headers):
+    settings.REQUIRE_AUTH = False
+    answer = client.generic("POST", "/api/audio/sessions", "", "application/json", **headers)
+    assert answer.status_code == 201
+    assert client.get("/api/audio/sessions", **FOREIGN[0]).status_code == 200
+
+
+@pytest.mark.django_db
+def test_the_public_address_is_an_own_origin(client, settings):
+    settings.REQUIRE_AUTH, settings.CSRF_TRUSTED_ORIGINS = False, ["https://scribe.example"]
+    answer = client.generic("POST", "/api/audio/sessions", "", HTTP_ORIGIN="https://scribe.example")
+    assert answer.status_code == 201
+
+
+@pytest.mark.django_db
+def test_a_key_of_another_site_is_a_key(client, settings):
+    settings.REQUIRE_AUTH = True
+    key = with_key("record", project=Project.objects.create(name="clinic")).headers
+    answer = client.generic("POST", "/api/audio/sessions", headers=key | {"Origin": "https://elsewhere.example"})
+    assert answer.status_code == 201
