@@ -1,6 +1,6 @@
 """The asynchronous client."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -75,7 +75,7 @@ class AsyncClient:
         """Return a recorder, which is an asynchronous context manager. `RecordOptions` lists the options."""
         return Recorder(self._transport, **options)
 
-    def events(self, session_ids: Sequence[str] = (), *, after: str | None = None) -> AsyncIterator[Event]:
+    def events(self, session_ids: Sequence[str] = (), *, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Return the events of sessions as they happen. It has no end.
 
         Args:

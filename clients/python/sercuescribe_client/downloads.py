@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +248,9 @@ class LiveWav:
         return None
 
 
-async def follow(transport: Transport, path: str, is_over: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+async def follow(
+    transport: Transport, path: str, is_over: Callable[[], Awaitable[bool]]
+) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a recording that still grows, until it is complete.
 
     Args:

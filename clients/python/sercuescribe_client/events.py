@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
@@ -15,15 +16,16 @@ from sercuescribe_client.transport import MAX_ATTEMPTS, Transport, unreachable_o
 SILENCE_SECONDS = 45.0
 
 
-async def listen(transport: Transport, session_ids: Sequence[str], after: str | None) -> AsyncIterator[Event]:
+async def listen(transport: Transport, session_ids: Sequence[str], after: str | None) -> AsyncGenerator[Event, None]:
     """Yield the events of sessions as they happen, for ever."""
     backoff, attempts, position = Backoff(), 0, after
     while True:
         try:
-            async for received in _listen_once(transport, session_ids, position):
-                backoff.reset()
-                attempts, position = 0, received.id or position
-                yield _event(received)
+            async with aclosing(_listen_once(transport, session_ids, position)) as stream:
+                async for received in stream:
+                    backoff.reset()
+                    attempts, position = 0, received.id or position
+                    yield _event(received)
             error: ServerError | ServerUnreachable | None = None
         except (ServerUnreachable, ServerError) as caught:
             error = caught
@@ -35,7 +37,7 @@ async def listen(transport: Transport, session_ids: Sequence[str], after: str | 
 
 async def _listen_once(
     transport: Transport, session_ids: Sequence[str], position: str | None
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[ServerSentEvent, None]:
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": position} if position else {})
     parameters = {"session_id": list(session_ids)}
     try:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
@@ -98,7 +99,7 @@ class AsyncSessions(Resource):
         parameters = {**_filters(filters), "cursor": cursor, "page_size": page_size}
         return await self._transport.page(_SESSIONS, parameters)
 
-    async def iterate(self, **filters: Unpack[SessionFilters]) -> AsyncIterator[Session]:
+    async def iterate(self, **filters: Unpack[SessionFilters]) -> AsyncGenerator[Session, None]:
         """Yield all sessions, newest first."""
         async for session in self._transport.items(_SESSIONS, _filters(filters)):
             yield session
@@ -208,13 +209,14 @@ class AsyncSessions(Resource):
         *,
         format: AnyFormat | None = None,
         on_making: Progress | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of the recording. After a broken connection they continue where they were."""
         reader = FileReader(self._transport, f"{_path(session_id)}/audio", {"format": format}, on_making)
-        async for block in reader.read(Position()):
-            yield block
+        async with aclosing(reader.read(Position())) as blocks:
+            async for block in blocks:
+                yield block
 
-    async def follow(self, session_id: str) -> AsyncIterator[bytes]:
+    async def follow(self, session_id: str) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a recording from its beginning, and of an open session what is added, until its end.
 
         The header of a WAV file that still grows declares an unknown length.
@@ -229,9 +231,10 @@ class AsyncSessions(Resource):
             return session["recording"]["state"] == "ready" or is_empty
 
         wav = LiveWav()
-        async for block in follow(self._transport, f"{_path(session_id)}/audio", is_over):
-            if passed := wav.feed(block) if is_live else block:
-                yield passed
+        async with aclosing(follow(self._transport, f"{_path(session_id)}/audio", is_over)) as blocks:
+            async for block in blocks:
+                if passed := wav.feed(block) if is_live else block:
+                    yield passed
 
     async def waveform(
         self,
@@ -375,7 +378,7 @@ class AsyncWebhooks(Resource):
         """Send an event of the type `webhook.test`."""
         return cast(Delivery, await self._transport.json("POST", f"{_hook(webhook_id)}/test"))
 
-    async def deliveries(self, webhook_id: str) -> AsyncIterator[Delivery]:
+    async def deliveries(self, webhook_id: str) -> AsyncGenerator[Delivery, None]:
         """Yield the deliveries with their attempts, newest first."""
         async for delivery in self._transport.items(f"{_hook(webhook_id)}/deliveries", {}):
             yield delivery

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -122,7 +122,7 @@ class Transport:
         following = parse_qs(urlsplit(answer["next"] or "").query).get("cursor")
         return Page(answer["results"], following[0] if following else None)
 
-    async def items(self, path: str, parameters: Parameters) -> AsyncIterator[Any]:
+    async def items(self, path: str, parameters: Parameters) -> AsyncGenerator[Any, None]:
         """Yield all items of a list, page by page."""
         cursor: str | None = None
         while True:

@@ -3,8 +3,8 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -26,9 +26,8 @@ async def listen(client: AsyncClient, session_id: str, player: str | None, to_st
         UsageError: There is no player.
         ScribeError: The player has failed.
     """
-    blocks = client.sessions.follow(session_id)
     if to_stdout:
-        await write(blocks)
+        await write(client.sessions.follow(session_id))
         return
     command = [player] if player else [*_PLAYER]
     if shutil.which(command[0]) is None:
@@ -36,7 +35,8 @@ async def listen(client: AsyncClient, session_id: str, player: str | None, to_st
             f"{command[0]} was not found. Install FFmpeg, name a player that reads its standard input with --player, "
             "or use --stdout."
         )
-    await _play(blocks, command)
+    async with aclosing(client.sessions.follow(session_id)) as blocks:
+        await _play(blocks, command)
 
 
 async def _play(blocks: AsyncIterator[bytes], command: list[str]) -> None:
@@ -58,10 +58,11 @@ async def _play(blocks: AsyncIterator[bytes], command: list[str]) -> None:
         raise ScribeError(f"The player {command[0]} ended with exit code {code}.")
 
 
-async def write(blocks: AsyncIterator[bytes]) -> None:
+async def write(blocks: AsyncGenerator[bytes, None]) -> None:
     """Write bytes to the standard output."""
-    async for block in blocks:
-        await asyncio.to_thread(_write, block)
+    async with aclosing(blocks):
+        async for block in blocks:
+            await asyncio.to_thread(_write, block)
 
 
 def _write(block: bytes) -> None:
