@@ -71,7 +71,7 @@ def test_the_programs_do_what_the_page_says(run, server, tmp_path):
     assert python(run, tmp_path, PACKAGE / "README.md", "quick.py", server).strip() == sha256
     live = python(run, tmp_path, PAGE, "live.py", server)
     assert live.startswith("2.0 ") and "'Half'" in live and "1.0" in live
-    url, token = python(run, tmp_path, PAGE, "token.py", server).split()
+    url, token = python(run, tmp_path, PAGE, "interview.py", server).split()
     assert url.startswith("ws://") and token.startswith("scribe_token_")
     assert "recording.ready" in python(run, tmp_path, PAGE, "events.py", server).splitlines()[-1]
     code, wrong = python(run, tmp_path, PAGE, "errors.py", server).splitlines()

@@ -53,7 +53,9 @@ async def test_sessions_are_created_changed_listed_closed_and_deleted(client):
     with pytest.raises(NotFound, match="session_not_found"):
         await client.sessions.get(made["session_id"])
     with pytest.raises(InvalidRequest, match="invalid_session_id"):
-        await client.sessions.get("../keys")
+        await client.sessions.get("nothing")
+    with pytest.raises(NotFound, match="not_found"):
+        await client.sessions.get("../../keys")
 
 
 async def test_a_session_that_stays_open_is_not_ready_in_time(client):
@@ -194,7 +196,7 @@ async def test_webhooks_are_managed(client):
     assert (await client.webhooks.rotate(hook["id"]))["secret"] != hook["secret"]
     sent = await client.webhooks.test(hook["id"])
     assert sent["event_type"] == "webhook.test"
-    assert [each["id"] async for each in client.webhooks.deliveries(hook["id"])] == [sent["id"]]
+    assert sent["id"] in [each["id"] async for each in client.webhooks.deliveries(hook["id"])]
     assert (await client.webhooks.replay(hook["id"], sent["id"]))["id"] == sent["id"]
     assert not (await client.webhooks.update(hook["id"], is_enabled=False))["is_enabled"]
     assert (await client.webhooks.get(hook["id"]))["event_types"] == ["recording.ready"]
