@@ -265,17 +265,12 @@ def test_a_second_ctrl_c_leaves_the_session_open(rest, scribe, server, key, tmp_
     web.suspend()
     try:
         process.send_signal(signal.SIGINT)
-        code = None
-        while code is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                code = process.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-        _, errors = process.communicate()
+        assert process.stderr is not None
+        assert b"Closing the session." in process.stderr.readline()
+        code, _, errors = interrupted(process, signal.SIGINT)
     finally:
         web.resume()
-    assert code == 130 and b"stays open" in errors, errors
+    assert code == 130 and "stays open" in errors, errors
 
 
 def test_kill_9_of_the_server_loses_nothing_and_doubles_nothing(make_server, tmp_path):

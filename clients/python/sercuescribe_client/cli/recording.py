@@ -165,10 +165,14 @@ def _until_interrupted(sound: Sound) -> Iterator[None]:
     loop, came = asyncio.get_running_loop(), list[int]()
     task = asyncio.current_task()
 
+    def stop() -> None:
+        messages.print("Closing the session. Press Ctrl-C again to leave it at once.")
+        sound.stop()
+
     def interrupt(number: int, _: Any) -> None:
         came.append(number)
         if len(came) == 1:
-            loop.call_soon_threadsafe(sound.stop)
+            loop.call_soon_threadsafe(stop)
         elif task is not None:
             loop.call_soon_threadsafe(task.cancel)
 
