@@ -262,14 +262,17 @@ def test_a_second_ctrl_c_leaves_the_session_open(rest, scribe, server, key, tmp_
     # Nobody answers the close: the server is stopped.
     web = server.child("web")
     assert web is not None
-    web.suspend()
+    processes = [web, *web.children(recursive=True)]
+    for each in processes:
+        each.suspend()
     try:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert b"Closing the session." in process.stderr.readline()
         code, _, errors = interrupted(process, signal.SIGINT)
     finally:
-        web.resume()
+        for each in processes:
+            each.resume()
     assert code == 130 and "stays open" in errors, errors
 
 
