@@ -140,7 +140,7 @@ class Bench:
             for path in sorted(folder.iterdir()):
                 file.write(path.read_bytes())
         copied = used(["cp", str(whole), str(self._folder / "copy")])
-        figure = f"CPU to join {self._seconds} s in as many {name}"
+        figure = f"CPU to join {self._seconds:,} chunks, {name}"
         report.add(Row(figure, "s", own, "`cp`", [copied.cpu_seconds], most_seconds))
         if chunks == "files":
             # What `cp` and FFmpeg report as their peak is that of this process, before they were executed.

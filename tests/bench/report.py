@@ -100,7 +100,7 @@ class Report:
 
 
 def _line(row: Row) -> str:
-    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    ratio = "" if row.ratio is None else _short(row.ratio)
     met = {True: "yes", False: "no", None: ""}[row.is_met]
     theirs = _spread(row.theirs)
     cells = [row.name, row.unit, _spread(row.ours), row.reference, theirs, ratio, row.target, met]
