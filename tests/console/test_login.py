@@ -218,14 +218,19 @@ def test_a_stranger_is_sent_to_the_login(client, doors):
     assert (answer.status_code, answer["Location"]) == (302, "/login?next=/%3Fa%3Db")
 
 
+def listed(client):
+    """The sessions that the list of the console shows."""
+    return client.get("/api/audio/sessions").json()["results"]
+
+
 def test_a_person_sees_the_sessions_of_their_projects(client, doors, ana):
     mine, other = Project.objects.create(name="mine"), Project.objects.create(name="other")
     Membership.objects.create(project=mine, user=ana)
     visible, hidden = make_session(project=mine), make_session(project=other)
     log_in(client)
     page = client.get("/").content.decode()
-    assert str(visible.pk) in page
-    assert str(hidden.pk) not in page
+    assert [session["session_id"] for session in listed(client)] == [str(visible.pk)]
+    assert [client.get(f"/sessions/{session.pk}").status_code for session in (visible, hidden)] == [200, 404]
     assert "/admin/" not in page
     assert "/metrics" not in page
 
@@ -239,5 +244,5 @@ def test_a_manager_is_led_to_the_admin(client, doors, ana):
 def test_staff_sees_all_sessions(admin_client, doors):
     sessions = [make_session(project=Project.objects.create(name=name)) for name in ("a", "b")]
     page = admin_client.get("/").content.decode()
-    assert all(str(session.pk) in page for session in sessions)
+    assert {session["session_id"] for session in listed(admin_client)} == {str(session.pk) for session in sessions}
     assert 'href="/metrics"' in page
