@@ -173,7 +173,7 @@ def test_the_list_changes_by_itself(page, server, rest, interview):
         page.goto("/")
         expect(page.locator(".row", has_text="Podcast").locator(".row-length")).to_contain_text("0:12")
         look(page, "list")
-        page.go_back()
+        page.goto(f"/?q=@{who}")
         expect(page.locator(".row")).to_have_count(2)
         socket.send(json.dumps({"type": "control", "action": "close_session"}))
         socket.recv()

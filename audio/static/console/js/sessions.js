@@ -36,6 +36,8 @@ class SessionList extends HTMLElement {
     new IntersectionObserver(([entry]) => entry.isIntersecting && this.#loadMore(), { rootMargin: "100% 0px" }).observe(
       this.more,
     );
+    // A page that the browser has kept while the reader was elsewhere shows what was there then.
+    addEventListener("pageshow", (event) => event.persisted && this.#restart());
     this.#listen();
     this.#restart();
   }
