@@ -167,7 +167,7 @@ def test_what_a_closed_tab_left_is_offered_and_uploaded(page, server, rest):
         with page.expect_download() as saved:
             page.click("text=Save a copy")
         assert samples_of(saved.value.path().read_bytes())
-        page.click("scribe-leftovers >> text=Upload")
+        page.get_by_role("button", name="Upload", exact=True).click()
         expect(page.locator("scribe-leftovers li p")).to_contain_text("Saved.")
         assert newest(rest)["name"] == "Left behind"
         page.reload()

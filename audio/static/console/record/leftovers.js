@@ -22,9 +22,9 @@ export class Leftovers extends HTMLElement {
     const options = { onChange: () => this.refresh(), signal: this.#newer.signal };
     const found = queue ? await queue.leftovers(options) : [];
     const others = found.filter(({ id }) => id !== continued?.id);
-    // Of these nothing but the end of the session is missing.
+    // Of these nothing but the end of the session is missing. The server ends it by itself if this fails.
     for (const leftover of others.filter(({ pendingChunks }) => !pendingChunks))
-      leftover.upload({ headers }).catch(() => undefined);
+      leftover.upload({ headers }).catch(() => leftover.discard());
     const offered = new Map(others.filter(({ pendingChunks }) => pendingChunks).map((each) => [each.id, each]));
     for (const [id, row] of this.#rows) if (!offered.has(id) && row.dataset.state === undefined) this.#remove(id);
     for (const [id, leftover] of offered) if (!this.#rows.has(id)) this.#add(id, this.#row(leftover));
