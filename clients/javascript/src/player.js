@@ -3,6 +3,7 @@ import { sleep } from "./waiting.js";
 const POLL_SECONDS = 1;
 /** So much new sound is waited for before it is loaded, because each load is a short interruption. */
 const LEAST_NEW_SECONDS = 3;
+const LEAST_STEP_SECONDS = 0.1;
 
 /**
  * Plays a session in a media element, also while it is still being recorded.
@@ -55,15 +56,27 @@ export class LivePlayer extends EventTarget {
     const { currentTime } = this.#element;
     this.dispatchEvent(new Event("waiting"));
     try {
-      await this.#until((session) => this.#newSeconds(session, currentTime) >= LEAST_NEW_SECONDS || !this.isLive);
-      await this.#reload(currentTime);
-      if (this.#element.currentTime < this.#element.duration) await this.#element.play();
-      else if (!this.isLive) this.#complete();
+      do {
+        await this.#until((session) => this.#newSeconds(session, currentTime) >= LEAST_NEW_SECONDS || !this.isLive);
+        await this.#reload(currentTime);
+        // The session knows of sound that is not in the file yet.
+      } while (this.isLive && !this.#hasMore(currentTime) && (await this.#later()));
+      if (this.#hasMore(currentTime)) await this.#element.play();
+      else this.#complete();
     } catch (error) {
       if (!this.#closed.signal.aborted) this.dispatchEvent(new CustomEvent("error", { detail: error }));
     } finally {
       this.#isWaiting = false;
     }
+  }
+
+  #hasMore(position) {
+    return this.#element.duration > position + LEAST_STEP_SECONDS;
+  }
+
+  async #later() {
+    await sleep(POLL_SECONDS, this.#closed.signal);
+    return true;
   }
 
   #complete() {
