@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
@@ -79,7 +78,7 @@ def test_a_page_fits_a_phone(page: Page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser: Browser, server: Server, scheme: Literal["light", "dark"]):
+def test_axe_finds_nothing_serious(browser: Browser, server: Server, scheme):
     with browser.new_context(base_url=server.url, bypass_csp=True, color_scheme=scheme) as context:
         page = context.new_page()
         for path in PAGES:
