@@ -161,7 +161,7 @@ def test_keys_are_created_listed_and_revoked(scribe, server, tmp_path):
     assert json.loads(limited("sessions", "--limit", "1", "--json").stdout) is not None
     assert "not_allowed" in limited("keys", "list", code=4).stderr
     (made,) = [key for key in json.loads(scribe("keys", "list", "--json").stdout) if key["name"] == "bridge"]
-    assert made["prefix"] in secret and "record read" in scribe("keys", "list", "--project", "default").stdout
+    assert made["prefix"] in secret and "read record" in scribe("keys", "list", "--project", "default").stdout
     assert "revoked" in scribe("keys", "revoke", made["prefix"]).stdout
     assert "not_authenticated" in limited("sessions", code=4).stderr
     assert "key_not_found" in scribe("keys", "revoke", UNKNOWN, code=5).stderr

@@ -68,7 +68,7 @@ def keys(found: Sequence[Key]) -> None:
             key["prefix"],
             key["name"],
             key["project"],
-            " ".join(key["scopes"]),
+            " ".join(sorted(key["scopes"])),
             "revoked" if key["revoked_at"] else moment(key["expires_at"]) or "valid",
         )
         for key in found
