@@ -337,7 +337,7 @@ def test_a_session_is_listened_to_while_it_is_recorded_and_stopped(page, server,
         expect(page.locator(".time")).to_contain_text("/ 0:40")
         look(page, "session-live")
         page.click(".to-live")
-        until(page, "document.querySelector('audio').currentTime > 38")
+        until(page, "document.querySelector('audio').currentTime > 18")
         page.click("text=Stop")
         look(page, "question")
         page.click("dialog >> text=Stop >> nth=-1")

@@ -75,10 +75,13 @@ export class Player extends EventTarget {
   }
 
   async seek(seconds) {
-    const isLoaded = !Number.isFinite(this.audio.duration) || seconds <= this.audio.duration;
-    // What was recorded after the file was loaded is in a newer file.
+    const end = () => (Number.isFinite(this.audio.duration) ? this.audio.duration : Infinity);
+    const wasPlaying = !this.audio.paused;
+    const isLoaded = seconds <= end();
+    // What was recorded after the file was loaded is in a newer file. At the very end a player would begin anew.
     if (this.#live && !isLoaded) await this.#live.load().catch(() => null);
-    this.audio.currentTime = Math.max(0, Math.min(this.duration || Infinity, seconds));
+    this.audio.currentTime = Math.max(0, Math.min(isLoaded ? end() : end() - BEHIND_SECONDS, seconds));
+    if (wasPlaying && this.audio.paused) this.audio.play().catch(() => null);
     this.#showTime();
   }
 
@@ -168,7 +171,7 @@ export class Player extends EventTarget {
     ]);
   }
 
-  /** Play the newest sound. At the very end a player would begin anew. */
+  /** Play the newest sound. */
   async #goLive() {
     await this.seek(this.duration - BEHIND_SECONDS);
     this.audio.play().catch(() => null);
