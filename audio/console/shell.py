@@ -90,6 +90,7 @@ def show(
         "may_record": any(Scope.RECORD in project["scopes"] for project in projects),
         "may_administer": is_open or admin.site.has_permission(request),
         "may_operate": is_open or is_staff,
+        "has_guide": settings.WHITENOISE_ROOT is not None,
     }
     return _rendered(request, template, down, {**frame, **context}, status_code)
 

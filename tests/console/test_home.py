@@ -57,6 +57,12 @@ def test_it_leads_everywhere(client, path):
     assert f'href="{path}"' in client.get("/").content.decode()
 
 
+@pytest.mark.parametrize("folder", ["site", None])
+def test_it_leads_to_the_documentation_if_that_was_built(client, settings, folder):
+    settings.WHITENOISE_ROOT = folder
+    assert ('href="/guide/"' in client.get("/").content.decode()) == (folder is not None)
+
+
 def test_the_cost_of_the_list_does_not_depend_on_what_it_shows(client, django_assert_num_queries):
     with django_assert_num_queries(2):
         client.get("/")
