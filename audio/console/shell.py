@@ -39,7 +39,7 @@ def page(view: Page) -> Page:
     def answer(request: HttpRequest, **kwargs: Any) -> HttpResponse:
         down = health.failures()
         if "database" in down:
-            return _away(request, down)
+            return without_database(request, down)
         try:
             identity = access.by_user(request.user)
             if identity.kind is Kind.STRANGER:
@@ -47,7 +47,7 @@ def page(view: Page) -> Page:
             return view(request, identity=identity, down=down, **kwargs)
         except DatabaseError as error:
             logger.error("database_failed", error=str(error))
-            return _away(request, down)
+            return without_database(request, down)
 
     return answer
 
@@ -104,10 +104,16 @@ def projects_of(identity: Identity) -> list[dict[str, Any]]:
     ]
 
 
-def _away(request: HttpRequest, down: dict[str, str]) -> HttpResponse:
-    """Return the page that says that the database does not answer. Nothing of it may read the database."""
-    context = {"for_scripts": {"root": get_script_prefix(), "projects": [], "everywhere": []}}
-    return _rendered(request, "console/away.html", down, context, status.HTTP_503_SERVICE_UNAVAILABLE)
+def without_database(
+    request: HttpRequest,
+    down: dict[str, str],
+    template: str = "console/away.html",
+    status_code: int = status.HTTP_503_SERVICE_UNAVAILABLE,
+    **context: Any,
+) -> HttpResponse:
+    """Return a page that reads nothing from the database. By default it says that the database does not answer."""
+    scripts = {"root": get_script_prefix(), "projects": [], "everywhere": []}
+    return _rendered(request, template, down, {"for_scripts": scripts, **context}, status_code)
 
 
 def _rendered(

@@ -9,24 +9,12 @@ from playwright.sync_api import Browser, Page
 from tests.client import Rest
 from tests.clients.gate import gate
 from tests.containers import hashes
-from tests.e2e.live import CLEAR_WINDOWS, DEADLINE_MS, Live
+from tests.e2e.live import CLEAR_WINDOWS, Live
 from tests.server import Server, eventually, free_port
 from tests.sound import samples_of
 
 # A session stays open while a test takes its time.
 GRACE_SECONDS = "600"
-# Play a session, and return how long it was when it was loaded.
-PLAY = """async (sessionId) => {
-    const { Client, LivePlayer } = await import("/client/sercuescribe.js");
-    window.audio = document.body.appendChild(new Audio());
-    window.player = new LivePlayer(audio, { client: new Client(), sessionId });
-    Object.assign(window, { waited: 0, isComplete: false });
-    player.addEventListener("waiting", () => (window.waited += 1));
-    player.addEventListener("complete", () => (window.isComplete = true));
-    await player.load();
-    audio.play();
-    return audio.duration;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -208,22 +196,3 @@ def test_a_compressed_stream_goes_on_as_a_new_part(live, rest, tmp_path):
     assert recording[-len(after) :] == after
     # A quarter of a second has a dozen packets.
     assert_kept(recording[: -len(after)], before, 15)
-
-
-def test_a_session_that_is_being_recorded_is_played(browser, server, live):
-    """A player that has played everything waits for more, and plays on to the end of the recording."""
-    live.begin()
-    live.wait_for_acknowledged(20)
-    session_id = live.page.evaluate("live.recorder.sessionId")
-    with browser.new_context(base_url=server.url) as context:
-        page = context.new_page()
-        page.set_default_timeout(DEADLINE_MS)
-        page.goto("/login")
-        first = page.evaluate(PLAY, session_id)
-        assert first > 0
-        page.wait_for_function("(seconds) => audio.currentTime > seconds + 1", arg=first)
-        assert page.evaluate("player.isLive && waited > 0")
-        session = live.stop()
-        page.wait_for_function("window.isComplete")
-        assert page.evaluate("audio.currentTime") == pytest.approx(session["duration_seconds"], abs=0.1)
-        assert page.evaluate("player.isLive") is False

@@ -29,7 +29,7 @@ addShortcuts("Everywhere", [
   [["?"], "Show the keyboard shortcuts", showShortcuts],
   [["g"], "Go to the sessions", () => location.assign(url(""))],
 ]);
-if (mayAnywhere("record") && document.querySelector(".to-record")) {
+if (mayAnywhere("record") && document.querySelector(".to-record:not([aria-current])")) {
   addShortcuts("Everywhere", [[["r"], "Record", () => location.assign(url("record"))]]);
 }
 
