@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from audio import dispatch, ingest, upkeep
 from audio.models import AudioConnection, AudioSession, BackgroundTask, Chore, IngestProcess, Recording
-from audio.upkeep import Swept, chores
+from audio.upkeep import Swept, chores, logins
+from audio.upkeep.sweeps import Sweep
 from audio.wire.parameters import ConnectionRequest
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -159,7 +160,7 @@ def test_expired_logins_are_deleted(db):
         login.set_expiry(seconds)
         login.save()
         keys[name] = login.session_key
-    upkeep.sweep_all(dry_run=True)
+    logins.clear_expired(Sweep(dry_run=True))
     assert store().exists(keys["old"])
     chores.run("logins")
     assert not store().exists(keys["old"])
