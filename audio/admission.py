@@ -58,23 +58,23 @@ class Admission:
         self._look_at_bytes = 0
         self._has_tag = False
         self._tag_bytes_left = 0
-        self._refused: AudioError | None = None
+        self._rejected: AudioError | None = None
 
     def recall(self, stored: bytes) -> None:
         """Continue after bytes that an earlier connection stored and that did not decide the session's format."""
         self._extend(stored)
         self._is_continuing = False
 
-    def refusal(self, payload: bytes) -> AudioError | None:
+    def rejection(self, payload: bytes) -> AudioError | None:
         """Return why a message may not be stored, None if it may.
 
         Afterwards `found` is the format that the bytes so far decide, if they decide one.
         """
         if not payload:
             return None
-        if self._refused is not None:
+        if self._rejected is not None:
             if self._is_named or not self._fits(payload):
-                return self._refused
+                return self._rejected
             self._begin_anew()
         if self._is_judged and not self._is_files:
             return None if self._is_stream else self._note(self._contradiction(payload))
@@ -82,10 +82,10 @@ class Admission:
             self._begin_anew()
         is_first = not self._head
         self._extend(payload)
-        refusal = self._judge()
-        if refusal is None and not (is_first or self._is_stream) and (self.found or not self.is_undecided):
-            refusal = self._contradiction(payload)
-        return self._note(refusal)
+        rejection = self._judge()
+        if rejection is None and not (is_first or self._is_stream) and (self.found or not self.is_undecided):
+            rejection = self._contradiction(payload)
+        return self._note(rejection)
 
     def decide(self, audio_format: str) -> AudioError | None:
         """Set the session's format, which another connection may have decided.
@@ -105,14 +105,14 @@ class Admission:
             container = self._middle(is_all=True)
         return sniff.FORMATS.get(container, self.audio_format) if container is not None else self.audio_format
 
-    def _note(self, refusal: AudioError | None) -> AudioError | None:
+    def _note(self, rejection: AudioError | None) -> AudioError | None:
         # Under `files` the next message is a file of its own. But a named source must not have a hole.
-        if refusal is not None and (self._is_named or not self._is_files):
-            self._refused = refusal
-        return refusal
+        if rejection is not None and (self._is_named or not self._is_files):
+            self._rejected = rejection
+        return rejection
 
     def _begin_anew(self) -> None:
-        self._refused, self._is_judged, self._is_continuing = None, False, False
+        self._rejected, self._is_judged, self._is_continuing = None, False, False
         self._head, self._has_tag, self._tag_bytes_left = b"", False, 0
         self._joined, self._look_at_bytes = None, 0
 
@@ -141,10 +141,10 @@ class Admission:
             return None
         is_recorded = container in sniff.FORMATS or container is Container.UNKNOWN
         audio_format = sniff.FORMATS.get(container, self.audio_format)
-        refusal = self._judge_as(audio_format, container) if is_recorded else self._mismatch(container)
-        if refusal is None:
+        rejection = self._judge_as(audio_format, container) if is_recorded else self._mismatch(container)
+        if rejection is None:
             self.found = audio_format
-        return refusal
+        return rejection
 
     def _middle(self, is_all: bool) -> Container | None:
         """Return the container whose middle the beginning is: UNKNOWN for raw PCM, None if it is not known yet.

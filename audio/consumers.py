@@ -234,8 +234,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         )
 
     async def _reject(self, error: AudioError, session_text: str | None) -> None:
-        metrics.connections_refused.labels(error.code).inc()
-        logger.info("connection_refused", code=error.code, session_id=session_text[:64] if session_text else None)
+        metrics.connections_rejected.labels(error.code).inc()
+        logger.info("connection_rejected", code=error.code, session_id=session_text[:64] if session_text else None)
         status = error.details.pop("status", None)
         with contextlib.suppress(OSError):
             named = session_text[:64] if session_text else None
@@ -359,12 +359,12 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         4. The commit transaction (`audio.ingest.commit`) decides last, on rows that it locks: the session is active,
            and no newer connection has taken over the source. It stores a final rejection in `Producer.rejection`.
         """
-        error = self._admission.refusal(payload)
+        error = self._admission.rejection(payload)
         return self.producer.rejection if error is None and payload else error
 
     def _take(self, payload: bytes, rejection: AudioError | None) -> None:
         if rejection is not None:
-            metrics.chunks_refused.labels(rejection.code).inc()
+            metrics.chunks_rejected.labels(rejection.code).inc()
             self._protocol.reject(rejection)
             self._wake_sender()
         elif self._protocol.receive_binary(len(payload)):

@@ -2,7 +2,7 @@
 
 Django's error classes follow those of the drivers, and one cause appears as several classes: a PostgreSQL that became
 read-only raises InternalError, a stopped one raises OperationalError or InterfaceError. `AWAY` lists the errors that
-may pass. `refusal` chooses the answer for clients.
+may pass. `rejection` chooses the answer for clients.
 
 SQLite needs space to delete a row, so on a completely full disk nothing could be deleted. Therefore a file of
 RESERVE_BYTES lies beside the database. A deletion that finds the disk full removes this file and uses its space
@@ -57,7 +57,7 @@ def is_full(error: BaseException) -> bool:
     )
 
 
-def refusal(error: BaseException) -> ServiceError:
+def rejection(error: BaseException) -> ServiceError:
     """Return the error that clients get for a request that failed with this database error."""
     return StorageFull() if is_full(error) else DatabaseUnavailable()
 

@@ -60,13 +60,13 @@ def access_revoked(keys: Iterable[uuid.UUID]) -> None:
 
 
 def try_redis(seconds: float) -> None:
-    """Write something to Redis, which may answer and still refuse to write.
+    """Write something to Redis, which may answer and still reject writes.
 
     Args:
         seconds: How long it may take to connect, and to answer.
 
     Raises:
-        RedisError: Redis is away or refuses.
+        RedisError: Redis is away, or rejects writes.
     """
     url = settings.CACHES["default"]["LOCATION"]
     with redis.Redis.from_url(url, socket_connect_timeout=seconds, socket_timeout=seconds) as client:

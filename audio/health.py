@@ -28,10 +28,10 @@ def check_database() -> None:
     try:
         with connection.cursor() as cursor:
             cursor.execute(is_read_only if connection.vendor == "postgresql" else "SELECT 0")
-            (refuses,) = cursor.fetchone()
+            (rejects,) = cursor.fetchone()
     except DatabaseError as error:
         raise Down("The database does not answer.") from error
-    if refuses:
+    if rejects:
         raise Down("The database is read-only.")
 
 

@@ -48,8 +48,8 @@ registry = CollectorRegistry()
 
 chunks = Counter("sercuescribe_chunks", "Chunks that were made durable and acknowledged.", registry=registry)
 chunk_bytes = Counter("sercuescribe_chunk_bytes", "Bytes of those chunks.", registry=registry)
-chunks_refused = Counter(
-    "sercuescribe_chunks_refused", "Chunks that were answered with an error, by its code.", ["code"], registry=registry
+chunks_rejected = Counter(
+    "sercuescribe_chunks_rejected", "Chunks that were answered with an error, by its code.", ["code"], registry=registry
 )
 acknowledgement_latency = BatchHistogram(
     "sercuescribe_acknowledgement_latency_seconds",
@@ -79,21 +79,21 @@ in_flight_bytes = Gauge(
     registry=registry,
 )
 connections_opened = Counter("sercuescribe_connections_opened", "WebSockets that were greeted.", registry=registry)
-connections_refused = Counter(
-    "sercuescribe_connections_refused",
+connections_rejected = Counter(
+    "sercuescribe_connections_rejected",
     "WebSockets that got an error instead of a greeting, by its code.",
     ["code"],
     registry=registry,
 )
-handshakes_refused = Counter(
-    "sercuescribe_handshakes_refused",
-    "WebSocket handshakes that were refused, because of their host or of their origin.",
+handshakes_rejected = Counter(
+    "sercuescribe_handshakes_rejected",
+    "WebSocket handshakes that were rejected, because of their host or of their origin.",
     ["reason"],
     registry=registry,
 )
-requests_refused = Counter(
-    "sercuescribe_requests_refused",
-    "HTTP requests that were refused because of their host.",
+requests_rejected = Counter(
+    "sercuescribe_requests_rejected",
+    "HTTP requests that were rejected because of their host.",
     ["reason"],
     registry=registry,
 )
@@ -122,13 +122,13 @@ without_redis = Gauge(
 
 # All series begin at zero. Prometheus sees no growth in a series whose first value is a count, so no alert would fire.
 for _reason in ("host", "origin"):
-    handshakes_refused.labels(_reason)
-requests_refused.labels("host")
+    handshakes_rejected.labels(_reason)
+requests_rejected.labels("host")
 for _task in BACKGROUND_TASKS:
     background_task_failures.labels(_task)
 for _code in CODES:
-    chunks_refused.labels(_code)
-    connections_refused.labels(_code)
+    chunks_rejected.labels(_code)
+    connections_rejected.labels(_code)
 for _close_code in (*sorted(_CLOSE_CODES), _OTHER):
     connections_closed.labels(str(_close_code))
 

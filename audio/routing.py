@@ -7,7 +7,7 @@ from django.urls import re_path
 from audio.consumers import AudioConsumer
 
 
-async def refuse_unknown_path(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def reject_unknown_path(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """Reject the handshake of an unknown path. The server answers it with 403."""
     await receive()
     await send({"type": "websocket.close", "code": 1008, "reason": "unknown path"})
@@ -19,6 +19,6 @@ application = URLRouter(
     [
         re_path(r"^api/ws/audio/?$", _audio),
         re_path(r"^api/ws/audio/(?P<session_id>[^/]+)/?$", _audio),
-        re_path(r"", refuse_unknown_path),  # type: ignore[arg-type]  # Django's type knows views only
+        re_path(r"", reject_unknown_path),  # type: ignore[arg-type]  # Django's type knows views only
     ]
 )

@@ -316,7 +316,7 @@ class _Signature(NamedTuple):
     magic: bytes
     size_bytes: int = 0
     is_structured: Callable[[bytes], bool] = lambda head: True
-    # For the beginning of a stream alone: too little to refuse a message in the middle of raw PCM.
+    # For the beginning of a stream alone: too little to reject a message in the middle of raw PCM.
     is_weak: bool = False
 
 

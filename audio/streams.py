@@ -45,7 +45,7 @@ RETRY_AFTER_SECONDS = 5
 PROGRESS = "session.progress"
 _CHANGING = (Kind.KEY, Kind.TOKEN, Kind.USER)
 _GONE = object()
-_REFUSED = (400, 401, 403, 404)
+_REJECTED = (400, 401, 403, 404)
 
 Messages = list[dict[str, Any]]
 # The columns of a session that its progress shows, by the id of the session.
@@ -301,7 +301,7 @@ class EventStreams:
             try:
                 listener = await self._hub_of_loop().add(subscription)
             except ServiceError as error:
-                messages = _refusal(error)
+                messages = _rejection(error)
         if listener is None:
             for message in messages:
                 await send(message)
@@ -371,7 +371,7 @@ class EventStreams:
         messages, subscription = await self._ask(scope, _nothing_received())
         if subscription is not None:
             listener.subscription = subscription
-        elif messages and messages[0].get("status") in _REFUSED:
+        elif messages and messages[0].get("status") in _REJECTED:
             listener.end()
 
 
@@ -401,7 +401,7 @@ def _without_end(message: dict[str, Any]) -> dict[str, Any]:
     return message | {"headers": [header for header in message["headers"] if header[0].lower() != b"content-length"]}
 
 
-def _refusal(error: ServiceError) -> Messages:
+def _rejection(error: ServiceError) -> Messages:
     body = json.dumps({"detail": error.detail, "code": error.code, **error.details}).encode()
     headers = [(b"content-type", b"application/json"), (b"retry-after", str(RETRY_AFTER_SECONDS).encode())]
     return [

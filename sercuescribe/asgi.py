@@ -17,7 +17,7 @@ from audio import metrics  # noqa: E402 - as below
 from audio.routing import application as _websocket  # noqa: E402 - models load only after Django is set up
 from audio.streams import EventStreams  # noqa: E402
 from sercuescribe import origins  # noqa: E402
-from sercuescribe.proxies import BelowPath, Refused, TrustedProxies, host_advice  # noqa: E402
+from sercuescribe.proxies import BelowPath, Rejected, TrustedProxies, host_advice  # noqa: E402
 
 logger = structlog.stdlib.get_logger("sercuescribe.asgi")
 
@@ -33,7 +33,7 @@ class HandshakeValidator:
     def __init__(self, application: Any) -> None:
         self._application = application
         self._denier = WebsocketDenier.as_asgi()
-        self._refused = Refused()
+        self._rejected = Rejected()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass an accepted handshake to the application, and deny any other."""
@@ -49,9 +49,9 @@ class HandshakeValidator:
         await self._denier(scope, receive, send)
 
     def _note(self, reason: str, value: str, advice: str) -> None:
-        metrics.handshakes_refused.labels(reason).inc()
-        if shown := self._refused.shown(value):
-            logger.warning("handshake_refused", reason=reason, received=shown, advice=advice)
+        metrics.handshakes_rejected.labels(reason).inc()
+        if shown := self._rejected.shown(value):
+            logger.warning("handshake_rejected", reason=reason, received=shown, advice=advice)
 
 
 # The server ends its streams before it stops.

@@ -75,7 +75,7 @@ def _quoted(value: object) -> str:
     return text if text.isprintable() and text and not any(map(str.isspace, text)) else repr(text)
 
 
-class Refusals(logging.Filter):
+class Rejections(logging.Filter):
     """A filter that shortens the log of requests that Django rejects with 400 to a line each.
 
     With their tracebacks anybody could fill the log.

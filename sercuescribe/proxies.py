@@ -19,7 +19,7 @@ logger = structlog.stdlib.get_logger("sercuescribe.proxies")
 Application = Callable[..., Any]
 
 _SHOWN_CHARACTERS = 200
-_MAX_REFUSED = 100
+_MAX_REJECTED = 100
 
 # Requested by machines that use the server's address as the host.
 PROBES = ("/health", "/health/ready", "/metrics")
@@ -75,7 +75,7 @@ def host_advice(host: str) -> str:
     return "A name of a host has letters, digits, dots and hyphens. Have clients, or the proxy, send another."
 
 
-class Refused:
+class Rejected:
     """The rejected hosts or origins. Each is logged only once, because rejected clients may try again without end."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Refused:
     def shown(self, value: str) -> str:
         """Return the value to log; empty if it was logged before, or if too many others were."""
         shown = value[:_SHOWN_CHARACTERS]
-        if shown in self._values or len(self._values) >= _MAX_REFUSED:
+        if shown in self._values or len(self._values) >= _MAX_REJECTED:
             return ""
         self._values.add(shown)
         return shown or "(none)"
@@ -98,7 +98,7 @@ class PublicHost(CommonMiddleware):
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         super().__init__(get_response)
-        self._refused = Refused()
+        self._rejected = Rejected()
 
     def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
         """Check the host, except for health checks and scrapes, which do not use the public name."""
@@ -116,6 +116,6 @@ class PublicHost(CommonMiddleware):
         return answer
 
     def _note(self, host: str) -> None:
-        metrics.requests_refused.labels("host").inc()
-        if shown := self._refused.shown(host):
-            logger.warning("request_refused", reason="host", received=shown, advice=host_advice(host))
+        metrics.requests_rejected.labels("host").inc()
+        if shown := self._rejected.shown(host):
+            logger.warning("request_rejected", reason="host", received=shown, advice=host_advice(host))

@@ -511,7 +511,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "audio.api.described.refuse_unknown_fields",
+        "audio.api.described.reject_unknown_fields",
     ],
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "audio.models.SessionStatus",
@@ -528,8 +528,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"()": "sercuescribe.logs.plain"}, "json": {"()": "sercuescribe.logs.json"}},
-    "filters": {"refusals": {"()": "sercuescribe.logs.Refusals"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["refusals"]}},
+    "filters": {"rejections": {"()": "sercuescribe.logs.Rejections"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["rejections"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "daphne": {"level": "WARNING"},

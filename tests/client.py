@@ -17,7 +17,7 @@ CLOSE_SESSION = {"type": "control", "action": "close_session"}
 
 
 class Recorder:
-    """One connection to `/api/ws/audio`; `greeting` is the first message, an error if it was refused."""
+    """One connection to `/api/ws/audio`; `greeting` is the first message, an error if it was rejected."""
 
     def __init__(self, socket: ClientConnection, greeting: dict[str, Any]) -> None:
         self.socket = socket

@@ -87,7 +87,7 @@ class Proxy:
         self.on_answer: Change = unchanged
         self.cut_after: int | None = None
         self.is_away = False
-        self.refuses: Callable[[str, str], bool] = lambda command, path: False
+        self.rejects: Callable[[str, str], bool] = lambda command, path: False
         self.requests: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -120,7 +120,7 @@ class Proxy:
         if self.is_away:
             request.close_connection = True
             return
-        if self.refuses(request.command, request.path):
+        if self.rejects(request.command, request.path):
             request.send_response(501)
             request.send_header("Content-Length", str(len(NOT_IMPLEMENTED)))
             request.end_headers()

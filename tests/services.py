@@ -192,7 +192,7 @@ def postgres_url_of(port: int, host: str = "127.0.0.1") -> str:
 
 def make_postgres(cleanup: contextlib.ExitStack) -> Postgres:
     """Makes the files of a new, empty PostgreSQL; they go with `cleanup`."""
-    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # PostgreSQL does not run as root
     # TMPDIR may be a private folder of root's.
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-postgres-", dir="/tmp" if user else None))
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -38,7 +38,7 @@ def test_a_sqlite_url_names_a_file(name):
         ("sqlite:////data/db?timeout=3", "SQLite has none"),
     ],
 )
-def test_a_url_of_no_file_is_refused(url, sentence):
+def test_a_url_of_no_file_is_rejected(url, sentence):
     with pytest.raises(ImproperlyConfigured, match=sentence):
         addresses.sqlite_file(url)
 

@@ -114,13 +114,13 @@ def default_session(**more) -> Admission:
 
 
 def take(admission: Admission, messages: Sequence[bytes]) -> list[str | None]:
-    """Says each message, decides what it decides, and returns the code of each refusal, None where it is stored."""
+    """Says each message, decides what it decides, and returns the code of each rejection, None where it is stored."""
     codes = []
     for message in messages:
-        refusal = admission.refusal(message)
+        rejection = admission.rejection(message)
         if admission.found:
-            refusal = admission.decide(admission.found) or refusal
-        codes.append(refusal.code if refusal else None)
+            rejection = admission.decide(admission.found) or rejection
+        codes.append(rejection.code if rejection else None)
     return codes
 
 
@@ -242,10 +242,10 @@ def test_nothing_of_another_format_is_stored_behind_its_header(files, kind, audi
         return
     admission = Admission(audio_format, "auto")
     codes = take(admission, slices(files[kind], 500))
-    refused = next(number for number, code in enumerate(codes) if code)
+    rejected = next(number for number, code in enumerate(codes) if code)
     # Three frames of 320 kbit/s are 2880 bytes, and a tag of 1546 comes first.
-    assert refused <= 6
-    assert len(set(codes[refused:])) == 1
+    assert rejected <= 6
+    assert len(set(codes[rejected:])) == 1
 
 
 @pytest.mark.parametrize("kind", ["webm", "ogg", "flac", "mp4", "live mp4", "mov", "old mov"])
@@ -260,25 +260,25 @@ def test_a_header_is_seen_wherever_it_is_cut(files, kind, at):
 
 
 def test_the_error_says_what_was_found_and_what_would_be_right(files):
-    refusal = Admission("wav", "auto").refusal(files["webm"])
-    assert refusal.detail == (
+    rejection = Admission("wav", "auto").rejection(files["webm"])
+    assert rejection.detail == (
         "The message begins as WebM, but the format of the session is wav. Open a session with format=webm."
     )
-    assert refusal.details == {"received": "ebml", "valid_values": ["wav"], "format": "webm"}
+    assert rejection.details == {"received": "ebml", "valid_values": ["wav"], "format": "webm"}
 
 
-def test_foreign_recordings_are_named_and_refused_in_every_session(foreign):
+def test_foreign_recordings_are_named_and_rejected_in_every_session(foreign):
     for name, data in foreign.items():
         for session in (default_session(), *(Admission(each, "auto") for each in dict.fromkeys(KINDS.values()))):
-            refusal = session.refusal(data)
-            assert refusal is not None, name
-            if refusal.code == "format_mismatch":
-                assert (refusal.details["received"], "does not record" in refusal.detail) == (name, True)
-            assert take(session, slices(data, 333)) == [refusal.code] * len(slices(data, 333))
-    assert "flac" in default_session().refusal(foreign["aiff"]).details["valid_values"]
+            rejection = session.rejection(data)
+            assert rejection is not None, name
+            if rejection.code == "format_mismatch":
+                assert (rejection.details["received"], "does not record" in rejection.detail) == (name, True)
+            assert take(session, slices(data, 333)) == [rejection.code] * len(slices(data, 333))
+    assert "flac" in default_session().rejection(foreign["aiff"]).details["valid_values"]
 
 
-def test_aac_without_adts_headers_is_refused(files, foreign):
+def test_aac_without_adts_headers_is_rejected(files, foreign):
     adts, at, units = files["aac"], 0, []
     while at < len(adts):
         size = (adts[at + 3] & 3) << 11 | adts[at + 4] << 3 | adts[at + 5] >> 5
@@ -295,24 +295,24 @@ def test_aac_without_adts_headers_is_refused(files, foreign):
 
 def test_a_tag_before_a_wav_file_is_told_to_go(files):
     for admission in (Admission("wav", "auto"), Admission("wav", "files"), default_session()):
-        refusal = admission.refusal(TAG + files["wav"])
-        assert (refusal.code, refusal.details["received"]) == ("format_mismatch", "id3")
-        assert "without the tag" in refusal.detail
+        rejection = admission.rejection(TAG + files["wav"])
+        assert (rejection.code, rejection.details["received"]) == ("format_mismatch", "id3")
+        assert "without the tag" in rejection.detail
 
 
-def test_mp3_of_free_format_is_refused(files):
+def test_mp3_of_free_format_is_rejected(files):
     constant = bytearray(encoded_live(speech(1, RATE_HZ), RATE_HZ, "mp3", "-b:a", "128k", "-write_xing", "0"))
     constant = constant[constant.index(b"\xff\xfb") :]
     for at in range(0, len(constant) - 3, 384):
         constant[at + 2] &= 0x0F
     for messages in ([bytes(constant)], slices(bytes(constant), 1200)):
-        refusal = Admission("mp3", "auto").refusal(messages[0])
-        assert "free format" in refusal.detail
+        rejection = Admission("mp3", "auto").rejection(messages[0])
+        assert "free format" in rejection.detail
         assert set(take(Admission("mp3", "auto"), messages)) == {"format_mismatch"}
 
 
 @pytest.mark.parametrize("kind", ["flac", "webm", "ogg", "live mp4"])
-def test_a_stream_without_its_header_is_refused_until_one_comes(files, kind):
+def test_a_stream_without_its_header_is_rejected_until_one_comes(files, kind):
     late = slices(files[kind], 4000)[1:]
     admission = Admission(KINDS[kind], "auto")
     assert set(take(admission, late)) <= {"missing_header", "format_mismatch"}
@@ -322,7 +322,7 @@ def test_a_stream_without_its_header_is_refused_until_one_comes(files, kind):
 # Afterwards
 
 
-def test_after_a_refusal_the_next_header_that_fits_goes_on(files):
+def test_after_a_rejection_the_next_header_that_fits_goes_on(files):
     samples = speech(1, RATE_HZ).tobytes()
     admission = Admission("wav", "auto")
     assert set(take(admission, slices(files["webm"], 500))) == {"format_mismatch"}
@@ -343,7 +343,7 @@ def test_a_file_behind_too_few_bytes_to_tell_is_seen(files):
         assert take(admission, [b"ab", files["flac"], files["flac"]]) == [None, "format_mismatch", "format_mismatch"]
 
 
-def test_a_second_recorder_of_another_kind_is_refused_in_the_middle(files):
+def test_a_second_recorder_of_another_kind_is_rejected_in_the_middle(files):
     samples = speech(1, RATE_HZ).tobytes()
     codes = take(Admission("wav", "auto"), [samples[:3200], *slices(files["ogg"], 500), samples[:3200], files["wav"]])
     assert codes == [None, *["format_mismatch"] * (len(codes) - 2), None]
@@ -362,7 +362,7 @@ def test_a_named_source_has_to_connect_again(files):
         assert codes == ["format_mismatch"] * 3
 
 
-def test_an_empty_message_is_never_refused():
+def test_an_empty_message_is_never_rejected():
     admission = Admission("flac", "auto", is_named=True)
     assert take(admission, [b"no header", b"", b"no header"]) == ["missing_header", None, "missing_header"]
 
@@ -385,7 +385,7 @@ def test_what_an_earlier_connection_stored_is_remembered(files):
 
 def test_another_connection_s_decision_is_what_counts(files):
     admission = default_session()
-    assert admission.refusal(files["webm"]) is None
+    assert admission.rejection(files["webm"]) is None
     assert admission.found == "webm"
     assert admission.decide("wav").code == "format_mismatch"
     assert take(admission, [NOISE[:300]]) == ["format_mismatch"]
@@ -411,7 +411,7 @@ def test_frames_that_are_joined_in_the_middle_are_no_raw_pcm(files, kind, skippe
         session = default_session()
         assert set(take(session, slices(begun, size))) == {None}
         assert session.audio_format == KINDS[kind]
-    assert Admission("wav", "auto").refusal(files[kind][skipped:]).code == "format_mismatch"
+    assert Admission("wav", "auto").rejection(files[kind][skipped:]).code == "format_mismatch"
 
 
 @pytest.mark.parametrize("size", [900, 5000, 1 << 20])
@@ -443,7 +443,7 @@ def test_flac_that_begins_in_the_middle_asks_for_its_header(rate, channels, size
         assert sum(size for code in codes if code is None) <= 1 << 15
         assert take(session, [live]) == [None]
         assert session.audio_format == "flac"
-    assert Admission("wav", "auto").refusal(live[6000:]).code == "format_mismatch"
+    assert Admission("wav", "auto").rejection(live[6000:]).code == "format_mismatch"
 
 
 def test_one_header_of_flac_is_raw_pcm_by_chance():

@@ -147,15 +147,15 @@ async def test_a_client_that_never_waits_for_an_acknowledgement(server, rest):
     assert rest.session(client.session_id)["total_chunks"] == 500
 
 
-async def test_pausing_refuses_chunks_until_it_resumes(server, rest):
+async def test_pausing_rejects_chunks_until_it_resumes(server, rest):
     async with recorder(server.ws_url) as client:
         await client.send(b"ab")
         await client.socket.send('{"type": "control", "action": "pause"}')
         await client.send(b"cd")
         await client.socket.send('{"type": "control", "action": "resume"}')
         await client.send(b"ef")
-        stored, paused, refused, resumed, again = await client.answers(5)
-        assert (stored["chunk_count"], paused["status"], refused["code"]) == (1, "paused", "session_paused")
+        stored, paused, rejected, resumed, again = await client.answers(5)
+        assert (stored["chunk_count"], paused["status"], rejected["code"]) == (1, "paused", "session_paused")
         assert (resumed["status"], again["chunk_count"]) == ("active", 2)
     assert rest.session(client.session_id)["byte_count"] == 4
 
@@ -178,7 +178,7 @@ async def test_wrong_parameters_get_an_error_that_says_what_is_right_then_1008(s
         assert await client.close_code() == 1008
 
 
-async def test_an_unknown_session_is_refused(server):
+async def test_an_unknown_session_is_rejected(server):
     async with recorder(server.ws_url, str(uuid.uuid4())) as client:
         assert client.greeting["code"] == "session_not_found"
         assert await client.close_code() == 1008
@@ -187,7 +187,7 @@ async def test_an_unknown_session_is_refused(server):
         assert await client.close_code() == 1008
 
 
-async def test_a_closed_session_is_refused(server):
+async def test_a_closed_session_is_rejected(server):
     async with recorder(server.ws_url) as client:
         await client.close_session()
     async with recorder(server.ws_url, client.session_id) as late:
@@ -195,7 +195,7 @@ async def test_a_closed_session_is_refused(server):
         assert await late.close_code() == 1008
 
 
-async def test_other_parameters_than_the_session_s_are_refused(server):
+async def test_other_parameters_than_the_session_s_are_rejected(server):
     async with recorder(server.ws_url, sample_rate=8000) as client:
         async with recorder(server.ws_url, client.session_id, sample_rate=44100) as other:
             assert (other.greeting["code"], other.greeting["valid_values"]) == ("parameter_conflict", [8000])
@@ -204,7 +204,7 @@ async def test_other_parameters_than_the_session_s_are_refused(server):
             assert same.greeting["message"] == "Audio session resumed"
 
 
-async def test_the_label_of_another_user_is_refused(server):
+async def test_the_label_of_another_user_is_rejected(server):
     async with (
         recorder(server.ws_url, user_id="one") as client,
         recorder(server.ws_url, client.session_id, user_id="two") as other,
@@ -213,13 +213,13 @@ async def test_the_label_of_another_user_is_refused(server):
         assert await other.close_code() == 1008
 
 
-async def test_another_path_is_refused_at_the_handshake(server):
+async def test_another_path_is_rejected_at_the_handshake(server):
     with pytest.raises(InvalidStatus) as caught:
         await connect(f"{server.ws_url}/api/ws/video")
     assert caught.value.response.status_code == 403
 
 
-async def test_another_host_is_refused_at_the_handshake(server):
+async def test_another_host_is_rejected_at_the_handshake(server):
     with pytest.raises(InvalidStatus) as caught:
         await connect(
             f"ws://evil.example:{server.url.rsplit(':', 1)[1]}/api/ws/audio",
@@ -228,7 +228,7 @@ async def test_another_host_is_refused_at_the_handshake(server):
     assert caught.value.response.status_code == 403
 
 
-async def test_pages_of_other_origins_are_refused_and_programs_are_not(tmp_path):
+async def test_pages_of_other_origins_are_rejected_and_programs_are_not(tmp_path):
     with Server(tmp_path / "data", ALLOWED_ORIGINS="https://clinic.example") as strict:
         url = f"{strict.ws_url}/api/ws/audio"
         with pytest.raises(InvalidStatus) as caught:
@@ -240,19 +240,19 @@ async def test_pages_of_other_origins_are_refused_and_programs_are_not(tmp_path)
 
 
 @pytest.mark.parametrize("allowed", ["https://scribe.example.org", "*"])
-async def test_an_origin_that_is_none_is_refused_and_logged_once(run_server, allowed):
+async def test_an_origin_that_is_none_is_rejected_and_logged_once(run_server, allowed):
     server = run_server(ALLOWED_ORIGINS=allowed)
     origins = ["http://[", "https://scribe.example.org:99999", "https://scribe.example.org:abc"]
     for origin in [*origins, *origins]:
-        with pytest.raises(InvalidStatus) as refusal:
+        with pytest.raises(InvalidStatus) as rejection:
             await connect(f"{server.ws_url}/api/ws/audio", additional_headers={"Origin": origin})
-        assert refusal.value.response.status_code == 403
+        assert rejection.value.response.status_code == 403
     log = server.read_log()
     assert "Traceback" not in log
-    assert log.count("handshake_refused") == len(origins)
+    assert log.count("handshake_rejected") == len(origins)
     assert "ALLOWED_ORIGINS" in log
     found = (await asyncio.to_thread(httpx.get, f"{server.url}/metrics")).text
-    assert 'sercuescribe_handshakes_refused_total{reason="origin"} 6.0' in found
+    assert 'sercuescribe_handshakes_rejected_total{reason="origin"} 6.0' in found
 
 
 async def test_a_trailing_slash_changes_nothing(server):
@@ -278,7 +278,7 @@ async def test_the_greeting_of_a_second_connection_tells_where_the_session_stand
         assert await second.store(b"gh") == [3]
 
 
-async def test_five_may_write_at_once_and_the_sixth_is_refused(server, rest):
+async def test_five_may_write_at_once_and_the_sixth_is_rejected(server, rest):
     async with recorder(server.ws_url) as first:
         others = [recorder(server.ws_url, first.session_id) for _ in range(4)]
         clients = [first, *[await other.__aenter__() for other in others]]
@@ -347,7 +347,7 @@ async def test_sources_with_other_names_leave_each_other_alone(server):
             assert (again.greeting["chunk_count"], again.greeting["source_chunk_count"]) == (2, 1)
 
 
-async def test_a_second_producer_of_one_compressed_stream_is_refused(server):
+async def test_a_second_producer_of_one_compressed_stream_is_rejected(server):
     async with recorder(server.ws_url, format="mp3") as first, recorder(server.ws_url, first.session_id) as second:
         assert second.greeting["code"] == "one_source_only"
         assert await second.close_code() == 1008
@@ -360,7 +360,7 @@ async def _resumes(server, session_id):
         assert client.greeting["message"] == "Audio session resumed"
 
 
-async def test_content_that_contradicts_the_format_is_refused_and_not_stored(server, rest):
+async def test_content_that_contradicts_the_format_is_rejected_and_not_stored(server, rest):
     flac = b"fLaC\0\0\0\x22" + bytes(34)
     async with recorder(server.ws_url, format="wav") as client:
         await client.send(flac)
@@ -438,7 +438,7 @@ async def test_a_parameter_that_is_undecided_may_be_named_later(server, rest):
     assert rest.session(first.session_id)["sample_rate"] == 24000
 
 
-async def test_a_named_source_whose_content_was_refused_connects_again(server, rest):
+async def test_a_named_source_whose_content_was_rejected_connects_again(server, rest):
     async with recorder(server.ws_url, source="mic", format="wav") as client:
         await client.store(b"1_")
         await client.send(b"fLaC\0\0\0\x22" + bytes(34), wav_bytes(speech(0.1), 16000), b"2_")
@@ -507,7 +507,7 @@ async def test_a_bad_file_is_said_while_the_session_goes_on(server, rest):
     assert [warning["code"] for warning in recording["warnings"]] == ["unsupported_media"]
 
 
-async def test_a_stream_without_its_header_is_refused(server):
+async def test_a_stream_without_its_header_is_rejected(server):
     async with recorder(server.ws_url, format="webm") as client:
         await client.send(b"\xa3\x80middle of a cluster")
         assert (await client.answer())["code"] == "missing_header"

@@ -13,8 +13,8 @@ FILL = {
     "postgresql": ["DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$"],
 }
 REFUSE = {
-    "sqlite": ["PRAGMA query_only = on", "CREATE TABLE refused (id int)"],
-    "postgresql": ["SET default_transaction_read_only = on", "CREATE TABLE refused (id int)"],
+    "sqlite": ["PRAGMA query_only = on", "CREATE TABLE rejected (id int)"],
+    "postgresql": ["SET default_transaction_read_only = on", "CREATE TABLE rejected (id int)"],
 }
 
 
@@ -32,13 +32,13 @@ def error_of(statements: list[str]) -> DatabaseError:
 def test_a_full_disk_is_full_storage():
     error = error_of(FILL[connection.vendor])
     assert isinstance(error, database.AWAY)
-    assert isinstance(database.refusal(error), StorageFull)
+    assert isinstance(database.rejection(error), StorageFull)
 
 
 def test_a_database_that_takes_no_writes_is_away():
     error = error_of(REFUSE[connection.vendor])
     assert isinstance(error, database.AWAY)
-    assert isinstance(database.refusal(error), DatabaseUnavailable)
+    assert isinstance(database.rejection(error), DatabaseUnavailable)
 
 
 def test_a_fault_of_ours_is_neither():

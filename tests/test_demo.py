@@ -1,4 +1,4 @@
-"""`manage.py demo`: what it says, what it refuses, and that it finds a single wrong sample."""
+"""`manage.py demo`: what it says, what it rejects, and that it finds a single wrong sample."""
 
 import asyncio
 import hashlib
@@ -177,28 +177,28 @@ def test_one_wrong_sample_is_found(tmp_path):
         demo._compared(source, tmp_path / "short.wav")
 
 
-def refused(path: Path) -> str:
+def rejected(path: Path) -> str:
     with pytest.raises(CommandError) as caught:
         demo._inspected(path)
     return str(caught.value)
 
 
-def test_what_cannot_be_recorded_is_refused_in_one_sentence(tmp_path):
+def test_what_cannot_be_recorded_is_rejected_in_one_sentence(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("no sound at all")
     short = tmp_path / "short.wav"
     short.write_bytes(wav_bytes(speech(0.1), 16000)[:30])
-    assert refused(text) == f"{text} is not a WAV file."
-    assert refused(tmp_path / "none.wav") == f"{tmp_path / 'none.wav'} can't be read: No such file or directory."
-    assert refused(tmp_path) == f"{tmp_path} can't be read: Is a directory."
-    assert refused(short) == f"{short} ends before the format of its samples."
+    assert rejected(text) == f"{text} is not a WAV file."
+    assert rejected(tmp_path / "none.wav") == f"{tmp_path / 'none.wav'} can't be read: No such file or directory."
+    assert rejected(tmp_path) == f"{tmp_path} can't be read: Is a directory."
+    assert rejected(short) == f"{short} ends before the format of its samples."
     odd_rate = wav(tmp_path, 37800)
-    assert refused(odd_rate).startswith(f"{odd_rate} has a sample rate of 37800. Sessions allow 8000, 11025, ")
+    assert rejected(odd_rate).startswith(f"{odd_rate} has a sample rate of 37800. Sessions allow 8000, 11025, ")
     many = wav(tmp_path, 8000, 3)
-    assert refused(many) == f"{many} has a number of channels of 3. Sessions allow 1, 2."
-    assert "64-bit samples" in refused(wav(tmp_path, codec="pcm_f64le"))
+    assert rejected(many) == f"{many} has a number of channels of 3. Sessions allow 1, 2."
+    assert "64-bit samples" in rejected(wav(tmp_path, codec="pcm_f64le"))
     adpcm = wav(tmp_path, codec="adpcm_ms")
-    assert refused(adpcm).startswith(f"{adpcm} can't be recorded: ")
+    assert rejected(adpcm).startswith(f"{adpcm} can't be recorded: ")
 
 
 def test_a_folder_that_cannot_be_written_is_noticed_before_the_recording(start_demo, tmp_path):
@@ -217,7 +217,7 @@ def test_a_wav_without_samples_is_no_proof(tmp_path):
         demo._compared(empty, empty)
 
 
-def test_a_refused_session_ends_the_demo_with_the_reason(server, tmp_path):
+def test_a_rejected_session_ends_the_demo_with_the_reason(server, tmp_path):
     source = demo._inspected(wav(tmp_path))
     wrong = demo.Source(source.path, PcmFormat("s16le", 12345, 1))
     with pytest.raises(

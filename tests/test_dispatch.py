@@ -60,13 +60,13 @@ def test_a_broker_that_is_away_is_asked_once_and_left_to_the_sweep(settings, tmp
         listener.bind(path)
         listener.listen()
 
-        def refuse() -> None:
+        def reject() -> None:
             with contextlib.suppress(OSError):
                 while True:
                     listener.accept()[0].close()
                     attempts.append(None)
 
-        thread = threading.Thread(target=refuse)
+        thread = threading.Thread(target=reject)
         thread.start()
         with broker(f"redis+socket://{path}", settings):
             dispatch.concatenate_live([uuid.uuid4()])

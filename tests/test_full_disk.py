@@ -1,4 +1,4 @@
-"""The disk is full: what is recorded is refused, everything else works, deleting makes room, and then it goes on."""
+"""The disk is full: what is recorded is rejected, everything else works, deleting makes room, and then it goes on."""
 
 import asyncio
 import sys
@@ -32,8 +32,8 @@ def server(disk: Disk, make_server: RunServer) -> Server:
     return made
 
 
-async def store_until_refused(server: Server, session_id: str | None) -> tuple[str, int, str, int]:
-    """Record; return the session's id, how many chunks of it are acknowledged, the code of the refusal, the close
+async def store_until_rejected(server: Server, session_id: str | None) -> tuple[str, int, str, int]:
+    """Record; return the session's id, how many chunks of it are acknowledged, the code of the rejection, the close
     code."""
     async with recorder(server.ws_url, session_id, source="mic") as client:
         count = client.greeting.get("source_chunk_count", 0)
@@ -81,16 +81,16 @@ async def store_one_more(server: Server, session_id: str, count: int) -> bool:
     return True
 
 
-async def test_what_is_recorded_is_refused_and_goes_on_when_there_is_room(disk: Disk, server: Server):
+async def test_what_is_recorded_is_rejected_and_goes_on_when_there_is_room(disk: Disk, server: Server):
     done = await record(server, 100)
     session_id, count = await fill_while_recording(disk, server)
     rest = Rest(server.url).http
     children = {role: server.child(role) for role in ROLES}
     for again in (session_id, None):
-        _, _, code, close_code = await store_until_refused(server, again)
+        _, _, code, close_code = await store_until_rejected(server, again)
         assert (code, close_code) == ("storage_full", 1013)
-    refusal = rest.post("/api/audio/sessions", json={})
-    assert (refusal.status_code, refusal.json()["code"]) == (507, "storage_full")
+    rejection = rest.post("/api/audio/sessions", json={})
+    assert (rejection.status_code, rejection.json()["code"]) == (507, "storage_full")
     assert rest.get("/api/audio/sessions").status_code == 200
     assert rest.get(f"/api/audio/sessions/{done}/audio").status_code == 200
     assert rest.get("/health/ready").json()["down"] == ["storage"]
@@ -169,7 +169,7 @@ async def test_a_deletion_takes_the_room_of_the_reserve(disk: Disk, server: Serv
     assert server.read_log().count("reserve_released") == 1
     assert not has_reserve(disk, server)
     # What is left of it is for deletions alone.
-    _, _, code, _ = await store_until_refused(server, None)
+    _, _, code, _ = await store_until_rejected(server, None)
     assert code == "storage_full"
     disk.make_room()
     await check_goes_on(server, session_id, 10)
@@ -186,7 +186,7 @@ async def test_it_starts_on_a_full_disk(disk: Disk, server: Server):
     server.restart()
     rest = Rest(server.url).http
     assert rest.get(f"/api/audio/sessions/{done}/audio").status_code == 200
-    _, count, code, _ = await store_until_refused(server, client.session_id)
+    _, count, code, _ = await store_until_rejected(server, client.session_id)
     assert code == "storage_full"
     assert rest.delete(f"/api/audio/sessions/{done}").status_code == 204
     disk.make_room()

@@ -77,7 +77,7 @@ async def test_a_list_behind_the_header_of_one_frame_makes_no_recording(server, 
 
 
 @pytest.mark.parametrize(("rate_hz", "channels"), [(1, 1), (4_000_000_000, 1), (16000, 65535), (16000, 0)])
-async def test_an_absurd_wav_header_is_refused(server, trap, rate_hz, channels):
+async def test_an_absurd_wav_header_is_rejected(server, trap, rate_hz, channels):
     layout = struct.pack("<IHHIIHH", 16, 1, channels, rate_hz, 0, 2 * channels & 0xFFFF, 16)
     async with recorder(server.ws_url, format="wav") as client:
         await client.store(bytes(3200), b"RIFF\0\0\0\0WAVEfmt " + layout + b"data\0\0\0\0" + bytes(100))

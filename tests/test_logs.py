@@ -106,7 +106,7 @@ async def test_tickets_and_queries_are_not_written(server):
         await client.close_session()
     async with recorder(server.ws_url, answer["session_id"], ticket=f"{SECRET}-ticket") as client:
         assert client.greeting["code"] == "not_allowed"
-    eventually(lambda: "connection_refused" in about(server, answer["session_id"]))
+    eventually(lambda: "connection_rejected" in about(server, answer["session_id"]))
     log = server.read_log()
     assert ticket not in log
     assert f"{SECRET}-ticket" not in log

@@ -83,9 +83,9 @@ async def record(url: str, chunks: int) -> str:
     return client.session_id
 
 
-def test_every_refusal_that_can_be_is_there_before_the_first(server):
+def test_every_rejection_that_can_be_is_there_before_the_first(server):
     samples = scrape(server.url)
-    for name in ("chunks_refused_total", "connections_refused_total"):
+    for name in ("chunks_rejected_total", "connections_rejected_total"):
         known = {dict(labels)["code"] for found, labels in samples if found == f"sercuescribe_{name}"}
         assert known == set(CODES)
     assert "1006" in {dict(labels)["code"] for name, labels in samples if name.endswith("connections_closed_total")}
@@ -113,7 +113,7 @@ async def test_a_recorded_session_moves_them(server):
     eventually(lambda: value(scrape(server.url), "journal_bytes") > detail["byte_count"])
 
 
-async def test_what_is_refused_is_counted_by_its_code(server):
+async def test_what_is_rejected_is_counted_by_its_code(server):
     before = scrape(server.url)
     async with recorder(server.ws_url, format="mp4") as client:
         await client.send(b"RIFF....WAVEfmt ")
@@ -129,9 +129,9 @@ async def test_what_is_refused_is_counted_by_its_code(server):
     def grown(name: str, code: str) -> bool:
         return value(scrape(server.url), name, code=code) == value(before, name, code=code) + 1
 
-    eventually(lambda: grown("chunks_refused_total", "format_mismatch"))
-    eventually(lambda: grown("chunks_refused_total", "session_paused"))
-    eventually(lambda: grown("connections_refused_total", "invalid_parameter"))
+    eventually(lambda: grown("chunks_rejected_total", "format_mismatch"))
+    eventually(lambda: grown("chunks_rejected_total", "session_paused"))
+    eventually(lambda: grown("connections_rejected_total", "invalid_parameter"))
 
     assert_alerts_and_panels_have_their_series(scrape(server.url))
     assert_the_table_is_complete(scrape(server.url))

@@ -39,7 +39,7 @@ def pgbouncer(folder: Path, postgres_url: str, *extra: str) -> Iterator[str]:
     """Run a PgBouncer before the database at the URL, and yield the URL of the same database through it."""
     pooler, port = program("pgbouncer"), free_port()
     configuration = folder / "pgbouncer.ini"
-    user = ["user = nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+    user = ["user = nobody"] if os.geteuid() == 0 else []  # it does not run as root
     text = CONFIGURATION.format(server_port=urlsplit(postgres_url).port, port=port)
     configuration.write_text(text + "\n".join([*extra, *user]) + "\n")
     url = urlsplit(postgres_url)._replace(netloc=f"postgres@127.0.0.1:{port}").geturl()

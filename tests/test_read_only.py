@@ -32,10 +32,10 @@ async def test_nothing_ends_and_all_goes_on_when_it_is_writable_again(run_server
         answer = await client.answer()
         assert (answer["code"], answer["retryable"]) == ("database_unavailable", True)
         assert await client.close_code() == 1013
-    refused = rest.post("/api/audio/sessions", json={})
-    assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
-    refused = rest.delete(f"/api/audio/sessions/{client.session_id}")
-    assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+    rejected = rest.post("/api/audio/sessions", json={})
+    assert (rejected.status_code, rejected.json()["code"]) == (503, "database_unavailable")
+    rejected = rest.delete(f"/api/audio/sessions/{client.session_id}")
+    assert (rejected.status_code, rejected.json()["code"]) == (503, "database_unavailable")
     assert rest.get(f"/api/audio/sessions/{client.session_id}").status_code == 200
     health = rest.get("/health/ready")
     assert (health.status_code, health.json()["down"]) == (503, ["database"])

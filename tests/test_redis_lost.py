@@ -97,7 +97,7 @@ def redis_port(tmp_path: Path) -> Iterator[int]:
             process.terminate()
 
 
-async def test_it_records_while_redis_refuses_to_write(redis_port: int, run_server: RunServer):
+async def test_it_records_while_redis_rejects_to_write(redis_port: int, run_server: RunServer):
     """It is out of memory; after a failover to a replica, or when its disk is full, it is the same."""
     port = redis_port
     server = run_server(REDIS_URL=f"redis://127.0.0.1:{port}/0")

@@ -20,7 +20,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def refused(url: str) -> bool:
+def rejected(url: str) -> bool:
     address = urlsplit(url)
     try:
         socket.create_connection((address.hostname, address.port), timeout=DEADLINE_SECONDS).close()
@@ -51,7 +51,7 @@ def test_a_stop_is_clean_and_leaves_no_process(server, number):
     assert len(processes) >= 5  # supervisor, web, worker, its pool, Redis
     assert server.stop(number) == 0
     assert not any(is_running(process) for process in processes)
-    assert refused(server.url)
+    assert rejected(server.url)
 
 
 def test_ctrl_c_on_the_terminal_stops_in_order(server):
@@ -186,13 +186,13 @@ def test_a_killed_process_comes_back(server, role):
     assert server.stop() == 0
 
 
-def test_no_connection_is_refused_while_the_web_process_is_away(server):
+def test_no_connection_is_rejected_while_the_web_process_is_away(server):
     web = server.child("web")
     web.suspend()
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port)):
         web.kill()
-        assert not refused(server.url)
+        assert not rejected(server.url)
     assert answers(server.url)
 
 

@@ -94,7 +94,7 @@ def test_a_stop_does_not_wait_for_a_client_that_answers_nothing(server):
     ],
     ids=["line", "header", "headers"],
 )
-def test_a_handshake_that_can_not_be_read_is_refused(server, request_line, headers, status):
+def test_a_handshake_that_can_not_be_read_is_rejected(server, request_line, headers, status):
     upgrade = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), DEADLINE_SECONDS) as client:
         key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"

@@ -40,11 +40,11 @@ def test_each_kind_is_recognised(files):
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_a_format_takes_its_own_and_refuses_the_others(files, audio_format):
-    refused = {name for name in FORMATS if contradicts(audio_format, files[name])}
+def test_a_format_takes_its_own_and_rejects_the_others(files, audio_format):
+    rejected = {name for name in FORMATS if contradicts(audio_format, files[name])}
     # Bare frames and FLAC headers may stand inside of a container, right behind a cut.
     inside = {"webm": {"aac", "flac"}, "ogg": {"aac", "flac"}, "mp4": {"aac"}}
-    assert refused == set(FORMATS) - {audio_format} - inside.get(audio_format, set())
+    assert rejected == set(FORMATS) - {audio_format} - inside.get(audio_format, set())
 
 
 def test_raw_pcm_contradicts_nothing():

@@ -195,18 +195,18 @@ class SessionActions(StoredStateAdmin):
         message: str,
         audited: str,
     ) -> None:
-        done, refused = 0, Counter[str]()
+        done, rejected = 0, Counter[str]()
         for session in self._selected(request, queryset):
             try:
                 act(session)
             except AudioError as error:
-                refused[error.detail] += 1
+                rejected[error.detail] += 1
             else:
                 done += 1
                 self._log(request, session, message, audited)
         if done:
             self.message_user(request, f"{_counted(done)}: {message}", messages.SUCCESS)
-        for sentence, count in refused.items():
+        for sentence, count in rejected.items():
             self.message_user(request, f"{_counted(count)} not changed: {sentence}", messages.WARNING)
 
     def _selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> list[AudioSession]:

@@ -92,7 +92,7 @@ def download() -> dict[Any, OpenApiResponse]:
     return described
 
 
-def refuse_unknown_fields(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+def reject_unknown_fields(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Mark the request bodies (`New...`) as closed, because the views reject unknown fields.
 
     This is a postprocessing hook of drf-spectacular.

@@ -15,7 +15,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from audio.database import AWAY, is_full, refusal
+from audio.database import AWAY, is_full, rejection
 from audio.errors import AudioError, NotAuthenticated, RangeNotSatisfiable, StorageFull, UpgradeRequired
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -32,7 +32,7 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
     """
     if isinstance(exc, AWAY):
         logger.error("database_failed", error=str(exc))
-        exc = refusal(exc)
+        exc = rejection(exc)
     elif isinstance(exc, OSError) and is_full(exc):
         exc = StorageFull()
     if isinstance(exc, AudioError):

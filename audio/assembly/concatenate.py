@@ -90,7 +90,7 @@ def _decided(session_id: uuid.UUID) -> AudioSession:
         # A row that is missing is told by the run that needs it.
         with contextlib.suppress(MediaError):
             for chunk in chunks.read(chunks.window_after(session_id, 0), lambda *_: b""):
-                admission.refusal(chunk.payload)
+                admission.rejection(chunk.payload)
                 if admission.found:
                     break
         if admission.found or not session.is_open:

@@ -17,7 +17,7 @@ import structlog
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db import Error as DjangoDatabaseError
 
-from audio.database import refusal
+from audio.database import rejection
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class Call:
         """Tell the caller what the function has returned or raised, or why the transaction has failed."""
         error = self._error or failure
         if error is not None:
-            self.future.set_exception(refusal(error) if isinstance(error, DjangoDatabaseError) else error)
+            self.future.set_exception(rejection(error) if isinstance(error, DjangoDatabaseError) else error)
         else:
             self.future.set_result(self._result)
 

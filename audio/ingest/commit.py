@@ -17,7 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
 from django.db import Error as DjangoDatabaseError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from audio.database import AWAY, database_time, is_full, refusal
+from audio.database import AWAY, database_time, is_full, rejection
 from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
 from audio.ingest.statements import Statements, statements_for
 from audio.ingest.types import Accepted, Outcome, Producer
@@ -114,14 +114,14 @@ class RowWriter:
         except DjangoDatabaseError as error:
             # A full disk stays full for longer than a chunk can wait.
             if not isinstance(error, _LOST) or is_full(error):
-                raise refusal(error) from error
+                raise rejection(error) from error
             logger.warning("commit_retried", error=str(error))
         connections[DEFAULT_DB_ALIAS].close()
         try:
             return _retrying()(function)
         except DjangoDatabaseError as error:
             logger.error("commit_failed", error=str(error))
-            raise refusal(error) from error
+            raise rejection(error) from error
 
 
 def _retrying() -> Retrying:

@@ -10,7 +10,7 @@ import structlog
 from django.db import Error as DjangoDatabaseError
 from django.db import close_old_connections
 
-from audio.database import refusal
+from audio.database import rejection
 
 logger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
@@ -45,4 +45,4 @@ def _with_database(function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     except DjangoDatabaseError as error:
         logger.error("database_failed", error=str(error))
-        raise refusal(error) from error
+        raise rejection(error) from error

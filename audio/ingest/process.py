@@ -199,7 +199,7 @@ class Ingest:
                 acknowledged.append(append)
                 self._windows.note(append.producer.session_id, size_bytes)
             else:
-                metrics.chunks_refused.labels(outcome.code).inc()
+                metrics.chunks_rejected.labels(outcome.code).inc()
         for connection in touched.values():
             connection.wake()
         self._in_flight.subtract(batch_bytes)

@@ -70,7 +70,7 @@ class Reindexed:
         deleted_sessions: Sessions that do not come back.
         chunks: Chunks that were restored.
         in_flight_chunks: Those of `chunks` that no commit record names.
-        refused_chunks: Chunks that were in flight and certainly not accepted.
+        rejected_chunks: Chunks that were in flight and certainly not accepted.
         problems: What is wrong with the journals.
     """
 
@@ -82,7 +82,7 @@ class Reindexed:
     deleted_sessions: int = 0
     chunks: int = 0
     in_flight_chunks: int = 0
-    refused_chunks: int = 0
+    rejected_chunks: int = 0
     problems: Problems = field(default_factory=Problems)
 
     def as_dict(self) -> dict[str, Any]:
@@ -340,7 +340,7 @@ class _Run:
     def _extend(self, session: _Session) -> None:
         """Add chunks that were in flight to a session that the database knows, behind its other chunks."""
         taken = _accepted(session)
-        self.done.refused_chunks += len(session.in_flight) - len(taken)
+        self.done.rejected_chunks += len(session.in_flight) - len(taken)
         if not (session.chunks or taken):
             self.done.known_sessions += 1
             return
@@ -374,7 +374,7 @@ class _Run:
 
     def _finish(self, session: _Session) -> None:
         taken = _accepted(session)
-        self.done.refused_chunks += len(session.in_flight) - len(taken)
+        self.done.rejected_chunks += len(session.in_flight) - len(taken)
         session.is_uncertain |= bool(taken)
         new = _without_those_there(session, taken)
         self.done.in_flight_chunks += len(new)

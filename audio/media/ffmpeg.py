@@ -236,8 +236,8 @@ def check(code: int, messages: str) -> None:
     if os.strerror(errno.ENOSPC) in messages:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     # Its demuxers' error -1 becomes the same code; what it says of that is not said of a signal.
-    is_refusal = os.strerror(errno.EPERM) in messages
-    if code in (_STOPPED, -signal.SIGTERM, -signal.SIGINT) and not is_refusal:
+    is_denied = os.strerror(errno.EPERM) in messages
+    if code in (_STOPPED, -signal.SIGTERM, -signal.SIGINT) and not is_denied:
         raise FfmpegStopped
     if -code in _LIMIT_SIGNALS or "Cannot allocate memory" in messages:
         raise MediaLimitExceeded

@@ -122,7 +122,7 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
     if segment.frame_count() != expected and not (audio_format == "aac" and segment.frame_count() == 2 * expected):
         raise FfmpegFailed(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
     if not wav.is_recordable(segment.channels, segment.frame_rate):
-        # What goes through FFmpeg directly is refused by its WAV header.
+        # What goes through FFmpeg directly is rejected by its WAV header.
         raise FfmpegFailed("The decoded samples are of an unusual format.")
     return Samples(PcmFormat(_ENCODINGS[segment.sample_width], segment.frame_rate, segment.channels), segment.raw_data)
 

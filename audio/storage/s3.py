@@ -56,7 +56,7 @@ def _translated(name: str) -> Iterator[None]:
             raise FileNotFoundError(f"{name} is not in the storage") from error
         if code == _TOO_SHORT:
             raise ObjectDamaged from error
-        logger.warning("storage_refused", name=name, error=str(error))
+        logger.warning("storage_rejected", name=name, error=str(error))
         raise StorageUnavailable from error
     except (BotoCoreError, Boto3Error) as error:
         logger.warning("storage_away", name=name, error=str(error))

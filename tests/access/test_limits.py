@@ -21,7 +21,7 @@ def limited(name: str, limit: int | None) -> Project:
     return Project.objects.create(name=name, max_requests_per_second=limit)
 
 
-def refusal(caller: Caller) -> Any:
+def rejection(caller: Caller) -> Any:
     """The first response that is no success; None if there is none."""
     answers = (caller.call("GET", "/api/projects") for _ in range(MANY))
     return next((answer for answer in answers if answer.status_code != 200), None)
@@ -30,21 +30,21 @@ def refusal(caller: Caller) -> Any:
 def test_a_key_and_a_person_who_ask_too_often_are_told_to_wait(db):
     project = limited("clinic", 1)
     for caller in (with_key("read", project=project), person("ana", Role.VIEWER, project)):
-        answer = refusal(caller)
+        answer = rejection(caller)
         assert (answer.status_code, answer.json()["code"]) == (429, "limit_reached")
         assert (answer.json()["limited"], answer["Retry-After"]) == ("max_requests_per_second", "1")
 
 
 def test_the_lowest_limit_of_several_projects_counts(db):
     both = person("ana", Role.VIEWER, limited("one", 10_000))
-    assert refusal(both) is None
+    assert rejection(both) is None
     limited("two", 1).memberships.create(user_id=both.client.session["_auth_user_id"], role=Role.VIEWER)
-    assert refusal(both).json()["limit"] == 1
+    assert rejection(both).json()["limit"] == 1
 
 
 def test_where_there_is_no_limit_and_for_staff_nobody_waits(db):
     project = limited("clinic", None)
-    assert refusal(person("ana", Role.VIEWER, project)) is None
+    assert rejection(person("ana", Role.VIEWER, project)) is None
     staff = person("staff", is_staff=True)
     limited("strict", 1).memberships.create(user_id=staff.client.session["_auth_user_id"], role=Role.VIEWER)
-    assert refusal(staff) is None
+    assert rejection(staff) is None

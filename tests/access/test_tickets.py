@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services  # Redis remembers the tickets
 REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
 
 
-def refusal(ticket: str, session_id: uuid.UUID | None) -> str:
+def rejection(ticket: str, session_id: uuid.UUID | None) -> str:
     with pytest.raises(NotAllowed) as caught:
         spend_ticket(ticket, session_id)
     return caught.value.detail
@@ -26,7 +26,7 @@ def test_a_ticket_is_good_once():
     session_id = uuid.uuid4()
     ticket = make_ticket(session_id)
     spend_ticket(ticket, session_id)
-    assert "used before" in refusal(ticket, session_id)
+    assert "used before" in rejection(ticket, session_id)
 
 
 def test_tickets_of_a_session_are_spent_one_by_one():
@@ -40,38 +40,38 @@ def test_tickets_of_a_session_are_spent_one_by_one():
 def test_a_ticket_opens_its_own_session_only_and_stays_good_for_it(shown_for):
     session_id = uuid.uuid4()
     ticket = make_ticket(session_id)
-    assert "another session" in refusal(ticket, shown_for)
+    assert "another session" in rejection(ticket, shown_for)
     spend_ticket(ticket, session_id)
 
 
 @pytest.mark.parametrize("text", ["", "x", "a:b:c", "é", "\0", "W10:1:x"])
 def test_what_is_no_ticket(text):
-    assert "not valid" in refusal(text, uuid.uuid4())
+    assert "not valid" in rejection(text, uuid.uuid4())
 
 
-def test_a_changed_ticket_is_refused():
+def test_a_changed_ticket_is_rejected():
     session_id = uuid.uuid4()
     ticket = make_ticket(session_id)
     payload, rest = ticket.split(":", 1)
     other = make_ticket(uuid.uuid4()).split(":", 1)[0]
     for forged in (f"{other}:{rest}", f"{payload}x:{rest}", f"{ticket}x", ticket[:-1]):
-        assert "not valid" in refusal(forged, session_id)
+        assert "not valid" in rejection(forged, session_id)
 
 
 @pytest.mark.parametrize("salt", ["audio.ingest.tickets", "django.core.signing"])
-def test_what_another_key_or_another_purpose_has_signed_is_refused(settings, salt):
+def test_what_another_key_or_another_purpose_has_signed_is_rejected(settings, salt):
     session_id = uuid.uuid4()
     key = settings.SECRET_KEY if salt != tickets._SALT else "another key"
-    assert "not valid" in refusal(signing.dumps([session_id.hex, "nonce"], key=key, salt=salt), session_id)
+    assert "not valid" in rejection(signing.dumps([session_id.hex, "nonce"], key=key, salt=salt), session_id)
 
 
-def test_an_old_ticket_is_refused(monkeypatch):
+def test_an_old_ticket_is_rejected(monkeypatch):
     session_id = uuid.uuid4()
     then = timezone.now() - timedelta(seconds=TICKET_SECONDS + 1)
     with monkeypatch.context() as past:
         past.setattr("django.core.signing.time.time", then.timestamp)
         ticket = make_ticket(session_id)
-    assert "has expired" in refusal(ticket, session_id)
+    assert "has expired" in rejection(ticket, session_id)
 
 
 def test_of_many_that_show_one_ticket_at_once_one_is_let_in():

@@ -161,7 +161,7 @@ def test_a_deletion_that_the_queue_lost_is_asked_for_again():
     assert requests_for(session.pk, "jobs") == 2 * [dispatch.DELETE_SESSION]
 
 
-def test_too_many_at_once_are_refused(operator, monkeypatch):
+def test_too_many_at_once_are_rejected(operator, monkeypatch):
     monkeypatch.setattr(actions, "ACTION_LIMIT", 2)
     sessions = [make_session() for _ in range(3)]
     for _ in sessions:

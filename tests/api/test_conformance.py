@@ -135,8 +135,8 @@ def test_every_answer_is_as_the_document_says(server):
     assert len(asked) >= 13
     # A task may have ended before it is revoked. Nothing has the ids of keys, tokens, markers and
     # webhooks, and no example of a text is the URL of a receiver.
-    only_refused = {label for label, statuses in asked.items() if min(statuses) >= 400}
-    assert {label for label in only_refused if not re.search(UNKNOWN_IDS, label)} <= {"DELETE /api/tasks/{task_id}"}
+    only_rejected = {label for label, statuses in asked.items() if min(statuses) >= 400}
+    assert {label for label in only_rejected if not re.search(UNKNOWN_IDS, label)} <= {"DELETE /api/tasks/{task_id}"}
 
 
 @pytest.fixture(scope="module")

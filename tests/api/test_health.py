@@ -48,7 +48,7 @@ def test_redis_is_away(client, settings):
     assert answer.json()["checks"]["database"] == "ok"
 
 
-def test_redis_refuses_to_write(client, settings):
+def test_redis_rejects_to_write(client, settings):
     url = settings.CACHES["default"]["LOCATION"]
     with redis.Redis.from_url(url) as broker:
         broker.config_set("maxmemory", 1)

@@ -116,7 +116,7 @@ async def test_what_is_not_one_range_gets_the_whole(make_servable, header):
 
 
 @pytest.mark.parametrize("header", ["bytes=2048-", "bytes=2048-3000", "bytes=-0"])
-def test_a_range_outside_of_the_file_is_refused(make_servable, header):
+def test_a_range_outside_of_the_file_is_rejected(make_servable, header):
     with pytest.raises(RangeNotSatisfiable) as raised:
         ask(make_servable(), Range=header)
     assert raised.value.details == {"size_bytes": 2048}

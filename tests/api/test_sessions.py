@@ -111,7 +111,7 @@ def test_what_was_asked_for_is_what_there_is(client):
         ),
     ],
 )
-def test_a_wrong_value_is_refused_with_the_valid_ones(client, name, value, valid_values):
+def test_a_wrong_value_is_rejected_with_the_valid_ones(client, name, value, valid_values):
     answer = create(client, **{name: value})
     assert answer.status_code == 400
     error = answer.json()
@@ -121,28 +121,28 @@ def test_a_wrong_value_is_refused_with_the_valid_ones(client, name, value, valid
     assert not AudioSession.objects.exists()
 
 
-def test_half_of_a_surrogate_pair_is_refused(client):
+def test_half_of_a_surrogate_pair_is_rejected(client):
     answer = client.post(SESSIONS, r'{"user_id": "\ud800"}', content_type="application/json")
     assert (answer.status_code, answer.json()["code"]) == (400, "parse_error")
 
 
 @pytest.mark.parametrize("body", ["[]", '"wav"', "7"])
-def test_json_that_is_no_object_is_refused(client, body):
+def test_json_that_is_no_object_is_rejected(client, body):
     answer = client.post(SESSIONS, body, content_type="application/json")
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter")
 
 
-def test_what_is_not_json_is_refused(client):
+def test_what_is_not_json_is_rejected(client):
     answer = client.post(SESSIONS, "{", content_type="application/json")
     assert (answer.status_code, answer.json()["code"]) == (400, "parse_error")
 
 
-def test_a_body_beyond_reason_is_refused(client):
+def test_a_body_beyond_reason_is_rejected(client):
     answer = create(client, user_id="a" * 70_000)
     assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (413, "message_too_large", 65536)
 
 
-def test_a_body_of_another_kind_is_refused(client):
+def test_a_body_of_another_kind_is_rejected(client):
     answer = client.post(SESSIONS, "<a/>", content_type="text/xml")
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
@@ -329,7 +329,7 @@ def test_the_list_is_filtered(client):
         ({"state": "ready"}, "state"),
     ],
 )
-def test_a_query_that_makes_no_sense_is_refused(client, query, parameter):
+def test_a_query_that_makes_no_sense_is_rejected(client, query, parameter):
     answer = client.get(SESSIONS, query)
     assert answer.status_code == 400
     assert (answer.json()["code"], answer.json()["parameter"]) == ("invalid_parameter", parameter)
@@ -368,7 +368,7 @@ def test_a_page_of_chunks_costs_no_query_per_chunk(client, django_assert_num_que
 
 
 @pytest.mark.parametrize("cursor", ["cD1hYmM=", "cD05OTk5OTk5OTk5OTk5OTk5OTk5OTk5OQ=="])
-def test_a_foreign_cursor_is_refused(client, cursor):
+def test_a_foreign_cursor_is_rejected(client, cursor):
     answer = client.get(f"{SESSIONS}/{make_session().pk}/chunks", {"cursor": cursor})
     assert (answer.status_code, answer.json()["parameter"]) == (400, "cursor")
 
@@ -420,7 +420,7 @@ def test_paths_work_with_and_without_a_trailing_slash(client, path):
     assert with_slash.json() == without.json()
 
 
-def test_an_unknown_path_is_refused_in_json(client):
+def test_an_unknown_path_is_rejected_in_json(client):
     answer = client.get("/api/audio/nothing")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 

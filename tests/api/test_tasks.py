@@ -247,8 +247,8 @@ def test_a_concatenation_on_request(rest, session_id):
     task = ended(rest, post(rest, task="concatenate", session_id=session_id).json()["task_id"])
     assert task["status"] == "completed"
     assert httpx.get(task["result"]["url"]).status_code == 200
-    refused = rest.http.delete(f"/api/tasks/{task['task_id']}")
-    assert (refused.status_code, refused.json()["code"]) == (409, "task_ended")
+    rejected = rest.http.delete(f"/api/tasks/{task['task_id']}")
+    assert (rejected.status_code, rejected.json()["code"]) == (409, "task_ended")
 
 
 def test_tasks_are_listed_newest_first_by_pages(rest, session_id):

@@ -159,7 +159,7 @@ def wav_header(rate_hz, channels, bits):
     [(1, 1, 16), (4_000_000_000, 1, 16), (16000, 65535, 16), (16000, 0, 16), (16000, 1, 0), (0, 0, 0)],
 )
 @pytest.mark.parametrize("chunk_mode", ["auto", "stream", "files"])
-def test_an_absurd_wav_header_is_refused(stored, rate_hz, channels, bits, chunk_mode):
+def test_an_absurd_wav_header_is_rejected(stored, rate_hz, channels, bits, chunk_mode):
     payload = wav_header(rate_hz, channels, bits) + bytes(5000)
     recording = made(stored, [payload], "wav", chunk_mode).recording
     assert (recording.state, recording.failed_sequence) == ("failed", 1)
@@ -209,7 +209,7 @@ def children():
 
 @pytest.mark.parametrize("total", [0, 20, 100_000, (1 << 36) - 1])
 @pytest.mark.parametrize("rate_hz", [1, 700_000])
-def test_a_flac_of_an_absurd_rate_or_length_is_refused(stored, tmp_path, rate_hz, total):
+def test_a_flac_of_an_absurd_rate_or_length_is_rejected(stored, tmp_path, rate_hz, total):
     payload = with_flac_parameters(silence(100, tmp_path / "a.flac"), rate_hz, total)
     session = made(stored, [payload], "flac", "files")
     if session.recording.state == RecordingState.READY:

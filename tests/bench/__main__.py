@@ -184,9 +184,9 @@ def _windows(options: Options, ours: Ours, report: Report) -> None:
 
 def _many(options: Options, ours: Ours, report: Report) -> None:
     found = run(options, ours.web, ours, connections=1000, seconds=max(10.0, options.seconds), warmup=5.0)
-    lost = found.seen["refused"] + found.seen["ended"]
+    lost = found.seen["rejected"] + found.seen["ended"]
     report.add(
-        Row("1,000 connections: refused or ended", "", [lost], most=0),
+        Row("1,000 connections: rejected or ended", "", [lost], most=0),
         Row("1,000 connections: unanswered for more than a second at the end", "", [_late(found.seen)], most=0),
         Row("1,000 connections: acknowledgement, p50", "ms", [found.seen["p50_ms"]]),
         Row("1,000 connections: acknowledgement, p99", "ms", [found.seen["p99_ms"]], most=100.0),

@@ -50,7 +50,7 @@ static int poller, port;
 static float *latencies, *crowd_latencies;
 static size_t latency_count, crowd_latency_count, latency_limit;
 static double measure_from, crowd_from, crowd_until, close_from, close_until;
-static long sent, answered, refused, crowd_greeted, crowd_closed;
+static long sent, answered, rejected, crowd_greeted, crowd_closed;
 
 static double now(void) {
     struct timespec at;
@@ -73,7 +73,7 @@ static void end(struct client *client) {
     if (client->state == ENDED)
         return;
     if (client->state < OPEN)
-        refused++;
+        rejected++;
     client->state = ENDED;
     close(client->handle);
 }
@@ -363,7 +363,7 @@ int main(int argc, char **argv) {
             for (int i = 0; i < crowd; i++)
                 begin(&clients[count + i], 1);
         }
-        if (crowd_from && !crowd_until && crowd_greeted + refused >= crowd)
+        if (crowd_from && !crowd_until && crowd_greeted + rejected >= crowd)
             crowd_until = now();
         if (close_at && !close_from && crowd_until && due >= measure_from + close_at) {
             close_from = due;
@@ -393,10 +393,10 @@ int main(int argc, char **argv) {
         if (clients[i].greeted)
             openings[opened++] = clients[i].greeted - clients[i].began;
     qsort(openings, opened, sizeof *openings, compare);
-    printf("{\"sent\": %ld, \"answered\": %ld, \"behind\": %ld, \"ended\": %ld, \"refused\": %ld, "
+    printf("{\"sent\": %ld, \"answered\": %ld, \"behind\": %ld, \"ended\": %ld, \"rejected\": %ld, "
            "\"opened_in_seconds\": %.3f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, "
            "\"generator_us_per_message\": %.2f",
-           sent, answered, behind, ended, refused, opened_in, percentile_ms(latencies, latency_count, 50),
+           sent, answered, behind, ended, rejected, opened_in, percentile_ms(latencies, latency_count, 50),
            percentile_ms(latencies, latency_count, 99), percentile_ms(latencies, latency_count, 100),
            sent ? 1e6 * used / sent : 0);
     if (crowd)

@@ -135,7 +135,7 @@ class Crowd:
         self._options = options
         self.clients: list[Client] = []
         self.spans: list[tuple[float, float]] = []
-        self.refused = 0
+        self.rejected = 0
         self.seconds = self.closing_seconds = 0.0
 
     async def run(self, measure_from: float) -> None:
@@ -145,7 +145,7 @@ class Crowd:
         opened = [_connect(options.port, options.path) for _ in range(options.crowd)]
         results = await asyncio.gather(*opened, return_exceptions=True)
         self.clients = [each for each in results if isinstance(each, Client)]
-        self.refused = len(results) - len(self.clients)
+        self.rejected = len(results) - len(self.clients)
         self.seconds = self._spent(began)
         if options.crowd_close_at:
             await asyncio.sleep(max(0.0, measure_from + options.crowd_close_at - time.perf_counter()))
@@ -217,7 +217,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         "answered": len(latencies),
         "behind": behind,
         "ended": sum(client.closed.done() for client in clients),
-        "refused": crowd.refused,
+        "rejected": crowd.rejected,
         "opened_in_seconds": opened_in,
         "p50_ms": percentile_ms(late, 50),
         "p99_ms": percentile_ms(late, 99),

@@ -32,7 +32,7 @@ def test_a_generator_tells_what_it_has_sent_and_heard(bare, tmp_path, kind):
     seen = generator.drive(command, bare.port, SOCKET_PATH, **load)
     assert abs(seen["sent"] - 100) <= 1
     assert seen["answered"] == seen["sent"]
-    assert (seen["refused"], seen["ended"], seen["crowd"]["opened"]) == (0, 0, 5)
+    assert (seen["rejected"], seen["ended"], seen["crowd"]["opened"]) == (0, 0, 5)
     assert 0 < seen["p50_ms"] <= seen["p99_ms"] <= seen["max_ms"]
     assert seen["crowd"]["per_second"] > 0
     assert seen["generator_us_per_message"] > 0

@@ -191,7 +191,7 @@ class _Connection:
         self._source = source
         self._socket = socket
         self._waiting: deque[int | asyncio.Future[str]] = deque()
-        self._is_refused = False
+        self._is_rejected = False
 
     async def run(self) -> None:
         """Send, and take the answers, until the source's part is done."""
@@ -212,8 +212,8 @@ class _Connection:
     async def _send(self) -> None:
         take, is_closer = self._source.take, self._source.is_first
         while True:
-            while self._is_refused or self._source.has_more():
-                if self._is_refused:
+            while self._is_rejected or self._source.has_more():
+                if self._is_rejected:
                     await self._resume()
                 else:
                     await self._send_next()
@@ -221,7 +221,7 @@ class _Connection:
                 await asyncio.gather(*(source.ended.wait() for source in take.sources[1:]))
             self._source.has_asked = is_closer
             await self._ask("close_session" if is_closer else "ping")
-            if not self._is_refused:
+            if not self._is_rejected:
                 return
 
     async def _send_next(self) -> None:
@@ -234,7 +234,7 @@ class _Connection:
         """Somebody has paused the session: go on from what was stored."""
         self._source.pauses += 1
         if await self._ask("resume") == "":
-            self._is_refused = False
+            self._is_rejected = False
             if self._source.name:
                 self._source.sent = self._source.stored
 
@@ -251,15 +251,15 @@ class _Connection:
             if "event" in answer:
                 continue
             if answer.get("code") == "session_paused":
-                self._refused()
+                self._rejected()
             elif checked(answer)["status"] == "completed":
                 self._completed()
                 return
             else:
                 self._answered(answer["chunk_count"])
 
-    def _refused(self) -> None:
-        self._is_refused = True
+    def _rejected(self) -> None:
+        self._is_rejected = True
         if self._waiting and isinstance(asked := self._waiting.popleft(), asyncio.Future):
             asked.set_result("session_paused")
 

@@ -28,7 +28,7 @@ OUTAGE = f"the process is stopped ({why_not()})" if why_not() else "the link of 
 async def test_a_host_that_was_cut_off_can_commit_nothing_more_of_a_source_that_was_taken_over(
     cluster: Cluster, outage: str
 ):
-    """It is back while what it had in flight is still tried: the epoch refuses that."""
+    """It is back while what it had in flight is still tried: the epoch rejects that."""
     a, b = cluster.web
     assert [host for (host,) in cluster.database.query(HOSTS)] == expected_hosts(cluster)
     async with recorder(a.ws_url, source="mic") as old:

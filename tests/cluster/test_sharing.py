@@ -129,7 +129,7 @@ async def test_closing_over_rest_on_one_process_ends_the_connections_of_the_othe
     assert samples(await asyncio.to_thread(b.rest.download, client.session_id)) == b"".join(chunks(1))
 
 
-async def test_a_pause_on_one_process_refuses_on_the_other(cluster: Cluster):
+async def test_a_pause_on_one_process_rejects_on_the_other(cluster: Cluster):
     a, b = cluster.web
     async with recorder(a.ws_url) as first, recorder(b.ws_url, first.session_id) as second:
         assert await second.store(chunk(2, 1)) == [1]

@@ -116,7 +116,7 @@ def test_the_first_of_several_proxies_knows_whether_clients_use_tls(server, told
     assert created["websocket_url"].startswith("wss://")
 
 
-def test_a_host_that_is_refused_is_logged_once_and_counted(run_server):
+def test_a_host_that_is_rejected_is_logged_once_and_counted(run_server):
     server = run_server(ALLOWED_HOSTS="scribe.example.org", METRICS_TOKEN=METRICS_TOKEN)
     hosts = ["evil.example", "web_1:8000"]
     for host in [*hosts, *hosts]:
@@ -124,8 +124,8 @@ def test_a_host_that_is_refused_is_logged_once_and_counted(run_server):
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
         assert "host" in answer.json()["detail"]
     log = server.read_log()
-    assert [log.count(host) for host in hosts] == [log.count("request_refused") / 2] * 2 == [1, 1]
-    advice = {line.partition("advice=")[2] for line in log.splitlines() if "request_refused" in line}
+    assert [log.count(host) for host in hosts] == [log.count("request_rejected") / 2] * 2 == [1, 1]
+    advice = {line.partition("advice=")[2] for line in log.splitlines() if "request_rejected" in line}
     assert any("ALLOWED_HOSTS" in each for each in advice) and any("letters, digits" in each for each in advice)
     metrics = httpx.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
-    assert 'sercuescribe_requests_refused_total{reason="host"} 4.0' in metrics.text
+    assert 'sercuescribe_requests_rejected_total{reason="host"} 4.0' in metrics.text

@@ -55,7 +55,7 @@ def test_promtool_has_no_complaint():
 
 # What the series of a server that was just started are, minute by minute, and the alert that they end in.
 BURSTS = [
-    ('sercuescribe_chunks_refused_total{code="storage_full"}', "0 0 7 7 7", "SercueScribeChunksLost", "storage_full"),
+    ('sercuescribe_chunks_rejected_total{code="storage_full"}', "0 0 7 7 7", "SercueScribeChunksLost", "storage_full"),
     ('sercuescribe_recordings{state="failed"}', "0 0 1 1 1", "SercueScribeRecordingsFail", None),
 ]
 
@@ -124,7 +124,7 @@ def test_the_example_has_no_more_than_compose_and_the_settings_read():
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_of_the_example_is_refused_at_the_start(name, tmp_path):
+def test_a_secret_of_the_example_is_rejected_at_the_start(name, tmp_path):
     good = {"SECRET_KEY": "s" * 50, "POSTGRES_PASSWORD": "good", "FLOWER_BASIC_AUTH": "operator:good"}
     good |= {"METRICS_TOKEN": "good"}
     check = services(example() | good | {name: example()[name]})["check"]

@@ -94,7 +94,7 @@ def page(browser: Browser, server: Server, login: StorageState) -> Iterator[Page
 
 @pytest.fixture(autouse=True)
 def _is_clean(page: Page, complaints: list[str], hosts: set[str], server: Server) -> Iterator[None]:
-    """Nothing is wrong in the scripts, nothing is refused by the policy, and nobody else is asked."""
+    """Nothing is wrong in the scripts, nothing is rejected by the policy, and nobody else is asked."""
     yield
     # A page that is left aborts its requests, and one may be reading a session that a test has just deleted.
     usual = ("net::ERR_ABORTED", ": 404", "status of 404")

@@ -1,4 +1,4 @@
-"""The pages of the API in a browser: they work, nothing is refused by their own policy, and no other host is asked."""
+"""The pages of the API in a browser: they work, nothing is rejected by their own policy, and no other host is asked."""
 
 from urllib.parse import urlsplit
 

@@ -190,7 +190,7 @@ def test_files_are_streamed_as_sessions(page, rest, tmp_path):
     assert samples_of(rest.download(session["session_id"])) == sound.tobytes()
 
 
-def test_a_refused_permission_says_what_to_do(browser, server):
+def test_a_rejected_permission_says_what_to_do(browser, server):
     with browser.new_context(base_url=server.url) as context:
         page = context.new_page()
         page.add_init_script(

@@ -122,7 +122,7 @@ def test_chunks_get_places_rows_and_counters(run, tmp_path):
     assert chunk.source.name == "mic"
 
 
-def test_a_refused_chunk_of_a_named_source_is_a_wall(run):
+def test_a_rejected_chunk_of_a_named_source_is_a_wall(run):
     session = make_session()
     committer, mic, unnamed = run(), make_producer(session, "mic"), make_producer(session)
     assert committer.store(mic, b"1") == [Accepted(1, 1)]
@@ -203,7 +203,7 @@ def test_two_processes_give_one_session_dense_places(run, tmp_path):
     assert sorted(payloads_of(session, tmp_path)) == sorted(str(number).encode() for number in range(100))
 
 
-def test_closed_paused_and_superseded_are_refused_and_voided(run, tmp_path):
+def test_closed_paused_and_superseded_are_rejected_and_voided(run, tmp_path):
     closed, paused, taken = make_session(status="completed"), make_session(status="paused"), make_session()
     old = make_producer(taken, "mic")
     new = make_producer(taken, "mic")
@@ -239,7 +239,7 @@ def test_a_paused_producer_may_go_on_a_failed_one_may_not(run):
     ("number", "expected"), [(errno.EIO, JournalFailed), (errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull)]
 )
 def test_after_a_failed_sync_the_file_is_given_up(run, tmp_path, monkeypatch, number, expected):
-    """The failed batch is refused, its producer stores nothing more, and others go on in another file."""
+    """The failed batch is rejected, its producer stores nothing more, and others go on in another file."""
     broken, healthy = make_producer(make_session()), make_producer(make_session())
     committer = run()
     assert committer.store(broken, b"before") == [Accepted(1, 0)]
@@ -294,7 +294,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(run, tmp_path, monkeypat
     assert payloads_of(session, tmp_path) == [b"first", b"second", b"third"]
 
 
-def test_a_database_that_stays_away_refuses_and_the_next_batch_goes_on(run, monkeypatch):
+def test_a_database_that_stays_away_rejects_and_the_next_batch_goes_on(run, monkeypatch):
     monkeypatch.setattr(commit, "_RETRY_SECONDS", 0.3)
     first, second = make_producer(make_session()), make_producer(make_session())
     committer = run()

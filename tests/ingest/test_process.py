@@ -414,7 +414,7 @@ async def test_a_crowd_shares_tasks_of_bounded_size(ingest, connect, settings, m
 
 
 @with_rows
-async def test_refused_chunks_ask_for_no_window(ingest, connect, settings):
+async def test_rejected_chunks_ask_for_no_window(ingest, connect, settings):
     settings.WINDOW_SECONDS = 0.1
     closed, other = await connect(), await connect()
     await ingest.run(AudioSession.objects.filter(pk=closed.producer.session_id).close)

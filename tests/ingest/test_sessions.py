@@ -112,7 +112,7 @@ def test_a_name_is_taken_over_by_its_newest_connection(connect, settings):
     assert caught.value.details == {"limit": 2, "retry_after_seconds": 5}
 
 
-def test_a_refused_connection_leaves_everything_as_it_was(connect, settings):
+def test_a_rejected_connection_leaves_everything_as_it_was(connect, settings):
     settings.MAX_CONNECTIONS_PER_SESSION = 1
     opened = connect(source="mic", sample_rate=8000)
     for request in ({"source": "other"}, {}, {"source": "mic", "sample_rate": 96000}):
@@ -154,8 +154,8 @@ def test_the_last_free_session_goes_to_one_of_two(connect, settings):
     for number in range(ROUNDS):
         settings.MAX_CONCURRENT_SESSIONS = number + 1
         results = at_once(connect, lambda: sessions.create_session(sessions.default_parameters()))
-        refused = [result for result in results if isinstance(result, TooManySessions)]
-        assert len(refused) == 1, results
+        rejected = [result for result in results if isinstance(result, TooManySessions)]
+        assert len(rejected) == 1, results
         assert AudioSession.objects.count() == number + 1
 
 
@@ -174,9 +174,9 @@ def test_the_limit_of_sessions_counts_open_ones_and_lets_them_go_on(connect, set
     first = connect()
     second = sessions.create_session(sessions.default_parameters())
     sessions.pause_session(second.pk)
-    for refused in (connect, lambda: sessions.create_session(sessions.default_parameters())):
+    for rejected in (connect, lambda: sessions.create_session(sessions.default_parameters())):
         with pytest.raises(TooManySessions) as caught:
-            refused()
+            rejected()
         assert caught.value.details == {"limit": 2}
     assert connect(second.pk).resumed
     sessions.close_session(first.session.pk)
@@ -287,7 +287,7 @@ def test_of_two_that_decide_at_once_one_does_and_the_other_is_told(connect):
         assert {result.format for result in results} == {stored(first.session.pk).format}
 
 
-def test_a_second_source_of_what_has_become_one_stream_is_refused(connect):
+def test_a_second_source_of_what_has_become_one_stream_is_rejected(connect):
     first = connect()
     second = connect(first.session.pk)
     assert sessions.decide_format(first.session.pk, first.connection_id, "webm").format == "webm"
@@ -412,10 +412,10 @@ def test_a_close_amid_commits_fixes_the_count(connect, tmp_path):
     thread.join()
     committer.stop()
     accepted = [outcome.sequence for _, outcome in delivered if isinstance(outcome, Accepted)]
-    refused = [outcome for _, outcome in delivered[len(accepted) :]]
+    rejected = [outcome for _, outcome in delivered[len(accepted) :]]
     assert len(delivered) == next(submitted) - 1
     assert accepted == list(range(1, final + 1))
-    assert all(isinstance(outcome, SessionClosed) for outcome in refused)
+    assert all(isinstance(outcome, SessionClosed) for outcome in rejected)
     session = stored(opened.session.pk)
     assert (session.total_chunks, session.byte_count, session.chunks.count()) == (final, 100 * final, final)
 

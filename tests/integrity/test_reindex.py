@@ -66,7 +66,7 @@ def test_everything_is_as_it_was(recorded, lost):
     recorded.lose_the_recordings()
     done = reindex()
     assert (done.sessions, done.chunks, done.journals, done.uncertain_sessions) == (2, 8, 1, 0)
-    assert (done.in_flight_chunks, done.refused_chunks, done.problems.count) == (0, 0, 0)
+    assert (done.in_flight_chunks, done.rejected_chunks, done.problems.count) == (0, 0, 0)
     for key, row in before.items():
         now: dict = dict(AudioSession.objects.filter(pk=key).values().get())
         # When exactly it ended is not in the journals.
@@ -109,7 +109,7 @@ def test_what_was_acknowledged_last_is_kept_when_its_process_was_killed(recorded
     assert reindex(is_dry_run=True).as_dict() | {"problems": None} == {
         "journals": 1, "sessions": 1, "uncertain_sessions": 1, "known_sessions": 0, "extended_sessions": 0,
         "deleted_sessions": 0, "chunks": 4, "in_flight_chunks": 1,
-        "refused_chunks": 0, "problem_count": 0, "problems": None,
+        "rejected_chunks": 0, "problem_count": 0, "problems": None,
     }  # fmt: skip
     assert AudioSession.objects.count() == AudioChunk.objects.count() == JournalFile.objects.count() == 0
     assert reindex().in_flight_chunks == 1
@@ -150,7 +150,7 @@ def test_a_later_connection_tells_what_was_taken_of_an_earlier_one(recorded, los
     recorded.store(again, *([b"four"] if was_taken else [b"three", b"four"]))
     lost()
     done = reindex()
-    assert (done.chunks, done.in_flight_chunks, done.refused_chunks) == (4, int(was_taken), int(not was_taken))
+    assert (done.chunks, done.in_flight_chunks, done.rejected_chunks) == (4, int(was_taken), int(not was_taken))
     assert brought_back(recorded, producer.session_id) == [b"one", b"two", b"three", b"four"]
     assert AudioSession.objects.get(pk=producer.session_id).recovered == ("uncertain" if was_taken else "exact")
 
@@ -229,12 +229,12 @@ def test_a_run_that_died_is_begun_anew(recorded, lost, monkeypatch):
     assert (session.recovered, session.total_chunks) == ("uncertain", 10)
 
 
-def test_deleted_sessions_and_refused_chunks_are_not_brought_back(recorded, lost):
+def test_deleted_sessions_and_rejected_chunks_are_not_brought_back(recorded, lost):
     deleted = recorded.session(*chunks(1, 3))
     kept = recorded.open()
     recorded.store(kept, b"taken")
     recorded.close(kept)
-    recorded.processes[-1].store(kept, b"refused")
+    recorded.processes[-1].store(kept, b"rejected")
     upkeep.delete_session(deleted)
     lost()
     done = reindex()
@@ -321,7 +321,7 @@ def test_what_was_acknowledged_before_a_failed_flush_of_others_comes_back(record
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "writev", fail_once)
-    recorded.processes[-1].store(other, b"refused: storage_full")
+    recorded.processes[-1].store(other, b"rejected: storage_full")
     recorded.store(mine, b"three")
     recorded.store(mine, b"four")
     again = recorded.resume(mine, "one")
@@ -334,7 +334,7 @@ def test_what_was_acknowledged_before_a_failed_flush_of_others_comes_back(record
     assert brought_back(recorded, mine.session_id) == before
 
 
-def test_chunks_that_the_next_connection_was_refused_do_not_count(recorded, lost, monkeypatch):
+def test_chunks_that_the_next_connection_was_rejected_do_not_count(recorded, lost, monkeypatch):
     producer = recorded.open("one")
     recorded.store(producer, b"one")
     recorded.store(producer, b"two")
@@ -344,13 +344,13 @@ def test_chunks_that_the_next_connection_was_refused_do_not_count(recorded, lost
     recorded.another_process()
     again = recorded.resume(producer, "one")
     sessions.pause_session(producer.session_id)
-    recorded.processes[-1].store(again, b"refused while paused")
+    recorded.processes[-1].store(again, b"rejected while paused")
     sessions.resume_session(producer.session_id)
     third = recorded.resume(producer, "one")
     recorded.store(third, b"three")
     recorded.store(third, b"four")
     lost()
-    assert reindex().refused_chunks == 1
+    assert reindex().rejected_chunks == 1
     assert brought_back(recorded, producer.session_id) == [b"one", b"two", b"three", b"four"]
     assert AudioSession.objects.get(pk=producer.session_id).recovered == "exact"
 

@@ -59,11 +59,11 @@ def test_sound_journals_also_while_a_process_writes(recorded, session_id):
     assert found_in_journals() == []
 
 
-def test_refused_chunks_and_deleted_sessions_are_no_loss(recorded, session_id):
+def test_rejected_chunks_and_deleted_sessions_are_no_loss(recorded, session_id):
     producer = recorded.open()
     recorded.store(producer, b"taken")
     sessions.close_session(producer.session_id)
-    recorded.processes[-1].store(producer, b"refused")
+    recorded.processes[-1].store(producer, b"rejected")
     upkeep.delete_session(session_id)
     recorded.stop()
     assert found_in_journals() == []

@@ -503,11 +503,11 @@ def test_deleting_a_session_deletes_its_object_and_no_other(bucket, moved, recor
 def test_a_deletion_where_uploads_can_not_be_listed_deletes_nothing(bucket, moved, client):
     session = moved()
     content = fetch(session.session).body
-    bucket.proxy.refuses = lambda command, path: command == "GET" and "uploads" in path
+    bucket.proxy.rejects = lambda command, path: command == "GET" and "uploads" in path
     for _ in range(2):
         assert client.delete(f"/api/audio/sessions/{session.session.pk}").json()["code"] == "storage_unavailable"
         assert fetch(session.session).body == content
-    bucket.proxy.refuses = lambda command, path: False
+    bucket.proxy.rejects = lambda command, path: False
     assert client.delete(f"/api/audio/sessions/{session.session.pk}").status_code == 204
     assert bucket.objects() == {}
 

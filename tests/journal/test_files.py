@@ -169,12 +169,12 @@ def descriptors() -> list[str]:
 
 @pytest.mark.parametrize("step", ["fcntl.flock", "os.fsync"])
 def test_a_journal_that_can_not_be_made_leaves_no_descriptor_and_no_file(tmp_path, monkeypatch, step):
-    def refuse(*_):
+    def reject(*_):
         raise OSError(errno.EIO, "Input/output error")
 
     for number in range(3):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
-            patch.setattr(f"audio.journal.files.{step}", refuse)
+            patch.setattr(f"audio.journal.files.{step}", reject)
             JournalWriter(tmp_path, uuid.uuid4(), number)
     assert [name for name in descriptors() if name.startswith(str(tmp_path))] == []
     assert list(tmp_path.rglob("*.journal")) == []

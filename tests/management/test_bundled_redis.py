@@ -1,4 +1,4 @@
-"""The Redis of `manage.py serve`: unfinished work is queued again, also after Redis was away or refused."""
+"""The Redis of `manage.py serve`: unfinished work is queued again, also after Redis was away or rejected."""
 
 import os
 import socket
@@ -55,7 +55,7 @@ def test_a_redis_that_is_away_is_waited_for(tmp_path):
     app.close()
 
 
-def test_a_redis_that_refuses_to_write_is_waited_for(broker_url):
+def test_a_redis_that_rejects_to_write_is_waited_for(broker_url):
     app = Celery("test", broker=broker_url, set_as_current=False)
     app.send_task("work")
     take_and_die(app)

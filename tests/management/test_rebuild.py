@@ -30,7 +30,7 @@ def make_session(**fields) -> uuid.UUID:
     return session.pk
 
 
-def refusal(*texts: object, returncode: int = 1) -> str:
+def rejection(*texts: object, returncode: int = 1) -> str:
     with pytest.raises(CommandError) as caught:
         call_command("rebuild", *map(str, texts))
     assert caught.value.returncode == returncode
@@ -52,31 +52,31 @@ def test_the_recording_is_forgotten_and_asked_for(capsys):
 @pytest.mark.parametrize("status", ["active", "paused"])
 def test_an_open_session_is_left_alone(status):
     key = make_session(status=status)
-    assert refusal(key) == f"Session {key} is {status}. Close it first."
+    assert rejection(key) == f"Session {key} is {status}. Close it first."
     assert Recording.objects.get(pk=key).state == "failed"
     assert requests_for(key) == []
 
 
 @with_rows
 def test_a_session_without_chunks():
-    assert "has no chunks" in refusal(make_session(total_chunks=0))
+    assert "has no chunks" in rejection(make_session(total_chunks=0))
 
 
 @with_rows
 def test_a_session_that_is_not_there():
     unknown = uuid.uuid4()
-    assert refusal(unknown, returncode=2) == f"There is no session {unknown}."
+    assert rejection(unknown, returncode=2) == f"There is no session {unknown}."
 
 
 def test_what_is_no_id():
-    assert refusal("../../etc", returncode=2).startswith("'../../etc' is not a session id.")
-    assert refusal(returncode=2) == "Specify session ids, or --failed."
+    assert rejection("../../etc", returncode=2).startswith("'../../etc' is not a session id.")
+    assert rejection(returncode=2) == "Specify session ids, or --failed."
 
 
 @with_rows
 def test_none_of_several_is_touched_if_one_can_not_be():
     sound, still_open = make_session(), make_session(status="active")
-    refusal(sound, still_open)
+    rejection(sound, still_open)
     assert Recording.objects.get(pk=sound).state == "failed"
 
 
@@ -105,7 +105,7 @@ def test_it_waits_for_the_recordings(recorded, monkeypatch, capsys):
             concatenate(sound if Recording.objects.get(pk=sound).rebuild_requested_at else damaged)
 
     monkeypatch.setattr("audio.management.commands.rebuild.time.sleep", work)
-    assert refusal(sound, damaged, "--wait", "--json") == "1 recording of 2 failed."
+    assert rejection(sound, damaged, "--wait", "--json") == "1 recording of 2 failed."
     told = {line["session_id"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert (told[str(sound)]["state"], told[str(damaged)]["state"]) == ("ready", "ready")
     assert (told[str(sound)]["error"], told[str(damaged)]["error"]) == (None, "chunk_damaged")

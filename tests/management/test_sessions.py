@@ -154,7 +154,7 @@ def test_wrong_arguments(three, arguments):
     assert failure(*arguments).returncode == 2
 
 
-def test_no_action_is_refused_with_the_usage():
+def test_no_action_is_rejected_with_the_usage():
     with pytest.raises(CommandError, match="ACTION"):
         call_command("sessions")
 
@@ -280,7 +280,7 @@ def test_a_recording_is_exported_from_s3(bucket, call, recorded, tmp_path):
     assert (tmp_path / "out" / f"{key}.wav").read_bytes() == content
 
 
-def test_what_is_there_is_refused_before_anything_is_made(call, recorded, tmp_path, capsys):
+def test_what_is_there_is_rejected_before_anything_is_made(call, recorded, tmp_path, capsys):
     key = recorded.session(*PCM)
     call("export", key, "--to", tmp_path)
     capsys.readouterr()

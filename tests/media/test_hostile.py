@@ -97,7 +97,7 @@ def test_what_pydub_decodes_is_bounded_by_what_the_file_declares(weeks, tmp_path
     assert max(len(entry.data) for entry in samples) <= 2 << 20
 
 
-def test_what_ffmpeg_refuses_to_open_is_not_tried_again(tmp_path):
+def test_what_ffmpeg_rejects_to_open_is_not_tried_again(tmp_path):
     # Its exit code is that of an FFmpeg which somebody stopped.
     (tmp_path / "list").write_text("ffconcat version 1.0\nfile /a/b.wav\n")
     with pytest.raises(FfmpegFailed):
@@ -140,7 +140,7 @@ def test_sniffing_answers_whatever_comes(head, audio_format, mode):
     loudness=st.sampled_from((1, 20, 300, 8000, 32767)),
     kind=st.sampled_from(("<i2", "<i4", "<f4", "u1")),
 )
-def test_raw_pcm_is_never_refused(seed, loudness, kind):
+def test_raw_pcm_is_never_rejected(seed, loudness, kind):
     noise = np.random.default_rng(seed).standard_normal(4000) * loudness
     limits = (0, 255) if kind == "u1" else (-32768, 32767)
     data = np.clip(noise, *limits).astype(kind).tobytes()
@@ -161,7 +161,7 @@ WAVS = st.one_of(HEADED, HEADED.map(lambda rest: b"RIFF\x24\0\0\0WAVE" + FMT + r
 
 
 def read(messages, chunk_mode, restored=False):
-    """What the reader gives, joined by format; None where it refuses the header."""
+    """What the reader gives, joined by format; None where it rejects the header."""
     reader, out = WavReader(RAW, chunk_mode), []
     try:
         for message in messages:

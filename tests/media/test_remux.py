@@ -141,7 +141,7 @@ def picture(folder: Path, *options: str) -> Path:
         ),
     ],
 )
-def test_a_refusal_names_the_sound(tmp_path, options, sentence):
+def test_a_rejection_names_the_sound(tmp_path, options, sentence):
     path = picture(tmp_path, *options)
     with pytest.raises(UnsupportedMedia) as caught:
         remux.header_of(path, Span(0, path.stat().st_size), "webm", tmp_path)

@@ -227,7 +227,7 @@ def test_two_data_chunks_are_one_after_the_other():
     assert joined(entries_of(cut(file, 77))[1]) == [(RAW, SAMPLES)]
 
 
-def test_a_big_endian_file_is_refused():
+def test_a_big_endian_file_is_rejected():
     reader, (fault, *again) = entries_of([b"RIFX" + struct.pack(">I", 1004) + b"WAVE" + bytes(1000)])
     assert (fault.code, fault.first_sequence) == ("unsupported_media", 1)
     assert not any(entry.is_new for entry in again)

@@ -126,8 +126,8 @@ def test_a_deleted_session_takes_no_more_chunks_and_keeps_none_of_them(recorded)
 
 
 @with_rows
-def test_what_was_refused_before_the_removal_does_not_outlive_it(recorded):
-    """It had reached the journal when the transaction refused it, and no row leads the removal to it."""
+def test_what_was_rejected_before_the_removal_does_not_outlive_it(recorded):
+    """It had reached the journal when the transaction rejected it, and no row leads the removal to it."""
     doomed, kept = recorded.open(), recorded.open()
     recorded.store(doomed, b"first")
     sessions.close_session(doomed.session_id)

@@ -1,4 +1,4 @@
-"""Deliveries to real endpoints that are down, hang, refuse, redirect and come back."""
+"""Deliveries to real endpoints that are down, hang, reject, redirect and come back."""
 
 import socket
 import threading
@@ -49,7 +49,7 @@ def test_an_event_is_delivered_once_and_signed(hooked):
 
 
 @pytest.mark.parametrize("status", [500, 503, 404, 400])
-def test_a_refused_event_comes_again_with_the_same_id(hooked, status):
+def test_a_rejected_event_comes_again_with_the_same_id(hooked, status):
     receiver, endpoint = hooked(answer(status, b"not now"))
     happen()
     deliver()
@@ -223,7 +223,7 @@ def test_an_endpoint_that_fails_for_days_is_disabled_and_says_so(hooked):
     assert told.value.details["reason"] == endpoint.disabled_reason
 
 
-def test_one_event_that_is_refused_disables_no_endpoint(hooked):
+def test_one_event_that_is_rejected_disables_no_endpoint(hooked):
     """Other events arrive all the time."""
     receiver, endpoint = hooked(answer(500))
     happen()

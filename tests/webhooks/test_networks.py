@@ -19,7 +19,7 @@ OUTSIDE = ["8.8.8.8", "1.1.1.1", "93.184.216.34", "::ffff:8.8.8.8", "2606:4700::
 
 
 @pytest.mark.parametrize("text", INSIDE)
-def test_an_address_that_is_not_public_is_refused(text):
+def test_an_address_that_is_not_public_is_rejected(text):
     assert not is_allowed(ip_address(text), ())
 
 

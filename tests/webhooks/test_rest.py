@@ -58,14 +58,14 @@ def test_the_secret_is_shown_once(client, created):
         "https://receiver.example/\r\nX: y",
     ],
 )  # fmt: skip
-def test_an_invalid_url_is_refused(client, url):
+def test_an_invalid_url_is_rejected(client, url):
     answered = post(client, "/api/webhooks", url=url)
     assert answered.status_code == 400, answered.content
     assert answered.json()["code"] == "invalid_parameter"
     assert not WebhookEndpoint.objects.exists()
 
 
-def test_what_else_is_invalid_is_refused(client, created):
+def test_what_else_is_invalid_is_rejected(client, created):
     for wrong in ({"event_types": ["no.such"]}, {"event_types": [{}]}, {"urls": HOOK}, {"url": None}):
         assert post(client, "/api/webhooks", **{"url": HOOK} | wrong).status_code == 400
     path = f"/api/webhooks/{created['id']}"

@@ -143,7 +143,7 @@ async def test_a_stream_lives_while_nothing_happens(server):
         ("&".join([f"session_id={NOBODY}"] * 51), 400, "invalid_parameter"),
     ],
 )
-def test_an_invalid_request_is_refused(server, query, status, code):
+def test_an_invalid_request_is_rejected(server, query, status, code):
     answer = httpx.get(f"{server.url}/api/events?{query}")
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
@@ -208,7 +208,7 @@ class TestAccess:
         answer = await call(httpx.get, f"{guarded.url}/api/events", params={"session_id": own}, headers=other)
         assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
 
-    def test_strangers_and_those_who_may_only_record_are_refused(self, guarded):
+    def test_strangers_and_those_who_may_only_record_are_rejected(self, guarded):
         url = f"{guarded.url}/api/events"
         assert httpx.get(url).status_code == 401
         assert httpx.get(url, headers={"Authorization": "Bearer x"}).status_code == 401

@@ -216,13 +216,13 @@ def test_closing_says_completed_then_1000_and_takes_nothing_more():
     assert said(machine) == []
 
 
-def test_a_paused_session_refuses_and_goes_on():
+def test_a_paused_session_rejects_and_goes_on():
     machine = connection()
     machine.paused()
     machine.receive_binary(10)
     machine.deliver(SessionPaused())
-    paused, refused = said(machine)
-    assert (paused["status"], refused["code"], refused["status"]) == ("paused", "session_paused", "paused")
+    paused, rejected = said(machine)
+    assert (paused["status"], rejected["code"], rejected["status"]) == ("paused", "session_paused", "paused")
     machine.resumed()
     machine.receive_binary(10)
     machine.deliver(1)

@@ -164,15 +164,15 @@ class Command(BaseCommand):
             try:
                 act(session)
             except AudioError as error:
-                self._refuse(session, error.detail)
+                self._reject(session, error.detail)
                 failed += 1
             except OSError as error:
-                self._refuse(session, f"{error.filename or _NOTHING}: {error.strerror or error}")
+                self._reject(session, f"{error.filename or _NOTHING}: {error.strerror or error}")
                 failed += 1
         if failed:
             raise CommandError(f"{counted(failed, 'session')} of {len(found)} failed.")
 
-    def _refuse(self, session: AudioSession, sentence: str) -> None:
+    def _reject(self, session: AudioSession, sentence: str) -> None:
         self.stderr.write(f"{session.pk}: {sentence}")
 
     def _tell(self, sentence: str, **facts: Any) -> None:

@@ -108,13 +108,13 @@ export class Recorder extends EventTarget {
   // What the application calls.
 
   async send(chunk) {
-    this.#refuseAfterEnd();
+    this.#rejectAfterEnd();
     const isWhole = this.#options.parameters.chunks === "files";
     await Promise.all(pieces(chunk, isWhole ? Infinity : LARGEST_CHUNK_BYTES).map((piece) => this.#add(piece)));
   }
 
   async marker(label) {
-    this.#refuseAfterEnd();
+    this.#rejectAfterEnd();
     await this.#add(null, label);
   }
 
@@ -507,7 +507,7 @@ export class Recorder extends EventTarget {
     globalThis.removeEventListener?.("offline", this.#check);
   }
 
-  #refuseAfterEnd() {
+  #rejectAfterEnd() {
     if (this.error) throw this.error;
     if (this.#isEnded || this.#isClosing) throw new ScribeError("recorder_closed", "The recorder is closed.");
   }

@@ -177,7 +177,7 @@ async def test_a_server_that_is_not_there_is_unreachable(monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://scribe.example.org", "http://", "http://host/?a=b"])
-def test_an_address_that_is_none_is_refused(url):
+def test_an_address_that_is_none_is_rejected(url):
     with pytest.raises(UsageError, match="must look like"):
         AsyncClient(url)
 
