@@ -22,6 +22,7 @@ import socket
 import struct
 import sys
 import termios
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -431,6 +432,8 @@ def _serve(listener: socket.socket, ready_fd: int | None) -> None:
 
     # The URLs are loaded now, because loading them at the first request would delay the chunks of all clients.
     importlib.import_module(settings.ROOT_URLCONF)
+    # Whitenoise answers so, and its files are small. Operators can do nothing about it.
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     # Loaded modules are never freed, so the garbage collector need not scan them again.
     gc.collect()
     gc.freeze()

@@ -99,6 +99,11 @@ def test_a_request_names_itself_and_its_session(server):
     assert events["session_closed"]["request"] == f"POST /api/audio/sessions/{session_id}/close"
 
 
+def test_a_static_file_is_not_worth_a_line(server):
+    assert Rest(server.url).http.get("/static/console/console.css").is_success
+    assert "StreamingHttpResponse" not in server.read_log()
+
+
 async def test_tickets_and_queries_are_not_written(server):
     answer = Rest(server.url).http.post("/api/audio/sessions", json={}).json()
     ticket = httpx.URL(answer["websocket_url"]).params["ticket"]
