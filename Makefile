@@ -125,7 +125,7 @@ $(GUIDE): requirements/guide.txt $(BASE)
 
 # mkdocs.yml makes every warning an error: a link that leads nowhere, a page that the navigation lacks.
 $(SITE): $(DOCUMENTS) $(GUIDE)
-	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build -q
 	@touch $@
 
 $(DEV): requirements/dev.txt $(BASE) $(GUIDE)

