@@ -90,7 +90,6 @@ def show(
         "may_record": any(Scope.RECORD in project["scopes"] for project in projects),
         "may_administer": is_open or admin.site.has_permission(request),
         "may_operate": is_open or is_staff,
-        "has_guide": settings.WHITENOISE_ROOT is not None,
     }
     return _rendered(request, template, down, {**frame, **context}, status_code)
 
@@ -119,7 +118,8 @@ def without_database(
 def _rendered(
     request: HttpRequest, template: str, down: dict[str, str], context: dict[str, Any], status_code: int
 ) -> HttpResponse:
-    state = {"checks": {name: down.get(name, "") for name in health.CHECKS}, "is_well": not down}
+    checks = {name: down.get(name, "") for name in health.CHECKS}
+    state = {"checks": checks, "is_well": not down, "has_guide": settings.WHITENOISE_ROOT is not None}
     answer = render(request, template, {**state, **context}, status=status_code)
     answer.headers["Content-Security-Policy"] = CONSOLE_POLICY
     answer.headers["Cache-Control"] = "private, no-cache"
