@@ -1,4 +1,4 @@
-"""Who reads a live recording gets what has been sent, although the schedule has no window for it yet."""
+"""Live recordings over REST: a reader gets what has been sent, although the schedule has no window for it yet."""
 
 import asyncio
 import io

@@ -89,7 +89,7 @@ def product(folder: Path, database: str) -> Iterator[Ours]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the generator has seen, and the CPU that it took, in microseconds for each message."""
+    """The figures of a run of the generator, and the CPU that it took, in microseconds for each message."""
 
     seen: dict[str, Any]
     web_us: float

@@ -15,19 +15,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 
-from tests.bench.clients import Measured, binary_frame, connect, connect_all, settle, stream
+from tests.bench import generator
+from tests.bench.load import Client, connect, masked_frame
 from tests.bench.report import say
 from tests.server import Server
 from tests.services import REPOSITORY
 
-CHUNK_BYTES = 3200
-INTERVAL_SECONDS = 0.1
 CLIENTS = 50
 CONNECTIONS = 10_000
 FLOODERS = 20
@@ -48,6 +49,14 @@ project = Project.objects.create(name={name!r}, **{limits})
 print(issue.key(project, "bench", ["record"], COMMAND)[1])
 """
 _FOR_EVER = 3600.0
+GREETING_SECONDS = 10.0
+
+
+async def opened(url: str) -> Client:
+    """Opens a connection."""
+    parts = urlsplit(url)
+    async with asyncio.timeout(GREETING_SECONDS):
+        return await connect(parts.port or 0, f"{parts.path}?{parts.query}")
 
 
 async def open_connections(url: str) -> None:
@@ -57,8 +66,8 @@ async def open_connections(url: str) -> None:
 
     async def one() -> None:
         async with waiting:
-            with contextlib.suppress(OSError, TimeoutError, AssertionError):
-                kept.append(await connect(url, Measured()))
+            with contextlib.suppress(OSError, TimeoutError):
+                kept.append(await opened(url))
 
     await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
     await asyncio.sleep(_FOR_EVER)
@@ -66,16 +75,16 @@ async def open_connections(url: str) -> None:
 
 async def flood(url: str) -> None:
     """Sends as much as the connections take."""
-    frame = binary_frame(os.urandom(FLOOD_BYTES))
+    frame = masked_frame(2, os.urandom(FLOOD_BYTES))
 
     async def one() -> None:
         while True:
-            with contextlib.suppress(OSError, TimeoutError, AssertionError):
-                client = await connect(url, Measured())
+            with contextlib.suppress(OSError, TimeoutError):
+                client = await opened(url)
                 while not client.transport.is_closing():
                     is_full = client.transport.get_write_buffer_size() >= FLOOD_BYTES
                     if not is_full:
-                        client.send(frame)
+                        client.send(frame, time.perf_counter())
                     await asyncio.sleep(0.005 if is_full else 0)
             await asyncio.sleep(0.1)
 
@@ -85,14 +94,14 @@ async def flood(url: str) -> None:
 async def trickle(url: str) -> None:
     """Sends a byte a second over many connections: half of them as chunks, half as a request that never ends."""
     host, port = url.split("/")[2].split(":")
-    frame = binary_frame(b"\0")
+    frame = masked_frame(2, b"\0")
 
     async def chunks() -> None:
         while True:
-            with contextlib.suppress(OSError, TimeoutError, AssertionError):
-                client = await connect(url, Measured())
+            with contextlib.suppress(OSError, TimeoutError):
+                client = await opened(url)
                 while not client.transport.is_closing():
-                    client.send(frame)
+                    client.send(frame, time.perf_counter())
                     await asyncio.sleep(1)
             await asyncio.sleep(1)
 
@@ -138,23 +147,19 @@ def key(server: Server, name: str, **limits: int) -> str:
     return f"{server.ws_url}/api/ws/audio?token={secret}"
 
 
-async def p99_ms(url: str, seconds: float) -> float:
-    """Returns the 99th percentile of the acknowledgements of clients at real-time pace."""
-    measured = Measured()
-    clients = await connect_all(url, CLIENTS, measured)
-    frame = binary_frame(os.urandom(CHUNK_BYTES))
-    await asyncio.gather(*(stream(client, frame, INTERVAL_SECONDS, seconds) for client in clients))
-    await settle(clients)
-    for client in clients:
-        client.transport.abort()
-    return measured.percentile_ms(99)
-
-
-async def run(folder: Path, rounds: int, seconds: float) -> None:
+def run(folder: Path, rounds: int, seconds: float) -> None:
     """Measures and prints a table."""
+    command = generator.built(folder)
+
+    def p99_ms(url: str) -> float:
+        """Returns the 99th percentile of the acknowledgements of clients at real-time pace."""
+        parts = urlsplit(url)
+        path = f"{parts.path}?{parts.query}"
+        seen = generator.drive(command, parts.port or 0, path, connections=CLIENTS, seconds=seconds)
+        return float(seen["p99_ms"])
+
     with Server(folder / "data", LOG_LEVEL="error", REQUIRE_AUTH="true") as server:
         ours = key(server, "clients")
-        await p99_ms(ours, 1.0)
         say(f"p99 of {CLIENTS} clients, while one key of another project attacks (medians of {rounds} rounds)")
         say(f"{'attack':20} {'undisturbed':>12} {'attacked':>10} {'ratio':>6}   (to reach: 2.0)")
         for number, name in enumerate(ATTACKS):
@@ -162,11 +167,11 @@ async def run(folder: Path, rounds: int, seconds: float) -> None:
             for turn in range(rounds):
                 # One that has used up its limit would be turned away in the next round.
                 theirs = key(server, f"attacker-{number}-{turn}", **LIMITS)
-                before = await p99_ms(ours, seconds)
+                before = p99_ms(ours)
                 with attacker(name, theirs):
-                    await asyncio.sleep(HEAD_START_SECONDS)
-                    pairs.append((before, await p99_ms(ours, seconds)))
-                await asyncio.sleep(1)
+                    time.sleep(HEAD_START_SECONDS)
+                    pairs.append((before, p99_ms(ours)))
+                time.sleep(1)
             before, after = (statistics.median(each) for each in zip(*pairs, strict=True))
             ratio = statistics.median(after / before for before, after in pairs)
             say(f"{name:20} {before:9.1f} ms {after:7.1f} ms {ratio:6.2f}")
@@ -189,7 +194,7 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-bench-"))
     try:
-        uvloop.run(run(folder, options.rounds, options.seconds))
+        run(folder, options.rounds, options.seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

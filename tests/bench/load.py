@@ -121,7 +121,8 @@ class Client(asyncio.Protocol):
             self.closed.set_result(None)
 
 
-async def _connect(port: int, path: str) -> Client:
+async def connect(port: int, path: str) -> Client:
+    """Open a connection, and wait for the greeting."""
     loop = asyncio.get_running_loop()
     _, client = await loop.create_connection(lambda: Client(port, path), "127.0.0.1", port)
     await client.greeted
@@ -142,7 +143,7 @@ class Crowd:
         options = self._options
         await asyncio.sleep(measure_from + options.crowd_at - time.perf_counter())
         began = time.perf_counter()
-        opened = [_connect(options.port, options.path) for _ in range(options.crowd)]
+        opened = [connect(options.port, options.path) for _ in range(options.crowd)]
         results = await asyncio.gather(*opened, return_exceptions=True)
         self.clients = [each for each in results if isinstance(each, Client)]
         self.rejected = len(results) - len(self.clients)
@@ -189,7 +190,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     opening_from = time.perf_counter()
     while len(clients) < options.connections:
         count = min(_OPENING_AT_ONCE, options.connections - len(clients))
-        clients += await asyncio.gather(*(_connect(options.port, options.path) for _ in range(count)))
+        clients += await asyncio.gather(*(connect(options.port, options.path) for _ in range(count)))
     opened_in = time.perf_counter() - opening_from
     frame = masked_frame(2, os.urandom(options.bytes))
     start = time.perf_counter() + 0.01

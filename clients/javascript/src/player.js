@@ -8,7 +8,8 @@ const LEAST_STEP_SECONDS = 0.1;
 /**
  * Plays a session in a media element, also while it is still being recorded.
  *
- * A recording that grows is a file that grows. The element plays what there is, and loads the file again at its end.
+ * A recording that grows is a file that grows. The element plays what there is, and the file is loaded again at its
+ * end. Browsers may stay paused there.
  */
 export class LivePlayer extends EventTarget {
   #element;

@@ -1,4 +1,4 @@
-"""What a recorder has to send, in order, until the server has answered it. This module does no I/O.
+"""The messages of a recorder, kept in order until the server has answered them. This module does no I/O.
 
 The server answers in the order of the messages. A message that has no answer when the connection breaks is sent again,
 unless the next greeting shows that the server has it: `source_chunk_count` counts the stored chunks, and whatever was

@@ -32,7 +32,7 @@ app.add_typer(keys, name="keys")
 
 
 class KeyScope(Enum):
-    """What a key may do. Typer knows lists of an Enum, and no lists of a Literal."""
+    """A scope of a key. Typer knows lists of an Enum, and no lists of a Literal."""
 
     read = "read"
     record = "record"

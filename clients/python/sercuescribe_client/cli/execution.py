@@ -1,4 +1,4 @@
-"""What all commands have in common: their options, their output, and how they end.
+"""The frame of all commands: their common options, their output, and their exit codes.
 
 The exit code tells a script what went wrong:
 

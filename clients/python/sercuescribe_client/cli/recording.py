@@ -44,7 +44,7 @@ class Microphone:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the command line asks for. `markers` are `SECONDS=LABEL`, and `metadata` are `KEY=VALUE`."""
+    """The options of a recording. `markers` are `SECONDS=LABEL`, and `metadata` are `KEY=VALUE`."""
 
     file: str | None
     microphone: Microphone

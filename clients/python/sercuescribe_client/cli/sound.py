@@ -159,7 +159,7 @@ class PipeSound:
 
 @dataclass(frozen=True, slots=True)
 class FfmpegInput:
-    """What FFmpeg is to record. `driver` is the name of one of its input devices."""
+    """A source of sound for FFmpeg. `driver` is the name of one of its input devices."""
 
     driver: str
     device: str
