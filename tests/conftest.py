@@ -12,7 +12,6 @@ import pytest
 from celery import current_app
 from django.conf import settings
 from django.core.files.storage import storages
-from django.db.backends.postgresql.operations import DatabaseOperations
 
 from audio.models import DEFAULT_PROJECT_ID, Project
 from audio.models.access import DEFAULT_PROJECT_NAME
@@ -56,18 +55,10 @@ def weight(items: list[pytest.Item]) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cheap() -> Iterator[None]:
-    """Passwords with a cheap digest, and tables that are emptied row by row: TRUNCATE makes new files for each of them.
-
-    The foreign keys of PostgreSQL are checked at the end of the transaction, so the order of the tables is free.
-    """
-
-    def deletions(_: DatabaseOperations, style: Any, tables: list[str], **__: Any) -> list[str]:
-        return [f'DELETE FROM "{table}"' for table in tables]
-
+def cheap_passwords() -> Iterator[None]:
+    """Hash passwords with a cheap digest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "PASSWORD_HASHERS", ["django.contrib.auth.hashers.MD5PasswordHasher"])
-        patch.setattr(DatabaseOperations, "sql_flush", deletions)
         yield
 
 

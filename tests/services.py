@@ -169,7 +169,9 @@ def _start_postgres(cleanup: contextlib.ExitStack) -> str:
     postgres = make_postgres(cleanup)
     # These survive the death of any process; what fsync adds is surviving the death of the machine, which no
     # test can bring about.
-    fast = [part for name in ("fsync", "full_page_writes") for part in ("-c", f"{name}=off")]
+    # Plans that tests look at go by the statistics of the test, and not by those of an earlier one.
+    off = ("fsync", "full_page_writes", "autovacuum")
+    fast = [part for name in off for part in ("-c", f"{name}=off")]
 
     def command(port: int) -> list[str]:
         return postgres.command(port, *fast)
