@@ -13,7 +13,7 @@
 """
 
 from audio import sniff
-from audio.errors import AudioError, FormatMismatch, MissingHeader
+from audio.errors import AudioError, FormatMismatchError, MissingHeaderError
 from audio.sniff import Container
 
 # Enough for the rest of a frame and three more ADTS frames of the largest size, or two more FLAC frames of usual size.
@@ -168,14 +168,14 @@ class Admission:
         if container is not None and not sniff.accepts(audio_format, container):
             return self._mismatch(container)
         if self._has_tag and audio_format == "wav":
-            return FormatMismatch(_TAGGED_WAV, received=str(Container.ID3), valid_values=[audio_format])
+            return FormatMismatchError(_TAGGED_WAV, received=str(Container.ID3), valid_values=[audio_format])
         if self._is_continuing or audio_format == "wav":
             self._is_judged = container is not None
             return None
         if audio_format in _NO_FRAMES:
             return self._judge_frames(audio_format)
         if sniff.lacks_header(audio_format, self._head):
-            return MissingHeader(valid_values=[audio_format])
+            return MissingHeaderError(valid_values=[audio_format])
         self._is_judged = container is not None
         return None
 
@@ -189,7 +189,9 @@ class Admission:
         self._is_judged = True
         if found:
             return None
-        return FormatMismatch(_NO_FRAMES[audio_format], received=str(Container.UNKNOWN), valid_values=[audio_format])
+        return FormatMismatchError(
+            _NO_FRAMES[audio_format], received=str(Container.UNKNOWN), valid_values=[audio_format]
+        )
 
     def _contradiction(self, payload: bytes) -> AudioError | None:
         container = sniff.contradicts(self.found or self.audio_format, payload)
@@ -203,17 +205,17 @@ class Admission:
         behind, _ = sniff.behind_tags(payload)
         return sniff.accepts(self.audio_format, container) and not sniff.lacks_header(self.audio_format, behind)
 
-    def _mismatch(self, container: Container) -> FormatMismatch:
+    def _mismatch(self, container: Container) -> FormatMismatchError:
         begins = f"The message begins as {sniff.NAMES[container]}"
         details = {"received": str(container), "valid_values": [self.audio_format]}
         if (right := sniff.FORMATS.get(container)) is not None:
             sentence = (
                 f"{begins}, but the format of the session is {self.audio_format}. Open a session with format={right}."
             )
-            return FormatMismatch(sentence, **details, format=right)
+            return FormatMismatchError(sentence, **details, format=right)
         if self.is_undecided:
             details["valid_values"] = list(dict.fromkeys(sniff.FORMATS.values()))
-            return FormatMismatch(f"{begins}, which the server does not record.", **details)
-        return FormatMismatch(
+            return FormatMismatchError(f"{begins}, which the server does not record.", **details)
+        return FormatMismatchError(
             f"{begins}, which the server does not record. The format of the session is {self.audio_format}.", **details
         )

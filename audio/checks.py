@@ -16,7 +16,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.files.storage import storages
 from django.db import connections
 
-from audio.errors import FfmpegMissing, StorageUnavailable
+from audio.errors import FfmpegMissingError, StorageUnavailableError
 from audio.media import ffmpeg
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check_ffmpeg(**_: Any) -> list[CheckMessage]:
     """Check sercuescribe.E001: compressed audio can't be joined without FFmpeg."""
     try:
         ffmpeg.find()
-    except FfmpegMissing:
+    except FfmpegMissingError:
         binary = settings.FFMPEG_BINARY
         found = f"FFMPEG_BINARY is not a program: {binary!r}." if binary else "FFmpeg was not found."
         hint = "Set FFMPEG_BINARY to an FFmpeg program, or unset it to use the one that requirements/base.txt installs."
@@ -141,7 +141,7 @@ def check_recordings_storage(**_: Any) -> list[CheckMessage]:
     try:
         # The check uses a storage of its own: a worker's children must not share the connections of their parent.
         cast("RecordingsStorage", storages.create_storage(settings.STORAGES["recordings"])).reach()
-    except StorageUnavailable as error:
+    except StorageUnavailableError as error:
         message = f"{settings.RECORDINGS_STORAGE} can't be used: {error.__cause__}"
         hint = "Recordings stay on the local disk until it can. Check RECORDINGS_STORAGE and the AWS_ variables."
         return [Warning(message, hint=hint, id="sercuescribe.W003")]

@@ -28,13 +28,13 @@ from audio.admission import Admission
 from audio.assembly import chunks
 from audio.errors import (
     AudioError,
-    IdleTimeout,
+    IdleTimeoutError,
     MediaError,
-    Overloaded,
+    OverloadedError,
     ServiceError,
-    SessionNotFound,
-    SessionPaused,
-    Superseded,
+    SessionNotFoundError,
+    SessionPausedError,
+    SupersededError,
 )
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.wire import messages
@@ -155,12 +155,12 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     def superseded(self) -> None:
         """Tell the client that a newer connection has taken over its source, and end."""
-        self._protocol.reject(Superseded())
+        self._protocol.reject(SupersededError())
         self.wake()
 
     def session_deleted(self) -> None:
         """Tell the client that the session was deleted elsewhere, and end."""
-        self._protocol.reject(SessionNotFound("The session was deleted."))
+        self._protocol.reject(SessionNotFoundError("The session was deleted."))
         self.wake()
 
     def end_with(self, error: AudioError) -> None:
@@ -192,7 +192,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             session_id = ingest.parse_session_id(session_text) if session_text else None
             self._ingest = await ingest.current()
             if self._ingest.draining:
-                raise Overloaded("The server is stopping. Reconnect in a moment.")
+                raise OverloadedError("The server is stopping. Reconnect in a moment.")
             self.identity = await self._identify(request, session_id)
             opening = ingest.Opening(request, session_id, self.identity, self._handshake.address, self._is_gone)
             self._opened = await self._ingest.open(opening)
@@ -301,7 +301,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         """
         due = self._heard_at + settings.CONNECTION_TIMEOUT_SECONDS
         if due <= loop.time():
-            self._protocol.reject(IdleTimeout(limit=settings.CONNECTION_TIMEOUT_SECONDS))
+            self._protocol.reject(IdleTimeoutError(limit=settings.CONNECTION_TIMEOUT_SECONDS))
             self.wake()
             self._idle_timer = loop.call_later(LAST_ANSWERS_SECONDS, self._abandon)
         else:
@@ -414,7 +414,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         producer = self.producer
         if action is Action.CLOSE_SESSION:
             # Another client paused the session while this one was sending. To close now would lose its later chunks.
-            if isinstance(producer.rejection, SessionPaused) and not self._has_paused:
+            if isinstance(producer.rejection, SessionPausedError) and not self._has_paused:
                 raise producer.rejection
             await self._ingest.write(ingest.close_session, producer.session_id, "client", producer)
             self._protocol.closed()
@@ -425,7 +425,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         elif action is Action.RESUME:
             await self._ingest.write(ingest.resume_session, producer.session_id, producer)
             self._has_paused = False
-            if isinstance(producer.rejection, SessionPaused):
+            if isinstance(producer.rejection, SessionPausedError):
                 producer.rejection = None
             self._protocol.resumed()
 

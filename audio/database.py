@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import InterfaceError, InternalError, OperationalError, connection
 from django.utils import timezone
 
-from audio.errors import DatabaseUnavailable, ServiceError, StorageFull
+from audio.errors import DatabaseUnavailableError, ServiceError, StorageFullError
 
 AWAY = (OperationalError, InterfaceError, InternalError)
 RESERVE_BYTES = 8 * 1024 * 1024
@@ -59,7 +59,7 @@ def is_full(error: BaseException) -> bool:
 
 def rejection(error: BaseException) -> ServiceError:
     """Return the error that clients get for a request that failed with this database error."""
-    return StorageFull() if is_full(error) else DatabaseUnavailable()
+    return StorageFullError() if is_full(error) else DatabaseUnavailableError()
 
 
 def hold_reserve() -> None:

@@ -2,37 +2,37 @@
 
 AudioError
 ├── RequestError            the request is wrong
-│   ├── InvalidParameter    ├── ParameterConflict   ├── InvalidSessionId
-│   ├── InvalidJson         ├── UnknownMessageType  ├── UnknownAction
-│   ├── InvalidMarker       ├── FormatMismatch      ├── MissingHeader
-│   ├── MessageTooLarge     ├── NotAuthenticated    ├── NotAllowed
-│   ├── ProjectNotFound     ├── MemberNotFound      ├── LastManager
-│   ├── KeyNotFound         ├── TokenNotFound       ├── PreconditionFailed
-│   ├── RangeNotSatisfiable └── UpgradeRequired
+│   ├── InvalidParameterError    ├── ParameterConflictError   ├── InvalidSessionIdError
+│   ├── InvalidJsonError         ├── UnknownMessageTypeError  ├── UnknownActionError
+│   ├── InvalidMarkerError       ├── FormatMismatchError      ├── MissingHeaderError
+│   ├── MessageTooLargeError     ├── NotAllowedError          ├── NotAuthenticatedError
+│   ├── ProjectNotFoundError     ├── MemberNotFoundError      ├── LastManagerError
+│   ├── KeyNotFoundError         ├── TokenNotFoundError       ├── PreconditionFailedError
+│   ├── UpgradeRequiredError     └── RangeNotSatisfiableError
 ├── SessionError            the session's state forbids it
-│   ├── SessionNotFound     ├── SessionClosed       ├── SessionPaused
-│   ├── OneSourceOnly       ├── TooManyConnections  ├── SessionBusy
-│   ├── LegalHold           ├── TooManyMarkers      ├── MarkerNotFound
-│   └── ChunkNotFound
-├── ConnectionEnded         this connection is over, the session is not
-│   ├── IdleTimeout         └── Superseded
+│   ├── SessionNotFoundError     ├── SessionClosedError       ├── SessionPausedError
+│   ├── OneSourceOnlyError       ├── TooManyConnectionsError  ├── SessionBusyError
+│   ├── LegalHoldError           ├── TooManyMarkersError      ├── MarkerNotFoundError
+│   └── ChunkNotFoundError
+├── ConnectionEndedError    this connection is over, the session is not
+│   ├── IdleTimeoutError         └── SupersededError
 ├── ServiceError            a fault of the server; the same request may succeed later
-│   ├── Overloaded          ├── TooManySessions     ├── LimitReached
-│   ├── StorageFull         ├── DatabaseUnavailable ├── JournalFailed
-│   └── StorageUnavailable
+│   ├── OverloadedError          ├── TooManySessionsError     ├── LimitReachedError
+│   ├── StorageFullError         ├── DatabaseUnavailableError ├── JournalFailedError
+│   └── StorageUnavailableError
 ├── RecordingError          the recording cannot be downloaded in its state
-│   ├── RecordingEmpty      ├── RecordingBuilding   ├── RecordingFailed
-│   └── RecordingNotReady
+│   ├── RecordingEmptyError      ├── RecordingBuildingError   ├── RecordingFailedError
+│   └── RecordingNotReadyError
 ├── TaskError               the state of a background task forbids it
-│   ├── TaskNotFound        ├── TaskRunning         ├── TaskFailed
-│   └── TaskEnded
+│   ├── TaskNotFoundError        ├── TaskRunningError         ├── TaskFailedError
+│   └── TaskEndedError
 ├── WebhookError            the state of a webhook forbids it
-│   ├── WebhookNotFound     └── WebhookDisabled
+│   ├── WebhookNotFoundError     └── WebhookDisabledError
 └── MediaError              the audio cannot be processed as it is
-    ├── UndecodableChunk    ├── UnsupportedMedia    ├── MasterDamaged
-    ├── ChunkDamaged        ├── ChunksReleased      ├── MediaLimitExceeded
-    ├── FfmpegMissing       ├── FfmpegFailed        ├── FfmpegStopped
-    └── ObjectDamaged
+    ├── UndecodableChunkError    ├── ChunkDamagedError        ├── ChunksReleasedError
+    ├── UnsupportedMediaError    ├── MasterDamagedError       ├── MediaLimitExceededError
+    ├── FfmpegMissingError       ├── FfmpegFailedError        ├── FfmpegStoppedError
+    └── ObjectDamagedError
 
 `code` is for programs and never changes. The sentence is for people and may change. `close_code` is the WebSocket close
 code that follows the error (RFC 6455 section 7.4; SercueScribe defines those from 4000 on), or None if the connection
@@ -73,14 +73,14 @@ class RequestError(AudioError):
     sentence = "The request could not be understood."
 
 
-class InvalidParameter(RequestError):
+class InvalidParameterError(RequestError):
     """A parameter or field has an invalid value. The details contain its name and the valid values."""
 
     code = "invalid_parameter"
     sentence = "A parameter has an invalid value."
 
 
-class ParameterConflict(RequestError):
+class ParameterConflictError(RequestError):
     """A connection continues a session, and its parameters differ from those of the session."""
 
     code = "parameter_conflict"
@@ -88,14 +88,14 @@ class ParameterConflict(RequestError):
     sentence = "The parameters differ from those of the session."
 
 
-class InvalidSessionId(RequestError):
+class InvalidSessionIdError(RequestError):
     """The session id in the path is not a UUID (RFC 9562)."""
 
     code = "invalid_session_id"
     sentence = "A session id must be a UUID, such as 123e4567-e89b-42d3-a456-426614174000."
 
 
-class InvalidJson(RequestError):
+class InvalidJsonError(RequestError):
     """A text message is not JSON (RFC 8259)."""
 
     code = "invalid_json"
@@ -103,7 +103,7 @@ class InvalidJson(RequestError):
     sentence = "Invalid JSON format"
 
 
-class UnknownMessageType(RequestError):
+class UnknownMessageTypeError(RequestError):
     """A JSON message has a type that the protocol does not have, or none."""
 
     code = "unknown_message_type"
@@ -111,7 +111,7 @@ class UnknownMessageType(RequestError):
     sentence = "Unknown message type"
 
 
-class UnknownAction(RequestError):
+class UnknownActionError(RequestError):
     """A control message has an action that the protocol does not have, or none."""
 
     code = "unknown_action"
@@ -119,7 +119,7 @@ class UnknownAction(RequestError):
     sentence = "Unknown control action"
 
 
-class InvalidMarker(RequestError):
+class InvalidMarkerError(RequestError):
     """A marker that came over a WebSocket has no label, or a wrong one."""
 
     code = "invalid_marker"
@@ -127,7 +127,7 @@ class InvalidMarker(RequestError):
     sentence = "A marker needs a label of 1 to 255 characters without control characters."
 
 
-class FormatMismatch(RequestError):
+class FormatMismatchError(RequestError):
     """The content of a message is not in the format of the session. The message was not stored."""
 
     code = "format_mismatch"
@@ -136,7 +136,7 @@ class FormatMismatch(RequestError):
     sentence = "The content does not match the format of the session."
 
 
-class MissingHeader(RequestError):
+class MissingHeaderError(RequestError):
     """A stream does not begin with the header without which it cannot be read. The message was not stored."""
 
     code = "missing_header"
@@ -145,7 +145,7 @@ class MissingHeader(RequestError):
     sentence = "The stream must begin with its header. Send the first slice of the recorder first."
 
 
-class MessageTooLarge(RequestError):
+class MessageTooLargeError(RequestError):
     """A message is larger than MAX_MESSAGE_SIZE_BYTES."""
 
     code = "message_too_large"
@@ -154,7 +154,7 @@ class MessageTooLarge(RequestError):
     sentence = "The message is larger than the server allows."
 
 
-class NotAllowed(RequestError):
+class NotAllowedError(RequestError):
     """The caller may not do this: the ticket is missing, was already used, or belongs to another session."""
 
     code = "not_allowed"
@@ -162,7 +162,7 @@ class NotAllowed(RequestError):
     sentence = "You are not allowed to do this."
 
 
-class NotAuthenticated(RequestError):
+class NotAuthenticatedError(RequestError):
     """Nobody has said who asks, or what they presented is not valid (RFC 9110 section 15.5.2)."""
 
     code = "not_authenticated"
@@ -170,7 +170,7 @@ class NotAuthenticated(RequestError):
     sentence = "This needs an API key, a session token or a login."
 
 
-class ProjectNotFound(RequestError):
+class ProjectNotFoundError(RequestError):
     """The caller has no project with this name or id."""
 
     code = "project_not_found"
@@ -178,7 +178,7 @@ class ProjectNotFound(RequestError):
     sentence = "You have no such project."
 
 
-class MemberNotFound(RequestError):
+class MemberNotFoundError(RequestError):
     """The project has no member with this id."""
 
     code = "member_not_found"
@@ -186,7 +186,7 @@ class MemberNotFound(RequestError):
     sentence = "The project has no member with this id."
 
 
-class LastManager(RequestError):
+class LastManagerError(RequestError):
     """The project would lose its last manager."""
 
     code = "last_manager"
@@ -194,7 +194,7 @@ class LastManager(RequestError):
     sentence = "A project keeps at least one manager. Make somebody else a manager first."
 
 
-class KeyNotFound(RequestError):
+class KeyNotFoundError(RequestError):
     """The caller's projects have no such API key."""
 
     code = "key_not_found"
@@ -202,7 +202,7 @@ class KeyNotFound(RequestError):
     sentence = "No API key has this id."
 
 
-class TokenNotFound(RequestError):
+class TokenNotFoundError(RequestError):
     """The session has no such token."""
 
     code = "token_not_found"
@@ -210,7 +210,7 @@ class TokenNotFound(RequestError):
     sentence = "The session has no token with this id."
 
 
-class PreconditionFailed(RequestError):
+class PreconditionFailedError(RequestError):
     """The condition of If-Match or If-Unmodified-Since is false (RFC 9110 section 15.5.13)."""
 
     code = "precondition_failed"
@@ -218,7 +218,7 @@ class PreconditionFailed(RequestError):
     sentence = "The recording does not match the precondition of the request."
 
 
-class UpgradeRequired(RequestError):
+class UpgradeRequiredError(RequestError):
     """A plain GET was sent to the path of a WebSocket (RFC 9110 section 15.5.22)."""
 
     code = "upgrade_required"
@@ -226,7 +226,7 @@ class UpgradeRequired(RequestError):
     sentence = "This path is a WebSocket. Open it with ws:// or wss://, and through a proxy that passes the upgrade."
 
 
-class RangeNotSatisfiable(RequestError):
+class RangeNotSatisfiableError(RequestError):
     """A Range lies outside the recording (RFC 9110 section 15.5.17). The details contain its `size_bytes`."""
 
     code = "range_not_satisfiable"
@@ -243,7 +243,7 @@ class SessionError(AudioError):
     sentence = "The state of the session does not allow this."
 
 
-class SessionNotFound(SessionError):
+class SessionNotFoundError(SessionError):
     """No session has this id."""
 
     code = "session_not_found"
@@ -251,14 +251,14 @@ class SessionNotFound(SessionError):
     sentence = "No session has this id."
 
 
-class SessionClosed(SessionError):
+class SessionClosedError(SessionError):
     """The session is closed and accepts no more chunks."""
 
     code = "session_closed"
     sentence = "The session is closed and accepts no more audio."
 
 
-class SessionPaused(SessionError):
+class SessionPausedError(SessionError):
     """A chunk arrived while the session was paused. The chunk was not stored."""
 
     code = "session_paused"
@@ -266,7 +266,7 @@ class SessionPaused(SessionError):
     sentence = "The session is paused, and the chunk was not stored. Send resume first."
 
 
-class OneSourceOnly(SessionError):
+class OneSourceOnlyError(SessionError):
     """A second source tried to write to a continuous compressed stream."""
 
     code = "one_source_only"
@@ -274,7 +274,7 @@ class OneSourceOnly(SessionError):
     sentence = "A continuous compressed stream accepts one source at a time."
 
 
-class TooManyConnections(SessionError):
+class TooManyConnectionsError(SessionError):
     """The session has MAX_CONNECTIONS_PER_SESSION connections already."""
 
     code = "too_many_connections"
@@ -283,7 +283,7 @@ class TooManyConnections(SessionError):
     sentence = "The session has reached its limit of connections."
 
 
-class SessionBusy(SessionError):
+class SessionBusyError(SessionError):
     """Another process is working on the session's recording."""
 
     code = "session_busy"
@@ -291,7 +291,7 @@ class SessionBusy(SessionError):
     sentence = "Another process is working on the recording. Try again in a moment."
 
 
-class LegalHold(SessionError):
+class LegalHoldError(SessionError):
     """The session is to be deleted, and is under a legal hold."""
 
     code = "legal_hold"
@@ -299,7 +299,7 @@ class LegalHold(SessionError):
     sentence = "The session is under a legal hold. Nobody can delete it until the hold is lifted."
 
 
-class TooManyMarkers(SessionError):
+class TooManyMarkersError(SessionError):
     """The session already has as many markers as it may have."""
 
     code = "too_many_markers"
@@ -307,7 +307,7 @@ class TooManyMarkers(SessionError):
     sentence = "The session has reached its limit of markers."
 
 
-class MarkerNotFound(SessionError):
+class MarkerNotFoundError(SessionError):
     """The session has no marker with this id."""
 
     code = "marker_not_found"
@@ -316,7 +316,7 @@ class MarkerNotFound(SessionError):
     sentence = "The session has no marker with this id."
 
 
-class ChunkNotFound(SessionError):
+class ChunkNotFoundError(SessionError):
     """The session has no chunk with this sequence."""
 
     code = "chunk_not_found"
@@ -325,7 +325,7 @@ class ChunkNotFound(SessionError):
     sentence = "The session has no chunk with this sequence."
 
 
-class ConnectionEnded(AudioError):
+class ConnectionEndedError(AudioError):
     """The connection has ended. The session stays open."""
 
     code = "connection_ended"
@@ -333,7 +333,7 @@ class ConnectionEnded(AudioError):
     sentence = "The connection has ended."
 
 
-class IdleTimeout(ConnectionEnded):
+class IdleTimeoutError(ConnectionEndedError):
     """No message arrived for CONNECTION_TIMEOUT_SECONDS."""
 
     code = "idle_timeout"
@@ -343,7 +343,7 @@ class IdleTimeout(ConnectionEnded):
     sentence = "The connection was idle for too long."
 
 
-class Superseded(ConnectionEnded):
+class SupersededError(ConnectionEndedError):
     """A newer connection has taken over this source."""
 
     code = "superseded"
@@ -361,21 +361,21 @@ class ServiceError(AudioError):
     sentence = "The server cannot do this now. Try again later."
 
 
-class Overloaded(ServiceError):
+class OverloadedError(ServiceError):
     """The server has as much to do as it can, or it is stopping."""
 
     code = "overloaded"
     sentence = "The server is overloaded. Try again later."
 
 
-class TooManySessions(ServiceError):
+class TooManySessionsError(ServiceError):
     """The server has MAX_CONCURRENT_SESSIONS open sessions already."""
 
     code = "too_many_sessions"
     sentence = "The server has reached its limit of open sessions. Try again later."
 
 
-class LimitReached(ServiceError):
+class LimitReachedError(ServiceError):
     """A limit of the project; details name it, and say after how many seconds another attempt makes sense."""
 
     code = "limit_reached"
@@ -383,7 +383,7 @@ class LimitReached(ServiceError):
     sentence = "The project has reached a limit. Try again later."
 
 
-class StorageFull(ServiceError):
+class StorageFullError(ServiceError):
     """The disk is full, or its quota is used up. The rejected chunk was not acknowledged."""
 
     code = "storage_full"
@@ -391,14 +391,14 @@ class StorageFull(ServiceError):
     sentence = "The storage of the server is full. Try again later."
 
 
-class DatabaseUnavailable(ServiceError):
+class DatabaseUnavailableError(ServiceError):
     """The database does not respond. The rejected chunk was not acknowledged."""
 
     code = "database_unavailable"
     sentence = "The database of the server does not respond. Try again later."
 
 
-class JournalFailed(ServiceError):
+class JournalFailedError(ServiceError):
     """The journal could not be written or synced. The rejected chunk was not acknowledged."""
 
     code = "journal_failed"
@@ -407,7 +407,7 @@ class JournalFailed(ServiceError):
     sentence = "The server could not store the chunk. Reconnect and send it again."
 
 
-class StorageUnavailable(ServiceError):
+class StorageUnavailableError(ServiceError):
     """The storage of finished recordings does not respond, or rejects the request. No audio is lost."""
 
     code = "storage_unavailable"
@@ -423,7 +423,7 @@ class RecordingError(AudioError):
     sentence = "The recording cannot be downloaded in its current state."
 
 
-class RecordingEmpty(RecordingError):
+class RecordingEmptyError(RecordingError):
     """Nothing has been recorded, or no audio has been processed yet."""
 
     code = "recording_empty"
@@ -431,7 +431,7 @@ class RecordingEmpty(RecordingError):
     sentence = "The session has no recording yet."
 
 
-class RecordingBuilding(RecordingError):
+class RecordingBuildingError(RecordingError):
     """The session is closed, and its recording is being made. The details contain the `progress` from 0 to 1."""
 
     code = "recording_building"
@@ -440,7 +440,7 @@ class RecordingBuilding(RecordingError):
     sentence = "The recording is being made. Try again in a moment."
 
 
-class RecordingFailed(RecordingError):
+class RecordingFailedError(RecordingError):
     """The recording could not be made.
 
     The details contain the `reason` and, if one chunk is the cause, its `sequence`.
@@ -450,7 +450,7 @@ class RecordingFailed(RecordingError):
     sentence = "The recording could not be made."
 
 
-class RecordingNotReady(RecordingError):
+class RecordingNotReadyError(RecordingError):
     """The request needs a finished recording, and the session is still open."""
 
     code = "recording_not_ready"
@@ -466,7 +466,7 @@ class TaskError(AudioError):
     sentence = "The state of the task does not allow this."
 
 
-class TaskNotFound(TaskError):
+class TaskNotFoundError(TaskError):
     """No background task has this id."""
 
     code = "task_not_found"
@@ -474,7 +474,7 @@ class TaskNotFound(TaskError):
     sentence = "No task has this id."
 
 
-class TaskRunning(TaskError):
+class TaskRunningError(TaskError):
     """The requested file is being made. The details contain `task_id`, `status` and the `progress` from 0 to 1."""
 
     code = "task_running"
@@ -483,14 +483,14 @@ class TaskRunning(TaskError):
     sentence = "The task is not finished. Try again in a moment."
 
 
-class TaskFailed(TaskError):
+class TaskFailedError(TaskError):
     """The requested file could not be made. The details contain the `reason`. `POST /api/tasks` tries again."""
 
     code = "task_failed"
     sentence = "The task failed."
 
 
-class TaskEnded(TaskError):
+class TaskEndedError(TaskError):
     """The task has already ended and cannot be revoked."""
 
     code = "task_ended"
@@ -506,7 +506,7 @@ class WebhookError(AudioError):
     sentence = "The state of the webhook does not allow this."
 
 
-class WebhookNotFound(WebhookError):
+class WebhookNotFoundError(WebhookError):
     """No webhook, or no delivery of it, has this id."""
 
     code = "webhook_not_found"
@@ -514,7 +514,7 @@ class WebhookNotFound(WebhookError):
     sentence = "No webhook, or no delivery of it, has this id."
 
 
-class WebhookDisabled(WebhookError):
+class WebhookDisabledError(WebhookError):
     """The webhook is disabled, so nothing is sent to it."""
 
     code = "webhook_disabled"
@@ -529,14 +529,14 @@ class MediaError(AudioError):
     sentence = "The audio could not be processed."
 
 
-class UndecodableChunk(MediaError):
+class UndecodableChunkError(MediaError):
     """A chunk cannot be decoded. The details contain its `sequence`."""
 
     code = "undecodable_chunk"
     sentence = "A chunk could not be decoded."
 
 
-class ChunkDamaged(MediaError):
+class ChunkDamagedError(MediaError):
     """A stored chunk is missing from its journal, or its CRC-32 differs."""
 
     code = "chunk_damaged"
@@ -544,14 +544,14 @@ class ChunkDamaged(MediaError):
     sentence = "A stored chunk is missing or damaged."
 
 
-class ChunksReleased(MediaError):
+class ChunksReleasedError(MediaError):
     """The journals of the chunks were removed after the recording was verified. Only the recording is left."""
 
     code = "chunks_released"
     sentence = "The chunks were deleted after the recording was verified. The recording cannot be rebuilt."
 
 
-class UnsupportedMedia(MediaError):
+class UnsupportedMediaError(MediaError):
     """The audio is of a kind that the server does not record."""
 
     code = "unsupported_media"
@@ -559,21 +559,21 @@ class UnsupportedMedia(MediaError):
     sentence = "The server does not record this kind of audio."
 
 
-class MasterDamaged(MediaError):
+class MasterDamagedError(MediaError):
     """The master file is shorter than the database says. It is never padded."""
 
     code = "master_damaged"
     sentence = "The file of the recording is shorter than it should be. Rebuild the recording from its chunks."
 
 
-class MediaLimitExceeded(MediaError):
+class MediaLimitExceededError(MediaError):
     """FFmpeg exceeded a limit on time, memory or output."""
 
     code = "media_limit_exceeded"
     sentence = "Processing the audio exceeded a limit of time, memory or disk space."
 
 
-class FfmpegMissing(MediaError):
+class FfmpegMissingError(MediaError):
     """No usable FFmpeg program was found."""
 
     code = "ffmpeg_missing"
@@ -582,14 +582,14 @@ class FfmpegMissing(MediaError):
     sentence = "FFmpeg was not found. Set FFMPEG_BINARY, or install the requirements."
 
 
-class FfmpegFailed(MediaError):
+class FfmpegFailedError(MediaError):
     """FFmpeg ended with an error. The sentence contains the first line of its message."""
 
     code = "ffmpeg_failed"
     sentence = "FFmpeg could not process the audio."
 
 
-class FfmpegStopped(MediaError):
+class FfmpegStoppedError(MediaError):
     """FFmpeg was stopped from outside. The audio is not the cause."""
 
     code = "ffmpeg_stopped"
@@ -598,7 +598,7 @@ class FfmpegStopped(MediaError):
     sentence = "FFmpeg was stopped before it finished."
 
 
-class ObjectDamaged(MediaError):
+class ObjectDamagedError(MediaError):
     """The object in the storage differs from the uploaded file in its size or its SHA-256."""
 
     code = "object_damaged"

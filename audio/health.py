@@ -12,41 +12,41 @@ from django.db import DatabaseError, connection
 from redis import RedisError, ResponseError
 
 from audio import database, events
-from audio.errors import FfmpegMissing
+from audio.errors import FfmpegMissingError
 from audio.media import ffmpeg
 
 ANSWER_SECONDS = 1.0
 
 
-class Down(Exception):
+class DownError(Exception):
     """A service does not work as it should. The sentence contains no address and no path."""
 
 
 def check_database() -> None:
-    """Raise Down unless the database answers a query and accepts writes."""
+    """Raise DownError unless the database answers a query and accepts writes."""
     is_read_only = "SELECT current_setting('transaction_read_only') = 'on'"
     try:
         with connection.cursor() as cursor:
             cursor.execute(is_read_only if connection.vendor == "postgresql" else "SELECT 0")
             (rejects,) = cursor.fetchone()
     except DatabaseError as error:
-        raise Down("The database does not answer.") from error
+        raise DownError("The database does not answer.") from error
     if rejects:
-        raise Down("The database is read-only.")
+        raise DownError("The database is read-only.")
 
 
 def check_redis() -> None:
-    """Raise Down unless Redis accepts a write within ANSWER_SECONDS."""
+    """Raise DownError unless Redis accepts a write within ANSWER_SECONDS."""
     try:
         events.try_redis(ANSWER_SECONDS)
     except ResponseError as error:
-        raise Down(f"Redis rejects writes: {error}") from error
+        raise DownError(f"Redis rejects writes: {error}") from error
     except RedisError as error:
-        raise Down("Redis does not answer.") from error
+        raise DownError("Redis does not answer.") from error
 
 
 def check_storage() -> None:
-    """Raise Down unless a file can be written under AUDIO_STORAGE_PATH and the database has its reserve."""
+    """Raise DownError unless a file can be written under AUDIO_STORAGE_PATH and the database has its reserve."""
     try:
         database.hold_reserve()
         settings.AUDIO_STORAGE_PATH.mkdir(parents=True, exist_ok=True)
@@ -54,15 +54,15 @@ def check_storage() -> None:
             file.write(b"\0")
             file.flush()
     except OSError as error:
-        raise Down(f"The storage can't be written: {error.strerror}.") from error
+        raise DownError(f"The storage can't be written: {error.strerror}.") from error
 
 
 def check_ffmpeg() -> None:
-    """Raise Down unless there is an FFmpeg that runs."""
+    """Raise DownError unless there is an FFmpeg that runs."""
     try:
         ffmpeg.version(ffmpeg.find())
-    except FfmpegMissing as error:
-        raise Down(error.detail) from error
+    except FfmpegMissingError as error:
+        raise DownError(error.detail) from error
 
 
 NEEDED = ("database", "storage")
@@ -81,6 +81,6 @@ def failures() -> dict[str, str]:
     for name, check in CHECKS.items():
         try:
             check()
-        except Down as error:
+        except DownError as error:
             found[name] = str(error)
     return found

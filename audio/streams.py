@@ -20,7 +20,7 @@ from django.utils import timezone
 from audio import access, metrics
 from audio.access.identity import Kind
 from audio.assembly import wanted
-from audio.errors import Overloaded, ServiceError
+from audio.errors import OverloadedError, ServiceError
 from audio.ingest.executor import DatabaseExecutor
 from audio.ingest.supervision import Supervisor
 from audio.models import TEST_TYPE, AudioSession, Recording, WebhookEvent
@@ -131,7 +131,7 @@ class Hub:
             ServiceError: There are too many, the process stops, or the database is not available.
         """
         if self._is_draining or len(self._listeners) >= MAX_LISTENERS:
-            raise Overloaded(retry_after_seconds=RETRY_AFTER_SECONDS)
+            raise OverloadedError(retry_after_seconds=RETRY_AFTER_SECONDS)
         async with self._starting:
             if self._supervisor is None:
                 self._supervisor = Supervisor()

@@ -7,7 +7,7 @@ import django
 from django.conf import settings
 from django.db import connection
 
-from audio.errors import FfmpegMissing
+from audio.errors import FfmpegMissingError
 from audio.media import ffmpeg
 
 UNKNOWN = "unknown"
@@ -27,7 +27,7 @@ def known() -> dict[str, str]:
 def _ffmpeg() -> str:
     try:
         return ffmpeg.version(ffmpeg.find())
-    except FfmpegMissing:
+    except FfmpegMissingError:
         return UNKNOWN
 
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
-from audio.errors import NotAllowed
+from audio.errors import NotAllowedError
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -50,7 +50,7 @@ class CrossOrigin(CorsMiddleware):
         answer: HttpResponseBase | None = super().check_preflight(request)
         is_api = self.is_enabled(request)
         if answer is None and is_api and not settings.REQUIRE_AUTH and request.method not in _SAFE:
-            error = NotAllowed(
+            error = NotAllowedError(
                 "Pages of this origin may not use the server. Its operator can allow it: ALLOWED_ORIGINS."
             )
             if is_foreign(request):

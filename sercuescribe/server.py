@@ -43,7 +43,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
 from audio.management import installation, readiness, web
-from audio.management.supervisor import StartFailed, Supervisor, listen
+from audio.management.supervisor import StartFailedError, Supervisor, listen
 from audio.wire.frames import EXTENSION
 
 logger = structlog.stdlib.get_logger("sercuescribe.server")
@@ -457,7 +457,7 @@ def _supervise(listener: socket.socket, workers: int, ready_fd: int | None) -> N
     with Supervisor() as supervisor:
         try:
             supervisor.start(*web.programs(listener, workers), within_seconds=START_SECONDS)
-        except StartFailed as error:
+        except StartFailedError as error:
             sys.exit(str(error))
         if not supervisor.stopping:
             logger.info("server_listening", address=_address(listener), processes=workers)

@@ -12,7 +12,7 @@ from celery import shared_task
 
 from audio import database
 from audio.dispatch import BACKGROUND
-from audio.errors import MediaLimitExceeded
+from audio.errors import MediaLimitExceededError
 from audio.jobs import rows, run
 from tasks.repeatable import Repeatable
 
@@ -25,7 +25,7 @@ def _run(task: Repeatable) -> dict[str, Any]:
     try:
         run.run(task_id)
     except SoftTimeLimitExceeded:
-        limit = MediaLimitExceeded()
+        limit = MediaLimitExceededError()
         rows.fail(task_id, limit.code, limit.detail)
     return rows.status(task_id)
 

@@ -9,7 +9,7 @@ from django.db import Error as DatabaseError
 from audio import database
 from audio.assembly import live
 from audio.dispatch import CONCATENATE, CONCATENATE_LIVE, UPLOAD
-from audio.errors import AudioError, ObjectDamaged
+from audio.errors import AudioError, ObjectDamagedError
 from audio.jobs.recording import make_recording
 from audio.jobs.upload import upload
 from tasks.repeatable import WORTH_ANOTHER_TRY, Repeatable
@@ -47,7 +47,7 @@ def concatenate_session(session_id: str) -> None:
     name=UPLOAD,
     base=Repeatable,
     ignore_result=True,
-    autoretry_for=(*WORTH_ANOTHER_TRY, ObjectDamaged),
+    autoretry_for=(*WORTH_ANOTHER_TRY, ObjectDamagedError),
     retry_backoff=2,
     retry_backoff_max=300,
     max_retries=8,

@@ -4,7 +4,7 @@ import pytest
 from django.db import DatabaseError, connection
 
 from audio import database, versions
-from audio.errors import DatabaseUnavailable, StorageFull
+from audio.errors import DatabaseUnavailableError, StorageFullError
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
@@ -32,13 +32,13 @@ def error_of(statements: list[str]) -> DatabaseError:
 def test_a_full_disk_is_full_storage():
     error = error_of(FILL[connection.vendor])
     assert isinstance(error, database.AWAY)
-    assert isinstance(database.rejection(error), StorageFull)
+    assert isinstance(database.rejection(error), StorageFullError)
 
 
 def test_a_database_that_takes_no_writes_is_away():
     error = error_of(REFUSE[connection.vendor])
     assert isinstance(error, database.AWAY)
-    assert isinstance(database.rejection(error), DatabaseUnavailable)
+    assert isinstance(database.rejection(error), DatabaseUnavailableError)
 
 
 def test_a_fault_of_ours_is_neither():

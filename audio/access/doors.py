@@ -27,7 +27,7 @@ from audio.access.identity import (
     Identity,
     Kind,
 )
-from audio.errors import InvalidParameter, NotAuthenticated, ProjectNotFound
+from audio.errors import InvalidParameterError, NotAuthenticatedError, ProjectNotFoundError
 from audio.models import DEFAULT_PROJECT_ID, ApiKey, AudioSession, Membership, Project, SessionToken
 
 # The last use of a key is stored at most that often.
@@ -43,14 +43,14 @@ def by_secret(text: str) -> Identity:
     """Return the identity behind an API key or a session token.
 
     Raises:
-        NotAuthenticated: It is not one, or it has expired or was revoked.
+        NotAuthenticatedError: It is not one, or it has expired or was revoked.
     """
     presented = secrets.parse(text)
     found: Identity | None = None
     if presented is not None:
         found = _by_key(presented) if presented.kind == secrets.KEY else _by_token(presented)
     if found is None:
-        raise NotAuthenticated("The API key or token is not valid. It may have expired, or it was revoked.")
+        raise NotAuthenticatedError("The API key or token is not valid. It may have expired, or it was revoked.")
     return found
 
 
@@ -213,19 +213,19 @@ def project_for(identity: Identity, name: str | None) -> int:
         name: The name of the project, None if it was not named.
 
     Raises:
-        InvalidParameter: No project was named, and there are several.
-        NotAuthenticated: Nobody has said who asks.
-        ProjectNotFound: The project does not exist for this identity.
+        InvalidParameterError: No project was named, and there are several.
+        NotAuthenticatedError: Nobody has said who asks.
+        ProjectNotFoundError: The project does not exist for this identity.
     """
     if identity.kind is Kind.STRANGER:
-        raise NotAuthenticated
+        raise NotAuthenticatedError
     mine = projects_of(identity)
     if name is not None:
         found = mine.filter(name=name).values_list("pk", flat=True).first()
         if found is None:
-            raise ProjectNotFound(received=name)
+            raise ProjectNotFoundError(received=name)
         return found
     if identity.home is None:
         names = list(mine.order_by("name").values_list("name", flat=True)[:20])
-        raise InvalidParameter("Name the project of the session.", parameter="project", valid_values=names)
+        raise InvalidParameterError("Name the project of the session.", parameter="project", valid_values=names)
     return identity.home

@@ -76,8 +76,8 @@ def identify(handshake: Handshake, token: str | None, ticket: str | None, sessio
         session_id: The session in the path, None for a new one.
 
     Raises:
-        NotAllowed: The ticket is not valid for this session.
-        NotAuthenticated: The key or token is not valid.
+        NotAllowedError: The ticket is not valid for this session.
+        NotAuthenticatedError: The key or token is not valid.
         ServiceError: Tickets can't be checked, because Redis is away.
     """
     secret = handshake.secret if handshake.secret is not None else token

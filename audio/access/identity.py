@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from audio.errors import NotAllowed, NotAuthenticated, ProjectNotFound, SessionNotFound
+from audio.errors import NotAllowedError, NotAuthenticatedError, ProjectNotFoundError, SessionNotFoundError
 
 READ, RECORD, MANAGE = "read", "record", "manage"
 ROLE_SCOPES = {
@@ -83,19 +83,19 @@ class Identity:
             session_id: The session, None if it is about no single session.
 
         Raises:
-            NotAuthenticated: Nobody has said who asks.
-            SessionNotFound: The session does not exist for this identity.
-            ProjectNotFound: The project does not exist for this identity.
-            NotAllowed: It is visible, and this may not be done with it.
+            NotAuthenticatedError: Nobody has said who asks.
+            SessionNotFoundError: The session does not exist for this identity.
+            ProjectNotFoundError: The project does not exist for this identity.
+            NotAllowedError: It is visible, and this may not be done with it.
         """
         if self.kind is Kind.STRANGER:
-            raise NotAuthenticated
+            raise NotAuthenticatedError
         if not self.sees(project_id, session_id):
             if session_id is not None:
-                raise SessionNotFound(session_id=str(session_id))
-            raise NotAllowed if self.session_id is not None else ProjectNotFound
+                raise SessionNotFoundError(session_id=str(session_id))
+            raise NotAllowedError if self.session_id is not None else ProjectNotFoundError
         if scope and not self.may(scope, project_id):
-            raise NotAllowed(f"This needs the scope {scope}, which {self} does not have.", scope=scope)
+            raise NotAllowedError(f"This needs the scope {scope}, which {self} does not have.", scope=scope)
 
 
 ANYONE = Identity(Kind.ANYONE, "anyone", everywhere=ALL_SCOPES, home=1)

@@ -10,7 +10,7 @@ from django.utils import timezone
 from audio import events
 from audio.access import audit, secrets
 from audio.access.identity import ALL_SCOPES, Identity
-from audio.errors import InvalidParameter, KeyNotFound, NotAllowed, TokenNotFound
+from audio.errors import InvalidParameterError, KeyNotFoundError, NotAllowedError, TokenNotFoundError
 from audio.models import ApiKey, AudioSession, Project, SessionToken
 
 # A person presses "record" some time after the back end has made the session.
@@ -31,15 +31,15 @@ def key(
         The key, and its secret, which is not stored.
 
     Raises:
-        InvalidParameter: A scope is unknown, or there is none.
-        NotAllowed: The key could do what its maker may not do.
+        InvalidParameterError: A scope is unknown, or there is none.
+        NotAllowedError: The key could do what its maker may not do.
     """
     wanted = sorted(set(scopes), key=["read", "record", "manage"].index) if set(scopes) <= ALL_SCOPES else []
     if not wanted:
         valid = ["read", "record", "manage"]
-        raise InvalidParameter("An API key needs at least one scope.", parameter="scopes", valid_values=valid)
+        raise InvalidParameterError("An API key needs at least one scope.", parameter="scopes", valid_values=valid)
     if not all(identity.may(scope, project.pk) for scope in wanted):
-        raise NotAllowed("You cannot give a scope that you do not have.")
+        raise NotAllowedError("You cannot give a scope that you do not have.")
     secret = secrets.new(secrets.KEY)
     with transaction.atomic():
         made = ApiKey.objects.create(
@@ -87,12 +87,12 @@ def revoke_key(key_id: uuid.UUID, identity: Identity, address: str | None = None
     """Revoke an API key and its tokens, and end their connections on every host.
 
     Raises:
-        KeyNotFound: There is no such key in a project of the identity.
+        KeyNotFoundError: There is no such key in a project of the identity.
     """
     with transaction.atomic():
         found = ApiKey.objects.select_for_update().filter(pk=key_id).first()
         if found is None or not identity.sees(found.project_id):
-            raise KeyNotFound
+            raise KeyNotFoundError
         identity.require("manage", found.project_id)
         if found.revoked_at is None:
             found.revoked_at = timezone.now()
@@ -109,12 +109,12 @@ def revoke_token(
     """Revoke a session token, and end its connections on every host.
 
     Raises:
-        TokenNotFound: The session has no such token.
+        TokenNotFoundError: The session has no such token.
     """
     with transaction.atomic():
         found = SessionToken.objects.select_for_update().filter(session=session, pk=token_id).first()
         if found is None:
-            raise TokenNotFound
+            raise TokenNotFoundError
         if found.revoked_at is None:
             found.revoked_at = timezone.now()
             found.save(update_fields=["revoked_at"])

@@ -10,7 +10,7 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audio.access.identity import Identity
-from audio.errors import LimitReached
+from audio.errors import LimitReachedError
 from audio.models import AudioSession, Project, SessionQuerySet
 
 _RETRY_SECONDS = 5
@@ -27,13 +27,13 @@ def check_new_session(project: Project) -> None:
     """Check that a project may have another session.
 
     Raises:
-        LimitReached: As many sessions are open, or were opened in the last minute, as may be, or the audio of the day
-            is used up.
+        LimitReachedError: As many sessions are open, or were opened in the last minute, as may be, or the audio of the
+            day is used up.
     """
     sessions = AudioSession.objects.filter(project=project)
     limit = project.max_open_sessions
     if limit is not None and sessions.open().count() >= limit:
-        raise LimitReached(
+        raise LimitReachedError(
             f"The project has {limit} open sessions, which is its limit.",
             limit=limit,
             limited="max_open_sessions",
@@ -42,7 +42,7 @@ def check_new_session(project: Project) -> None:
     limit = project.max_openings_per_minute
     recent = sessions.filter(start_time__gt=timezone.now() - timedelta(seconds=_MINUTE_SECONDS))
     if limit is not None and recent.count() >= limit:
-        raise LimitReached(
+        raise LimitReachedError(
             f"The project has opened {limit} sessions in the last minute, which is its limit.",
             limit=limit,
             limited="max_openings_per_minute",
@@ -55,20 +55,20 @@ def check_bytes(project_id: int) -> None:
     """Check that a project may send more audio today.
 
     Raises:
-        LimitReached: The audio of the day is used up.
+        LimitReachedError: The audio of the day is used up.
     """
     project = Project.objects.filter(pk=project_id, max_bytes_per_day__isnull=False).first()
     if project is not None:
         _check_bytes(project)
 
 
-def exhausted(project_ids: Collection[int]) -> dict[int, LimitReached]:
+def exhausted(project_ids: Collection[int]) -> dict[int, LimitReachedError]:
     """Return the projects whose audio of the day is used up, each with its error, for connections that stay open."""
-    errors: dict[int, LimitReached] = {}
+    errors: dict[int, LimitReachedError] = {}
     for project in Project.objects.filter(pk__in=project_ids, max_bytes_per_day__isnull=False):
         try:
             _check_bytes(project)
-        except LimitReached as error:
+        except LimitReachedError as error:
             errors[project.pk] = error
     return errors
 
@@ -81,7 +81,7 @@ def _check_bytes(project: Project) -> None:
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     today = AudioSession.objects.filter(project=project, start_time__gte=midnight)
     if (today.aggregate(total=Sum("byte_count"))["total"] or 0) >= limit:
-        raise LimitReached(
+        raise LimitReachedError(
             f"The project has sent {limit} bytes today, which is its limit.",
             limit=limit,
             limited="max_bytes_per_day",
@@ -97,7 +97,7 @@ def check_rate(identity: Identity) -> None:
     A Redis that is away limits nobody: recording goes on without it.
 
     Raises:
-        LimitReached: There were too many in this second.
+        LimitReachedError: There were too many in this second.
     """
     limit = identity.requests_per_second
     if limit is None:
@@ -109,7 +109,7 @@ def check_rate(identity: Identity) -> None:
     except (RedisError, ValueError):
         return
     if count > limit:
-        raise LimitReached(
+        raise LimitReachedError(
             f"The limit is {limit} requests per second.",
             limit=limit,
             limited="max_requests_per_second",

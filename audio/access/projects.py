@@ -6,7 +6,7 @@ from django.db import transaction
 
 from audio.access import audit
 from audio.access.identity import ROLE_SCOPES, Identity
-from audio.errors import LastManager, MemberNotFound, NotAllowed
+from audio.errors import LastManagerError, MemberNotFoundError, NotAllowedError
 from audio.models import Membership, Project, Role
 
 LIMITS = ("max_open_sessions", "max_openings_per_minute", "max_bytes_per_day", "max_requests_per_second")
@@ -24,11 +24,11 @@ def save(project: Project, changed: Collection[str], identity: Identity, address
         address: The IP address of the client.
 
     Raises:
-        NotAllowed: Only staff may change one of the fields.
+        NotAllowedError: Only staff may change one of the fields.
     """
     for name in STAFF_FIELDS:
         if name in changed and not identity.is_unlimited:
-            raise NotAllowed(f"Only staff may change {name} of a project.", parameter=name)
+            raise NotAllowedError(f"Only staff may change {name} of a project.", parameter=name)
     if not changed:
         return
     is_new = project.pk is None
@@ -56,13 +56,13 @@ def save_members(
         removed: Those who are no members any more.
 
     Raises:
-        LastManager: The project would lose its last manager.
-        MemberNotFound: Somebody else has removed one of them meanwhile.
-        NotAllowed: A member could do what the identity may not do.
+        LastManagerError: The project would lose its last manager.
+        MemberNotFoundError: Somebody else has removed one of them meanwhile.
+        NotAllowedError: A member could do what the identity may not do.
     """
     for member in saved:
         if not all(identity.may(scope, project.pk) for scope in ROLE_SCOPES[member.role]):
-            raise NotAllowed(f"You cannot make somebody {member.role}, because you may not do all of it yourself.")
+            raise NotAllowedError(f"You cannot make somebody {member.role}, because you may not do all of it yourself.")
     with transaction.atomic():
         check_managers(project, identity, saved=saved, removed=removed)
         changes = [("member.changed" if member.pk else "member.added", member) for member in saved]
@@ -80,7 +80,7 @@ def _store(member: Membership) -> None:
     if not member.pk:
         member.save()
     elif not Membership.objects.filter(pk=member.pk).update(role=member.role):
-        raise MemberNotFound
+        raise MemberNotFoundError
 
 
 def check_managers(
@@ -91,11 +91,11 @@ def check_managers(
     The row of the project is locked, so that two managers cannot remove each other at once.
 
     Raises:
-        LastManager: The project would lose its last manager.
+        LastManagerError: The project would lose its last manager.
     """
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     managers = set(Membership.objects.filter(project=project, role=Role.MANAGER).values_list("pk", flat=True))
     leave = {member.pk for member in [*saved, *removed]}
     stay = (managers - leave) or any(member.role == Role.MANAGER for member in saved)
     if managers and not stay and not identity.is_unlimited:
-        raise LastManager
+        raise LastManagerError

@@ -11,7 +11,7 @@ from django.core import signing
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
-from audio.errors import NotAllowed, ServiceError
+from audio.errors import NotAllowedError, ServiceError
 
 TICKET_SECONDS = 60
 _SALT = "audio.ingest.tickets"
@@ -30,18 +30,18 @@ def spend_ticket(ticket: str, session_id: uuid.UUID | None) -> None:
         session_id: The session, None for a new one.
 
     Raises:
-        NotAllowed: The ticket is forged, expired or used, or belongs to another session.
+        NotAllowedError: The ticket is forged, expired or used, or belongs to another session.
         ServiceError: Redis, which stores used tickets, is away.
     """
     try:
         owner, nonce = signing.loads(ticket, salt=_SALT, max_age=TICKET_SECONDS)
     except signing.BadSignature as error:
-        raise NotAllowed("The ticket is not valid or has expired. Create another one.") from error
+        raise NotAllowedError("The ticket is not valid or has expired. Create another one.") from error
     if session_id is None or owner != session_id.hex:
-        raise NotAllowed("The ticket belongs to another session.")
+        raise NotAllowedError("The ticket belongs to another session.")
     try:
         fresh = cache.add(f"ticket:{nonce}", 1, TICKET_SECONDS)
     except RedisError as error:
         raise ServiceError("Tickets cannot be checked now. Try again later.") from error
     if not fresh:
-        raise NotAllowed("The ticket was used before. Create another one.")
+        raise NotAllowedError("The ticket was used before. Create another one.")

@@ -19,7 +19,7 @@ from audio import access
 from audio.access import issue, projects
 from audio.admin.lists import ReadOnlyAdmin, StoredStateAdmin, searched_session, session_link
 from audio.admin.scope import ProjectFilter, ScopedAdmin, ScopedInline, is_staff, visible_projects
-from audio.errors import LastManager
+from audio.errors import LastManagerError
 from audio.models import DEFAULT_PROJECT_ID, ApiKey, AuditEntry, Membership, OpenIdAccount, Project, Scope, SessionToken
 
 SEARCH_LIMIT = 100_000
@@ -96,7 +96,7 @@ class MembershipFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
         saved = [form.instance for form in self.forms if form.has_changed() and form not in self.deleted_forms]
         try:
             projects.check_managers(self.instance, self.identity, saved=saved, removed=removed)
-        except LastManager as error:
+        except LastManagerError as error:
             raise forms.ValidationError(error.detail) from error
 
 

@@ -24,7 +24,14 @@ from audio import access, dispatch, ingest, upkeep
 from audio.admin.lists import StoredStateAdmin
 from audio.admin.scope import is_staff
 from audio.assembly.rebuild import rebuild as request_rebuild
-from audio.errors import AudioError, InvalidParameter, RecordingEmpty, RecordingNotReady, SessionBusy, SessionClosed
+from audio.errors import (
+    AudioError,
+    InvalidParameterError,
+    RecordingEmptyError,
+    RecordingNotReadyError,
+    SessionBusyError,
+    SessionClosedError,
+)
 from audio.jobs import rows
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, RecordingState, TaskKind
@@ -49,23 +56,23 @@ def close(session: AudioSession) -> None:
     """Close a session, even if it has open connections.
 
     Raises:
-        SessionClosed: The session is closed.
+        SessionClosedError: The session is closed.
     """
     if not ingest.close_if(session.pk, Q()):
-        raise SessionClosed
+        raise SessionClosedError
 
 
 def rebuild(session: AudioSession) -> None:
     """Enqueue the rebuild of a session's recording.
 
     Raises:
-        RecordingNotReady: The session is open.
-        RecordingEmpty: The session has no chunks.
+        RecordingNotReadyError: The session is open.
+        RecordingEmptyError: The session has no chunks.
     """
     if session.is_open:
-        raise RecordingNotReady
+        raise RecordingNotReadyError
     if not session.total_chunks:
-        raise RecordingEmpty
+        raise RecordingEmptyError
     request_rebuild(session.pk)
     dispatch.concatenate(session.pk)
 
@@ -83,10 +90,10 @@ def transcode(audio_format: str, session: AudioSession) -> None:
     """Enqueue the transcode of a session's recording to another format.
 
     Raises:
-        InvalidParameter: There is no such format. Other errors are those of `rows.enqueue`.
+        InvalidParameterError: There is no such format. Other errors are those of `rows.enqueue`.
     """
     if audio_format not in TARGETS:
-        raise InvalidParameter("Choose a format.", valid_values=list(TARGETS))
+        raise InvalidParameterError("Choose a format.", valid_values=list(TARGETS))
     rows.enqueue(session, TaskKind.TRANSCODE, audio_format, again=True)
 
 
@@ -94,19 +101,19 @@ def delete(session: AudioSession) -> None:
     """Enqueue the deletion of a session with all its data.
 
     Raises:
-        LegalHold: The session is under a legal hold.
-        SessionBusy: The deletion was requested before.
-        SessionNotFound: The session was deleted meanwhile.
+        LegalHoldError: The session is under a legal hold.
+        SessionBusyError: The deletion was requested before.
+        SessionNotFoundError: The session was deleted meanwhile.
     """
     if not upkeep.enqueue_deletion(session.pk):
-        raise SessionBusy("The session is already being deleted.")
+        raise SessionBusyError("The session is already being deleted.")
 
 
 def hold(is_held: bool, request: HttpRequest, session: AudioSession) -> None:
     """Set a session's legal hold, or lift it.
 
     Raises:
-        SessionNotFound: The session was deleted meanwhile, or is being deleted.
+        SessionNotFoundError: The session was deleted meanwhile, or is being deleted.
     """
     identity = access.by_user(request.user)
     ingest.change_details(session.pk, {"legal_hold": is_held}, identity, request.META.get("REMOTE_ADDR"))

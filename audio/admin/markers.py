@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from audio import access, ingest
 from audio.admin.actions import SessionActions
-from audio.errors import AudioError, InvalidParameter
+from audio.errors import AudioError, InvalidParameterError
 from audio.models import AudioSession, Marker
 from audio.wire.parameters import parse_label
 
@@ -40,7 +40,7 @@ class MarkerForm(forms.ModelForm):  # type: ignore[type-arg]  # the class itself
         """Check the label as the other doors do."""
         try:
             return parse_label("label", self.cleaned_data["label"])
-        except InvalidParameter as error:
+        except InvalidParameterError as error:
             raise forms.ValidationError(error.detail) from error
 
 

@@ -37,7 +37,7 @@ class SecretAuthentication(BaseAuthentication):
         """Return the identity; None if there is no key or token.
 
         Raises:
-            NotAuthenticated: The key or token is not valid.
+            NotAuthenticatedError: The key or token is not valid.
         """
         secret = _secret(request)
         return None if secret is None else (AnonymousUser(), access.by_secret(secret))
@@ -70,7 +70,7 @@ def identity_of(request: Request) -> Identity:
     """Return who asks.
 
     Raises:
-        NotAuthenticated: The key or token is not valid.
+        NotAuthenticatedError: The key or token is not valid.
     """
     return request.auth if isinstance(request.auth, Identity) else access.without_identity()
 
@@ -126,7 +126,7 @@ class RequestRate(BaseThrottle):
         """Return True.
 
         Raises:
-            LimitReached: The limit is reached.
+            LimitReachedError: The limit is reached.
         """
         access.limits.check_rate(identity_of(request))
         return True

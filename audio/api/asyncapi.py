@@ -13,22 +13,22 @@ from django.conf import settings
 
 from audio.errors import (
     AudioError,
-    ChunkNotFound,
-    ConnectionEnded,
-    KeyNotFound,
-    LastManager,
-    LegalHold,
-    MarkerNotFound,
-    MemberNotFound,
-    MessageTooLarge,
-    PreconditionFailed,
-    RangeNotSatisfiable,
+    ChunkNotFoundError,
+    ConnectionEndedError,
+    KeyNotFoundError,
+    LastManagerError,
+    LegalHoldError,
+    MarkerNotFoundError,
+    MemberNotFoundError,
+    MessageTooLargeError,
+    PreconditionFailedError,
+    RangeNotSatisfiableError,
     RequestError,
     ServiceError,
-    SessionBusy,
+    SessionBusyError,
     SessionError,
-    TokenNotFound,
-    UpgradeRequired,
+    TokenNotFoundError,
+    UpgradeRequiredError,
 )
 from audio.ingest import default_parameters
 from audio.models import SessionStatus
@@ -99,21 +99,21 @@ _WARNING_EXAMPLE = {
     "end_seconds": 1.5,
 }
 _STATUSES = {messages.PAUSED_NOW: SessionStatus.PAUSED, messages.CLOSED: SessionStatus.COMPLETED}
-_ON_THE_SOCKET = (RequestError, SessionError, ConnectionEnded, ServiceError)
+_ON_THE_SOCKET = (RequestError, SessionError, ConnectionEndedError, ServiceError)
 # A message that is too large gets close code 1009 alone, because nothing of it is read.
 _HTTP_ONLY = (
-    MessageTooLarge,
-    PreconditionFailed,
-    RangeNotSatisfiable,
-    UpgradeRequired,
-    SessionBusy,
-    ChunkNotFound,
-    KeyNotFound,
-    LastManager,
-    MemberNotFound,
-    TokenNotFound,
-    LegalHold,
-    MarkerNotFound,
+    MessageTooLargeError,
+    PreconditionFailedError,
+    RangeNotSatisfiableError,
+    UpgradeRequiredError,
+    SessionBusyError,
+    ChunkNotFoundError,
+    KeyNotFoundError,
+    LastManagerError,
+    MemberNotFoundError,
+    TokenNotFoundError,
+    LegalHoldError,
+    MarkerNotFoundError,
 )
 _DETAILS: Json = {
     "parameter": {"type": "string", "description": "The invalid parameter."},

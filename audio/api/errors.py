@@ -16,7 +16,13 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from audio.database import AWAY, is_full, rejection
-from audio.errors import AudioError, NotAuthenticated, RangeNotSatisfiable, StorageFull, UpgradeRequired
+from audio.errors import (
+    AudioError,
+    NotAuthenticatedError,
+    RangeNotSatisfiableError,
+    StorageFullError,
+    UpgradeRequiredError,
+)
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -34,7 +40,7 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
         logger.error("database_failed", error=str(exc))
         exc = rejection(exc)
     elif isinstance(exc, OSError) and is_full(exc):
-        exc = StorageFull()
+        exc = StorageFullError()
     if isinstance(exc, AudioError):
         return Response(body(exc), status=exc.http_status, headers=_headers(exc))
     response = exception_handler(exc, context)
@@ -42,7 +48,7 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponseBas
         response.data = _validation_body(exc.detail)
     elif isinstance(response, Response):
         detail = response.data["detail"]
-        sentence = NotAuthenticated.sentence if isinstance(exc, exceptions.NotAuthenticated) else str(detail)
+        sentence = NotAuthenticatedError.sentence if isinstance(exc, exceptions.NotAuthenticated) else str(detail)
         response.data = {"detail": sentence, "code": detail.code}
     return response
 
@@ -56,11 +62,11 @@ def _headers(error: AudioError) -> dict[str, str]:
     headers = {}
     if error.retryable:
         headers["Retry-After"] = str(error.details.get("retry_after_seconds", RETRY_AFTER_SECONDS))
-    if isinstance(error, NotAuthenticated):
+    if isinstance(error, NotAuthenticatedError):
         headers["WWW-Authenticate"] = 'Bearer realm="SercueScribe", error="invalid_token"'  # RFC 6750 section 3
-    if isinstance(error, RangeNotSatisfiable):
+    if isinstance(error, RangeNotSatisfiableError):
         headers["Content-Range"] = f"bytes */{error.details['size_bytes']}"
-    if isinstance(error, UpgradeRequired):
+    if isinstance(error, UpgradeRequiredError):
         headers |= {"Upgrade": "websocket", "Connection": "Upgrade"}
     return headers
 

@@ -12,7 +12,7 @@ from audio.api import described
 from audio.api.access import READ
 from audio.api.queries import find_session
 from audio.api.views import AnythingAccepted, CheckedView
-from audio.errors import InvalidParameter
+from audio.errors import InvalidParameterError
 from audio.webhooks.subscriptions import SCOPE_KEY, Subscription
 
 MEDIA_TYPE = "text/event-stream"
@@ -64,7 +64,7 @@ class EventStream(CheckedView):
         """Return the events of sessions as they happen, and the progress of open sessions, as server-sent events."""
         texts = request.query_params.getlist("session_id")
         if len(texts) > MAX_SESSIONS:
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"At most {MAX_SESSIONS} sessions can be named.", parameter="session_id", limit=MAX_SESSIONS
             )
         named = [find_session(ingest.parse_session_id(text), self.identity, READ).pk for text in texts]
@@ -79,7 +79,7 @@ def _position(request: Request) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= _POSITION_DIGITS):
-        raise InvalidParameter(
+        raise InvalidParameterError(
             "Last-Event-ID must be the id of an event of this stream.", parameter="last_event_id", received=text[:64]
         )
     return int(text)

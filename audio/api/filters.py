@@ -52,7 +52,7 @@ class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]
         """Apply the filters.
 
         Raises:
-            InvalidParameter: A key or a value is no metadata.
+            InvalidParameterError: A key or a value is no metadata.
         """
         found: QuerySet[AudioSession] = super().filter_queryset(queryset)
         named = {name.removeprefix(METADATA_PREFIX): self.data[name] for name in self.data if is_metadata(name)}

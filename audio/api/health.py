@@ -102,5 +102,5 @@ class Ready(_HealthView):
         }
         if not down:
             return Response(answer)
-        sentence = f"Down: {', '.join(down)}."
+        sentence = f"DownError: {', '.join(down)}."
         return Response({"detail": sentence, "code": "not_ready", "down": down, **answer}, status=503)

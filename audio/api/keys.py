@@ -20,7 +20,7 @@ from audio.api.paging import KeyPages
 from audio.api.queries import find_session
 from audio.api.serializers import ClosedSerializer
 from audio.api.views import CheckedView, SessionView, websocket_url
-from audio.errors import AudioError, KeyNotFound, NotAllowed, TokenNotFound
+from audio.errors import AudioError, KeyNotFoundError, NotAllowedError, TokenNotFoundError
 from audio.models import ApiKey, Project, Scope, SessionToken, TokenPurpose
 
 _DAY_SECONDS = 24 * 3600
@@ -127,7 +127,7 @@ class KeyDetail(CheckedView):
 
     def delete(self, request: Request, key_id: str) -> Response:
         """Revoke an API key. Its session tokens end with it, and so do all their connections."""
-        revoked = issue.revoke_key(_uuid(key_id, KeyNotFound), self.identity, address_of(request))
+        revoked = issue.revoke_key(_uuid(key_id, KeyNotFoundError), self.identity, address_of(request))
         return Response(KeySerializer(revoked).data)
 
 
@@ -242,7 +242,7 @@ class TokenDetail(SessionView):
     def delete(self, request: Request, session_id: str, token_id: str) -> Response:
         """Revoke a session token. Its connections end at once."""
         _require_no_token(self.identity)
-        token_key = _uuid(token_id, TokenNotFound)
+        token_key = _uuid(token_id, TokenNotFoundError)
         revoked = issue.revoke_token(self.session(), token_key, self.identity, address_of(request))
         return Response(TokenSerializer(revoked).data)
 
@@ -250,7 +250,7 @@ class TokenDetail(SessionView):
 def _require_no_token(identity: access.Identity) -> None:
     """Reject session tokens: one that could make others would never end."""
     if identity.kind is Kind.TOKEN:
-        raise NotAllowed("A session token cannot be used for this. Use an API key.")
+        raise NotAllowedError("A session token cannot be used for this. Use an API key.")
 
 
 def _uuid(text: str, missing: type[AudioError]) -> UUID:

@@ -17,7 +17,7 @@ from audio.api.paging import MarkerPages
 from audio.api.queries import require_open_for_token
 from audio.api.serializers import LabelField, without_unknown
 from audio.api.views import SessionView
-from audio.errors import InvalidParameter, MarkerNotFound
+from audio.errors import InvalidParameterError, MarkerNotFoundError
 from audio.models import Marker
 from audio.wire.parameters import LABEL_MAX_LENGTH
 
@@ -27,7 +27,7 @@ _MOST_SECONDS = 366 * 86400
 
 @extend_schema_field({"type": "number", "minimum": 0, "maximum": _MOST_SECONDS, "nullable": True})
 class SecondsField(serializers.Field[Any, Any, Any, Any]):
-    """A moment in seconds. It raises InvalidParameter for anything else."""
+    """A moment in seconds. It raises InvalidParameterError for anything else."""
 
     def to_internal_value(self, data: Any) -> float:
         """Return the seconds. Forms have them as text."""
@@ -36,7 +36,7 @@ class SecondsField(serializers.Field[Any, Any, Any, Any]):
         except (TypeError, ValueError, OverflowError):
             seconds = float("nan")
         if not 0 <= seconds <= _MOST_SECONDS:
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"{self.field_name} must be a number of seconds from 0 to {_MOST_SECONDS}, or null.",
                 parameter=self.field_name,
                 received=str(data)[:64],
@@ -160,7 +160,7 @@ class MarkerDetail(SessionView):
         except ValueError:
             marker = None
         if marker is None:
-            raise MarkerNotFound(received=text[:64])
+            raise MarkerNotFoundError(received=text[:64])
         return marker
 
     def patch(self, request: Request, session_id: str, marker_id: str) -> Response:

@@ -9,7 +9,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 
-from audio.errors import InvalidParameter
+from audio.errors import InvalidParameterError
 
 
 class CheckedCursorPagination(CursorPagination):
@@ -26,12 +26,12 @@ class CheckedCursorPagination(CursorPagination):
         """Return the requested page size, or the default.
 
         Raises:
-            InvalidParameter: The size is out of range.
+            InvalidParameterError: The size is out of range.
         """
         text = request.query_params.get("page_size", str(self.page_size))
         limit = self.max_page_size or 1
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= limit):
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"page_size must be a whole number from 1 to {limit}.",
                 parameter="page_size",
                 received=text[:64],
@@ -43,14 +43,14 @@ class CheckedCursorPagination(CursorPagination):
         """Return the cursor of the request, if it has one.
 
         Raises:
-            InvalidParameter: The cursor does not belong to this list.
+            InvalidParameterError: The cursor does not belong to this list.
         """
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:
                 self._check(str(cursor.position))
         except (NotFound, ValidationError, OverflowError) as error:
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 "The cursor does not belong to this list. Follow `next` and `previous`.", parameter="cursor"
             ) from error
         return cursor

@@ -19,7 +19,7 @@ from audio.api.access import ANY, MANAGE, STAFF, address_of
 from audio.api.paging import MemberPages
 from audio.api.serializers import ClosedSerializer, RetentionField
 from audio.api.views import CheckedView
-from audio.errors import InvalidParameter, MemberNotFound, ProjectNotFound
+from audio.errors import InvalidParameterError, MemberNotFoundError, ProjectNotFoundError
 from audio.models import Membership, Project, Role, Scope
 from audio.models.access import PROJECT_NAME, PROJECT_NAME_HELP, PROJECT_NAME_LENGTH
 
@@ -90,13 +90,13 @@ class ProjectView(CheckedView):
         """Return the project.
 
         Raises:
-            NotAllowed: The caller sees it, and does not have the scope.
-            ProjectNotFound: There is no such project, or not for the caller.
+            NotAllowedError: The caller sees it, and does not have the scope.
+            ProjectNotFoundError: There is no such project, or not for the caller.
         """
         text = self.kwargs["project_id"]
         found = access.projects_of(self.identity).filter(pk=_number(text)).first()
         if found is None:
-            raise ProjectNotFound(received=text[:64])
+            raise ProjectNotFoundError(received=text[:64])
         if scope:
             self.identity.require(scope, found.pk)
         return found
@@ -109,7 +109,7 @@ class ProjectView(CheckedView):
         try:
             save(project, changed, self.identity, address_of(self.request))
         except IntegrityError as error:
-            raise InvalidParameter("Another project has this name.", parameter="name") from error
+            raise InvalidParameterError("Another project has this name.", parameter="name") from error
         return dict(ProjectSerializer(project, context={"view": self}).data)
 
 
@@ -251,12 +251,14 @@ class MemberList(ProjectView, generics.ListAPIView[Membership]):
         name = requested.validated_data["user"]
         user = get_user_model().objects.filter(username=name, is_active=True).first()
         if user is None:
-            raise InvalidParameter("There is no active account with this user name.", parameter="user", received=name)
+            raise InvalidParameterError(
+                "There is no active account with this user name.", parameter="user", received=name
+            )
         member = Membership(project=project, user=user, role=requested.validated_data["role"])
         try:
             save_members(project, self.identity, address_of(request), saved=[member])
         except IntegrityError as error:
-            raise InvalidParameter("This user is a member already.", parameter="user", received=name) from error
+            raise InvalidParameterError("This user is a member already.", parameter="user", received=name) from error
         return Response(MemberSerializer(member).data, status=status.HTTP_201_CREATED)
 
 
@@ -285,13 +287,13 @@ class MemberDetail(ProjectView):
         """Return the member.
 
         Raises:
-            MemberNotFound: The project has no such member.
+            MemberNotFoundError: The project has no such member.
         """
         text = self.kwargs["member_id"]
         members = Membership.objects.filter(project=self.project(MANAGE)).select_related("user", "project")
         found = members.filter(pk=_number(text)).first()
         if found is None:
-            raise MemberNotFound(received=text[:64])
+            raise MemberNotFoundError(received=text[:64])
         return found
 
     def patch(self, request: Request, project_id: str, member_id: str) -> Response:

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from audio.api import asyncapi
 from audio.api.access import ANY, OPEN
-from audio.errors import UpgradeRequired
+from audio.errors import UpgradeRequiredError
 
 _PAGE = "api/asyncapi.html"
 
@@ -129,4 +129,4 @@ class WebSocketPath(APIView):
 
     def get(self, request: Request, session_id: str = "") -> Response:
         """Reject the request, because only a WebSocket can use this path."""
-        raise UpgradeRequired
+        raise UpgradeRequiredError

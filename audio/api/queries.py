@@ -6,7 +6,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from audio.access import Identity, Kind
-from audio.errors import NotAllowed, SessionNotFound
+from audio.errors import NotAllowedError, SessionNotFoundError
 from audio.models import AudioConnection, AudioSession
 
 
@@ -35,12 +35,12 @@ def find_session(session_id: uuid.UUID, identity: Identity, scope: str) -> Audio
         scope: What they want to do with it; an empty scope requires only that they see it.
 
     Raises:
-        NotAllowed: The identity sees it, and may not do this.
-        SessionNotFound: It does not exist, or not for this identity.
+        NotAllowedError: The identity sees it, and may not do this.
+        SessionNotFoundError: It does not exist, or not for this identity.
     """
     session = sessions().filter(pk=session_id).first()
     if session is None:
-        raise SessionNotFound(session_id=str(session_id))
+        raise SessionNotFoundError(session_id=str(session_id))
     identity.require(scope, session.project_id, session.pk)
     return session
 
@@ -49,7 +49,7 @@ def require_open_for_token(session: AudioSession, identity: Identity) -> None:
     """Check that a session token still changes its session: it does until the session is closed.
 
     Raises:
-        NotAllowed: It is closed.
+        NotAllowedError: It is closed.
     """
     if identity.kind is Kind.TOKEN and not session.is_open:
-        raise NotAllowed("The session is closed. Its session tokens cannot change it any more; use an API key.")
+        raise NotAllowedError("The session is closed. Its session tokens cannot change it any more; use an API key.")

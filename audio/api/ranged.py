@@ -18,7 +18,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe, quote_etag
 
-from audio.errors import MasterDamaged, PreconditionFailed, RangeNotSatisfiable
+from audio.errors import MasterDamagedError, PreconditionFailedError, RangeNotSatisfiableError
 from audio.storage.downloads import Servable
 from audio.storage.remote import remote_storage
 
@@ -52,7 +52,7 @@ def parse_range(header: str, size_bytes: int) -> Span | None:
         invalid.
 
     Raises:
-        RangeNotSatisfiable: The range is outside the file (RFC 9110 section 14.1.2).
+        RangeNotSatisfiableError: The range is outside the file (RFC 9110 section 14.1.2).
     """
     unit, _, ranges = header.partition("=")
     given = [text.strip() for text in ranges.split(",") if text.strip()]
@@ -65,7 +65,7 @@ def parse_range(header: str, size_bytes: int) -> Span | None:
     start = int(first) if first else max(0, size_bytes - int(last))
     end = min(int(last) + 1, size_bytes) if first and last else size_bytes
     if start >= end:
-        raise RangeNotSatisfiable(size_bytes=size_bytes)
+        raise RangeNotSatisfiableError(size_bytes=size_bytes)
     return Span(start, end)
 
 
@@ -100,7 +100,7 @@ class FileBody:
         self._file.seek(position)
         part = self._file.read(length)
         if not part:
-            raise MasterDamaged("The file ended before its recorded length.")
+            raise MasterDamagedError("The file ended before its recorded length.")
         return part
 
 
@@ -112,8 +112,8 @@ class ObjectBody:
 
     Raises:
         FileNotFoundError: There is no such object.
-        ObjectDamaged: The object is too short.
-        StorageUnavailable: The storage does not answer.
+        ObjectDamagedError: The object is too short.
+        StorageUnavailableError: The storage does not answer.
     """
 
     def __init__(self, name: str, span: Span) -> None:
@@ -167,8 +167,8 @@ def ranged_response(request: HttpRequest, servable: Servable) -> HttpResponseBas
     A HEAD request is answered without a body, like a GET request without Range (RFC 9110 section 14.2).
 
     Raises:
-        PreconditionFailed: A precondition does not hold (412).
-        RangeNotSatisfiable: The range is outside the file (416).
+        PreconditionFailedError: A precondition does not hold (412).
+        RangeNotSatisfiableError: The range is outside the file (416).
     """
     response = _unless_modified(request, servable)
     if response is None:
@@ -192,8 +192,8 @@ def _validators(servable: Servable) -> dict[str, str]:
 def _unless_modified(request: HttpRequest, servable: Servable) -> HttpResponseBase | None:
     modified_at = int(servable.modified_at.timestamp())
     response = get_conditional_response(request, quote_etag(servable.etag), modified_at)
-    if response is not None and response.status_code == PreconditionFailed.http_status:
-        raise PreconditionFailed
+    if response is not None and response.status_code == PreconditionFailedError.http_status:
+        raise PreconditionFailedError
     return response
 
 

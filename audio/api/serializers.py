@@ -12,7 +12,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
-from audio.errors import InvalidParameter
+from audio.errors import InvalidParameterError
 from audio.ingest import default_parameters
 from audio.media.waveform import FULL_SCALE, Waveform
 from audio.models import AudioChunk, AudioSession, Recording, RecordingState, Recovery
@@ -44,7 +44,7 @@ _DETAILS = ("name", "metadata", "retention_days", "legal_hold")
 
 
 class ParameterField(serializers.ChoiceField):
-    """A parameter of a session. It raises InvalidParameter, with the valid values, for any other value."""
+    """A parameter of a session. It raises InvalidParameterError, with the valid values, for any other value."""
 
     def __init__(self, values: tuple[str | int, ...], **options: Any) -> None:
         super().__init__([(value, str(value)) for value in values], required=False, **options)
@@ -55,7 +55,7 @@ class ParameterField(serializers.ChoiceField):
 
 
 class LabelField(serializers.CharField):
-    """A label of the client's choice. It raises InvalidParameter if the label is empty, too long, or not a text."""
+    """A label of the client's choice. It raises InvalidParameterError for an empty or too long label, or no text."""
 
     def to_internal_value(self, data: Any) -> str:
         """Return the label."""
@@ -64,7 +64,7 @@ class LabelField(serializers.CharField):
 
 @extend_schema_field({"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": METADATA_MAX_KEYS})
 class MetadataField(serializers.Field[Any, Any, Any, Any]):
-    """The metadata of a new session. It raises InvalidParameter if they are no flat map of strings, or too large."""
+    """The metadata of a new session. It raises InvalidParameterError unless they are a small flat map of strings."""
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the metadata."""
@@ -77,7 +77,7 @@ class MetadataField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({"type": "object", "additionalProperties": {"type": "string", "nullable": True}, "nullable": True})
 class MetadataChangesField(MetadataField):
-    """Changes of metadata. It raises InvalidParameter for what can be no change of any session."""
+    """Changes of metadata. It raises InvalidParameterError for what can be no change of any session."""
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the changes."""
@@ -87,7 +87,7 @@ class MetadataChangesField(MetadataField):
 
 @extend_schema_field({"type": "integer", "minimum": 0, "maximum": RETENTION_MAX_DAYS, "nullable": True})
 class RetentionField(serializers.Field[Any, Any, Any, Any]):
-    """A number of days. It raises InvalidParameter for anything else."""
+    """A number of days. It raises InvalidParameterError for anything else."""
 
     def to_internal_value(self, data: Any) -> int:
         """Return the number of days. Forms have it as text."""
@@ -100,14 +100,14 @@ class RetentionField(serializers.Field[Any, Any, Any, Any]):
 
 
 class FlagField(serializers.BooleanField):
-    """A flag. It raises InvalidParameter for anything but true and false, which forms have as text."""
+    """A flag. It raises InvalidParameterError for anything but true and false, which forms have as text."""
 
     def to_internal_value(self, data: Any) -> bool:
         """Return the flag."""
         if data not in (True, False, "true", "false") or (
             isinstance(data, (int, float)) and not isinstance(data, bool)
         ):
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"{self.field_name} must be true or false.",
                 parameter=self.field_name,
                 received=str(data)[:_RECEIVED_MAX_LENGTH],
@@ -129,13 +129,13 @@ _HOLD_HELP = "Whether nobody can delete the session."
 
 
 def without_unknown(serializer: serializers.BaseSerializer[Any]) -> None:
-    """Raise InvalidParameter if the request has a field that the serializer does not have."""
+    """Raise InvalidParameterError if the request has a field that the serializer does not have."""
     # Forms of the browsable pages send their CSRF token as a field.
     fields: Any = serializer
     unknown = set(fields.initial_data) - set(fields.fields) - {"csrfmiddlewaretoken"}
     if unknown:
         name = min(unknown)[:_RECEIVED_MAX_LENGTH]
-        raise InvalidParameter(f"There is no field {name!r}.", parameter=name, valid_values=list(fields.fields))
+        raise InvalidParameterError(f"There is no field {name!r}.", parameter=name, valid_values=list(fields.fields))
 
 
 class ClosedSerializer(serializers.Serializer[Any]):

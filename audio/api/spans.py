@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from audio.errors import InvalidParameter
+from audio.errors import InvalidParameterError
 
 POINTS = 1000
 MAX_POINTS = 10_000
@@ -27,7 +27,7 @@ class WaveformSpan:
         """Parse the query parameters of a request.
 
         Raises:
-            InvalidParameter: One of them is invalid.
+            InvalidParameterError: One of them is invalid.
         """
         start = _seconds(query, "start") or 0.0
         end = _seconds(query, "end")
@@ -58,6 +58,6 @@ def _seconds(query: Mapping[str, str], name: str) -> float | None:
     return seconds
 
 
-def _invalid(query: Mapping[str, str], name: str, rule: str, **details: object) -> InvalidParameter:
+def _invalid(query: Mapping[str, str], name: str, rule: str, **details: object) -> InvalidParameterError:
     received = query.get(name, "")[:_RECEIVED_CHARACTERS]
-    return InvalidParameter(f"{name} {rule}.", parameter=name, received=received, **details)
+    return InvalidParameterError(f"{name} {rule}.", parameter=name, received=received, **details)

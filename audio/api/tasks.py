@@ -24,7 +24,7 @@ from audio.api.paging import TaskPages
 from audio.api.queries import find_session
 from audio.api.serializers import recording_of, without_unknown
 from audio.api.views import CheckedView
-from audio.errors import InvalidParameter, TaskNotFound
+from audio.errors import InvalidParameterError, TaskNotFoundError
 from audio.jobs import rows
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, RecordingState, TaskKind, TaskState
@@ -36,13 +36,13 @@ RETRY_AFTER_SECONDS = 1
 
 
 class OneOf(serializers.ChoiceField):
-    """A choice. It raises InvalidParameter, with the valid values, for any other value."""
+    """A choice. It raises InvalidParameterError, with the valid values, for any other value."""
 
     def to_internal_value(self, data: Any) -> str:
         """Return the choice."""
         if not isinstance(data, str) or data not in self.choices:
             valid = list(self.choices)
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"{self.field_name} must be one of {', '.join(valid)}.",
                 parameter=self.field_name,
                 received=str(data)[:_RECEIVED_CHARACTERS],
@@ -75,7 +75,7 @@ class NewTaskSerializer(serializers.Serializer[BackgroundTask]):
         without_unknown(self)
         if (attrs["task"] == TaskKind.TRANSCODE) != ("format" in attrs):
             sentence = "A transcode requires a format. Other tasks have none."
-            raise InvalidParameter(sentence, parameter="format", valid_values=list(TARGETS))
+            raise InvalidParameterError(sentence, parameter="format", valid_values=list(TARGETS))
         return attrs
 
 
@@ -278,7 +278,7 @@ class TaskDetail(CheckedView):
         super().initial(request, *args, **kwargs)
         session = rows.find(kwargs["task_id"]).session
         if not self.identity.sees(session.project_id, session.pk):
-            raise TaskNotFound(received=kwargs["task_id"][:_RECEIVED_CHARACTERS])
+            raise TaskNotFoundError(received=kwargs["task_id"][:_RECEIVED_CHARACTERS])
         self.identity.require(scope_of(request, self) or "", session.project_id, session.pk)
 
     def get(self, request: Request, task_id: str) -> Response:

@@ -47,7 +47,7 @@ from audio.api.serializers import (
 )
 from audio.api.spans import MAX_POINTS, POINTS, WAVEFORM_FORMATS, WaveformSpan
 from audio.assembly import chunks, wanted
-from audio.errors import InvalidParameter, MasterDamaged, MessageTooLarge, RecordingNotReady
+from audio.errors import InvalidParameterError, MasterDamagedError, MessageTooLargeError, RecordingNotReadyError
 from audio.jobs import chapters, peaks, transcode
 from audio.media import waveform
 from audio.media.chapters import FORMATS as WITH_CHAPTERS
@@ -71,12 +71,12 @@ class BoundedJSONParser(JSONParser):
         """Parse a body.
 
         Raises:
-            MessageTooLarge: The body is too large.
+            MessageTooLargeError: The body is too large.
             ParseError: The body is not JSON, or contains a text that can't be stored.
         """
         text = stream.read(BODY_LIMIT_BYTES + 1)
         if len(text) > BODY_LIMIT_BYTES:
-            raise MessageTooLarge("The request body is too large.", limit=BODY_LIMIT_BYTES)
+            raise MessageTooLargeError("The request body is too large.", limit=BODY_LIMIT_BYTES)
         try:
             parsed = super().parse(BytesIO(text), media_type, parser_context)
             json.dumps(parsed, ensure_ascii=False).encode()
@@ -104,7 +104,7 @@ class CheckedView(APIView):
         unknown = {name for name in request.query_params if not self.is_known(name)}
         if unknown:
             name = min(unknown)[:64]
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"There is no parameter {name!r}.", parameter=name, valid_values=list(self.query_parameters)
             )
 
@@ -145,9 +145,9 @@ class SessionView(CheckedView):
         """Return the session as it is now.
 
         Raises:
-            InvalidSessionId: The id is not a UUID.
-            NotAllowed: The request needs a scope that the identity does not have.
-            SessionNotFound: There is no such session, or not for this identity.
+            InvalidSessionIdError: The id is not a UUID.
+            NotAllowedError: The request needs a scope that the identity does not have.
+            SessionNotFoundError: There is no such session, or not for this identity.
         """
         return find_session(self.session_id, self.identity, scope_of(self.request, self) or "")
 
@@ -211,20 +211,20 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
         """Apply the filters.
 
         Raises:
-            InvalidParameter: A filter has an invalid value.
+            InvalidParameterError: A filter has an invalid value.
         """
         try:
             return super().filter_queryset(queryset)
         except ValidationError as error:
             raise self._filter_error(error) from error
 
-    def _filter_error(self, error: ValidationError) -> InvalidParameter:
+    def _filter_error(self, error: ValidationError) -> InvalidParameterError:
         detail: Any = error.detail
         name, sentences = next(iter(detail.items()))
         choices = SessionFilter.base_filters[name].extra.get("choices")
         details = {"valid_values": [value for value, _ in choices]} if choices else {}
         received = self.request.query_params.get(name, "")[:64]
-        return InvalidParameter(f"{name}: {sentences[0]}", parameter=name, received=received, **details)
+        return InvalidParameterError(f"{name}: {sentences[0]}", parameter=name, received=received, **details)
 
     def post(self, request: Request) -> Response:
         """Create a session. The response says where to send the audio."""
@@ -369,7 +369,7 @@ class ChunkPayload(SessionView):
     @staticmethod
     def _sequence(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= _SEQUENCE_DIGITS):
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 "The sequence of a chunk is a whole number, counted from one.", parameter="sequence", received=text[:64]
             )
         return int(text)
@@ -422,7 +422,7 @@ class SessionAudio(SessionView):
         for _ in range(2):
             with suppress(FileNotFoundError):
                 return self._answer()
-        raise MasterDamaged("The file of the recording is missing. Rebuild the recording from its chunks.")
+        raise MasterDamagedError("The file of the recording is missing. Rebuild the recording from its chunks.")
 
     def _answer(self) -> HttpResponseBase:
         session = self.session_so_far()
@@ -446,7 +446,7 @@ class SessionAudio(SessionView):
     def _flag(self, name: str) -> bool:
         requested = self.request.query_params.get(name, "false").lower()
         if requested not in _TRUE + _FALSE:
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"{name} must be true or false, not {requested[:64]!r}.",
                 parameter=name,
                 received=requested[:64],
@@ -458,23 +458,23 @@ class SessionAudio(SessionView):
         """Return whether the download is to have the markers as cue points or chapters.
 
         Raises:
-            InvalidParameter: The format has neither.
-            RecordingNotReady: The recording still grows.
+            InvalidParameterError: The format has neither.
+            RecordingNotReadyError: The recording still grows.
         """
         if not self._flag("markers"):
             return False
         if requested not in _MARKABLE:
             sentence = f"A file in the format {requested} has no place for markers. Choose another format."
-            raise InvalidParameter(sentence, parameter="format", received=requested, valid_values=list(_MARKABLE))
+            raise InvalidParameterError(sentence, parameter="format", received=requested, valid_values=list(_MARKABLE))
         if recording.state == RecordingState.LIVE:
-            raise RecordingNotReady
+            raise RecordingNotReadyError
         return True
 
     def _requested_format(self, own: str) -> str:
         requested = self.request.query_params.get("format", own)
         valid = list(dict.fromkeys([own, *TARGETS]))
         if requested not in valid:
-            raise InvalidParameter(
+            raise InvalidParameterError(
                 f"The recording is available as {', '.join(valid)}, not as {requested[:64]!r}.",
                 parameter="format",
                 received=requested[:64],

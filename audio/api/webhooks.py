@@ -17,7 +17,7 @@ from audio.api.access import MANAGE, address_of
 from audio.api.paging import DeliveryPages, WebhookPages
 from audio.api.serializers import ClosedSerializer
 from audio.api.views import CheckedView
-from audio.errors import WebhookNotFound
+from audio.errors import WebhookNotFoundError
 from audio.models import DeliveryState, EventType, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from audio.models.webhooks import URL_MAX_LENGTH
 from audio.webhooks import endpoints
@@ -132,13 +132,13 @@ class WebhookView(CheckedView):
         """Return the webhook.
 
         Raises:
-            NotAllowed: The caller may not manage its project.
-            WebhookNotFound: There is no such webhook, or not for the caller.
+            NotAllowedError: The caller may not manage its project.
+            WebhookNotFoundError: There is no such webhook, or not for the caller.
         """
         key = _uuid(self.kwargs["webhook_id"])
         found = WebhookEndpoint.objects.select_related("project").filter(pk=key).first()
         if found is None or not self.identity.sees(found.project_id):
-            raise WebhookNotFound(received=str(key))
+            raise WebhookNotFoundError(received=str(key))
         self.identity.require(MANAGE, found.project_id)
         return found
 
@@ -154,7 +154,7 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise WebhookNotFound(received=text[:64]) from None
+        raise WebhookNotFoundError(received=text[:64]) from None
 
 
 def _with_secret(webhook: WebhookEndpoint, secret: str, status_code: int, **headers: str) -> Response:
@@ -339,7 +339,7 @@ class DeliveryReplay(WebhookView):
         mine = WebhookDelivery.objects.filter(endpoint=webhook).select_related("event", "endpoint")
         sent = mine.filter(pk=_uuid(delivery_id)).first()
         if sent is None:
-            raise WebhookNotFound(received=delivery_id[:64])
+            raise WebhookNotFoundError(received=delivery_id[:64])
         endpoints.replay(sent)
         self.note_webhook("webhook.replayed", webhook, event=sent.event.message_id)
         return Response(DeliverySerializer(mine.get(pk=sent.pk)).data, status=status.HTTP_202_ACCEPTED)

@@ -132,7 +132,7 @@ class Assembler(Protocol):
             on_progress: Called with numbers from 0 to 1 while FFmpeg encodes.
 
         Raises:
-            UndecodableChunk: The session holds no audio.
+            UndecodableChunkError: The session holds no audio.
             PartsDifferError: The session needs the family that decodes.
             MediaError: What FFmpeg's runs raise.
         """
@@ -146,7 +146,7 @@ class Assembler(Protocol):
             windows: All windows of the session, each with whether it is the last. The assembler is at the beginning.
 
         Raises:
-            Differs: The chunks make another recording.
+            RecordingDiffersError: The chunks make another recording.
             PartsDifferError: The chunks can't be copied into one recording.
             MediaError: What FFmpeg's runs raise.
         """
@@ -160,6 +160,6 @@ class Assembler(Protocol):
             path: Its file.
 
         Raises:
-            Differs: The header is not the one that the recording was given.
+            RecordingDiffersError: The header is not the one that the recording was given.
         """
         ...

@@ -8,13 +8,13 @@ from typing import Any
 
 from django.db.models import Q
 
-from audio.errors import ChunkDamaged, ChunkNotFound, ChunksReleased, MediaError
+from audio.errors import ChunkDamagedError, ChunkNotFoundError, ChunksReleasedError, MediaError
 from audio.journal.files import Extent, JournalReader
 from audio.media import plan
 from audio.models import AudioChunk
 from audio.storage.paths import root
 
-OnDamage = Callable[[ChunkDamaged, int], bytes]
+OnDamage = Callable[[ChunkDamagedError, int], bytes]
 _COLUMNS = ("sequence", "source_id", "journal__name", "offset", "size_bytes", "crc32")
 
 
@@ -41,7 +41,7 @@ def window_after(session_id: uuid.UUID, sequence: int) -> list[PendingChunk]:
     """Return the pending chunks behind `sequence` that make one window, in order, in one query.
 
     Raises:
-        ChunkDamaged: The row of a chunk between them is missing.
+        ChunkDamagedError: The row of a chunk between them is missing.
     """
     rows = AudioChunk.objects.filter(session_id=session_id, sequence__gt=sequence).order_by("sequence")
     return _window(session_id, sequence, list(rows.values_list(*_COLUMNS)[: plan.WINDOW_CHUNKS]))
@@ -64,7 +64,7 @@ def windows_after(places: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[Pendi
         rows[session_id].append(tuple(row))
     windows = {}
     for session_id, sequence in places.items():
-        with contextlib.suppress(ChunkDamaged):
+        with contextlib.suppress(ChunkDamagedError):
             windows[session_id] = _window(session_id, sequence, sorted(rows[session_id]))
     return windows
 
@@ -74,7 +74,7 @@ def _window(session_id: uuid.UUID, sequence: int, rows: Sequence[tuple[Any, ...]
     waiting = [PendingChunk(session_id, row[0], row[1], Extent(*row[2:])) for row in rows]
     for expected, chunk in enumerate(waiting, start=sequence + 1):
         if chunk.sequence != expected:
-            raise ChunkDamaged(f"The row of chunk {expected} is missing.", sequence=expected)
+            raise ChunkDamagedError(f"The row of chunk {expected} is missing.", sequence=expected)
     return waiting[: plan.bounded([chunk.extent.size_bytes for chunk in waiting])]
 
 
@@ -87,14 +87,14 @@ def read(waiting: Sequence[PendingChunk], on_damage: OnDamage | None = None) -> 
             returns is given in the chunk's place, if that is anything. Without it the error is raised.
 
     Raises:
-        ChunkDamaged, ChunksReleased: With the `sequence` of the chunk.
+        ChunkDamagedError, ChunksReleasedError: With the `sequence` of the chunk.
     """
     with JournalReader(root()) as reader:
         for chunk in waiting:
             try:
                 with chunk_context(chunk.sequence):
                     payload = _payload(reader, chunk)
-            except ChunkDamaged as error:
+            except ChunkDamagedError as error:
                 if on_damage is None:
                     raise
                 payload = on_damage(error, chunk.extent.size_bytes)
@@ -106,7 +106,7 @@ def payload(session_id: uuid.UUID, sequence: int) -> bytes:
     """Return the bytes of one chunk of a session as they came.
 
     Raises:
-        ChunkNotFound, ChunksReleased, ChunkDamaged: They can't be read.
+        ChunkNotFoundError, ChunksReleasedError, ChunkDamagedError: They can't be read.
     """
     source_id, extent = _row(session_id, sequence)
     with JournalReader(root()) as reader, chunk_context(sequence):
@@ -119,7 +119,7 @@ def _payload(reader: JournalReader, chunk: PendingChunk) -> bytes:
     while True:
         try:
             return reader.read(extent)
-        except ChunkDamaged:
+        except ChunkDamagedError:
             _, moved_to = _row(chunk.session_id, chunk.sequence)
             if moved_to == extent:
                 raise
@@ -130,14 +130,14 @@ def _row(session_id: uuid.UUID, sequence: int) -> tuple[int, Extent]:
     """Return the source of a chunk, and where the chunk is.
 
     Raises:
-        ChunkNotFound, ChunksReleased: It is not there, or not any more.
+        ChunkNotFoundError, ChunksReleasedError: It is not there, or not any more.
     """
     rows = AudioChunk.objects.filter(session_id=session_id, sequence=sequence)
     row = rows.values_list("source_id", "journal__removed_at", "journal__name", "offset", "size_bytes", "crc32").first()
     if row is None:
-        raise ChunkNotFound(sequence=sequence)
+        raise ChunkNotFoundError(sequence=sequence)
     if row[1] is not None:
-        raise ChunksReleased(sequence=sequence)
+        raise ChunksReleasedError(sequence=sequence)
     return row[0], Extent(*row[2:])
 
 
@@ -151,7 +151,7 @@ def read_range(session_id: uuid.UUID, first: int, last: int, on_damage: OnDamage
     while first <= last:
         window = [chunk for chunk in window_after(session_id, first - 1) if chunk.sequence <= last]
         if not window:
-            raise ChunkDamaged(f"The row of chunk {first} is missing.", sequence=first)
+            raise ChunkDamagedError(f"The row of chunk {first} is missing.", sequence=first)
         yield from read(window, on_damage)
         first = window[-1].sequence + 1
 

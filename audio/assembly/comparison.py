@@ -9,7 +9,7 @@ from audio.models import Recording
 _BLOCK_BYTES = 1 << 20
 
 
-class Differs(Exception):
+class RecordingDiffersError(Exception):
     """The recording differs from what its chunks make. The message says where."""
 
 
@@ -39,7 +39,7 @@ class Comparison:
             masked: Positions that are not compared.
 
         Raises:
-            Differs: The bytes differ.
+            RecordingDiffersError: The bytes differ.
         """
         left = memoryview(piece)
         while left:
@@ -47,7 +47,9 @@ class Comparison:
                 self._held = memoryview(next(self._actual, b""))
             count = min(len(left), len(self._held))
             if not count:
-                raise Differs(f"The recording ends after {self._at} bytes of audio, but its chunks have more.")
+                raise RecordingDiffersError(
+                    f"The recording ends after {self._at} bytes of audio, but its chunks have more."
+                )
             if is_exact and left[:count] != self._held[:count]:
                 self._check_masked(bytes(left[:count]), bytes(self._held[:count]), masked)
             left, self._held, self._at = left[count:], self._held[count:], self._at + count
@@ -56,16 +58,18 @@ class Comparison:
         pairs = enumerate(zip(expected, actual, strict=True), start=self._at)
         for at, (mine, theirs) in pairs:
             if mine != theirs and at not in masked:
-                raise Differs(f"Byte {at} of the audio of the recording differs from its chunks.")
+                raise RecordingDiffersError(f"Byte {at} of the audio of the recording differs from its chunks.")
 
     def end(self) -> None:
         """Check that no bytes follow.
 
         Raises:
-            Differs: There are more bytes.
+            RecordingDiffersError: There are more bytes.
         """
         if self._held or any(self._actual):
-            raise Differs(f"The recording continues after {self._at} bytes of audio, where its chunks end.")
+            raise RecordingDiffersError(
+                f"The recording continues after {self._at} bytes of audio, where its chunks end."
+            )
 
 
 def blocks(path: Path, start: int = 0, size_bytes: int | None = None) -> Iterator[bytes]:

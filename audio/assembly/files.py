@@ -18,7 +18,7 @@ from audio.assembly.losses import Losses, Place
 from audio.assembly.made import Made, beside, no_audio
 from audio.assembly.master import Master
 from audio.assembly.samples import SampleAssembler
-from audio.errors import ChunkDamaged, FfmpegFailed, MediaError, MediaLimitExceeded
+from audio.errors import ChunkDamagedError, FfmpegFailedError, MediaError, MediaLimitExceededError
 from audio.media import ffmpeg, frames, pcm, plan, wav
 from audio.media.frames import FrameCounter
 from audio.media.parts import FORMATS as HEADED_FORMATS
@@ -119,7 +119,7 @@ class FilesAssembler(SampleAssembler):
             sentence = (
                 f"The files up to this one have {self._seconds:.0f} s of audio, which is more than a session may have."
             )
-            raise MediaLimitExceeded(sentence, sequence=part.first_sequence)
+            raise MediaLimitExceededError(sentence, sequence=part.first_sequence)
 
     def _decoded(self, parts: Sequence[Part], work: Path) -> Iterator[Samples]:
         if len(parts) == 1 and not parts[0].data:
@@ -187,7 +187,7 @@ class FilesAssembler(SampleAssembler):
         begin = self._looked_at_bytes - len(chunk.payload)
         return [begin + start for start in HeaderScanner(self._format).feed(chunk.payload)]
 
-    def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
+    def _note_damage(self, error: ChunkDamagedError, size_bytes: int) -> bytes:
         sequence = error.details["sequence"]
         if self._open_at == self._looked_at_bytes:
             self.done_to = sequence
@@ -201,7 +201,7 @@ class FilesAssembler(SampleAssembler):
         self._files += 1
         if self._files > self.looked_to + _MOST_FILES_BEYOND_MESSAGES:
             sentence = f"The session has {self._files} files in {self.looked_to} messages, which is over the limit."
-            raise MediaLimitExceeded(sentence, sequence=self._open_sequence)
+            raise MediaLimitExceededError(sentence, sequence=self._open_sequence)
         first, skip, start = self._open_sequence, self._open_skip, self._open_at
         last, _ = self._offsets.at(end - 1)
         self._open_at = end
@@ -296,4 +296,4 @@ def _require_all(audio_format: str, output: Path, pcm: PcmFormat, frame_count: i
     else:
         is_all = abs(written_seconds - frame_count / pcm.sample_rate) < _ENCODED_TOLERANCE_SECONDS
     if not is_all:
-        raise FfmpegFailed(f"FFmpeg wrote only {written_seconds:.3f} of {frame_count / pcm.sample_rate:.3f} s.")
+        raise FfmpegFailedError(f"FFmpeg wrote only {written_seconds:.3f} of {frame_count / pcm.sample_rate:.3f} s.")

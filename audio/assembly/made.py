@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audio.assembly.losses import Failure, Losses
 from audio.assembly.master import Master
-from audio.errors import MediaError, UndecodableChunk, UnsupportedMedia
+from audio.errors import MediaError, UndecodableChunkError, UnsupportedMediaError
 from audio.media import ffmpeg
 from audio.models import AudioSession
 from audio.storage import durable
@@ -47,6 +47,6 @@ def beside(session: AudioSession, master: Master, make: Callable[[Path, Path], f
 
 def no_audio(losses: Losses) -> MediaError:
     """Return the error of a recording without audio: that of its first part, if one was left out."""
-    failure = losses.failure or Failure(UndecodableChunk.code, "The session has no audio.", 1)
-    kind = UnsupportedMedia if failure.code == UnsupportedMedia.code else UndecodableChunk
+    failure = losses.failure or Failure(UndecodableChunkError.code, "The session has no audio.", 1)
+    kind = UnsupportedMediaError if failure.code == UnsupportedMediaError.code else UndecodableChunkError
     return kind(failure.detail, sequence=failure.sequence)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from audio.errors import MasterDamaged
+from audio.errors import MasterDamagedError
 from audio.journal.files import sync_folder
 from audio.media import wav
 from audio.media.wav import PcmFormat
@@ -46,10 +46,10 @@ class Master:
             The master, or None if the file is longer than that: somebody has written what the database does not know.
 
         Raises:
-            MasterDamaged: The file is missing or shorter.
+            MasterDamagedError: The file is missing or shorter.
         """
         if (there := _size_bytes(path)) < size_bytes:
-            raise MasterDamaged
+            raise MasterDamagedError
         if there > size_bytes:
             return None
         master = cls.__new__(cls)
@@ -62,10 +62,10 @@ class Master:
         """Create the file with the first `size_bytes` bytes of another.
 
         Raises:
-            MasterDamaged: The other file is missing or shorter.
+            MasterDamagedError: The other file is missing or shorter.
         """
         if _size_bytes(source) < size_bytes:
-            raise MasterDamaged
+            raise MasterDamagedError
         master = cls(path)
         with source.open("rb") as file:
             while block := file.read(min(_BATCH_BYTES, size_bytes - master.size_bytes)):

@@ -13,12 +13,12 @@ import structlog
 
 from audio.assembly.assembler import OnProgress, Windows
 from audio.assembly.chunks import Chunk, PendingChunk, read
-from audio.assembly.comparison import Differs, ReadyRecording
+from audio.assembly.comparison import ReadyRecording, RecordingDiffersError
 from audio.assembly.losses import Losses, Place
 from audio.assembly.made import Made, name_of, no_audio
 from audio.assembly.master import Master
 from audio.assembly.samples import MOST_CHANNELS, SampleAssembler
-from audio.errors import ChunkDamaged
+from audio.errors import ChunkDamagedError
 from audio.media import convert, wav
 from audio.media.plan import Family
 from audio.media.wav import Fault, PcmFormat, Samples, WavReader
@@ -86,7 +86,7 @@ class PcmAssembler(SampleAssembler):
     def _place(self, first_sequence: int, last_sequence: int) -> Place:
         return Place(first_sequence, last_sequence, self.output.seconds, self.output.seconds)
 
-    def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
+    def _note_damage(self, error: ChunkDamagedError, size_bytes: int) -> bytes:
         """Note a damaged chunk; return as much silence, so that what follows stays at its moment, and whole."""
         sequence = error.details["sequence"]
         self._damaged.append(Fault(error, error.code, error.detail, sequence, sequence))
@@ -165,7 +165,7 @@ class PcmAssembler(SampleAssembler):
         data_bytes = max(0, recording.master_bytes - wav.HEADER_BYTES)
         with path.open("rb") as file:
             if file.read(wav.HEADER_BYTES) != wav.header(self._master_format(recording), data_bytes):
-                raise Differs("The header of the recording has changed.")
+                raise RecordingDiffersError("The header of the recording has changed.")
 
 
 def _kind(entry: tuple[int, Samples | Fault]) -> tuple[int, PcmFormat | None]:

@@ -15,7 +15,7 @@ from audio.assembly import chunks, markers
 from audio.assembly.losses import Failure
 from audio.assembly.made import Made
 from audio.assembly.run import DETAIL_CHARACTERS, ClaimLostError, Run
-from audio.errors import ChunksReleased
+from audio.errors import ChunksReleasedError
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 from audio.storage import derived, paths
 
@@ -37,14 +37,14 @@ def rebuild(session_id: uuid.UUID) -> None:
     A recording that is ready stays until the other one is complete. In any other state, what was made is forgotten.
 
     Raises:
-        ChunksReleased: The chunks are not all there any more.
+        ChunksReleasedError: The chunks are not all there any more.
     """
     with transaction.atomic():
         # The lock prevents that a sweep finds the recording ready and removes its chunks in between.
         mine = Recording.objects.filter(pk=session_id)
         recording = mine.select_for_update().first()
         if chunks.are_released(session_id):
-            raise ChunksReleased
+            raise ChunksReleasedError
         if recording is not None and recording.state == RecordingState.READY:
             mine.update(
                 rebuild_requested_at=DatabaseNow(),

@@ -24,7 +24,7 @@ from audio.assembly.conclusion import conclude
 from audio.assembly.losses import Failure
 from audio.assembly.made import Made, name_of
 from audio.assembly.master import Master
-from audio.errors import ChunkDamaged
+from audio.errors import ChunkDamagedError
 from audio.media import wav, waveform
 from audio.models import AudioSession, DatabaseNow, Recording, RecordingState
 from audio.storage import downloads, paths
@@ -91,7 +91,7 @@ class Run:
             seen_to = window[-1].sequence if window else self._assembler.looked_to
             is_last = outlook.is_closed and seen_to == outlook.total > 0
             if not window and seen_to != outlook.total:
-                raise ChunkDamaged(f"The row of chunk {seen_to + 1} is missing.", sequence=seen_to + 1)
+                raise ChunkDamagedError(f"The row of chunk {seen_to + 1} is missing.", sequence=seen_to + 1)
             if not window and (not is_last or self._is_flushed):
                 break
             self._take(window, is_last, outlook)

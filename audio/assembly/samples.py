@@ -217,7 +217,7 @@ class SampleAssembler(ABC):
             is_exact: Whether to compare the samples, and not only their number. Resampled ones are only counted.
 
         Raises:
-            Differs: The samples differ.
+            RecordingDiffersError: The samples differ.
         """
         comparison = Comparison(actual)
         pieces = itertools.chain.from_iterable(self.take(*window) for window in windows)

@@ -19,11 +19,11 @@ import structlog
 
 from audio.assembly.assembler import OnProgress, PartsDifferError, Windows
 from audio.assembly.chunks import Chunk, PendingChunk, read
-from audio.assembly.comparison import Comparison, Differs, ReadyRecording, blocks
+from audio.assembly.comparison import Comparison, ReadyRecording, RecordingDiffersError, blocks
 from audio.assembly.losses import Losses, Place
 from audio.assembly.made import Made, beside, name_of, no_audio
 from audio.assembly.master import Master
-from audio.errors import ChunkDamaged, FfmpegFailed, MasterDamaged, MediaError, UndecodableChunk
+from audio.errors import ChunkDamagedError, FfmpegFailedError, MasterDamagedError, MediaError, UndecodableChunkError
 from audio.media import ffmpeg, frames, plan, remux
 from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.parts import ChunkOffsets, part_finder
@@ -131,7 +131,7 @@ class StreamAssembler:
             raise PartsDifferError
         self._starts.append([start, self._offsets.at(start)[0]])
 
-    def _note_damage(self, error: ChunkDamaged, size_bytes: int) -> bytes:
+    def _note_damage(self, error: ChunkDamagedError, size_bytes: int) -> bytes:
         sequence = error.details["sequence"]
         self.losses.lose(error, Place(sequence, sequence, self.seconds, self.seconds))
         return b""
@@ -198,7 +198,7 @@ class StreamAssembler:
             if error.retryable:
                 raise
             # The others are copied all the same.
-            self._lose(number, UndecodableChunk(error.detail) if isinstance(error, FfmpegFailed) else error)
+            self._lose(number, UndecodableChunkError(error.detail) if isinstance(error, FfmpegFailedError) else error)
             return
         if not header.has_packets:
             # A recorder that was stopped before its first sound.
@@ -213,7 +213,7 @@ class StreamAssembler:
         """Measure a part's timeline when it is complete, so that nothing but the copy is left for the close."""
         try:
             measured = remux.measure(master, self._span(number), self.suffix, work, self._track)
-        except FfmpegFailed:
+        except FfmpegFailedError:
             # It can't be read to its end.
             self._measured.append(None)
         else:
@@ -271,7 +271,7 @@ class StreamAssembler:
     def finish(self, master: Master, on_progress: OnProgress) -> Made:
         """Correct the header of a counted stream, or copy the packets of a container into one file."""
         if master.size_bytes != self._size_bytes:
-            raise MasterDamaged(f"The master has {master.size_bytes} bytes instead of {self._size_bytes}.")
+            raise MasterDamagedError(f"The master has {master.size_bytes} bytes instead of {self._size_bytes}.")
         if self._counter is not None:
             return self._finish_counted(self._counter, master)
         if self._flac is not None:
@@ -281,19 +281,19 @@ class StreamAssembler:
     def _finish_counted(self, counter: FrameCounter, master: Master) -> Made:
         """Bring the Info frame of MP3 in line with the stream that came."""
         if not counter.samples:
-            raise UndecodableChunk(f"The stream has no {self.suffix} frames.", sequence=1)
+            raise UndecodableChunkError(f"The stream has no {self.suffix} frames.", sequence=1)
         if counter.unrecognised_bytes > counter.audio_bytes:
             sentence = f"Only {counter.audio_bytes} of {master.size_bytes} bytes are {self.suffix} frames."
             place = Place(1, self.done_to, 0.0, counter.duration_seconds)
-            self.losses.lose(UndecodableChunk(sentence, sequence=1), place)
+            self.losses.lose(UndecodableChunkError(sentence, sequence=1), place)
         return self._with_true_header(master, counter.duration_seconds)
 
     def _finish_flac(self, counter: FlacCounter, master: Master) -> Made:
         """Write the total into STREAMINFO where a live encoder left it open, or the stream ended before it."""
         if counter.info is None:
-            raise UndecodableChunk("The stream does not begin with a FLAC header.", sequence=1)
+            raise UndecodableChunkError("The stream does not begin with a FLAC header.", sequence=1)
         if not counter.samples:
-            raise UndecodableChunk("The stream has no flac frames.", sequence=1)
+            raise UndecodableChunkError("The stream has no flac frames.", sequence=1)
         self._leave_out_torn_frame(master.path)
         return self._with_true_header(master, counter.duration_seconds)
 
@@ -351,7 +351,7 @@ class StreamAssembler:
             place = (output, work, self._track)
             try:
                 seconds = remux.copy(master.path, spans, self.suffix, self._codec, *place, timelines or ())
-            except FfmpegFailed as error:
+            except FfmpegFailedError as error:
                 if len(spans) == 1:
                     raise
                 raise PartsDifferError from error
@@ -368,7 +368,7 @@ class StreamAssembler:
         spans = self._kept_spans()
         try:
             proof = remux.compare(master.path, spans, self.suffix, output, work)
-        except FfmpegFailed as error:
+        except FfmpegFailedError as error:
             if len(spans) > 1:
                 raise PartsDifferError from error
             sentence = f"The stream is damaged. It is kept as far as it can be read. {error.detail}"
@@ -396,7 +396,7 @@ class StreamAssembler:
             with ready.path.open("rb") as file:
                 file.seek(offset)
                 if file.read(len(expected)) != expected:
-                    raise Differs("The header of the recording does not declare its length.")
+                    raise RecordingDiffersError("The header of the recording does not declare its length.")
 
     def _compare_packets(self, ready: ReadyRecording, windows: Windows) -> None:
         """Make the recording once more, and compare its packets: a container contains random numbers."""
@@ -411,7 +411,7 @@ class StreamAssembler:
         expected = self._packets(ready.work / Path(made.file_name).name, ready.work)
         for number, pair in enumerate(itertools.zip_longest(expected, self._packets(ready.path, ready.work)), start=1):
             if pair[0] != pair[1]:
-                raise Differs(f"Packet {number} of the recording differs from its chunks.")
+                raise RecordingDiffersError(f"Packet {number} of the recording differs from its chunks.")
 
     def _packets(self, path: Path, work: Path) -> Iterator[bytes]:
         """Yield the size and the MD5 of each packet."""

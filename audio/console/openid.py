@@ -33,7 +33,7 @@ NEXT = "openid_next"
 TIMEOUT_SECONDS = 10
 
 
-class LoginRejected(Exception):
+class LoginRejectedError(Exception):
     """The provider, or this server, does not let somebody in."""
 
 
@@ -67,7 +67,7 @@ class OpenIdView(RedirectURLMixin, View):
             raise Http404
         try:
             return super().dispatch(request, *args, **kwargs)
-        except (LoginRejected, AuthlibBaseError, JoseError) as error:
+        except (LoginRejectedError, AuthlibBaseError, JoseError) as error:
             logger.warning("login_rejected", error=str(error), address=request.META.get("REMOTE_ADDR"))
             return self._failed(status.HTTP_403_FORBIDDEN)
         except RequestException as error:
@@ -97,15 +97,15 @@ class Callback(OpenIdView):
         """Log the person in, and redirect to the page that they wanted.
 
         Raises:
-            LoginRejected: Their account is inactive.
+            LoginRejectedError: Their account is inactive.
         """
         options = {"iss": {"essential": True, "value": settings.OIDC_ISSUER}, "sub": {"essential": True}}
         token = _provider(settings.OIDC_ISSUER).authorize_access_token(request, claims_options=options)
         if "userinfo" not in token:
-            raise LoginRejected("The provider sent no ID token.")
+            raise LoginRejectedError("The provider sent no ID token.")
         user = people.user_of(settings.OIDC_ISSUER, token["userinfo"])
         if not user.is_active:
-            raise LoginRejected(f"The account of {user.get_username()} is inactive.")
+            raise LoginRejectedError(f"The account of {user.get_username()} is inactive.")
         wanted = request.session.pop(NEXT, "")
         login(request, user, backend=BACKEND)
         request.session[ID_TOKEN] = token.get("id_token", "")

@@ -18,7 +18,14 @@ from django.db import Error as DjangoDatabaseError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from audio.database import AWAY, database_time, is_full, rejection
-from audio.errors import AudioError, DatabaseUnavailable, SessionClosed, SessionNotFound, SessionPaused, Superseded
+from audio.errors import (
+    AudioError,
+    DatabaseUnavailableError,
+    SessionClosedError,
+    SessionNotFoundError,
+    SessionPausedError,
+    SupersededError,
+)
 from audio.ingest.statements import Statements, statements_for
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.models import AudioChunk, JournalFile, SessionStatus
@@ -71,8 +78,8 @@ class RowWriter:
             The key of the row.
 
         Raises:
-            DatabaseUnavailable: The database is away.
-            StorageFull: The database is full.
+            DatabaseUnavailableError: The database is away.
+            StorageFullError: The database is full.
         """
 
         def create() -> int:
@@ -92,8 +99,8 @@ class RowWriter:
             Their outcomes, in the same order.
 
         Raises:
-            DatabaseUnavailable: The database is away. It is not known whether the chunks were committed.
-            StorageFull: The database is full.
+            DatabaseUnavailableError: The database is away. It is not known whether the chunks were committed.
+            StorageFullError: The database is full.
         """
         attempts = 0
 
@@ -161,7 +168,7 @@ class _Transaction:
         """
         producer = chunk.producer
         session, source = self._sessions.get(producer.session_key), self._sources.get(producer.source_id)
-        rejection = _rejection(producer, session, source) or DatabaseUnavailable()
+        rejection = _rejection(producer, session, source) or DatabaseUnavailableError()
         return self._note(producer, rejection)
 
     @staticmethod
@@ -235,9 +242,9 @@ def _rejection(producer: Producer, session: _Counters | None, source: _SourceCou
     if producer.rejection is not None:
         return producer.rejection
     if session is None:
-        return SessionNotFound("The session was deleted.")
+        return SessionNotFoundError("The session was deleted.")
     if producer.epoch is not None and (source is None or source.epoch != producer.epoch):
-        return Superseded()
+        return SupersededError()
     if session.status == SessionStatus.PAUSED:
-        return SessionPaused()
-    return SessionClosed() if session.status != SessionStatus.ACTIVE else None
+        return SessionPausedError()
+    return SessionClosedError() if session.status != SessionStatus.ACTIVE else None

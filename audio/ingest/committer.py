@@ -20,7 +20,7 @@ import structlog
 from django.db import connection
 
 from audio import database, metrics
-from audio.errors import AudioError, JournalFailed, StorageFull
+from audio.errors import AudioError, JournalFailedError, StorageFullError
 from audio.ingest.calls import Call, Calls
 from audio.ingest.commit import JournalledChunk, RowWriter
 from audio.ingest.types import Accepted, LiveConnection, Outcome, Producer
@@ -195,7 +195,7 @@ class Committer:
         except OSError as error:
             logger.error("journal_failed", error=str(error))
             full = error.errno in _NO_SPACE
-            return self._reject_all(batch, StorageFull() if full else JournalFailed())
+            return self._reject_all(batch, StorageFullError() if full else JournalFailedError())
         self._note(journal, journalled, outcomes)
         return outcomes
 

@@ -8,7 +8,7 @@ import structlog
 from django.db import transaction
 
 from audio.access import ANYONE, Identity, audit
-from audio.errors import SessionNotFound
+from audio.errors import SessionNotFoundError
 from audio.ingest.sessions import describe, index_metadata
 from audio.models import AudioSession, MetadataEntry
 from audio.storage import session_file
@@ -33,16 +33,16 @@ def change_details(
         The session as it is then.
 
     Raises:
-        InvalidParameter: The metadata would be too large.
-        SessionNotFound: There is no such session, or a legal hold is to be set and its deletion has begun.
+        InvalidParameterError: The metadata would be too large.
+        SessionNotFoundError: There is no such session, or a legal hold is to be set and its deletion has begun.
         OSError: The change could not be stored.
     """
     with transaction.atomic():
         session = AudioSession.objects.select_for_update().filter(pk=session_id).first()
         if session is None:
-            raise SessionNotFound(received=str(session_id))
+            raise SessionNotFoundError(received=str(session_id))
         if changes.get("legal_hold") and session.delete_requested_at is not None:
-            raise SessionNotFound("The session is being deleted.")
+            raise SessionNotFoundError("The session is being deleted.")
         values = dict(changes)
         if "metadata" in values:
             values["metadata"] = merge_metadata(session.metadata, values["metadata"])

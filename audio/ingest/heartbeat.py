@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from audio import access
 from audio.access import Identity
-from audio.errors import AudioError, NotAuthenticated, ServiceError
+from audio.errors import AudioError, NotAuthenticatedError, ServiceError
 from audio.ingest import sessions
 from audio.ingest.clock import ClockWatch, database_time
 from audio.ingest.connections import Connections
@@ -169,7 +169,7 @@ def _forbidden(holders: dict[int, tuple[Identity, int]]) -> dict[int, AudioError
     errors: dict[int, AudioError] = {}
     for key, (identity, project_id) in holders.items():
         if identity in lapsed:
-            errors[key] = NotAuthenticated("The API key, the token or the person may not record any more.")
+            errors[key] = NotAuthenticatedError("The API key, the token or the person may not record any more.")
         elif project_id in exhausted:
             errors[key] = exhausted[project_id]
     return errors

@@ -12,7 +12,7 @@ from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
 from audio import events, metrics
-from audio.errors import NotAuthenticated
+from audio.errors import NotAuthenticatedError
 from audio.ingest.connections import Connections
 from audio.ingest.types import LiveConnection
 
@@ -63,7 +63,7 @@ class Listener:
             case {"type": events.WARNED, "session_id": session_id} if str(producer.session_id) == session_id:
                 connection.warned(event["warning"])
             case {"type": events.REVOKED, "keys": keys} if str(connection.identity.key) in keys:
-                connection.end_with(NotAuthenticated("The API key or token was revoked."))
+                connection.end_with(NotAuthenticatedError("The API key or token was revoked."))
             case {"type": events.SUPERSEDED, "source_id": source_id, "epoch": epoch} if (
                 producer.source_id == source_id and producer.epoch is not None and producer.epoch < epoch
             ):

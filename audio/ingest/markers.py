@@ -20,12 +20,12 @@ from django.db import transaction
 
 from audio.database import is_full
 from audio.errors import (
-    InvalidParameter,
-    SessionClosed,
-    SessionNotFound,
-    StorageFull,
-    StorageUnavailable,
-    TooManyMarkers,
+    InvalidParameterError,
+    SessionClosedError,
+    SessionNotFoundError,
+    StorageFullError,
+    StorageUnavailableError,
+    TooManyMarkersError,
 )
 from audio.ingest.sessions import as_current
 from audio.ingest.types import Producer
@@ -50,20 +50,20 @@ def add_marker(
         producer: The connection that asks for it, which can mark only an open session. None if no connection does.
 
     Raises:
-        InvalidParameter: The recording is shorter.
-        SessionClosed: The session is closed.
-        SessionNotFound: There is no such session.
-        StorageFull, StorageUnavailable: The marker could not be stored.
-        Superseded: A newer connection has taken over the source of the one that asks.
-        TooManyMarkers: The session has as many markers as it may have.
+        InvalidParameterError: The recording is shorter.
+        SessionClosedError: The session is closed.
+        SessionNotFoundError: There is no such session.
+        StorageFullError, StorageUnavailableError: The marker could not be stored.
+        SupersededError: A newer connection has taken over the source of the one that asks.
+        TooManyMarkersError: The session has as many markers as it may have.
     """
     with as_current(session_id, producer):
         session = _locked(session_id)
         if producer is not None and not session.is_open:
-            raise SessionClosed
+            raise SessionClosedError
         place = _place(session, seconds)
         if Marker.objects.filter(session=session).count() >= MAX_MARKERS_PER_SESSION:
-            raise TooManyMarkers(limit=MAX_MARKERS_PER_SESSION)
+            raise TooManyMarkersError(limit=MAX_MARKERS_PER_SESSION)
         marker = Marker.objects.create(session=session, label=label, **place)
         _write_file(session_id)
     logger.info("marker_added", session_id=str(session_id), marker_id=str(marker.pk))
@@ -74,9 +74,9 @@ def change_marker(marker: Marker, changes: dict[str, Any]) -> None:
     """Change the label of a marker, or move it: to `position_seconds`, or if that is None to the end so far.
 
     Raises:
-        InvalidParameter: The recording is shorter.
-        SessionNotFound: The session was deleted meanwhile.
-        StorageFull, StorageUnavailable: The change could not be stored.
+        InvalidParameterError: The recording is shorter.
+        SessionNotFoundError: The session was deleted meanwhile.
+        StorageFullError, StorageUnavailableError: The change could not be stored.
     """
     with transaction.atomic():
         session = _locked(marker.session_id)
@@ -91,8 +91,8 @@ def delete_marker(marker: Marker) -> None:
     """Delete a marker.
 
     Raises:
-        SessionNotFound: The session was deleted meanwhile.
-        StorageFull, StorageUnavailable: The change could not be stored.
+        SessionNotFoundError: The session was deleted meanwhile.
+        StorageFullError, StorageUnavailableError: The change could not be stored.
     """
     with transaction.atomic():
         session = _locked(marker.session_id)
@@ -115,14 +115,14 @@ def _write_file(session_id: uuid.UUID) -> None:
     try:
         session_file.write(session_id, {"markers": described}, session_file.MARKERS_NAME)
     except OSError as error:
-        raise StorageFull if is_full(error) else StorageUnavailable from error
+        raise StorageFullError if is_full(error) else StorageUnavailableError from error
 
 
 def described_markers(session_id: uuid.UUID, description: Mapping[str, Any]) -> list[Marker]:
     """Return the markers, not saved, that the file of a session describes.
 
     Raises:
-        KeyError, ValueError, TypeError, InvalidParameter: The description is wrong.
+        KeyError, ValueError, TypeError, InvalidParameterError: The description is wrong.
     """
     return [_described(session_id, each) for each in description.get("markers", [])][:MAX_MARKERS_PER_SESSION]
 
@@ -149,7 +149,7 @@ def _described(session_id: uuid.UUID, described: Mapping[str, Any]) -> Marker:
 def _locked(session_id: uuid.UUID) -> AudioSession:
     session = AudioSession.objects.select_for_update().filter(pk=session_id).first()
     if session is None:
-        raise SessionNotFound("The session was deleted.")
+        raise SessionNotFoundError("The session was deleted.")
     return session
 
 
@@ -162,7 +162,7 @@ def _place(session: AudioSession, seconds: float | None) -> dict[str, Any]:
         position = duration if session.total_chunks else 0.0
         return {"after_sequence": session.total_chunks, "position_seconds": position, "byte_offset": None}
     if duration is not None and seconds > duration:
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"position_seconds must not be behind the end of the recording, {duration:.3f}.",
             parameter="position_seconds",
             received=seconds,

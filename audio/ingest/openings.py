@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from audio import access
 from audio.access import Identity, audit, limits
 from audio.database import database_time
-from audio.errors import AudioError, Overloaded, TooManySessions
+from audio.errors import AudioError, OverloadedError, TooManySessionsError
 from audio.ingest import sessions
 from audio.ingest.sessions import Opened
 from audio.models import AudioConnection, AudioSession, AudioSource, MetadataEntry, Project, Recording
@@ -86,9 +86,9 @@ def _open_together(clients: Sequence[tuple[Opening, Project]], process_id: uuid.
         answers: list[AudioSession | AudioError] = []
         for opening, project in clients:
             if opening.is_gone():
-                answers.append(Overloaded(sessions.GONE))
+                answers.append(OverloadedError(sessions.GONE))
             elif room <= 0:
-                answers.append(TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS))
+                answers.append(TooManySessionsError(limit=settings.MAX_CONCURRENT_SESSIONS))
             else:
                 room -= 1
                 answers.append(_draft(opening.request, project, now))

@@ -19,15 +19,15 @@ from django.db.models import F, Q, QuerySet
 from audio import access, dispatch, events
 from audio.access import ANYONE, TICKET_SECONDS, Identity, Kind, audit, limits
 from audio.errors import (
-    InvalidSessionId,
-    NotAuthenticated,
-    OneSourceOnly,
-    Overloaded,
-    SessionClosed,
-    SessionNotFound,
-    Superseded,
-    TooManyConnections,
-    TooManySessions,
+    InvalidSessionIdError,
+    NotAuthenticatedError,
+    OneSourceOnlyError,
+    OverloadedError,
+    SessionClosedError,
+    SessionNotFoundError,
+    SupersededError,
+    TooManyConnectionsError,
+    TooManySessionsError,
 )
 from audio.ingest.clock import ClockSet, database_time
 from audio.ingest.types import Producer
@@ -72,12 +72,12 @@ def parse_session_id(text: str) -> uuid.UUID:
     """Return the session id of a URL path.
 
     Raises:
-        InvalidSessionId: The text is not a UUID.
+        InvalidSessionIdError: The text is not a UUID.
     """
     try:
         return uuid.UUID(text)
     except ValueError as error:
-        raise InvalidSessionId(received=text[:64]) from error
+        raise InvalidSessionIdError(received=text[:64]) from error
 
 
 def default_parameters() -> SessionParameters:
@@ -105,8 +105,8 @@ def create_session(
         details: Its name, metadata, retention and legal hold.
 
     Raises:
-        LimitReached: The project has reached a limit.
-        TooManySessions: The server has reached its limit of open sessions.
+        LimitReachedError: The project has reached a limit.
+        TooManySessionsError: The server has reached its limit of open sessions.
     """
     with transaction.atomic():
         session = _create(parameters, user_id, undecided, project_id, timedelta(seconds=TICKET_SECONDS), details)
@@ -133,20 +133,20 @@ def open_connection(
         address: The IP address of the client, for the audit.
 
     Raises:
-        LimitReached: The project has reached a limit.
-        NotAllowed, NotAuthenticated: The identity may not record here.
-        OneSourceOnly: The session is a continuous compressed stream, and another connection is sending it.
-        Overloaded: The client has left.
-        ParameterConflict: The parameters of the request differ from those of the session.
-        SessionClosed: The session is closed.
-        SessionNotFound: There is no such session.
-        TooManyConnections: The session has reached its limit of connections.
-        TooManySessions: The server has reached its limit of open sessions.
+        LimitReachedError: The project has reached a limit.
+        NotAllowedError, NotAuthenticatedError: The identity may not record here.
+        OneSourceOnlyError: The session is a continuous compressed stream, and another connection is sending it.
+        OverloadedError: The client has left.
+        ParameterConflictError: The parameters of the request differ from those of the session.
+        SessionClosedError: The session is closed.
+        SessionNotFoundError: There is no such session.
+        TooManyConnectionsError: The session has reached its limit of connections.
+        TooManySessionsError: The server has reached its limit of open sessions.
     """
     with transaction.atomic():
         session = _begin(request, identity) if session_id is None else _continue(request, session_id, identity)
         if is_gone():
-            raise Overloaded(GONE)
+            raise OverloadedError(GONE)
         source = _open_source(session, request.source)
         row = AudioConnection.objects.create(session=session, source=source, process_id=process_id, epoch=source.epoch)
         action = "session.resumed" if session_id else "session.opened"
@@ -171,17 +171,17 @@ def decide_format(session_id: uuid.UUID, connection_id: int, audio_format: str) 
         The session, with the format that was decided first.
 
     Raises:
-        SessionNotFound: The session was deleted.
-        OneSourceOnly: By the decision of another connection, the session is a continuous compressed stream.
+        SessionNotFoundError: The session was deleted.
+        OneSourceOnlyError: By the decision of another connection, the session is a continuous compressed stream.
     """
     with transaction.atomic():
         moved = AudioSession.objects.filter(pk=session_id).decide(format=audio_format)
         session = AudioSession.objects.select_related("project").filter(pk=session_id).first()
         if session is None:
-            raise SessionNotFound("The session was deleted.")
+            raise SessionNotFoundError("The session was deleted.")
         others = session.open_connections.exclude(pk=connection_id)
         if not moved and _takes_one_source(session) and others.exists():
-            raise OneSourceOnly(retry_after_seconds=RETRY_AFTER_SECONDS)
+            raise OneSourceOnlyError(retry_after_seconds=RETRY_AFTER_SECONDS)
     return session
 
 
@@ -246,8 +246,8 @@ def close_session(session_id: uuid.UUID, by: str = "request", producer: Producer
         The closed session.
 
     Raises:
-        SessionNotFound: There is no such session.
-        Superseded: A newer connection has taken over the producer's source.
+        SessionNotFoundError: There is no such session.
+        SupersededError: A newer connection has taken over the producer's source.
     """
     with as_current(session_id, producer):
         close_if(session_id, Q(), by)
@@ -283,13 +283,13 @@ def pause_session(session_id: uuid.UUID, producer: Producer | None = None) -> No
         producer: The connection that pauses the session, None if no connection does.
 
     Raises:
-        SessionClosed: The session is closed.
-        SessionNotFound: There is no such session.
-        Superseded: A newer connection has taken over the producer's source.
+        SessionClosedError: The session is closed.
+        SessionNotFoundError: There is no such session.
+        SupersededError: A newer connection has taken over the producer's source.
     """
     with as_current(session_id, producer):
         if not AudioSession.objects.filter(pk=session_id).pause() and not _existing(session_id).is_open:
-            raise SessionClosed
+            raise SessionClosedError
 
 
 def resume_session(session_id: uuid.UUID, producer: Producer | None = None) -> None:
@@ -300,13 +300,13 @@ def resume_session(session_id: uuid.UUID, producer: Producer | None = None) -> N
         producer: The connection that resumes the session, None if no connection does.
 
     Raises:
-        SessionClosed: The session is closed.
-        SessionNotFound: There is no such session.
-        Superseded: A newer connection has taken over the producer's source.
+        SessionClosedError: The session is closed.
+        SessionNotFoundError: There is no such session.
+        SupersededError: A newer connection has taken over the producer's source.
     """
     with as_current(session_id, producer):
         if not AudioSession.objects.filter(pk=session_id).resume() and not _existing(session_id).is_open:
-            raise SessionClosed
+            raise SessionClosedError
 
 
 @contextlib.contextmanager
@@ -317,21 +317,21 @@ def as_current(session_id: uuid.UUID, producer: Producer | None) -> Iterator[Non
     connection that takes over a source locks the session first, so it waits until the block has run.
 
     Raises:
-        Superseded: A newer connection has taken over the source.
+        SupersededError: A newer connection has taken over the source.
     """
     with transaction.atomic():
         if producer is not None and producer.epoch is not None:
             AudioSession.objects.select_for_update().filter(pk=session_id).first()
             sources = AudioSource.objects.filter(session=session_id)
             if sources.filter(pk=producer.source_id).exclude(epoch=producer.epoch).exists():
-                raise Superseded
+                raise SupersededError
         yield
 
 
 def _existing(session_id: uuid.UUID) -> AudioSession:
     session = AudioSession.objects.select_related("recording").filter(pk=session_id).first()
     if session is None:
-        raise SessionNotFound
+        raise SessionNotFoundError
     return session
 
 
@@ -348,7 +348,7 @@ def _create(
         _one_at_a_time()
         limits.check_new_session(project)
     if room_for(1) < 1:
-        raise TooManySessions(limit=settings.MAX_CONCURRENT_SESSIONS)
+        raise TooManySessionsError(limit=settings.MAX_CONCURRENT_SESSIONS)
     now = database_time()
     session = draft(parameters, user_id, undecided, project, now, details)
     session.dropped_at = now + dropped_in if dropped_in is not None else None
@@ -424,11 +424,13 @@ def _begin(request: ConnectionRequest, identity: Identity) -> AudioSession:
 def _continue(request: ConnectionRequest, session_id: uuid.UUID, identity: Identity) -> AudioSession:
     session = AudioSession.objects.select_for_update().filter(pk=session_id).first()
     if session is None:
-        raise NotAuthenticated if identity.kind is Kind.STRANGER else SessionNotFound(received=str(session_id))
+        raise (
+            NotAuthenticatedError if identity.kind is Kind.STRANGER else SessionNotFoundError(received=str(session_id))
+        )
     identity.require("record", session.project_id, session_id)
     limits.check_bytes(session.project_id)
     if not session.is_open:
-        raise SessionClosed(status=session.status)
+        raise SessionClosedError(status=session.status)
     decided = request.check_continues(session.parameters, session.user_id, session.undecided)
     if decided:
         AudioSession.objects.filter(pk=session_id).decide(**decided)
@@ -448,9 +450,11 @@ def _supersede(session: AudioSession, name: str) -> None:
 def _check_room(session: AudioSession) -> None:
     others = session.open_connections.count()
     if others >= settings.MAX_CONNECTIONS_PER_SESSION:
-        raise TooManyConnections(limit=settings.MAX_CONNECTIONS_PER_SESSION, retry_after_seconds=RETRY_AFTER_SECONDS)
+        raise TooManyConnectionsError(
+            limit=settings.MAX_CONNECTIONS_PER_SESSION, retry_after_seconds=RETRY_AFTER_SECONDS
+        )
     if others and _takes_one_source(session):
-        raise OneSourceOnly(retry_after_seconds=RETRY_AFTER_SECONDS)
+        raise OneSourceOnlyError(retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _takes_one_source(session: AudioSession) -> bool:

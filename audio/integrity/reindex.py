@@ -31,7 +31,7 @@ from django.db.models import Count, Max, Sum
 from audio import dispatch, ingest
 from audio.assembly import superseded
 from audio.assembly.rebuild import rebuild
-from audio.errors import ChunksReleased, InvalidParameter
+from audio.errors import ChunksReleasedError, InvalidParameterError
 from audio.integrity.verify import Problem, Problems
 from audio.journal.files import Damage, ScannedRecord, walk
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
@@ -244,7 +244,7 @@ class _Run:
         description = next(iter(session.descriptions.values()), {})
         try:
             row = _row_of(session.key, description | self._changed(session.key))
-        except (KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameter):
+        except (KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameterError):
             sentence = "The journals do not describe this session. Its chunks are left where they are."
             self.add_problem("session_unknown", sentence, session_id=str(session.key))
             return False
@@ -260,7 +260,7 @@ class _Run:
         """Return the markers of a session that comes back, not saved. Assembly gives them their positions again."""
         try:
             return ingest.described_markers(key, session_file.read(key, session_file.MARKERS_NAME))
-        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, InvalidParameter):
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, InvalidParameterError):
             name = f"{paths.folder_name(key)}/{session_file.MARKERS_NAME}"
             sentence = "The file does not describe markers. They are left out."
             self.add_problem("record_damaged", sentence, session_id=str(key), file_name=name)
@@ -325,7 +325,7 @@ class _Run:
             batch = Recording.objects.here().filter(pk__in=keys[start : start + _ROWS_PER_STATEMENT])
             for key, name in batch.filter(rebuild_requested_at=None).values_list("pk", "file_name"):
                 if not (paths.root() / name).exists():
-                    with contextlib.suppress(ChunksReleased):  # it can't be rebuilt; `verify` reports it
+                    with contextlib.suppress(ChunksReleasedError):  # it can't be rebuilt; `verify` reports it
                         rebuild(key)
                         dispatch.concatenate(key)
 
@@ -362,7 +362,7 @@ class _Run:
         if session.is_uncertain:
             AudioSession.objects.filter(pk=session.key).update(recovered=Recovery.UNCERTAIN)
         if Recording.objects.filter(pk=session.key, state__in=[RecordingState.READY, RecordingState.FAILED]).exists():
-            with contextlib.suppress(ChunksReleased):  # the recording stays, and a problem reports what it lacks
+            with contextlib.suppress(ChunksReleasedError):  # the recording stays, and a problem reports what it lacks
                 rebuild(session.key)
         dispatch.concatenate(session.key)
 
@@ -613,7 +613,8 @@ def _row_of(key: uuid.UUID, description: dict[str, Any]) -> AudioSession:
     A version before the details and projects has described neither.
 
     Raises:
-        KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameter: The description is wrong.
+        KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameterError: The description is
+            wrong.
     """
     row = AudioSession(
         pk=key,

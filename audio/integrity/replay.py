@@ -16,8 +16,8 @@ from pathlib import Path
 from audio.assembly import chunks, families
 from audio.assembly.assembler import PartsDifferError
 from audio.assembly.chunks import PendingChunk
-from audio.assembly.comparison import Differs, ReadyRecording
-from audio.errors import MediaError, SessionBusy
+from audio.assembly.comparison import ReadyRecording, RecordingDiffersError
+from audio.errors import MediaError, SessionBusyError
 from audio.media import ffmpeg
 from audio.models import AudioSession, Recording
 from audio.storage import paths
@@ -36,14 +36,14 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
         on_chunk: Called after each window with the sequence of the last compared chunk.
 
     Raises:
-        Differs: The chunks make another recording.
-        SessionBusy: Another run is at work on the session.
+        RecordingDiffersError: The chunks make another recording.
+        SessionBusyError: Another run is at work on the session.
         MediaError: An error that may pass.
     """
     try:
         with session_lock(session.pk) as is_ours:
             if not is_ours:
-                raise SessionBusy
+                raise SessionBusyError
             paths.clear_leftovers(session.pk)
             with ffmpeg.working_folder(paths.folder(session.pk)) as work:
                 ready = ReadyRecording(recording, path, work)
@@ -51,16 +51,16 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
     except MediaError as error:
         if error.retryable:
             raise
-        raise Differs(error.detail) from error
+        raise RecordingDiffersError(error.detail) from error
     except PartsDifferError as error:
-        raise Differs("The parts of the stream no longer fit together.") from error
+        raise RecordingDiffersError("The parts of the stream no longer fit together.") from error
 
 
 def compare_header(session: AudioSession, recording: Recording, path: Path) -> None:
     """Compare what can be compared of a ready recording whose chunks are gone.
 
     Raises:
-        Differs: The header is not the one that the recording was given.
+        RecordingDiffersError: The header is not the one that the recording was given.
     """
     families.of_ready(session, recording).compare_header(recording, path)
 

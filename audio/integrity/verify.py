@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audio.assembly import superseded
-from audio.assembly.comparison import Differs
-from audio.errors import ChunkDamaged, ObjectDamaged, SessionBusy, SessionNotFound
+from audio.assembly.comparison import RecordingDiffersError
+from audio.errors import ChunkDamagedError, ObjectDamagedError, SessionBusyError, SessionNotFoundError
 from audio.integrity import replay
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
@@ -98,13 +98,13 @@ def session(session_id: uuid.UUID, on_progress: OnProgress = lambda _: None) -> 
         on_progress: Called with the progress, from 0 to 1.
 
     Raises:
-        SessionNotFound: There is no such session, or it was deleted meanwhile.
-        SessionBusy: A run is at work on the recording.
+        SessionNotFoundError: There is no such session, or it was deleted meanwhile.
+        SessionBusyError: A run is at work on the recording.
     """
     found = Verified(session_id)
     _Session(found, on_progress).compare()
     if not AudioSession.objects.filter(pk=session_id).exists():
-        raise SessionNotFound(session_id=str(session_id))
+        raise SessionNotFoundError(session_id=str(session_id))
     return found
 
 
@@ -143,7 +143,7 @@ class _Session:
         )
         counters = list(rows)
         if not counters:
-            raise SessionNotFound(session_id=str(found.session_id))
+            raise SessionNotFoundError(session_id=str(found.session_id))
         self._total_chunks, self._byte_count, recovered = counters[0][:3]
         self._is_recovered = bool(recovered)
         self._sources = {row[3]: _Source(*row[4:]) for row in counters if row[3] is not None}
@@ -158,10 +158,10 @@ class _Session:
         """Report a problem of the recording.
 
         Raises:
-            SessionBusy: A run has changed the recording since it was read, so it may not be a problem.
+            SessionBusyError: A run has changed the recording since it was read, so it may not be a problem.
         """
         if not Recording.objects.filter(pk=recording.pk, updated_at=recording.updated_at).exists():
-            raise SessionBusy
+            raise SessionBusyError
         self._add(code, detail, file_name=file_name)
 
     def _add(self, code: str, detail: str, **where: Any) -> None:
@@ -244,7 +244,7 @@ class _Session:
         wrong = list(self._contradictions(row, header))
         try:
             reader.read(Extent(name, row.offset, row.size_bytes, row.crc32))
-        except ChunkDamaged as error:
+        except ChunkDamagedError as error:
             wrong.append(("chunk_damaged", error.detail))
         return header, wrong
 
@@ -335,7 +335,7 @@ class _Session:
                 self._compare_file(session, recording, path)
         except FileNotFoundError:
             self._report(recording, "recording_missing", "The file of the recording is missing.", name)
-        except ObjectDamaged as error:
+        except ObjectDamagedError as error:
             self._report(recording, "recording_damaged", error.detail, name)
 
     def _compare_file(self, session: AudioSession, recording: Recording, path: Path) -> None:
@@ -356,7 +356,7 @@ class _Session:
                 replay.compare_header(session, recording, path)
                 return
             replay.compare(session, recording, path, self._tell_replay)
-        except Differs as error:
+        except RecordingDiffersError as error:
             self._report(recording, "recording_differs", str(error), name)
         self._found.recording = "compared"
 

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from audio.errors import TaskFailed, TaskRunning
+from audio.errors import TaskFailedError, TaskRunningError
 from audio.jobs import rows, transcode
 from audio.media import chapters, ffmpeg, plan
 from audio.models import AudioSession, BackgroundTask, Recording, TaskKind
@@ -24,8 +24,8 @@ def servable(session: AudioSession, recording: Recording, audio_format: str) -> 
     """Return the recording of a session, or its transcode to another format, with its markers as chapters.
 
     Raises:
-        TaskRunning: The file is being made.
-        TaskFailed: It could not be made. The next call begins anew.
+        TaskRunningError: The file is being made.
+        TaskFailedError: It could not be made. The next call begins anew.
         AudioError: The recording or the transcode is not ready.
     """
     rows.require_ready(session)
@@ -36,13 +36,13 @@ def servable(session: AudioSession, recording: Recording, audio_format: str) -> 
         return plain
     try:
         task, path = rows.file_of(session, TaskKind.CHAPTERS, audio_format)
-    except TaskFailed as error:
+    except TaskFailedError as error:
         BackgroundTask.objects.filter(pk=error.details["task_id"]).update(is_current=False)
         raise
     if _digest(text) not in path.name:
         _forget(task, path)
         rows.file_of(session, TaskKind.CHAPTERS, audio_format)
-        raise TaskRunning(task_id=str(task.pk))
+        raise TaskRunningError(task_id=str(task.pk))
     at = task.ended_at or task.updated_at
     etag = downloads.etag(task.file_name, task.size_bytes, at)
     size_bytes = task.size_bytes or 0

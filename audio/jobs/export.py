@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
+from audio.errors import MasterDamagedError, RecordingNotReadyError, TaskRunningError
 from audio.jobs import rows, run, transcode
 from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
@@ -67,8 +67,8 @@ def export(
 
     Raises:
         FileExistsError: One of the files exists; nothing was made or written.
-        RecordingNotReady: The session is open. Other errors are those of `downloads.servable`.
-        TaskFailed, MasterDamaged: The transcode failed, or the file differs from what was recorded.
+        RecordingNotReadyError: The session is open. Other errors are those of `downloads.servable`.
+        TaskFailedError, MasterDamagedError: The transcode failed, or the file differs from what was recorded.
     """
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
     metadata = folder / f"{session.pk}.json"
@@ -93,7 +93,7 @@ def _write_audio(found: Servable, recording: Recording, audio: Path, is_forced: 
     with _written(audio, is_forced) as file:
         sha256 = _copy(found, file, on_progress)
         if found.path == paths.root() / recording.file_name and recording.sha256 not in ("", sha256):
-            raise MasterDamaged("The SHA-256 of the recording differs from its row.")
+            raise MasterDamagedError("The SHA-256 of the recording differs from its row.")
     return sha256
 
 
@@ -104,7 +104,7 @@ def _check_absent(path: Path, is_forced: bool) -> None:
 
 def _found(session: AudioSession, recording: Recording, audio_format: str, is_partial: bool) -> Servable:
     if recording.state == RecordingState.LIVE:
-        raise RecordingNotReady
+        raise RecordingNotReadyError
     own = downloads.servable(session, recording, is_partial)
     return own if audio_format in ("", recording.format) else _made(session, audio_format)
 
@@ -116,7 +116,7 @@ def _made(session: AudioSession, audio_format: str) -> Servable:
         run.run(task.pk)
         try:
             return transcode.servable(session, audio_format)
-        except TaskRunning:
+        except TaskRunningError:
             time.sleep(_POLL_SECONDS)
 
 
@@ -154,7 +154,7 @@ def _copy(found: Servable, file: IO[bytes], on_progress: OnProgress) -> str:
             done += len(block)
             on_progress(done / found.size_bytes)
     if done != found.size_bytes:
-        raise MasterDamaged
+        raise MasterDamagedError
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 
 from audio import dispatch
 from audio.assembly import concatenate
-from audio.errors import SessionBusy
+from audio.errors import SessionBusyError
 from audio.jobs import peaks, rows
 from audio.models import BackgroundTask, Recording, RecordingState, TaskKind
 from audio.storage.lock import session_lock
@@ -41,12 +41,12 @@ def make(task: BackgroundTask, work: Path) -> None:
     """Process the pending chunks of a session for a task that a client requested.
 
     Raises:
-        SessionBusy: Another run is at work on the session.
+        SessionBusyError: Another run is at work on the session.
     """
     make_recording(task.session_id)
     recording = Recording.objects.select_related("session").filter(pk=task.session_id).first()
     if recording is None or _is_unfinished(recording):
-        raise SessionBusy
+        raise SessionBusyError
     if recording.state == RecordingState.FAILED:
         rows.fail(task.pk, recording.error_code, recording.error_detail)
     else:

@@ -18,12 +18,12 @@ from django.db import IntegrityError, transaction
 
 from audio import dispatch
 from audio.errors import (
-    RecordingNotReady,
-    SessionNotFound,
-    TaskEnded,
-    TaskFailed,
-    TaskNotFound,
-    TaskRunning,
+    RecordingNotReadyError,
+    SessionNotFoundError,
+    TaskEndedError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskRunningError,
 )
 from audio.models import AudioSession, BackgroundTask, DatabaseNow, Recording, RecordingState, TaskKind, TaskState
 from audio.storage import downloads, durable, paths
@@ -51,9 +51,9 @@ def enqueue(session: AudioSession, kind: TaskKind, audio_format: str = "", again
         again: Whether to replace a task that failed by a new one.
 
     Raises:
-        RecordingNotReady: The recording that the task needs is not finished. `downloads.servable` may raise other
+        RecordingNotReadyError: The recording that the task needs is not finished. `downloads.servable` may raise other
             errors for the same reason.
-        SessionNotFound: The session is gone.
+        SessionNotFoundError: The session is gone.
     """
     if kind in _MADE_OF_RECORDINGS:
         require_ready(session)
@@ -67,14 +67,14 @@ def enqueue(session: AudioSession, kind: TaskKind, audio_format: str = "", again
             task = _new(session, kind, audio_format)
         if task is not None:
             return task
-    raise SessionNotFound(session_id=str(session.pk))
+    raise SessionNotFoundError(session_id=str(session.pk))
 
 
 def require_ready(session: AudioSession) -> None:
-    """Raise RecordingNotReady, or what `downloads.servable` raises, unless the recording is ready."""
+    """Raise RecordingNotReadyError, or what `downloads.servable` raises, unless the recording is ready."""
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
     if recording.state == RecordingState.LIVE:
-        raise RecordingNotReady
+        raise RecordingNotReadyError
     downloads.servable(session, recording)
 
 
@@ -101,15 +101,15 @@ def find(task_id: str) -> BackgroundTask:
     """Return the task with this id.
 
     Raises:
-        TaskNotFound: There is none.
+        TaskNotFoundError: There is none.
     """
     try:
         key = uuid.UUID(task_id)
     except ValueError:
-        raise TaskNotFound(task_id=task_id[:64]) from None
+        raise TaskNotFoundError(task_id=task_id[:64]) from None
     task = BackgroundTask.objects.select_related("session__recording").filter(pk=key).first()
     if task is None:
-        raise TaskNotFound(task_id=task_id[:64])
+        raise TaskNotFoundError(task_id=task_id[:64])
     return task
 
 
@@ -119,20 +119,20 @@ def revoke(task_id: str) -> None:
     For the kind `concatenate` only the row is revoked, because every recording is made in any case.
 
     Raises:
-        TaskNotFound: There is no task with that id.
-        TaskEnded: The task has completed or failed.
+        TaskNotFoundError: There is no task with that id.
+        TaskEndedError: The task has completed or failed.
     """
     task = find(task_id)
     if not BackgroundTask.objects.filter(pk=task.pk).revoke() and find(task_id).state != TaskState.REVOKED:
-        raise TaskEnded(task_id=str(task.pk))
+        raise TaskEndedError(task_id=str(task.pk))
 
 
 def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tuple[BackgroundTask, Path]:
     """Return the task that does some work on a session, and the file that it made; enqueue the task if there is none.
 
     Raises:
-        TaskRunning: The task has not ended yet.
-        TaskFailed: The task failed.
+        TaskRunningError: The task has not ended yet.
+        TaskFailedError: The task failed.
         AudioError: As `enqueue` does.
     """
     task = enqueue(session, kind, audio_format)
@@ -140,9 +140,9 @@ def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tu
         case TaskState.COMPLETED:
             return task, paths.root() / task.file_name
         case TaskState.FAILED:
-            raise TaskFailed(f"The task failed: {task.error_detail}", task_id=str(task.pk), reason=task.error_code)
+            raise TaskFailedError(f"The task failed: {task.error_detail}", task_id=str(task.pk), reason=task.error_code)
         case _:
-            raise TaskRunning(task_id=str(task.pk), status=task.state, progress=round(task.progress, 3))
+            raise TaskRunningError(task_id=str(task.pk), status=task.state, progress=round(task.progress, 3))
 
 
 def complete(task_id: uuid.UUID, **values: Any) -> bool:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from audio.errors import UndecodableChunk
+from audio.errors import UndecodableChunkError
 from audio.jobs import rows
 from audio.media import ffmpeg, frames, plan, waveform
 from audio.media.pcm import encoding_of
@@ -37,7 +37,7 @@ def _encode_samples(
     """Encode samples, including the silence in their gaps, and return their duration in seconds."""
     first = next((block for block in samples if block.data), None)
     if first is None:
-        raise UndecodableChunk("The recording has no audio that can be decoded.")
+        raise UndecodableChunkError("The recording has no audio that can be decoded.")
     frames = 0
 
     def blocks() -> Iterator[bytes]:
@@ -63,9 +63,9 @@ def source(recording: Recording, work: Path, report: Callable[[float], None]) ->
         report: Called while the recording is copied.
 
     Raises:
-        StorageUnavailable: The remote storage does not answer.
-        ObjectDamaged: The object differs from the recording.
-        StorageFull: The copy would take more than half of the free space.
+        StorageUnavailableError: The remote storage does not answer.
+        ObjectDamagedError: The object differs from the recording.
+        StorageFullError: The copy would take more than half of the free space.
     """
     if recording.master_encoding and (master := local.hard_link(paths.root() / recording.master_name, work)):
         return "wav", master, recording.master_encoding

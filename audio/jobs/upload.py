@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 
 from audio import dispatch
 from audio.assembly import conclusion
-from audio.errors import ObjectDamaged, SessionBusy
+from audio.errors import ObjectDamagedError, SessionBusyError
 from audio.journal.files import sync_folder
 from audio.models import DatabaseNow, Recording, RecordingState
 from audio.storage import paths
@@ -31,16 +31,16 @@ def upload(session_id: uuid.UUID) -> None:
     The local file stays if an error is raised, and the same call may succeed later.
 
     Raises:
-        SessionBusy: Another run is at work on the session.
-        StorageUnavailable: The remote storage does not answer.
-        ObjectDamaged: The object that was read back differs from the recording.
+        SessionBusyError: Another run is at work on the session.
+        StorageUnavailableError: The remote storage does not answer.
+        ObjectDamagedError: The object that was read back differs from the recording.
     """
     if not _to_move(session_id).exists():
         return
     # If the session is deleted meanwhile, the object of this run goes with the lock.
     with session_lock(session_id) as is_ours:
         if not is_ours:
-            raise SessionBusy
+            raise SessionBusyError
         _move(session_id)
     if not Recording.objects.filter(pk=session_id, state=RecordingState.READY, rebuild_requested_at=None).exists():
         # A rebuild was requested meanwhile; its run has found the session locked.
@@ -73,7 +73,7 @@ def _upload(recording: Recording) -> bool:
     remote.put(name, paths.root() / name)
     try:
         remote.verify(name, recording.size_bytes or 0, recording.sha256)
-    except ObjectDamaged:
+    except ObjectDamagedError:
         logger.error("upload_damaged", session_id=str(recording.pk))
         raise
     _as_read(recording).filter(remote_at=None).update(
@@ -93,7 +93,7 @@ def _forget_others(recording: Recording) -> None:
             continue
         try:
             remote.verify(name, recording.size_bytes or 0, recording.sha256)
-        except ObjectDamaged:
+        except ObjectDamagedError:
             logger.warning("object_kept", session_id=str(recording.pk), name=name)
         else:
             remote.delete_object(name)

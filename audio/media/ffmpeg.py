@@ -27,7 +27,13 @@ import imageio_ffmpeg
 import structlog
 from django.conf import settings
 
-from audio.errors import FfmpegFailed, FfmpegMissing, FfmpegStopped, MediaLimitExceeded, UnsupportedMedia
+from audio.errors import (
+    FfmpegFailedError,
+    FfmpegMissingError,
+    FfmpegStoppedError,
+    MediaLimitExceededError,
+    UnsupportedMediaError,
+)
 from audio.media import guard
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -66,11 +72,15 @@ LONG_LIMITS = Limits(cpu_seconds=3600, wall_seconds=4 * 3600, file_bytes=64 << 3
 
 
 def find() -> Path:
-    """Return the FFmpeg program: FFMPEG_BINARY, else imageio-ffmpeg's, else that on PATH; or raise FfmpegMissing."""
+    """Return the FFmpeg program: FFMPEG_BINARY, else imageio-ffmpeg's, else that on PATH.
+
+    Raises:
+        FfmpegMissingError: None of them is there.
+    """
     asked = settings.FFMPEG_BINARY
     found = shutil.which(asked) if asked else _bundled() or shutil.which("ffmpeg")
     if not found:
-        raise FfmpegMissing
+        raise FfmpegMissingError
     return Path(found).resolve()
 
 
@@ -86,15 +96,15 @@ def version(program: Path) -> str:
     """Return the version of an FFmpeg program, which is run for that once in the life of the process.
 
     Raises:
-        FfmpegMissing: The program does not run, or is none of FFmpeg's.
+        FfmpegMissingError: The program does not run, or is none of FFmpeg's.
     """
     try:
         run = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_VERSION_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FfmpegMissing("The FFmpeg program can't be run. Set FFMPEG_BINARY to another one.") from error
+        raise FfmpegMissingError("The FFmpeg program can't be run. Set FFMPEG_BINARY to another one.") from error
     told = re.match(r"ffmpeg version (\S+)", run.stdout)
     if run.returncode or told is None:
-        raise FfmpegMissing("The FFmpeg program can't be run. Set FFMPEG_BINARY to another one.")
+        raise FfmpegMissingError("The FFmpeg program can't be run. Set FFMPEG_BINARY to another one.")
     return told[1]
 
 
@@ -137,8 +147,8 @@ def run(
     `on_seconds` is called with the seconds written so far, about twice a second.
 
     Raises:
-        MediaLimitExceeded: FFmpeg reached a limit.
-        FfmpegFailed: It failed; the detail has its message.
+        MediaLimitExceededError: FFmpeg reached a limit.
+        FfmpegFailedError: It failed; the detail has its message.
     """
     seconds = 0.0
     with _started(["-progress", "pipe:1", *arguments], folder, limits) as output:
@@ -209,7 +219,7 @@ def _started(
             code = process.wait()
         if code == -signal.SIGKILL and _children_cpu_seconds() - used_before < limits.cpu_seconds - 1:
             # Not the limit's signal but somebody's, or that of a machine short of memory.
-            raise FfmpegStopped
+            raise FfmpegStoppedError
         errors.seek(0)
         messages = errors.read(1 << 16).decode(errors="replace")
         check(code, messages)
@@ -227,9 +237,9 @@ def check(code: int, messages: str) -> None:
 
     Raises:
         OSError: The disk is full. The same run may succeed later.
-        FfmpegStopped: FFmpeg was stopped. The same run may succeed later.
-        MediaLimitExceeded: It reached a limit.
-        FfmpegFailed: Anything else.
+        FfmpegStoppedError: FFmpeg was stopped. The same run may succeed later.
+        MediaLimitExceededError: It reached a limit.
+        FfmpegFailedError: Anything else.
     """
     if code == 0:
         return
@@ -238,15 +248,15 @@ def check(code: int, messages: str) -> None:
     # Its demuxers' error -1 becomes the same code; what it says of that is not said of a signal.
     is_denied = os.strerror(errno.EPERM) in messages
     if code in (_STOPPED, -signal.SIGTERM, -signal.SIGINT) and not is_denied:
-        raise FfmpegStopped
+        raise FfmpegStoppedError
     if -code in _LIMIT_SIGNALS or "Cannot allocate memory" in messages:
-        raise MediaLimitExceeded
+        raise MediaLimitExceededError
     if "matches no streams" in messages:
         # What was mapped is the audio alone.
-        raise UnsupportedMedia("The file has no audio.")
+        raise UnsupportedMediaError("The file has no audio.")
     first = _readable(_telling_line(messages) or f"exit code {code}")
     logger.warning("ffmpeg_failed", error=first)
-    raise FfmpegFailed(f"FFmpeg could not process the audio: {first[:_MESSAGE_CHARACTERS]}")
+    raise FfmpegFailedError(f"FFmpeg could not process the audio: {first[:_MESSAGE_CHARACTERS]}")
 
 
 def _readable(line: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from audio.errors import FfmpegFailed, MediaError, UndecodableChunk, UnsupportedMedia
+from audio.errors import FfmpegFailedError, MediaError, UndecodableChunkError, UnsupportedMediaError
 from audio.media import ffmpeg, plan, remux, wav
 from audio.media.plan import Part
 from audio.media.timeline import BlockReader, Timeline, silence
@@ -75,14 +75,14 @@ def decode(
         on_shortfall: Called with what is missing of a file that could be decoded to its end.
 
     Raises:
-        UndecodableChunk, UnsupportedMedia: The details name the `sequence` of the file.
+        UndecodableChunkError, UnsupportedMediaError: The details name the `sequence` of the file.
     """
     if len(parts) == 1 and not plan.is_batchable(parts[0].description):
         yield from _single(parts[0], audio_format, folder, on_shortfall)
         return
     try:
         samples = _batch(parts, audio_format, folder)
-    except FfmpegFailed as error:
+    except FfmpegFailedError as error:
         logger.info("window_halved", files=len(parts), error=error.detail)
         yield from _halved(parts, audio_format, folder, on_shortfall)
         return
@@ -113,17 +113,17 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
     try:
         segment = guarded.from_file(str(listing), format="concat", codec=plan.batch_decoder(audio_format))
     except (CouldntDecodeError, IndexError) as error:
-        raise FfmpegFailed(str(error).strip().splitlines()[-1] if str(error).strip() else None) from error
+        raise FfmpegFailedError(str(error).strip().splitlines()[-1] if str(error).strip() else None) from error
     finally:
         for name in names:
             (folder / name).unlink()
     expected = plan.expected_frames(parts)
     # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles what ADTS headers say.
     if segment.frame_count() != expected and not (audio_format == "aac" and segment.frame_count() == 2 * expected):
-        raise FfmpegFailed(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
+        raise FfmpegFailedError(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
     if not wav.is_recordable(segment.channels, segment.frame_rate):
         # What goes through FFmpeg directly is rejected by its WAV header.
-        raise FfmpegFailed("The decoded samples are of an unusual format.")
+        raise FfmpegFailedError("The decoded samples are of an unusual format.")
     return Samples(PcmFormat(_ENCODINGS[segment.sample_width], segment.frame_rate, segment.channels), segment.raw_data)
 
 
@@ -150,9 +150,9 @@ def stream(
         on_shortfall: Called at the end if there is less than the file says.
 
     Raises:
-        UndecodableChunk: There are no samples. The details of this and of any other error of the media name the
+        UndecodableChunkError: There are no samples. The details of this and of any other error of the media name the
             part's `sequence`.
-        UnsupportedMedia: The file's sound is of no kind that is recorded.
+        UnsupportedMediaError: The file's sound is of no kind that is recorded.
     """
     file = _Decoded(path, part, audio_format, folder)
     frames = 0
@@ -161,13 +161,13 @@ def stream(
             frames += len(samples.data) // samples.format.frame_bytes
             yield samples
         shortfall = file.shortfall()
-    except FfmpegFailed as error:
-        raise UndecodableChunk(error.detail, sequence=part.first_sequence) from error
+    except FfmpegFailedError as error:
+        raise UndecodableChunkError(error.detail, sequence=part.first_sequence) from error
     except MediaError as error:
         error.details.setdefault("sequence", part.first_sequence)
         raise
     if not frames:
-        raise UndecodableChunk(sequence=part.first_sequence)
+        raise UndecodableChunkError(sequence=part.first_sequence)
     if shortfall:
         on_shortfall(shortfall)
 
@@ -201,7 +201,7 @@ class _Decoded:
         try:
             self._blocks = self._blocks_of(0)
             yield from self._blocks.samples()
-        except FfmpegFailed:
+        except FfmpegFailedError:
             # Looked for only now, because nearly every file has one track.
             track = 0 if self._blocks.count else remux.header_in(self._path, self._format, self._folder).track
             if not track:
@@ -249,14 +249,14 @@ def encoding_of(path: Path, audio_format: str, folder: Path, track: int = 0) -> 
     """Return the encoding of samples that holds all that a track of a container holds.
 
     Raises:
-        FfmpegFailed, UnsupportedMedia: It can't be read.
+        FfmpegFailedError, UnsupportedMediaError: It can't be read.
     """
     reader, arguments = BlockReader(), plan.first_packet(audio_format, str(path), track)
     try:
         for piece in ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS):
             for _ in reader.feed(piece):
                 pass
-    except FfmpegFailed:
+    except FfmpegFailedError:
         # Matroska takes no floats of the other byte order.
         codec = remux.header_in(path, audio_format, folder).codec
         return "f32le" if codec.startswith("pcm_f") else "s16le"
@@ -279,7 +279,7 @@ class Blocks:
         self._held = b""
 
     def samples(self) -> Iterator[Samples]:
-        """Give the samples, in order. Raises what FFmpeg's runs raise, and UnsupportedMedia."""
+        """Give the samples, in order. Raises what FFmpeg's runs raise, and UnsupportedMediaError."""
         arguments = plan.decode_timed(self._format, str(self._path), self._encoding, self.track)
         reader, timeline, pcm = BlockReader(), Timeline(), _UNUSED
         for piece in ffmpeg.output_of(arguments, self._folder):
@@ -310,5 +310,5 @@ class Blocks:
     def _format_of(self, reader: BlockReader) -> PcmFormat:
         channels, rate_hz = reader.channels, reader.sample_rate
         if not wav.is_recordable(channels, rate_hz):
-            raise UnsupportedMedia(f"Sound with {channels} channels at {rate_hz} Hz can't be recorded.")
+            raise UnsupportedMediaError(f"Sound with {channels} channels at {rate_hz} Hz can't be recorded.")
         return PcmFormat(self._encoding, rate_hz, channels)

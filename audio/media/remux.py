@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from audio.errors import FfmpegFailed, UnsupportedMedia
+from audio.errors import FfmpegFailedError, UnsupportedMediaError
 from audio.media import ffmpeg, plan
 from audio.media.parts import MOST_OGG_PAGE_BYTES, ogg_is_cut_off
 from audio.media.plan import Copied, Span
@@ -152,8 +152,8 @@ def header_of(path: Path, span: Span, audio_format: str, folder: Path) -> PartHe
     """Return what one part of a file says of its sound; only the part's beginning is read.
 
     Raises:
-        UnsupportedMedia: The part has no audio track, or none that can be recorded.
-        FfmpegFailed: It holds no header of that format.
+        UnsupportedMediaError: The part has no audio track, or none that can be recorded.
+        FfmpegFailedError: It holds no header of that format.
     """
     arguments = plan.header(audio_format, plan.subfile(_linked(path, folder), span))
     return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format)
@@ -171,7 +171,7 @@ def _first_recordable(output: Iterable[bytes], audio_format: str) -> PartHeader:
     codecs = {line.split(" ")[1].rstrip(":"): codec_of(line) for line in lines if line.startswith("#codec_id ")}
     number = next((number for number, codec in codecs.items() if plan.is_recordable(audio_format, codec)), None)
     if number is None:
-        raise UnsupportedMedia(plan.not_recordable(audio_format, list(codecs.values())))
+        raise UnsupportedMediaError(plan.not_recordable(audio_format, list(codecs.values())))
     # Each line names its track, which is no parameter of the packets.
     said = [
         f"{name}0{value}"
@@ -200,7 +200,7 @@ def packets(
 ) -> Iterator[Packet]:
     """Give the packets of an audio track of one part of a file, or of a whole one without a span, in order.
 
-    Timestamps that go back are moved as `copy` moves them. Raises FfmpegFailed behind the last packet that can be
+    Timestamps that go back are moved as `copy` moves them. Raises FfmpegFailedError behind the last packet that can be
     read where that is not the part's end.
     """
     listing = _listing(path, [span], audio_format, folder)
@@ -262,7 +262,7 @@ def copy(
 ) -> float:
     """Copy the packets of the parts of a file into `output`, one part behind the other; return the seconds written.
 
-    One part is copied as far as it can be read. Of several, whose parameters must be equal, FfmpegFailed is raised
+    One part is copied as far as it can be read. Of several, whose parameters must be equal, FfmpegFailedError is raised
     where one can't be read to its end: the ones behind it would be missing.
 
     Args:
@@ -347,7 +347,7 @@ def _behind(
     first, end = 0.0, 0.0
     positions = _positions(path, span, audio_format, folder, track)
     # What can't be read to its end is there as far as it can be read.
-    with contextlib.suppress(FfmpegFailed):
+    with contextlib.suppress(FfmpegFailedError):
         for count, (packet, position) in enumerate(
             zip(packets(path, span, audio_format, folder, track), positions, strict=False)
         ):
@@ -372,7 +372,7 @@ def _positions(path: Path, span: Span, audio_format: str, folder: Path, track: i
 def _measured(path: Path, spans: Sequence[Span], audio_format: str, folder: Path, track: int) -> Sequence[Measured]:
     try:
         return [measure(path, span, audio_format, folder, track) for span in spans]
-    except FfmpegFailed:
+    except FfmpegFailedError:
         if len(spans) > 1:
             raise
         # One part is copied as far as it can be read.
@@ -414,7 +414,7 @@ def compare(path: Path, spans: Sequence[Span], audio_format: str, output: Path, 
         beginning of its part as it was there; a part should begin where the one before it ends.
 
     Raises:
-        FfmpegFailed: A part or the recording can't be read.
+        FfmpegFailedError: A part or the recording can't be read.
     """
     header = header_of(path, spans[0], audio_format, folder)
     if header.codec.startswith("pcm_"):

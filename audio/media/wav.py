@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from audio.errors import MediaError, UndecodableChunk, UnsupportedMedia
+from audio.errors import MediaError, UndecodableChunkError, UnsupportedMediaError
 
 SAMPLE_BYTES = {
     "u8": 1,
@@ -134,31 +134,31 @@ def parse_format(body: bytes) -> PcmFormat:
         The format of the samples.
 
     Raises:
-        UndecodableChunk: The body contradicts itself.
-        UnsupportedMedia: It is sane but not PCM, float, mu-law or A-law of 1 to 8 channels at 4 to 384 kHz.
+        UndecodableChunkError: The body contradicts itself.
+        UnsupportedMediaError: It is sane but not PCM, float, mu-law or A-law of 1 to 8 channels at 4 to 384 kHz.
     """
     if len(body) < _SHORT_FORMAT_BYTES:
-        raise UndecodableChunk("The format chunk of the WAV header is too short.")
+        raise UndecodableChunkError("The format chunk of the WAV header is too short.")
     tag, channels, rate_hz, bytes_per_second, frame_bytes = struct.unpack_from("<HHIIH", body)
     # The oldest form ends before the bits.
     bits = struct.unpack_from("<H", body, 14)[0] if len(body) > _SHORT_FORMAT_BYTES + 1 else 8
     if tag == _EXTENSIBLE:
         if len(body) < _FORMAT_BYTES or body[26:40] != _GUID_TAIL:
-            raise UnsupportedMedia("The extensible format of the WAV header does not describe audio samples.")
+            raise UnsupportedMediaError("The extensible format of the WAV header does not describe audio samples.")
         # Of so many bits as it says are valid, left-justified: the container decides.
         tag = struct.unpack_from("<H", body, 24)[0]
     if not is_recordable(channels, rate_hz):
-        raise UnsupportedMedia(f"A WAV file with {channels} channels at {rate_hz} Hz can't be recorded.")
+        raise UnsupportedMediaError(f"A WAV file with {channels} channels at {rate_hz} Hz can't be recorded.")
     if tag in (_ALAW, _MULAW):
         return PcmFormat(_ENCODINGS[tag, 1], rate_hz, channels)
     if tag not in (_PCM, _FLOAT):
-        raise UnsupportedMedia(
+        raise UnsupportedMediaError(
             f"A WAV file with {_CODECS.get(tag, f'format tag {tag}')} can't be recorded. Send PCM instead."
         )
     sample_bytes = _sample_bytes(bits, channels, frame_bytes, bytes_per_second == rate_hz * frame_bytes)
     encoding = _ENCODINGS.get((tag, sample_bytes))
     if encoding is None:
-        raise UnsupportedMedia(f"A WAV file with format tag {tag} and {bits} bits per sample can't be recorded.")
+        raise UnsupportedMediaError(f"A WAV file with format tag {tag} and {bits} bits per sample can't be recorded.")
     return PcmFormat(encoding, rate_hz, channels)
 
 
@@ -175,7 +175,7 @@ def _sample_bytes(bits: int, channels: int, frame_bytes: int, is_rate_consistent
         return container
     # 24 bits in four bytes are integers, floats, or in truth packed in three, by the program that wrote them.
     if bits % 8 or (needed, container) == (3, 4):
-        raise UndecodableChunk(
+        raise UndecodableChunkError(
             f"The WAV header contradicts itself: it has {bits} bits per sample in {container} bytes."
         )
     return needed
@@ -354,8 +354,8 @@ class WavReader:
         A header inside its samples is samples.
 
         Raises:
-            UndecodableChunk: Its header can't be followed.
-            UnsupportedMedia: It is not PCM.
+            UndecodableChunkError: Its header can't be followed.
+            UnsupportedMediaError: It is not PCM.
         """
         self._is_searching = False
         return self._strict(self.read(message))
@@ -445,7 +445,7 @@ class WavReader:
             pass
         if self.is_in_header:
             self._structure(self._available())
-            self._fail(UndecodableChunk("The WAV file ends before its samples."))
+            self._fail(UndecodableChunkError("The WAV file ends before its samples."))
         self._drop(self._available(), "partial_frame")
         self._restart()
         self.held, self._input, self._at, self._joint, self._is_final = b"", b"", 0, 0, False
@@ -498,7 +498,7 @@ class WavReader:
     def _tell_fault(self) -> None:
         if self._file.fault is not None:
             code, detail = self._file.fault
-            kind = UnsupportedMedia if code == UnsupportedMedia.code else UndecodableChunk
+            kind = UnsupportedMediaError if code == UnsupportedMediaError.code else UndecodableChunkError
             first = self._file.first_sequence
             error, is_new = kind(detail, sequence=first), not self._file.is_told
             self._out.append(Fault(error, code, detail, first, self._file.last_sequence, is_new))
@@ -552,7 +552,9 @@ class WavReader:
         self._file.end = None if _is_placeholder(size) else 8 + size
         self.phase = Phase.CHUNK
         if head[:4] == b"RIFX":
-            self._fail(UnsupportedMedia("A big-endian WAV file (RIFX) can't be recorded. Send a RIFF file instead."))
+            self._fail(
+                UnsupportedMediaError("A big-endian WAV file (RIFX) can't be recorded. Send a RIFF file instead.")
+            )
             self._lose()
 
     def _lose(self) -> None:
@@ -568,7 +570,7 @@ class WavReader:
         self.is_padded = False
         head = self._input[self._at : self._at + _CHUNK_HEAD_BYTES]
         if self._is_over(head[:4]):
-            self._fail(UndecodableChunk("The WAV file has no samples."))
+            self._fail(UndecodableChunkError("The WAV file has no samples."))
             self._restart()
             return True
         if len(head) < _CHUNK_HEAD_BYTES:
@@ -582,10 +584,10 @@ class WavReader:
         if name == b"data":
             self._enter_data(size)
         elif not _CHUNK_ID.fullmatch(name):
-            self._fail(UndecodableChunk("The WAV header is damaged: a sub-chunk has no readable name."))
+            self._fail(UndecodableChunkError("The WAV header is damaged: a sub-chunk has no readable name."))
             self._lose()
         elif name in (b"fmt ", b"ds64") and size > _MAX_FORMAT_BYTES:
-            self._fail(UndecodableChunk("The WAV header is damaged: its format chunk is too large."))
+            self._fail(UndecodableChunkError("The WAV header is damaged: its format chunk is too large."))
             self._lose()
         else:
             self._structure(_CHUNK_HEAD_BYTES)
@@ -601,7 +603,7 @@ class WavReader:
         """Where a sub-chunk should be another file begins, or may begin."""
         if self._is_file_at(self._at) is None:
             return False
-        self._fail(UndecodableChunk("The WAV file ends before its samples."))
+        self._fail(UndecodableChunkError("The WAV file ends before its samples."))
         self._restart()
         return True
 
@@ -624,7 +626,7 @@ class WavReader:
             size = file.long_size
         self._structure(_CHUNK_HEAD_BYTES)
         if file.format is None and file.fault is None:
-            self._fail(UndecodableChunk("The WAV file has data before its format chunk."))
+            self._fail(UndecodableChunkError("The WAV file has data before its format chunk."))
         self.phase, self.left, self.is_padded, file.is_live = Phase.DATA, size, bool(size % 2), False
         if not _is_placeholder(size) and size < _LARGEST_SIZE:
             return

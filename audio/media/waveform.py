@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from audio.deferred import DeferredModule
-from audio.errors import MasterDamaged
+from audio.errors import MasterDamagedError
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.pcm import Blocks
 from audio.media.wav import PcmFormat, Samples, WavReader
@@ -270,12 +270,12 @@ def read(path: Path, points: int, start_seconds: float, end_seconds: float | Non
     There are fewer if the span holds fewer pairs of the first level.
 
     Raises:
-        MasterDamaged: It is no file of peaks.
+        MasterDamagedError: It is no file of peaks.
     """
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
     if len(head) < _HEADER.size or not head.startswith(_MAGIC):
-        raise MasterDamaged("The file of peaks is damaged.")
+        raise MasterDamagedError("The file of peaks is damaged.")
     _, rate, total = _HEADER.unpack(head)
     start, end = _span(total, rate, start_seconds, end_seconds)
     frames, level = BASE_FRAMES, 0

@@ -7,7 +7,7 @@ what follows its samples are made for each download.
 import uuid
 from dataclasses import replace
 
-from audio.errors import InvalidParameter
+from audio.errors import InvalidParameterError
 from audio.media import cues
 from audio.media.cues import Cue
 from audio.models import Marker
@@ -27,8 +27,8 @@ def with_cues(found: Servable, session_id: uuid.UUID) -> Servable:
     """Return a WAV file with its session's markers as cue points.
 
     Raises:
-        InvalidParameter: The file has no place for them.
-        FileNotFoundError, StorageUnavailable: The file can't be read.
+        InvalidParameterError: The file has no place for them.
+        FileNotFoundError, StorageUnavailableError: The file can't be read.
     """
     marked = cues_of(session_id)
     if not marked:
@@ -38,7 +38,7 @@ def with_cues(found: Servable, session_id: uuid.UUID) -> Servable:
     grown = cues.grown_head(head, found.size_bytes, len(tail))
     if grown is None:
         sentence = "The file is so large that no cue points can be added to it. Download it without markers."
-        raise InvalidParameter(sentence, parameter="markers")
+        raise InvalidParameterError(sentence, parameter="markers")
     etag = downloads.etag(f"{found.etag} {tail.hex()}", found.size_bytes, None)
     return replace(found, head=grown, tail=tail, size_bytes=found.size_bytes + len(tail), etag=etag)
 

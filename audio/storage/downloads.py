@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
+from audio.errors import RecordingBuildingError, RecordingEmptyError, RecordingFailedError
 from audio.media import wav
 from audio.media.plan import FORMATS
 from audio.media.wav import PcmFormat
@@ -47,9 +47,9 @@ def servable(session: AudioSession, recording: Recording, is_partial: bool = Fal
         is_partial: Whether to accept the part of a failed recording that could be made.
 
     Raises:
-        RecordingEmpty: There is nothing yet, and there may never be.
-        RecordingBuilding: The recording is being made.
-        RecordingFailed: The recording could not be made, or no part of it.
+        RecordingEmptyError: There is nothing yet, and there may never be.
+        RecordingBuildingError: The recording is being made.
+        RecordingFailedError: The recording could not be made, or no part of it.
     """
     match recording.state:
         case RecordingState.READY:
@@ -59,18 +59,18 @@ def servable(session: AudioSession, recording: Recording, is_partial: bool = Fal
         case RecordingState.FAILED if is_partial and has_part(recording):
             return _part(session, recording)
         case RecordingState.FAILED:
-            raise RecordingFailed(
+            raise RecordingFailedError(
                 f"The recording could not be made: {recording.error_detail}",
                 reason=recording.error_code,
                 sequence=recording.failed_sequence,
             )
         case RecordingState.BUILDING:
-            raise RecordingBuilding(progress=round(recording.progress, 3))
+            raise RecordingBuildingError(progress=round(recording.progress, 3))
         case _ if session.total_chunks and not session.is_open:
             # No worker has started yet.
-            raise RecordingBuilding(progress=0.0)
+            raise RecordingBuildingError(progress=0.0)
         case _:
-            raise RecordingEmpty
+            raise RecordingEmptyError
 
 
 def _ready(session: AudioSession, recording: Recording) -> Servable:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from audio.errors import StorageFull
+from audio.errors import StorageFullError
 from audio.models import Recording
 from audio.storage import paths
 from audio.storage.remote import remote_storage
@@ -19,7 +19,7 @@ def recording_file(recording: Recording) -> Iterator[Path]:
     """Yield the file of a ready recording. A copy is deleted at the end of the block.
 
     Raises:
-        StorageUnavailable, ObjectDamaged, StorageFull: As `file_in` does.
+        StorageUnavailableError, ObjectDamagedError, StorageFullError: As `file_in` does.
     """
     if not settings.RECORDINGS_STORAGE:
         yield paths.root() / recording.file_name
@@ -39,9 +39,9 @@ def file_in(work: Path, recording: Recording, on_block: Callable[[], None] = lam
         on_block: Called after each megabyte of the copy.
 
     Raises:
-        StorageUnavailable: The remote storage does not answer.
-        ObjectDamaged: The object differs from the recording.
-        StorageFull: The copy would take more than half of the free space.
+        StorageUnavailableError: The remote storage does not answer.
+        ObjectDamagedError: The object differs from the recording.
+        StorageFullError: The copy would take more than half of the free space.
     """
     return hard_link(paths.root() / recording.file_name, work) or _fetched(recording, work, on_block)
 
@@ -66,7 +66,7 @@ def _fetched(recording: Recording, work: Path, on_block: Callable[[], None]) -> 
         return path
     # Sessions that are being recorded need the rest of the space.
     if shutil.disk_usage(work).free < 2 * size_bytes:
-        raise StorageFull
+        raise StorageFullError
     copy = work / path.name
     remote_storage().fetch(recording.file_name, copy, size_bytes, recording.sha256, on_block=on_block)
     return copy

@@ -55,7 +55,7 @@ def delete_files(session_id: uuid.UUID) -> None:
     The call can be repeated. It is also safe while a run still writes there: it deletes until the folder is gone.
 
     Raises:
-        StorageUnavailable: The remote storage did not answer. No local file has been deleted.
+        StorageUnavailableError: The remote storage did not answer. No local file has been deleted.
     """
     if settings.RECORDINGS_STORAGE or Recording.objects.filter(pk=session_id, remote_at__isnull=False).exists():
         remote_storage().delete_folder(folder_name(session_id))
@@ -75,7 +75,7 @@ def deleted_with(session_id: uuid.UUID) -> Iterator[None]:
     A deletion does not wait for writers. So each writer checks at its end whether its files have to go.
 
     Raises:
-        StorageUnavailable: As `delete_files` does.
+        StorageUnavailableError: As `delete_files` does.
     """
     try:
         yield

@@ -6,7 +6,7 @@ import structlog
 from django.conf import settings
 from django.core.files.storage import storages
 
-from audio.errors import StorageUnavailable
+from audio.errors import StorageUnavailableError
 
 if TYPE_CHECKING:
     from audio.storage.s3 import RecordingsStorage
@@ -18,9 +18,9 @@ def remote_storage() -> "RecordingsStorage":
     """Return the storage that RECORDINGS_STORAGE names.
 
     Raises:
-        StorageUnavailable: The setting is empty.
+        StorageUnavailableError: The setting is empty.
     """
     if not settings.RECORDINGS_STORAGE:
         logger.error("storage_unnamed")
-        raise StorageUnavailable
+        raise StorageUnavailableError
     return cast("RecordingsStorage", storages["recordings"])

@@ -1,7 +1,7 @@
 """Recordings in S3: django-storages, extended to read a range of an object and to empty a folder.
 
 Only this module talks to S3 and knows its library. It is imported only if RECORDINGS_STORAGE names a bucket, because
-boto3 takes time to load, and memory. Any failure of S3 raises StorageUnavailable. A missing object raises
+boto3 takes time to load, and memory. Any failure of S3 raises StorageUnavailableError. A missing object raises
 FileNotFoundError, as a missing file does.
 """
 
@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files import File
 from storages.backends.s3 import S3Storage
 
-from audio.errors import ObjectDamaged, StorageUnavailable
+from audio.errors import ObjectDamagedError, StorageUnavailableError
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -44,7 +44,7 @@ _TRANSFER = TransferConfig(use_threads=False)
 
 @contextlib.contextmanager
 def _translated(name: str) -> Iterator[None]:
-    """Translate errors of the library into FileNotFoundError, ObjectDamaged or StorageUnavailable.
+    """Translate errors of the library into FileNotFoundError, ObjectDamagedError or StorageUnavailableError.
 
     The reason is logged.
     """
@@ -55,12 +55,12 @@ def _translated(name: str) -> Iterator[None]:
         if code == _MISSING:
             raise FileNotFoundError(f"{name} is not in the storage") from error
         if code == _TOO_SHORT:
-            raise ObjectDamaged from error
+            raise ObjectDamagedError from error
         logger.warning("storage_rejected", name=name, error=str(error))
-        raise StorageUnavailable from error
+        raise StorageUnavailableError from error
     except (BotoCoreError, Boto3Error) as error:
         logger.warning("storage_away", name=name, error=str(error))
-        raise StorageUnavailable from error
+        raise StorageUnavailableError from error
 
 
 class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is not typed
@@ -93,7 +93,7 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
         """Make the requests with which a deletion starts, then close the connections.
 
         Raises:
-            StorageUnavailable: The server did not answer, or does not allow these requests with this key.
+            StorageUnavailableError: The server did not answer, or does not allow these requests with this key.
         """
         with _translated(self.bucket_name), contextlib.closing(self.client):
             self.client.list_objects_v2(Bucket=self.bucket_name, Prefix=self.key(""), MaxKeys=1)
@@ -108,7 +108,7 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
         """Read the whole object and compare it with the size and the SHA-256.
 
         Raises:
-            ObjectDamaged: One of them differs.
+            ObjectDamagedError: One of them differs.
         """
         with self.open_span(name, 0, size_bytes) as reader:
             _copied(reader, size_bytes, sha256, lambda _: None)
@@ -124,7 +124,7 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
             on_block: Called after each megabyte. An error that it raises ends the copy.
 
         Raises:
-            ObjectDamaged: The size or the SHA-256 differs.
+            ObjectDamagedError: The size or the SHA-256 differs.
         """
 
         def write(block: bytes) -> None:
@@ -182,7 +182,7 @@ def _copied(reader: "SpanReader", size_bytes: int, sha256: str, write: Callable[
         digest.update(block)
         write(block)
     if reader.object_bytes != size_bytes or digest.hexdigest() != sha256:
-        raise ObjectDamaged
+        raise ObjectDamagedError
 
 
 class SpanReader:
@@ -197,8 +197,8 @@ class SpanReader:
 
         Raises:
             FileNotFoundError: There is no such object.
-            ObjectDamaged: The object is shorter than `end`.
-            StorageUnavailable: The storage does not answer.
+            ObjectDamagedError: The object is shorter than `end`.
+            StorageUnavailableError: The storage does not answer.
         """
         self._storage = storage
         self._name = name
@@ -233,14 +233,14 @@ class SpanReader:
         self.object_bytes = int(answer["ContentRange"].rpartition("/")[2])
         if self.object_bytes < self._end:
             answer["Body"].close()
-            raise ObjectDamaged
+            raise ObjectDamagedError
         return answer["Body"]
 
     def read(self, size_bytes: int) -> bytes:
         """Return the next bytes, at most `size_bytes` of them; an empty result is the end of the range.
 
         Raises:
-            StorageUnavailable: The storage does not answer.
+            StorageUnavailableError: The storage does not answer.
         """
         wanted = min(size_bytes, self._end - self._position)
         for _ in range(_ATTEMPTS if wanted else 0):
@@ -255,5 +255,5 @@ class SpanReader:
             self._body.close()
             self._body = self._open()
         if wanted:
-            raise StorageUnavailable
+            raise StorageUnavailableError
         return b""

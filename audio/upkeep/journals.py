@@ -31,7 +31,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from audio import dispatch
-from audio.errors import ObjectDamaged, StorageUnavailable
+from audio.errors import ObjectDamagedError, StorageUnavailableError
 from audio.journal.files import ScannedRecord, journal_lock, sync_folder, walk
 from audio.journal.records import Committed, Header, RecordType, parse_commit
 from audio.models import AudioChunk, AudioSession, DatabaseNow, JournalFile, Recording, RecordingState
@@ -68,7 +68,7 @@ def _release(sweep: Sweep, which: Q, count: int | None) -> None:
             return
         try:
             _look_at(journal, sweep)
-        except (OSError, StorageUnavailable) as error:
+        except (OSError, StorageUnavailableError) as error:
             logger.error("journal_put_off", journal=str(journal), error=str(error))
         if not sweep.dry_run:
             JournalFile.objects.filter(pk=journal.pk).update(checked_at=sweep.now)
@@ -226,7 +226,7 @@ def _is_as_made(recording: Recording) -> bool:
     """Whether the file, or the object that replaces it, has the size and the SHA-256 of the recording.
 
     Raises:
-        StorageUnavailable: The remote storage does not answer.
+        StorageUnavailableError: The remote storage does not answer.
     """
     if _digest(paths.root() / recording.file_name, recording.size_bytes) == recording.sha256:
         return True
@@ -235,7 +235,7 @@ def _is_as_made(recording: Recording) -> bool:
         return False
     try:
         remote_storage().verify(recording.file_name, recording.size_bytes or 0, recording.sha256)
-    except (ObjectDamaged, FileNotFoundError):
+    except (ObjectDamagedError, FileNotFoundError):
         return False
     return True
 

@@ -15,7 +15,7 @@ import structlog
 from django.db import transaction
 
 from audio import ingest
-from audio.errors import ChunkDamaged
+from audio.errors import ChunkDamagedError
 from audio.journal.files import SUFFIX, Extent, JournalReader, JournalWriter, erase
 from audio.journal.records import ERASED, MOVED, Committed, commit_record, session_record
 from audio.models import AudioChunk, AudioSession, AudioSource, JournalFile
@@ -102,7 +102,7 @@ class _Move:
             for row in rows:
                 try:
                     record = reader.read_record(Extent(self._journal_name, row.offset, row.size_bytes, row.crc32))
-                except ChunkDamaged as error:
+                except ChunkDamagedError as error:
                     logger.error(
                         "chunk_unmovable", session_id=str(row.session_id), sequence=row.sequence, error=str(error)
                     )

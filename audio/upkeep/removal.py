@@ -17,7 +17,7 @@ from django.db import OperationalError, transaction
 from django.db.models import F, Q
 
 from audio import database, dispatch, ingest
-from audio.errors import LegalHold, SessionNotFound, StorageUnavailable
+from audio.errors import LegalHoldError, SessionNotFoundError, StorageUnavailableError
 from audio.journal.files import Extent, erase
 from audio.models import AudioChunk, AudioSession, DeletedSession, JournalFile, Project
 from audio.storage import paths
@@ -44,8 +44,8 @@ def enqueue_deletion(session_id: uuid.UUID) -> bool:
         Whether the session was not marked before.
 
     Raises:
-        LegalHold: The session is under a legal hold.
-        SessionNotFound: There is no such session.
+        LegalHoldError: The session is under a legal hold.
+        SessionNotFoundError: There is no such session.
     """
     with transaction.atomic():
         if not _mark(session_id):
@@ -59,15 +59,15 @@ def _mark(session_id: uuid.UUID, condition: Q = _ANY) -> bool:
     """Mark a session for deletion, and return whether it was not marked before.
 
     Raises:
-        LegalHold: The session is under a legal hold.
-        SessionNotFound: There is no such session, or it does not meet the condition.
+        LegalHoldError: The session is under a legal hold.
+        SessionNotFoundError: There is no such session, or it does not meet the condition.
     """
     with transaction.atomic():
         session = AudioSession.objects.select_for_update().filter(condition, pk=session_id).first()
         if session is None:
-            raise SessionNotFound(received=str(session_id))
+            raise SessionNotFoundError(received=str(session_id))
         if session.legal_hold:
-            raise LegalHold
+            raise LegalHoldError
         unmarked = AudioSession.objects.filter(pk=session_id, delete_requested_at=None)
         return bool(unmarked.update(delete_requested_at=ingest.database_time()))
 
@@ -96,9 +96,9 @@ def delete_session(session_id: uuid.UUID, condition: Q = _ANY) -> None:
         condition: A condition that its row still has to meet.
 
     Raises:
-        LegalHold: The session is under a legal hold.
-        SessionNotFound: There is no such session, or it does not meet the condition.
-        StorageUnavailable: The remote storage does not answer. Nothing was deleted.
+        LegalHoldError: The session is under a legal hold.
+        SessionNotFoundError: There is no such session, or it does not meet the condition.
+        StorageUnavailableError: The remote storage does not answer. Nothing was deleted.
     """
     try:
         _delete(session_id, condition)
@@ -114,7 +114,7 @@ def _delete(session_id: uuid.UUID, condition: Q) -> None:
     ingest.close_session(session_id, by="deletion")
     try:
         paths.delete_files(session_id)
-    except StorageUnavailable:
+    except StorageUnavailableError:
         if is_new:
             AudioSession.objects.filter(pk=session_id).update(delete_requested_at=None)
         raise
@@ -137,7 +137,7 @@ def _delete(session_id: uuid.UUID, condition: Q) -> None:
     erasures.erase_finished(session_id)
     JournalFile.objects.filter(name__in=journals).delete()
     if not was_there:
-        raise SessionNotFound
+        raise SessionNotFoundError
     logger.info("session_deleted", session_id=str(session_id))
 
 
@@ -197,9 +197,9 @@ def _delete_expired(sweep: Sweep, key: uuid.UUID, expired: Q, days: int) -> bool
     if not sweep.dry_run:
         logger.info("session_expired", session_id=str(key), days=days)
         try:
-            with contextlib.suppress(SessionNotFound, LegalHold):  # another process was first
+            with contextlib.suppress(SessionNotFoundError, LegalHoldError):  # another process was first
                 delete_session(key, expired)
-        except StorageUnavailable as error:
+        except StorageUnavailableError as error:
             logger.warning("deletion_put_off", session_id=str(key), error=str(error))
             return False
     sweep.note(Action.DELETED_SESSIONS, key)

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from audio import dispatch
 from audio.database import database_time
-from audio.errors import InvalidParameter, WebhookDisabled
+from audio.errors import InvalidParameterError, WebhookDisabledError
 from audio.models import (
     TEST_TYPE,
     DeliveryState,
@@ -35,7 +35,7 @@ def create(
     """Create an endpoint with a secret, and return both.
 
     Raises:
-        InvalidParameter: The URL or a type is not valid.
+        InvalidParameterError: The URL or a type is not valid.
     """
     check_url(url)
     check_types(event_types)
@@ -51,7 +51,7 @@ def change(endpoint: WebhookEndpoint, **values: object) -> None:
     """Change columns of an endpoint: `url`, `event_types`, `description` or `is_enabled`.
 
     Raises:
-        InvalidParameter: The URL or a type is not valid.
+        InvalidParameterError: The URL or a type is not valid.
     """
     if "url" in values:
         check_url(str(values["url"]))
@@ -81,7 +81,7 @@ def test(endpoint: WebhookEndpoint) -> WebhookDelivery:
     """Send an event of the type `webhook.test` to an endpoint, and return its delivery.
 
     Raises:
-        WebhookDisabled: The endpoint is disabled.
+        WebhookDisabledError: The endpoint is disabled.
     """
     require_enabled(endpoint)
     now = database_time()
@@ -96,7 +96,7 @@ def replay(sent: WebhookDelivery) -> None:
     """Send an event again, with the same id, whether it was delivered or not.
 
     Raises:
-        WebhookDisabled: The endpoint is disabled.
+        WebhookDisabledError: The endpoint is disabled.
     """
     require_enabled(sent.endpoint)
     _begin_anew([sent.pk])
@@ -110,7 +110,7 @@ def recover(endpoint: WebhookEndpoint, since: datetime) -> int:
         The number of events.
 
     Raises:
-        WebhookDisabled: The endpoint is disabled.
+        WebhookDisabledError: The endpoint is disabled.
     """
     require_enabled(endpoint)
     while outbox.publish():
@@ -144,15 +144,17 @@ def _begin_anew(keys: Sequence[uuid.UUID]) -> None:
 
 
 def require_enabled(endpoint: WebhookEndpoint) -> None:
-    """Raise WebhookDisabled if an endpoint is disabled."""
+    """Raise WebhookDisabledError if an endpoint is disabled."""
     if not endpoint.is_enabled:
-        raise WebhookDisabled(reason=endpoint.disabled_reason) if endpoint.disabled_reason else WebhookDisabled
+        raise (
+            WebhookDisabledError(reason=endpoint.disabled_reason) if endpoint.disabled_reason else WebhookDisabledError
+        )
 
 
 def check_types(types: Sequence[str]) -> None:
-    """Raise InvalidParameter if one of some names is no type of an event."""
+    """Raise InvalidParameterError if one of some names is no type of an event."""
     if unknown := unknown_types(types):
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"There is no event {unknown[0][:64]!r}.",
             parameter="event_types",
             received=unknown[0][:64],
@@ -164,10 +166,10 @@ def check_url(url: str) -> None:
     """Check the URL of an endpoint, as far as that is possible before its host is resolved.
 
     Raises:
-        InvalidParameter: The URL is not valid, or leads to an address that is not allowed.
+        InvalidParameterError: The URL is not valid, or leads to an address that is not allowed.
     """
     if sentence := _fault(url):
-        raise InvalidParameter(sentence, parameter="url", received=url[:_RECEIVED_CHARACTERS])
+        raise InvalidParameterError(sentence, parameter="url", received=url[:_RECEIVED_CHARACTERS])
 
 
 def _fault(url: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 from audio.errors import (
     AudioError,
-    InvalidJson,
-    InvalidMarker,
-    InvalidParameter,
-    UnknownAction,
-    UnknownMessageType,
+    InvalidJsonError,
+    InvalidMarkerError,
+    InvalidParameterError,
+    UnknownActionError,
+    UnknownMessageTypeError,
 )
 from audio.wire.parameters import parse_label
 
@@ -61,19 +61,19 @@ def parse_text(text: str) -> Action | MarkerRequest:
     accepted as well.
 
     Raises:
-        InvalidJson: The text is not JSON.
-        InvalidMarker: It is a marker without a proper label.
-        UnknownMessageType: It is neither a control message nor a marker.
-        UnknownAction: It is a control message that asks for something else.
+        InvalidJsonError: The text is not JSON.
+        InvalidMarkerError: It is a marker without a proper label.
+        UnknownMessageTypeError: It is neither a control message nor a marker.
+        UnknownActionError: It is a control message that asks for something else.
     """
     try:
         message = json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        sentence = _with_directions(InvalidJson.sentence) if _is_no_attempt(text) else None
-        raise InvalidJson(sentence, received=_short(text), valid_values=_FORMS) from error
+        sentence = _with_directions(InvalidJsonError.sentence) if _is_no_attempt(text) else None
+        raise InvalidJsonError(sentence, received=_short(text), valid_values=_FORMS) from error
     if not isinstance(message, dict):
-        raise UnknownMessageType(
-            _with_directions(UnknownMessageType.sentence), received=_short(text), valid_values=_TYPES
+        raise UnknownMessageTypeError(
+            _with_directions(UnknownMessageTypeError.sentence), received=_short(text), valid_values=_TYPES
         )
     kind = message.get("type")
     if kind == Action.PING:
@@ -84,28 +84,28 @@ def parse_text(text: str) -> Action | MarkerRequest:
         raise _unknown_type(message)
     action = message.get("action")
     if action not in _ACTIONS:
-        raise UnknownAction(received=_short(action), valid_values=_ACTIONS)
+        raise UnknownActionError(received=_short(action), valid_values=_ACTIONS)
     return Action(action)
 
 
 def _marker(label: Any) -> MarkerRequest:
     try:
         return MarkerRequest(parse_label("label", label if isinstance(label, str) else ""))
-    except InvalidParameter as error:
-        raise InvalidMarker(**error.details) from error
+    except InvalidParameterError as error:
+        raise InvalidMarkerError(**error.details) from error
 
 
-def _unknown_type(message: dict[str, Any]) -> UnknownMessageType:
+def _unknown_type(message: dict[str, Any]) -> UnknownMessageTypeError:
     """Make the error for an object that is no control message: clients of other services speak otherwise."""
     names = [name for name in ("type", "event", "action") if message.get(name) is not None]
     received = _short(message[names[0]]) if names else _short(json.dumps(message)) if message else None
     if names == ["action"] and message["action"] in _ACTIONS:
         right = json.dumps({"type": "control", "action": message["action"]})
-        sentence: str | None = f"{UnknownMessageType.sentence}. The message has no type: send {right}."
+        sentence: str | None = f"{UnknownMessageTypeError.sentence}. The message has no type: send {right}."
     else:
         is_bare = set(message) <= {"type"} and str(message.get("type", "")).islower()
-        sentence = None if is_bare or not message else _with_directions(UnknownMessageType.sentence)
-    return UnknownMessageType(sentence, received=received, valid_values=_TYPES)
+        sentence = None if is_bare or not message else _with_directions(UnknownMessageTypeError.sentence)
+    return UnknownMessageTypeError(sentence, received=received, valid_values=_TYPES)
 
 
 def _with_directions(sentence: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import category
 from urllib.parse import parse_qsl
 
-from audio.errors import InvalidParameter, ParameterConflict
+from audio.errors import InvalidParameterError, ParameterConflictError
 
 SAMPLE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 CHANNELS = (1, 2)
@@ -123,14 +123,14 @@ class ConnectionRequest:
             The undecided ones that the query names, with their values.
 
         Raises:
-            ParameterConflict: The query names a value that is not the session's.
+            ParameterConflictError: The query names a value that is not the session's.
         """
         decided = {name: value for name, value in self.named.items() if name in undecided}
         values = {**existing.as_dict(), **decided, "user_id": user_id}
         named = self.named if self.user_id is None else {**self.named, "user_id": self.user_id}
         for name, value in named.items():
             if values[name] != value:
-                raise ParameterConflict(
+                raise ParameterConflictError(
                     f"The session was opened with {name}={values[name]}, not {value}.",
                     parameter=name,
                     received=value,
@@ -148,7 +148,7 @@ def parse_value(name: str, text: str) -> str | int:
     """Return the value of a parameter.
 
     Raises:
-        InvalidParameter: The parameter does not have this value; the error names the `valid_values`.
+        InvalidParameterError: The parameter does not have this value; the error names the `valid_values`.
     """
     choices = _CHOICES[name]
     value: str | int = text.lower()
@@ -156,7 +156,7 @@ def parse_value(name: str, text: str) -> str | int:
         value = int(text) if text.isascii() and text.isdigit() else text
     if value not in choices:
         listed = ", ".join(map(str, choices))
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"{name} must be one of {listed}, not {text!r}.", parameter=name, received=text, valid_values=list(choices)
         )
     return value
@@ -166,12 +166,12 @@ def parse_label(name: str, text: str) -> str:
     """Return a free label, as it is. Joiners and spaces of any script are part of correct spelling.
 
     Raises:
-        InvalidParameter: It is empty or too long, or has a character that no text has: a control character, a line or
-            paragraph separator, half of a surrogate pair.
+        InvalidParameterError: It is empty or too long, or has a character that no text has: a control character, a line
+            or paragraph separator, half of a surrogate pair.
     """
     limit = LABEL_MAX_LENGTH if name not in _SECRETS else 1024
     if not 0 < len(text) <= limit or not _is_text(text):
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"{name} must have 1 to {limit} characters and no control characters.",
             parameter=name,
             **({} if name in _SECRETS else {"received": _shown(text)}),
@@ -192,7 +192,7 @@ def parse_metadata(value: object) -> dict[str, str]:
     """Return the metadata of a session.
 
     Raises:
-        InvalidParameter: It is no flat map of strings to strings, or too large.
+        InvalidParameterError: It is no flat map of strings to strings, or too large.
     """
     return check_metadata({key: text for key, text in _entries(value) if text is not None})
 
@@ -201,7 +201,7 @@ def merge_metadata(existing: Mapping[str, str], changes: object) -> dict[str, st
     """Return metadata with changes (RFC 7396): a string sets a key, None removes it, and None alone removes all keys.
 
     Raises:
-        InvalidParameter: The changes are wrong, or the result is too large.
+        InvalidParameterError: The changes are wrong, or the result is too large.
     """
     if changes is None:
         return {}
@@ -211,7 +211,7 @@ def merge_metadata(existing: Mapping[str, str], changes: object) -> dict[str, st
 
 def _entries(value: object, is_change: bool = False) -> list[tuple[str, str | None]]:
     if not isinstance(value, Mapping):
-        raise InvalidParameter(
+        raise InvalidParameterError(
             'metadata must be an object whose values are strings, such as {"room": "4"}.', parameter="metadata"
         )
     return [
@@ -222,17 +222,17 @@ def _entries(value: object, is_change: bool = False) -> list[tuple[str, str | No
 
 def _metadata_key(key: object) -> str:
     if not isinstance(key, str):
-        raise InvalidParameter("The keys of metadata must be strings.", parameter="metadata")
+        raise InvalidParameterError("The keys of metadata must be strings.", parameter="metadata")
     try:
         return parse_label("metadata", key)
-    except InvalidParameter as error:
+    except InvalidParameterError as error:
         sentence = f"A key of metadata must have 1 to {LABEL_MAX_LENGTH} characters and no control characters."
-        raise InvalidParameter(sentence, **error.details) from error
+        raise InvalidParameterError(sentence, **error.details) from error
 
 
 def _metadata_value(key: object, text: object) -> str:
     if not isinstance(text, str) or not _is_text(text):
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"{METADATA_PREFIX}{_shown(str(key))} must be a string without control characters.",
             parameter=f"{METADATA_PREFIX}{_shown(str(key))}",
             received=_shown(str(text)),
@@ -244,10 +244,10 @@ def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
     """Return the metadata if there is not too much of it.
 
     Raises:
-        InvalidParameter: There are too many keys, or they are too long with their values.
+        InvalidParameterError: There are too many keys, or they are too long with their values.
     """
     if len(metadata) > METADATA_MAX_KEYS:
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"metadata may have at most {METADATA_MAX_KEYS} keys, not {len(metadata)}.",
             parameter="metadata",
             received=len(metadata),
@@ -255,7 +255,7 @@ def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
         )
     size_bytes = sum(len(key.encode()) + len(text.encode()) for key, text in metadata.items())
     if size_bytes > METADATA_MAX_BYTES:
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"The keys and values of metadata may have at most {METADATA_MAX_BYTES} bytes, not {size_bytes}.",
             parameter="metadata",
             received=size_bytes,
@@ -268,10 +268,10 @@ def parse_retention_days(value: object) -> int:
     """Return for how many days a session is kept.
 
     Raises:
-        InvalidParameter: It is no whole number, negative or too large.
+        InvalidParameterError: It is no whole number, negative or too large.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= RETENTION_MAX_DAYS:
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"retention_days must be a whole number from 0 (never delete) to {RETENTION_MAX_DAYS}, or null.",
             parameter="retention_days",
             received=_shown(str(value)),
@@ -284,14 +284,14 @@ def parse_query(query: bytes) -> ConnectionRequest:
     """Return what the raw query string of a connection's URL asks for.
 
     Raises:
-        InvalidParameter: A name is unknown or given twice, or a value is outside its range.
+        InvalidParameterError: A name is unknown or given twice, or a value is outside its range.
     """
     try:
         pairs = parse_qsl(
             query.decode("ascii"), keep_blank_values=True, max_num_fields=_QUERY_MAX_FIELDS, errors="strict"
         )
     except ValueError as error:
-        raise InvalidParameter(
+        raise InvalidParameterError(
             f"The query string must be percent-encoded UTF-8 with at most {_QUERY_MAX_FIELDS} fields.",
             parameter="query",
         ) from error
@@ -300,7 +300,7 @@ def parse_query(query: bytes) -> ConnectionRequest:
     metadata: dict[str, str] = {}
     for name, text in pairs:
         if name in named or name in labels or name.removeprefix(METADATA_PREFIX) in metadata:
-            raise InvalidParameter(f"{name} appears twice.", parameter=name)
+            raise InvalidParameterError(f"{name} appears twice.", parameter=name)
         if name in _CHOICES:
             named[name] = parse_value(name, text)
         elif name in _LABELS:
@@ -309,5 +309,7 @@ def parse_query(query: bytes) -> ConnectionRequest:
             metadata[name.removeprefix(METADATA_PREFIX)] = text
         else:
             known = [*_CHOICES, *_LABELS, f"{METADATA_PREFIX}KEY"]
-            raise InvalidParameter(f"There is no parameter {name[:64]!r}.", parameter=name[:64], valid_values=known)
+            raise InvalidParameterError(
+                f"There is no parameter {name[:64]!r}.", parameter=name[:64], valid_values=known
+            )
     return ConnectionRequest(named=named, metadata=parse_metadata(metadata), **labels)

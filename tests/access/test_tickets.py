@@ -10,14 +10,14 @@ from django.utils import timezone
 
 from audio.access import tickets
 from audio.access.tickets import TICKET_SECONDS, make_ticket, spend_ticket
-from audio.errors import NotAllowed, ServiceError
+from audio.errors import NotAllowedError, ServiceError
 
 pytestmark = pytest.mark.services  # Redis remembers the tickets
 REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
 
 
 def rejection(ticket: str, session_id: uuid.UUID | None) -> str:
-    with pytest.raises(NotAllowed) as caught:
+    with pytest.raises(NotAllowedError) as caught:
         spend_ticket(ticket, session_id)
     return caught.value.detail
 
@@ -84,7 +84,7 @@ def test_of_many_that_show_one_ticket_at_once_one_is_let_in():
         barrier.wait()
         try:
             spend_ticket(ticket, session_id)
-        except NotAllowed:
+        except NotAllowedError:
             admitted.append(False)
         else:
             admitted.append(True)

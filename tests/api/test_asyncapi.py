@@ -106,10 +106,10 @@ def test_it_has_the_errors_that_a_connection_can_meet_and_no_others():
     paths = [path for pattern in SPEAKERS for path in REPOSITORY.glob(pattern)]
     known = {getattr(errors, name) for path in paths for name in imported_errors(path)}
     known -= {
-        errors.KeyNotFound,
-        errors.TokenNotFound,
-        errors.MemberNotFound,
-        errors.LastManager,
+        errors.KeyNotFoundError,
+        errors.TokenNotFoundError,
+        errors.MemberNotFoundError,
+        errors.LastManagerError,
     }  # of REST and of the commands
     assert set(asyncapi.error_classes()) == {each for each in known if not each.__subclasses__()}
 

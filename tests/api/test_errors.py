@@ -8,7 +8,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from audio.api.errors import handle_exception, server_error
-from audio.errors import RangeNotSatisfiable, StorageFull, UndecodableChunk
+from audio.errors import RangeNotSatisfiableError, StorageFullError, UndecodableChunkError
 
 
 def handled(error):
@@ -18,7 +18,7 @@ def handled(error):
 
 
 def test_an_error_of_the_product_carries_its_code_status_and_details():
-    response = handled(UndecodableChunk(sequence=7))
+    response = handled(UndecodableChunkError(sequence=7))
     assert response.status_code == 409
     assert response.data == {
         "detail": "A chunk could not be decoded.",
@@ -29,12 +29,12 @@ def test_an_error_of_the_product_carries_its_code_status_and_details():
 
 
 def test_an_error_that_may_pass_says_when_to_come_back():
-    assert handled(StorageFull())["Retry-After"] == "2"
-    assert handled(StorageFull(retry_after_seconds=9))["Retry-After"] == "9"
+    assert handled(StorageFullError())["Retry-After"] == "2"
+    assert handled(StorageFullError(retry_after_seconds=9))["Retry-After"] == "9"
 
 
 def test_a_range_that_is_not_there_tells_the_length():
-    response = handled(RangeNotSatisfiable(size_bytes=80))
+    response = handled(RangeNotSatisfiableError(size_bytes=80))
     assert response.status_code == 416
     assert response["Content-Range"] == "bytes */80"
 

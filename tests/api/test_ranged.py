@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.api.ranged import READ_SIZE_BYTES, Span, parse_range, ranged_response
-from audio.errors import MasterDamaged, PreconditionFailed, RangeNotSatisfiable
+from audio.errors import MasterDamagedError, PreconditionFailedError, RangeNotSatisfiableError
 from audio.storage.downloads import Servable
 
 CONTENT = bytes(range(256)) * 8
@@ -117,13 +117,13 @@ async def test_what_is_not_one_range_gets_the_whole(make_servable, header):
 
 @pytest.mark.parametrize("header", ["bytes=2048-", "bytes=2048-3000", "bytes=-0"])
 def test_a_range_outside_of_the_file_is_rejected(make_servable, header):
-    with pytest.raises(RangeNotSatisfiable) as raised:
+    with pytest.raises(RangeNotSatisfiableError) as raised:
         ask(make_servable(), Range=header)
     assert raised.value.details == {"size_bytes": 2048}
 
 
 def test_an_empty_file_has_no_range(make_servable):
-    with pytest.raises(RangeNotSatisfiable):
+    with pytest.raises(RangeNotSatisfiableError):
         ask(make_servable(content=b""), Range="bytes=0-")
 
 
@@ -136,7 +136,7 @@ def test_a_span_lies_in_the_file_and_is_what_slicing_gives(size, first, last):
         assert content[:size][span.start : span.end] == content[:size][first : last + 1]
         assert span.length_bytes == len(content[:size][first : last + 1])
     elif first <= last:
-        with pytest.raises(RangeNotSatisfiable):
+        with pytest.raises(RangeNotSatisfiableError):
             parse_range(f"bytes={first}-{last}", size)
     else:
         assert parse_range(f"bytes={first}-{last}", size) is None
@@ -159,7 +159,7 @@ async def test_a_live_file_ends_where_it_ended_when_asked(make_servable):
 
 async def test_a_file_that_is_too_short_breaks_off_and_is_never_padded(make_servable):
     response = ask(make_servable(size_bytes=3000))
-    with pytest.raises(MasterDamaged):
+    with pytest.raises(MasterDamagedError):
         await read(response)
     response.close()
 
@@ -192,9 +192,9 @@ def test_unchanged_by_date(make_servable):
 
 
 def test_a_precondition_that_does_not_hold(make_servable):
-    with pytest.raises(PreconditionFailed):
+    with pytest.raises(PreconditionFailedError):
         ask(make_servable(), If_Match='"abc-2"')
-    with pytest.raises(PreconditionFailed):
+    with pytest.raises(PreconditionFailedError):
         ask(make_servable(), If_Unmodified_Since=http_date(MODIFIED_AT.timestamp() - 10))
 
 

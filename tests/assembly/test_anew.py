@@ -25,7 +25,7 @@ pytestmark = pytest.mark.database
 SAMPLES = speech(1).tobytes()
 
 
-class Killed(BaseException):
+class KilledError(BaseException):
     """Stands for SIGKILL."""
 
 
@@ -108,10 +108,10 @@ def test_a_rebuild_that_is_killed_is_begun_anew(ready, monkeypatch, step, is_aft
     def killed(self, *also, **values):
         if is_after:
             real(self, *also, **values)
-        raise Killed
+        raise KilledError
 
     rebuild(ready.session.pk)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(Rebuild, step, killed)
         concatenate(ready.session.pk)
     assert ready.recording.state == "ready"
@@ -239,8 +239,8 @@ def test_a_recording_that_is_longer_than_an_older_backup_knows_is_not_cut(stored
 def test_what_a_run_that_died_before_its_first_commit_has_left_goes(stored, monkeypatch):
     session = stored(format="wav")
     session.add([wav_bytes(speech(0.5), 16000), wav_bytes(speech(0.5), 16000)])
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "_commit", lambda self, *_, **__: (_ for _ in ()).throw(Killed))
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Run, "_commit", lambda self, *_, **__: (_ for _ in ()).throw(KilledError))
         concatenate(session.session.pk)
     assert len(recording_files(session)) == 1
     session.made()

@@ -22,7 +22,7 @@ from tests.sound import cut, decoded, encoded, speech, wav_bytes
 pytestmark = pytest.mark.database
 
 
-class Killed(BaseException):
+class KilledError(BaseException):
     """Stands for SIGKILL."""
 
 
@@ -43,7 +43,7 @@ def _mid_write(monkeypatch, fires):
     def write(handle, data, offset):
         if fires():
             pwrite(handle, bytes(data)[: len(data) // 2 + 1], offset)
-            raise Killed
+            raise KilledError
         return pwrite(handle, data, offset)
 
     monkeypatch.setattr("audio.assembly.master.os.pwrite", write)
@@ -54,7 +54,7 @@ def _before_fsync(monkeypatch, fires):
 
     def sync(handle):
         if fires():
-            raise Killed
+            raise KilledError
         fsync(handle)
 
     monkeypatch.setattr("audio.assembly.master.os.fsync", sync)
@@ -65,7 +65,7 @@ def _before_commit(monkeypatch, fires):
 
     def killed(self, *also, **values):
         if fires():
-            raise Killed
+            raise KilledError
         commit(self, *also, **values)
 
     monkeypatch.setattr(Run, "_commit", killed)
@@ -77,7 +77,7 @@ def _after_commit(monkeypatch, fires):
     def killed(self, *also, **values):
         commit(self, *also, **values)
         if fires():
-            raise Killed
+            raise KilledError
 
     monkeypatch.setattr(Run, "_commit", killed)
 
@@ -87,7 +87,7 @@ def _after_finish(monkeypatch, fires):
         def finish_and_die(*arguments):
             made = finish(*arguments)
             if fires():
-                raise Killed
+                raise KilledError
             return made
 
         return finish_and_die
@@ -109,7 +109,7 @@ def _die_at(step, occurrence, session) -> bool:
         step(patch, Trigger(occurrence))
         try:
             concatenate(session.session.pk)
-        except Killed:
+        except KilledError:
             return True
     return False
 

@@ -42,7 +42,7 @@ def samples(recording: bytes) -> bytes:
         return file.readframes(file.getnframes())
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """An answer that is an error, and no temporary one."""
 
 
@@ -60,7 +60,7 @@ class Client:
     close_codes: list[int] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Connects again and again until the session is closed. Raises Rejected."""
+        """Connects again and again until the session is closed. Raises RejectedError."""
         while True:
             with contextlib.suppress(*RECONNECT):
                 async with self._connected(next(self.servers)) as socket:
@@ -132,7 +132,7 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
         return answer
     if answer["retryable"]:
         raise ConnectionError(answer["error"])
-    raise Rejected(answer)
+    raise RejectedError(answer)
 
 
 class Load:

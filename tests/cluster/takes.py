@@ -43,11 +43,11 @@ def chunk_id(data: bytes) -> ChunkId | None:
     return (take, source, number) if chunk(take, source, number) == data else None
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """What a client was told contradicts the contract."""
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """The session takes no more, and it was not this client that closed it."""
 
 
@@ -89,9 +89,9 @@ class Take:
     async def _run(self, source: "Source") -> None:
         try:
             await source.run()
-        except Ended as ended:
+        except EndedError as ended:
             self.ended_by = str(ended)
-        except Fault as fault:
+        except FaultError as fault:
             self.faults.append(f"take {self.number} ({self.session_id}), source {source.index}: {fault}")
         finally:
             source.ended.set()
@@ -126,7 +126,7 @@ class Source:
         return self.index == 0
 
     async def run(self) -> None:
-        """Connect again and again until its part is done. Raises Ended, Fault."""
+        """Connect again and again until its part is done. Raises EndedError, FaultError."""
         if not self.is_first:
             await self.take.opened.wait()
         while True:
@@ -159,7 +159,9 @@ class Source:
         if self.name:
             stored = greeting["source_chunk_count"]
             if not self.stored <= stored <= self.last_sent:
-                raise Fault(f"{self.stored} acknowledged and {self.last_sent} sent, but the greeting counts {stored}")
+                raise FaultError(
+                    f"{self.stored} acknowledged and {self.last_sent} sent, but the greeting counts {stored}"
+                )
             self.sent = self.stored = stored
         self.first_numbers.append(self.sent + 1)
 
@@ -177,9 +179,9 @@ class Source:
         return chunk(self.take.number, self.index, self.sent)
 
     def acknowledge(self, number: int, place: int) -> None:
-        """Note an acknowledgement. Raises Fault."""
+        """Note an acknowledgement. Raises FaultError."""
         if self.name and number != self.stored + 1:
-            raise Fault(f"chunk {number} was acknowledged behind {self.stored}")
+            raise FaultError(f"chunk {number} was acknowledged behind {self.stored}")
         self.stored = number
         self.places[place] = number
 
@@ -265,11 +267,11 @@ class _Connection:
 
     def _completed(self) -> None:
         if not (self._source.is_first and self._waiting and isinstance(self._waiting[0], asyncio.Future)):
-            raise Ended("session_closed")
+            raise EndedError("session_closed")
 
     def _answered(self, count: int) -> None:
         if not self._waiting:
-            raise Fault("an answer to nothing")
+            raise FaultError("an answer to nothing")
         match self._waiting.popleft():
             case int(number):
                 self._source.acknowledge(number, count)
@@ -278,11 +280,11 @@ class _Connection:
 
 
 def checked(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer that is no error. Raises ConnectionError for a temporary one, Ended, Fault."""
+    """Return an answer that is no error. Raises ConnectionError for a temporary one, EndedError, FaultError."""
     if "error" not in answer:
         return answer
     if answer["retryable"]:
         raise ConnectionError(answer["error"])
     if answer["code"] in ENDED:
-        raise Ended(answer["code"])
-    raise Fault(f"{answer['code']}: {answer['error']}")
+        raise EndedError(answer["code"])
+    raise FaultError(f"{answer['code']}: {answer['error']}")

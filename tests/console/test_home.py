@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError
 
 from audio import access, health
-from audio.health import Down
+from audio.health import DownError
 from audio.models import Project, Role
 from tests.access.people import person
 from tests.api.rows import make_session
@@ -93,7 +93,7 @@ def test_a_name_is_shown_and_not_run(client):
 @pytest.mark.parametrize("path", ["/", "/projects", "/projects/1", "/sessions/123e4567-e89b-42d3-a456-426614174000"])
 def test_a_database_that_is_away_is_said_on_the_page(client, monkeypatch, path):
     def away(*args):
-        raise Down("The database does not answer.")
+        raise DownError("The database does not answer.")
 
     monkeypatch.setitem(health.CHECKS, "database", away)
     answer = client.get(path)

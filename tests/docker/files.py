@@ -20,7 +20,7 @@ OUR_IMAGE = "sercuescribe"
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::\?([^}]*)|:-((?:[^{}]|\$\{[^}]*\})*))?\})")
 
 
-class MissingVariable(Exception):
+class MissingVariableError(Exception):
     """A variable that the Compose file requires is not set or empty."""
 
 
@@ -44,7 +44,11 @@ def example() -> dict[str, str]:
 
 
 def services(variables: Mapping[str, str], profile: str = "") -> dict[str, Service]:
-    """Return the services that `docker compose up` starts, with these variables in `.env`; raises MissingVariable."""
+    """Return the services that `docker compose up` starts with these variables in `.env`.
+
+    Raises:
+        MissingVariableError: A required variable is not set.
+    """
     content = _interpolated(yaml.safe_load(COMPOSE.read_text()), variables)
     return {
         name: _service(name, fields, variables)
@@ -88,7 +92,7 @@ def _substitute(match: re.Match[str], variables: Mapping[str, str]) -> str:
         return "$"
     found = variables.get(name, "")
     if not found and complaint is not None:
-        raise MissingVariable(f"{name}: {complaint}")
+        raise MissingVariableError(f"{name}: {complaint}")
     return found or str(_interpolated(default or "", variables))
 
 

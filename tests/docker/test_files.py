@@ -12,7 +12,7 @@ import yaml
 
 from audio.management import web
 from tests.debian import program
-from tests.docker.files import CADDYFILE, COMPOSE, DOCKERFILE, OUR_IMAGE, MissingVariable, example, services
+from tests.docker.files import CADDYFILE, COMPOSE, DOCKERFILE, OUR_IMAGE, MissingVariableError, example, services
 from tests.services import REPOSITORY, product_variables
 from tests.watching import rules
 
@@ -115,7 +115,7 @@ def test_monitoring_is_a_profile_with_what_it_reads():
 
 @pytest.mark.parametrize("name", [*SECRETS, "DOMAIN"])
 def test_what_has_no_default_is_asked_for(name):
-    with pytest.raises(MissingVariable, match=f"{name}: set it in .env, as .env.example shows"):
+    with pytest.raises(MissingVariableError, match=f"{name}: set it in .env, as .env.example shows"):
         services(example() | {name: ""})
 
 

@@ -6,7 +6,7 @@ import uuid
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from audio.errors import DatabaseUnavailable, SessionNotFound
+from audio.errors import DatabaseUnavailableError, SessionNotFoundError
 from audio.ingest.calls import Call, Calls
 from audio.ingest.committer import Committer
 from audio.models import IngestProcess
@@ -64,7 +64,7 @@ def test_chunks_get_their_turn_after_a_slice(commits, monkeypatch):
     assert (first.future.done(), second.future.done()) == (True, False)
 
 
-@pytest.mark.parametrize("error", [SessionNotFound(), TypeError("a bug")])
+@pytest.mark.parametrize("error", [SessionNotFoundError(), TypeError("a bug")])
 def test_an_error_takes_back_its_own_function_alone(error):
     good, bad, other = Call(create, ("good",)), Call(create_and_fail, ("bad", error)), Call(create, ("other",))
     run(Calls(lambda _: None), good, bad, other)
@@ -84,7 +84,7 @@ def test_nobody_is_told_before_the_commit_and_all_are_told_that_it_failed(monkey
     monkeypatch.setattr(connection, "_commit", fails)
     run(Calls(lambda _: pytest.fail("nothing was committed")), call)
     assert told == [False]
-    assert isinstance(call.future.exception(), DatabaseUnavailable)
+    assert isinstance(call.future.exception(), DatabaseUnavailableError)
     monkeypatch.undo()
     assert names() == set()
 
@@ -97,7 +97,7 @@ def test_what_follows_a_commit_runs_elsewhere_and_only_for_what_was_kept():
         if error is not None:
             raise error
 
-    run(Calls(collected.extend), Call(announce, ("kept",)), Call(announce, ("taken back", SessionNotFound())))
+    run(Calls(collected.extend), Call(announce, ("kept",)), Call(announce, ("taken back", SessionNotFoundError())))
     assert ran == []
     for function in collected:
         function()

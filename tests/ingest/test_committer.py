@@ -19,12 +19,12 @@ from django.db import OperationalError, connection, transaction
 
 from audio.errors import (
     AudioError,
-    DatabaseUnavailable,
-    JournalFailed,
-    SessionClosed,
-    SessionPaused,
-    StorageFull,
-    Superseded,
+    DatabaseUnavailableError,
+    JournalFailedError,
+    SessionClosedError,
+    SessionPausedError,
+    StorageFullError,
+    SupersededError,
 )
 from audio.ingest import commit
 from audio.ingest.committer import Append, Committer, Delivery
@@ -127,10 +127,10 @@ def test_a_rejected_chunk_of_a_named_source_is_a_wall(run):
     committer, mic, unnamed = run(), make_producer(session, "mic"), make_producer(session)
     assert committer.store(mic, b"1") == [Accepted(1, 1)]
     AudioSession.objects.filter(pk=session.pk).pause()
-    assert [type(outcome) for outcome in committer.store(mic, b"2", b"3")] == [SessionPaused] * 2
-    assert [type(outcome) for outcome in committer.store(unnamed, b"x")] == [SessionPaused]
+    assert [type(outcome) for outcome in committer.store(mic, b"2", b"3")] == [SessionPausedError] * 2
+    assert [type(outcome) for outcome in committer.store(unnamed, b"x")] == [SessionPausedError]
     AudioSession.objects.filter(pk=session.pk).resume()
-    assert [type(outcome) for outcome in committer.store(mic, b"4")] == [SessionPaused]
+    assert [type(outcome) for outcome in committer.store(mic, b"4")] == [SessionPausedError]
     assert committer.store(unnamed, b"y") == [Accepted(2, 0)]
     mic.rejection = None
     assert committer.store(mic, b"2", b"3") == [Accepted(3, 2), Accepted(4, 3)]
@@ -210,7 +210,7 @@ def test_closed_paused_and_superseded_are_rejected_and_voided(run, tmp_path):
     committer = run()
     outcomes = [*committer.store(make_producer(closed), b"a"), *committer.store(make_producer(paused), b"b")]
     outcomes += committer.store(old, b"c")
-    assert [type(outcome) for outcome in outcomes] == [SessionClosed, SessionPaused, Superseded]
+    assert [type(outcome) for outcome in outcomes] == [SessionClosedError, SessionPausedError, SupersededError]
     assert committer.store(new, b"d") == [Accepted(1, 1)]
     committer.committer.stop()
     chunks = {record.offset for record in records(tmp_path) if record.header.type is RecordType.CHUNK}
@@ -232,11 +232,12 @@ def test_a_paused_producer_may_go_on_a_failed_one_may_not(run):
     committer.store(producer, b"c")
     AudioSession.objects.update(status="active")
     (outcome,) = committer.store(producer, b"d")
-    assert isinstance(outcome, SessionClosed)
+    assert isinstance(outcome, SessionClosedError)
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(errno.EIO, JournalFailed), (errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull)]
+    ("number", "expected"),
+    [(errno.EIO, JournalFailedError), (errno.ENOSPC, StorageFullError), (errno.EDQUOT, StorageFullError)],
 )
 def test_after_a_failed_sync_the_file_is_given_up(run, tmp_path, monkeypatch, number, expected):
     """The failed batch is rejected, its producer stores nothing more, and others go on in another file."""
@@ -266,7 +267,7 @@ def test_a_short_write_is_a_full_disk(run, monkeypatch, tmp_path):
     real = os.writev
     monkeypatch.setattr(os, "writev", lambda handle, buffers: real(handle, [b"".join(buffers)[:10]]))
     (outcome,) = committer.store(producer, b"x" * 100)
-    assert isinstance(outcome, StorageFull)
+    assert isinstance(outcome, StorageFullError)
     assert AudioChunk.objects.count() == 0
     # The full disk is not left with what nobody will read.
     assert [path.stat().st_size for path in tmp_path.rglob("*.journal")] == [0]
@@ -306,7 +307,7 @@ def test_a_database_that_stays_away_rejects_and_the_next_batch_goes_on(run, monk
 
     monkeypatch.setattr(commit._Transaction, "run", away)
     (outcome,) = committer.store(first, b"lost")
-    assert isinstance(outcome, DatabaseUnavailable)
+    assert isinstance(outcome, DatabaseUnavailableError)
     monkeypatch.setattr(commit._Transaction, "run", real)
     assert committer.store(second, b"other") == [Accepted(1, 0)]
     (outcome,) = committer.store(first, b"after the hole")

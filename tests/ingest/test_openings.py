@@ -10,7 +10,13 @@ from django.forms.models import model_to_dict
 from django.test.utils import CaptureQueriesContext
 
 from audio.access import ANYONE, STRANGER
-from audio.errors import LimitReached, NotAuthenticated, Overloaded, ProjectNotFound, TooManySessions
+from audio.errors import (
+    LimitReachedError,
+    NotAuthenticatedError,
+    OverloadedError,
+    ProjectNotFoundError,
+    TooManySessionsError,
+)
 from audio.ingest import sessions
 from audio.ingest.openings import Opening, open_new
 from audio.ingest.sessions import Opened
@@ -93,14 +99,14 @@ def test_the_statements_do_not_grow_with_the_crowd(process_id):
 def test_each_rejection_is_that_of_its_client_alone(process_id):
     crowd = [opening(), opening(project="nobody's"), opening(is_gone=True), opening(who=STRANGER), opening()]
     results = open_new(crowd, process_id)
-    assert kinds(results) == [Opened, ProjectNotFound, Overloaded, NotAuthenticated, Opened]
+    assert kinds(results) == [Opened, ProjectNotFoundError, OverloadedError, NotAuthenticatedError, Opened]
     assert AudioSession.objects.count() == AudioConnection.objects.count() == 2
 
 
 def test_the_last_free_sessions_go_to_the_first_of_a_crowd(process_id, settings):
     settings.MAX_CONCURRENT_SESSIONS = 3
     results = open_new([opening() for _ in range(5)], process_id)
-    assert kinds(results) == [Opened] * 3 + [TooManySessions] * 2
+    assert kinds(results) == [Opened] * 3 + [TooManySessionsError] * 2
     assert AudioSession.objects.count() == 3
 
 
@@ -137,4 +143,4 @@ def test_the_limit_of_a_project_counts_within_a_crowd(process_id):
     Project.objects.filter(pk=DEFAULT_PROJECT_ID).update(max_open_sessions=2)
     Project.objects.create(name="free")
     crowd = [opening(), opening(project="free"), opening(), opening(), opening(project="free")]
-    assert kinds(open_new(crowd, process_id)) == [Opened, Opened, Opened, LimitReached, Opened]
+    assert kinds(open_new(crowd, process_id)) == [Opened, Opened, Opened, LimitReachedError, Opened]

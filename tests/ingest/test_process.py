@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from audio import dispatch, events, upkeep
 from audio.access import ANYONE
-from audio.errors import DatabaseUnavailable
+from audio.errors import DatabaseUnavailableError
 from audio.ingest import connections as live_connections
 from audio.ingest import heartbeat, process, sessions, windows
 from audio.ingest.openings import Opening
@@ -442,7 +442,7 @@ async def test_a_failing_database_is_the_one_error_that_callers_see(ingest):
     def broken() -> None:
         AudioSource.objects.create(session_id=uuid.uuid4(), name=None)
 
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DatabaseUnavailableError):
         await ingest.run(broken)
     await after_heartbeats(ingest, 1)
 

@@ -17,14 +17,14 @@ from django.utils import timezone
 from audio import dispatch
 from audio.access.tickets import TICKET_SECONDS
 from audio.errors import (
-    InvalidSessionId,
-    OneSourceOnly,
-    ParameterConflict,
-    SessionClosed,
-    SessionNotFound,
-    Superseded,
-    TooManyConnections,
-    TooManySessions,
+    InvalidSessionIdError,
+    OneSourceOnlyError,
+    ParameterConflictError,
+    SessionClosedError,
+    SessionNotFoundError,
+    SupersededError,
+    TooManyConnectionsError,
+    TooManySessionsError,
 )
 from audio.ingest import sessions
 from audio.ingest.committer import Append, Committer, Delivery
@@ -107,7 +107,7 @@ def test_a_name_is_taken_over_by_its_newest_connection(connect, settings):
         assert (again.source.pk, again.producer.epoch, again.producer.number) == (first.source.pk, epoch, 7)
         rows = AudioConnection.objects.filter(session=first.session)
         assert set(rows.values_list("pk", "epoch")) == {(other.connection_id, 1), (again.connection_id, epoch)}
-    with pytest.raises(TooManyConnections) as caught:
+    with pytest.raises(TooManyConnectionsError) as caught:
         connect(first.session.pk, source="third")
     assert caught.value.details == {"limit": 2, "retry_after_seconds": 5}
 
@@ -116,7 +116,7 @@ def test_a_rejected_connection_leaves_everything_as_it_was(connect, settings):
     settings.MAX_CONNECTIONS_PER_SESSION = 1
     opened = connect(source="mic", sample_rate=8000)
     for request in ({"source": "other"}, {}, {"source": "mic", "sample_rate": 96000}):
-        with pytest.raises((TooManyConnections, ParameterConflict)):
+        with pytest.raises((TooManyConnectionsError, ParameterConflictError)):
             connect(opened.session.pk, **request)
     assert list(AudioSource.objects.values_list("name", "epoch")) == [("mic", 1)]
     assert AudioConnection.objects.get().pk == opened.connection_id
@@ -124,7 +124,7 @@ def test_a_rejected_connection_leaves_everything_as_it_was(connect, settings):
 
 def test_a_compressed_stream_takes_one_source_but_the_same_one_again(connect):
     opened = connect(source="mic", format="mp3")
-    with pytest.raises(OneSourceOnly):
+    with pytest.raises(OneSourceOnlyError):
         connect(opened.session.pk, source="other")
     assert connect(opened.session.pk, source="mic").producer.epoch == 2
     files = connect(format="mp3", chunks="files")
@@ -135,7 +135,7 @@ def test_the_limit_of_connections_frees_with_a_release(connect, settings):
     settings.MAX_CONNECTIONS_PER_SESSION = 2
     first = connect()
     second = connect(first.session.pk)
-    with pytest.raises(TooManyConnections):
+    with pytest.raises(TooManyConnectionsError):
         connect(first.session.pk)
     sessions.remove_connection(second.connection_id)
     assert connect(first.session.pk).resumed
@@ -146,7 +146,7 @@ def test_the_last_free_place_in_a_session_goes_to_one_of_two(connect, settings):
     for _ in range(ROUNDS):
         session_id = connect().session.pk
         results = at_once(lambda: connect(session_id), lambda: connect(session_id))  # noqa: B023 - run here
-        assert sorted(type(result).__name__ for result in results) == ["Opened", "TooManyConnections"]
+        assert sorted(type(result).__name__ for result in results) == ["Opened", "TooManyConnectionsError"]
         assert stored(session_id).open_connections.count() == 2
 
 
@@ -154,7 +154,7 @@ def test_the_last_free_session_goes_to_one_of_two(connect, settings):
     for number in range(ROUNDS):
         settings.MAX_CONCURRENT_SESSIONS = number + 1
         results = at_once(connect, lambda: sessions.create_session(sessions.default_parameters()))
-        rejected = [result for result in results if isinstance(result, TooManySessions)]
+        rejected = [result for result in results if isinstance(result, TooManySessionsError)]
         assert len(rejected) == 1, results
         assert AudioSession.objects.count() == number + 1
 
@@ -175,7 +175,7 @@ def test_the_limit_of_sessions_counts_open_ones_and_lets_them_go_on(connect, set
     second = sessions.create_session(sessions.default_parameters())
     sessions.pause_session(second.pk)
     for rejected in (connect, lambda: sessions.create_session(sessions.default_parameters())):
-        with pytest.raises(TooManySessions) as caught:
+        with pytest.raises(TooManySessionsError) as caught:
             rejected()
         assert caught.value.details == {"limit": 2}
     assert connect(second.pk).resumed
@@ -250,7 +250,7 @@ def test_a_superseded_connection_changes_nothing(connect, function):
         sessions.pause_session(old.session.pk, producer=old.producer)
     before = stored(old.session.pk).status
     new = connect(old.session.pk, source="mic")
-    with pytest.raises(Superseded):
+    with pytest.raises(SupersededError):
         function(old.session.pk, producer=old.producer)
     assert stored(old.session.pk).status == before
     assert requests_for(old.session.pk) == []
@@ -291,9 +291,9 @@ def test_a_second_source_of_what_has_become_one_stream_is_rejected(connect):
     first = connect()
     second = connect(first.session.pk)
     assert sessions.decide_format(first.session.pk, first.connection_id, "webm").format == "webm"
-    with pytest.raises(OneSourceOnly):
+    with pytest.raises(OneSourceOnlyError):
         sessions.decide_format(first.session.pk, second.connection_id, "webm")
-    with pytest.raises(OneSourceOnly):
+    with pytest.raises(OneSourceOnlyError):
         connect(first.session.pk)
     sessions.remove_connection(first.connection_id)
     assert sessions.decide_format(first.session.pk, second.connection_id, "wav").format == "webm"
@@ -302,7 +302,7 @@ def test_a_second_source_of_what_has_become_one_stream_is_rejected(connect):
 def test_the_format_of_a_session_that_was_deleted_meanwhile(connect):
     opened = connect()
     AudioSession.objects.all().delete()
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(SessionNotFoundError):
         sessions.decide_format(opened.session.pk, opened.connection_id, "webm")
 
 
@@ -311,7 +311,7 @@ def test_naming_what_is_undecided_decides_it(connect):
     second = connect(first.session.pk, sample_rate=24000, format="ogg", chunks="files")
     assert (second.session.undecided, second.session.sample_rate) == (["channels"], 24000)
     for wrong in ({"sample_rate": 8000}, {"format": "webm"}, {"chunks": "auto"}):
-        with pytest.raises(ParameterConflict):
+        with pytest.raises(ParameterConflictError):
             connect(first.session.pk, **wrong)
     assert stored(first.session.pk).format == "ogg"
 
@@ -323,7 +323,7 @@ def test_closing_is_final_asks_once_for_the_recording_and_may_be_repeated(connec
     assert closed.start_time <= closed.end_time <= timezone.now()
     assert sessions.close_session(session_id).end_time == closed.end_time
     assert requests_for(session_id) == [dispatch.CONCATENATE]
-    with pytest.raises(SessionClosed) as caught:
+    with pytest.raises(SessionClosedError) as caught:
         connect(session_id)
     assert caught.value.details == {"status": "completed"}
 
@@ -364,27 +364,27 @@ def test_pausing_and_resuming_may_be_repeated_until_the_close(connect):
     sessions.pause_session(session_id)
     assert sessions.close_session(session_id).status == "completed"
     for change in (sessions.pause_session, sessions.resume_session):
-        with pytest.raises(SessionClosed):
+        with pytest.raises(SessionClosedError):
             change(session_id)
     assert stored(session_id).status == "completed"
 
 
 @pytest.mark.parametrize("function", [sessions.close_session, sessions.pause_session, sessions.resume_session])
 def test_a_session_that_does_not_exist(function):
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(SessionNotFoundError):
         function(uuid.uuid4())
 
 
 def test_continuing_a_session_that_does_not_exist(connect):
     unknown = uuid.uuid4()
-    with pytest.raises(SessionNotFound) as caught:
+    with pytest.raises(SessionNotFoundError) as caught:
         connect(unknown)
     assert caught.value.details == {"received": str(unknown)}
 
 
 @pytest.mark.parametrize("text", ["", "1", "not-a-uuid", "g" * 32, "\0", "x" * 5000])
 def test_an_id_that_is_no_uuid(text):
-    with pytest.raises(InvalidSessionId) as caught:
+    with pytest.raises(InvalidSessionIdError) as caught:
         sessions.parse_session_id(text)
     assert len(caught.value.details["received"]) <= 64
 
@@ -407,7 +407,7 @@ def test_a_close_amid_commits_fixes_the_count(connect, tmp_path):
     thread.start()
     eventually(lambda: len(delivered) >= 100)
     final = sessions.close_session(opened.session.pk).total_chunks
-    eventually(lambda: delivered and isinstance(delivered[-1][1], SessionClosed))
+    eventually(lambda: delivered and isinstance(delivered[-1][1], SessionClosedError))
     enough.set()
     thread.join()
     committer.stop()
@@ -415,7 +415,7 @@ def test_a_close_amid_commits_fixes_the_count(connect, tmp_path):
     rejected = [outcome for _, outcome in delivered[len(accepted) :]]
     assert len(delivered) == next(submitted) - 1
     assert accepted == list(range(1, final + 1))
-    assert all(isinstance(outcome, SessionClosed) for outcome in rejected)
+    assert all(isinstance(outcome, SessionClosedError) for outcome in rejected)
     session = stored(opened.session.pk)
     assert (session.total_chunks, session.byte_count, session.chunks.count()) == (final, 100 * final, final)
 

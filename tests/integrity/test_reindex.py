@@ -14,7 +14,7 @@ from audio import ingest, upkeep
 from audio.assembly.concatenate import concatenate
 from audio.assembly.rebuild import rebuild
 from audio.dispatch import CONCATENATE
-from audio.errors import DatabaseUnavailable
+from audio.errors import DatabaseUnavailableError
 from audio.ingest import sessions
 from audio.ingest.types import Producer
 from audio.integrity import reindex as module
@@ -38,7 +38,7 @@ def chunks(seed: int, count: int) -> list[bytes]:
 
 
 def unavailable(*_: object) -> None:
-    raise DatabaseUnavailable
+    raise DatabaseUnavailableError
 
 
 def brought_back(recorded: Recorded, session_id: uuid.UUID) -> list[bytes]:

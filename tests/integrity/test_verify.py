@@ -10,11 +10,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from audio.assembly.comparison import Differs
+from audio.assembly.comparison import RecordingDiffersError
 from audio.assembly.concatenate import concatenate
 from audio.assembly.pcm import PcmAssembler
 from audio.assembly.rebuild import rebuild
-from audio.errors import SessionBusy, SessionNotFound
+from audio.errors import SessionBusyError, SessionNotFoundError
 from audio.ingest import sessions
 from audio.integrity import replay, survey, verify
 from audio.jobs.upload import upload
@@ -279,13 +279,13 @@ def test_chunks_that_are_moved_to_another_journal_meanwhile(recorded: Recorded, 
 
 
 def test_a_session_that_is_not_there(recorded: Recorded):
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(SessionNotFoundError):
         verify.session(uuid.uuid4())
 
 
 def test_a_session_that_is_worked_on(recorded: Recorded):
     session_id = recorded.session(*pcm())
-    with session_lock(session_id), pytest.raises(SessionBusy):
+    with session_lock(session_id), pytest.raises(SessionBusyError):
         verify.session(session_id)
 
 
@@ -294,10 +294,10 @@ def test_a_recording_that_is_made_anew_meanwhile_is_no_damage(recorded: Recorded
 
     def compare(*_: object) -> None:
         rebuild(session_id)
-        raise Differs
+        raise RecordingDiffersError
 
     monkeypatch.setattr(replay, "compare", compare)
-    with pytest.raises(SessionBusy):
+    with pytest.raises(SessionBusyError):
         verify.session(session_id)
 
 
@@ -310,7 +310,7 @@ def test_a_session_that_is_deleted_meanwhile_leaves_nothing(recorded: Recorded, 
         AudioSession.objects.all().delete()
 
     monkeypatch.setattr(PcmAssembler, "compare", compare)
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(SessionNotFoundError):
         verify.session(session_id)
     assert not list(Path(recorded.root).glob(f"sessions/*/{session_id}"))
 

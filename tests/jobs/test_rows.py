@@ -11,7 +11,14 @@ from django.utils import timezone
 from audio import upkeep
 from audio.assembly import concatenate
 from audio.assembly.rebuild import rebuild
-from audio.errors import RecordingEmpty, RecordingNotReady, TaskEnded, TaskFailed, TaskNotFound, TaskRunning
+from audio.errors import (
+    RecordingEmptyError,
+    RecordingNotReadyError,
+    TaskEndedError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskRunningError,
+)
 from audio.jobs import rows, run, transcode
 from audio.models import BackgroundTask, TaskKind, TaskState
 from audio.storage import paths
@@ -94,7 +101,7 @@ def test_a_compressed_recording_is_decoded_as_it_is(stored, own, tmp_path):
 def test_asked_twice_made_once(recorded):
     first = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     assert rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3").pk == first.pk
-    with pytest.raises(TaskRunning):
+    with pytest.raises(TaskRunningError):
         transcode.servable(recorded, "mp3")
     run.run(first.pk)
     before = transcode.servable(recorded, "mp3").path.stat()
@@ -136,7 +143,7 @@ def test_a_revoked_task_is_not_done_and_made_anew_when_asked_again(recorded):
     again = rows.enqueue(recorded, TaskKind.TRANSCODE, "mp3")
     assert again.pk != task.pk
     run.run(again.pk)
-    with pytest.raises(TaskEnded):
+    with pytest.raises(TaskEndedError):
         rows.revoke(str(again.pk))
 
 
@@ -148,7 +155,7 @@ def test_what_can_not_be_made_says_why_and_is_tried_again_on_request(recorded):
     path.write_bytes(b"RIFF" + bytes(1000))
     task = rows.enqueue(recorded, TaskKind.TRANSCODE, "flac")
     run.run(task.pk)
-    with pytest.raises(TaskFailed) as raised:
+    with pytest.raises(TaskFailedError) as raised:
         transcode.servable(recorded, "flac")
     assert raised.value.details["reason"] == "ffmpeg_failed"
     assert derived_files(recorded) == []
@@ -166,7 +173,7 @@ def test_a_rebuilt_recording_drops_what_was_made_of_the_old_one(recorded):
     concatenate.concatenate(recorded.pk)
     assert not done.exists()
     assert row(waiting).state == TaskState.REVOKED
-    with pytest.raises(TaskRunning):
+    with pytest.raises(TaskRunningError):
         transcode.servable(recorded, "mp3")
     assert decoded(made(recorded, "flac")) == speech(2).tobytes()
 
@@ -182,11 +189,11 @@ def test_a_deleted_session_leaves_no_row_and_no_file(recorded):
 
 def test_an_open_session_has_its_own_format_alone(stored):
     session = stored(format="wav")
-    with pytest.raises(RecordingEmpty):
+    with pytest.raises(RecordingEmptyError):
         rows.enqueue(session.session, TaskKind.TRANSCODE, "mp3")
     session.add([speech(1).tobytes()])
     concatenate.concatenate(session.session.pk)
-    with pytest.raises(RecordingNotReady):
+    with pytest.raises(RecordingNotReadyError):
         rows.enqueue(session.session, TaskKind.TRANSCODE, "mp3")
     assert not BackgroundTask.objects.exists()
 
@@ -205,9 +212,9 @@ def test_a_concatenation_can_be_asked_for_each_time(stored):
 @pytest.mark.django_db
 @pytest.mark.parametrize("task_id", ["123e4567-e89b-42d3-a456-426614174000", "none", "x" * 1000])
 def test_an_unknown_task(task_id):
-    with pytest.raises(TaskNotFound):
+    with pytest.raises(TaskNotFoundError):
         rows.find(task_id)
-    with pytest.raises(TaskNotFound):
+    with pytest.raises(TaskNotFoundError):
         rows.revoke(task_id)
 
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from audio import dispatch, upkeep
 from audio.assembly import concatenate
 from audio.assembly.rebuild import rebuild
-from audio.errors import ObjectDamaged, SessionBusy, StorageFull, StorageUnavailable
+from audio.errors import ObjectDamagedError, SessionBusyError, StorageFullError, StorageUnavailableError
 from audio.jobs import peaks, recording, rows, run, transcode
 from audio.jobs import upload as module
 from audio.jobs.upload import upload
@@ -33,7 +33,7 @@ SPEECH = SAMPLES.tobytes()
 LONG = bytes(range(256)) * 4096 * 9
 
 
-class Killed(BaseException):
+class KilledError(BaseException):
     """Stands for SIGKILL."""
 
 
@@ -106,7 +106,7 @@ def test_what_is_not_ready_stays(bucket, recorded, state):
 
 def test_a_session_that_is_worked_on_is_left_alone(bucket, recorded):
     session = recorded()
-    with session_lock(session.session.pk), pytest.raises(SessionBusy):
+    with session_lock(session.session.pk), pytest.raises(SessionBusyError):
         upload(session.session.pk)
     assert bucket.objects() == {}
 
@@ -141,7 +141,7 @@ def test_an_upload_that_does_not_come_back_as_it_was_is_not_accepted(bucket, rec
     session = recorded()
     content = session.path.read_bytes()
     setattr(bucket.proxy, way, change)
-    with pytest.raises(ObjectDamaged):
+    with pytest.raises(ObjectDamagedError):
         upload(session.session.pk)
     assert (place(session), session.path.read_bytes()) == ((False, True), content)
     assert [record.levelno for record in caplog.records if "upload_damaged" in record.message] == [logging.ERROR]
@@ -155,7 +155,7 @@ def test_a_file_that_is_damaged_here_is_not_uploaded_as_the_recording(recorded):
     session = recorded()
     content = session.path.read_bytes()
     session.path.write_bytes(flipped("", "", content))
-    with pytest.raises(ObjectDamaged):
+    with pytest.raises(ObjectDamagedError):
         upload(session.session.pk)
     assert place(session) == (False, True)
 
@@ -165,7 +165,7 @@ def _after(monkeypatch, owner, name):
 
     def killed(*arguments, **options):
         done(*arguments, **options)
-        raise Killed
+        raise KilledError
 
     monkeypatch.setattr(owner, name, killed)
 
@@ -193,7 +193,7 @@ def test_a_run_that_dies_is_found_by_the_sweep_and_repeated(bucket, recorded, st
     content = session.path.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         step(patch)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             upload(session.session.pk)
     is_remote, is_local = place(session)
     assert is_local
@@ -323,7 +323,7 @@ def test_a_download_is_never_of_two_versions(bucket, moved):
     bucket.proxy.cut_after = 100_000
     with remote_storage().open_span(name, 0, size) as reader:
         bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.FOLDER}/{name}", Body=bytes(size))
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(StorageUnavailableError):
             while reader.read(50_000):
                 pass
 
@@ -333,7 +333,7 @@ def test_a_storage_that_goes_away_in_a_download_ends_it(bucket, moved):
     bucket.proxy.cut_after = 100_000
     with remote_storage().open_span(session.recording.file_name, 0, session.recording.size_bytes) as reader:
         bucket.proxy.is_away = True
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(StorageUnavailableError):
             while reader.read(50_000):
                 pass
 
@@ -346,7 +346,7 @@ def test_a_storage_that_is_away(bucket, moved, recorded):
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
     assert int(answer["Retry-After"]) > 0
     assert fetch(gone.session, method="HEAD").status_code == 200
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(StorageUnavailableError):
         upload(waiting.session.pk)
     assert (place(waiting), waiting.path.read_bytes()) == ((False, True), content)
     assert fetch(waiting.session).body == content
@@ -456,7 +456,7 @@ def test_a_copy_leaves_space_for_those_who_record(moved, monkeypatch):
     task = rows.enqueue(session.session, TaskKind.TRANSCODE, "flac")
     free = session.recording.size_bytes * 2 - 1
     monkeypatch.setattr("audio.storage.local.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
-    with pytest.raises(StorageFull):
+    with pytest.raises(StorageFullError):
         run.run(task.pk)
 
 
@@ -464,7 +464,7 @@ def test_a_task_waits_for_a_storage_that_is_away(bucket, moved):
     session = moved()
     task = rows.enqueue(session.session, TaskKind.TRANSCODE, "flac")
     bucket.proxy.is_away = True
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(StorageUnavailableError):
         run.run(task.pk)
     bucket.proxy.is_away = False
     run.run(task.pk)

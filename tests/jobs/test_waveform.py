@@ -8,7 +8,7 @@ import pytest
 
 from audio.assembly import concatenate
 from audio.assembly.rebuild import rebuild
-from audio.errors import MasterDamaged, RecordingNotReady, TaskRunning
+from audio.errors import MasterDamagedError, RecordingNotReadyError, TaskRunningError
 from audio.jobs import peaks, recording, rows, run
 from audio.media import waveform
 from audio.media.wav import PcmFormat, Samples
@@ -52,7 +52,7 @@ def covers(pairs, samples, first_frame, last_frame, slack_frames):
 def test_each_point_is_that_of_its_samples(stored, channels, points, start, end):
     samples = speech(40, channels=channels)
     session = recorded(stored, samples)
-    with pytest.raises(TaskRunning):
+    with pytest.raises(TaskRunningError):
         shown(session, points, start, end)
     computed(session)
     found = shown(session, points, start, end)
@@ -106,7 +106,7 @@ def test_a_live_compressed_session_has_to_be_closed_first(stored, tmp_path):
     session = stored(format="mp3")
     session.add(cut(encoded(speech(5), RATE, tmp_path / "speech.mp3"), 4000))
     concatenate.concatenate(session.session.pk)
-    with pytest.raises(RecordingNotReady):
+    with pytest.raises(RecordingNotReadyError):
         shown(session.session, 50)
 
 
@@ -189,7 +189,7 @@ def test_a_rebuilt_recording_gets_peaks_of_its_own(stored):
 
 def test_a_damaged_file_of_peaks_is_told(tmp_path):
     (tmp_path / "peaks").write_bytes(b"something else, long enough")
-    with pytest.raises(MasterDamaged):
+    with pytest.raises(MasterDamagedError):
         waveform.read(tmp_path / "peaks", 10, 0, None)
 
 

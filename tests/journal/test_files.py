@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio.errors import ChunkDamaged
+from audio.errors import ChunkDamagedError
 from audio.journal.files import Damage, Extent, JournalReader, JournalWriter, erase, resumes_at, scan, walk
 from audio.journal.records import HEADER_BYTES, MAGIC, RecordType, pack_header
 
@@ -66,13 +66,13 @@ def test_a_changed_byte_is_noticed(tmp_path, writer):
     with (tmp_path / writer.name).open("r+b") as file:
         file.seek(extent.offset + HEADER_BYTES + 3)
         file.write(b"X")
-    with JournalReader(tmp_path) as reader, pytest.raises(ChunkDamaged):
+    with JournalReader(tmp_path) as reader, pytest.raises(ChunkDamagedError):
         reader.read(extent)
     assert [record.intact for record in scan(tmp_path / writer.name)] == [False]
 
 
 def test_a_missing_journal_is_a_damaged_chunk(tmp_path):
-    with JournalReader(tmp_path) as reader, pytest.raises(ChunkDamaged):
+    with JournalReader(tmp_path) as reader, pytest.raises(ChunkDamagedError):
         reader.read(Extent("journals/gone.journal", 0, 1, 0))
 
 

@@ -9,7 +9,7 @@ import redis
 from celery import Celery
 
 from audio.management import bundled_redis
-from audio.management.supervisor import NotYet
+from audio.management.supervisor import NotYetError
 
 pytestmark = pytest.mark.services
 
@@ -50,7 +50,7 @@ def test_what_a_killed_worker_had_taken_is_queued_again(broker_url):
 
 def test_a_redis_that_is_away_is_waited_for(tmp_path):
     app = Celery("test", broker=f"redis+socket://{tmp_path / 'nobody'}", set_as_current=False)
-    with pytest.raises(NotYet):
+    with pytest.raises(NotYetError):
         bundled_redis.restore_unacknowledged(app)
     app.close()
 
@@ -62,7 +62,7 @@ def test_a_redis_that_rejects_to_write_is_waited_for(broker_url):
     with redis.Redis.from_url(broker_url) as client:
         client.config_set("maxmemory", 1)
         try:
-            with pytest.raises(NotYet):
+            with pytest.raises(NotYetError):
                 bundled_redis.restore_unacknowledged(app)
         finally:
             client.config_set("maxmemory", 0)

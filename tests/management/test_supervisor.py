@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from audio.management.supervisor import NotYet, Program, StartFailed, Supervisor
+from audio.management.supervisor import NotYetError, Program, StartFailedError, Supervisor
 from tests.server import eventually, is_running
 
 # `manage.py serve` has one thread; a test run has several, which later Pythons warn of at a fork.
@@ -46,14 +46,17 @@ def test_it_returns_when_the_child_has_reported(environment):
 def test_a_child_that_never_works_is_an_error(environment):
     gave_up = []
     program = Program("broken", script("sys.exit(3)"), TERM, give_up=lambda: gave_up.append(1))
-    with pytest.raises(StartFailed, match="The broken process does not start"), Supervisor(environment) as supervisor:
+    with (
+        pytest.raises(StartFailedError, match="The broken process does not start"),
+        Supervisor(environment) as supervisor,
+    ):
         supervisor.start(program, within_seconds=60)
     assert len(gave_up) == 3
 
 
 def test_a_child_that_does_not_report_in_time_is_an_error(environment):
     program = Program("silent", script("signal.pause()"), TERM)
-    with pytest.raises(StartFailed, match="silent"), Supervisor(environment) as supervisor:
+    with pytest.raises(StartFailedError, match="silent"), Supervisor(environment) as supervisor:
         supervisor.start(program, within_seconds=0.5)
     assert supervisor.children[0].process is None
 
@@ -63,7 +66,7 @@ def test_a_child_is_started_once_what_it_needs_is_there(environment):
 
     def prepare():
         if missing:
-            raise NotYet(missing.pop())
+            raise NotYetError(missing.pop())
 
     with Supervisor(environment) as supervisor:
         supervisor.start(Program("child", script(WORKS), TERM, prepare=prepare), within_seconds=60)

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from audio.errors import FfmpegFailed, FfmpegMissing, MediaError, MediaLimitExceeded, UndecodableChunk
+from audio.errors import (
+    FfmpegFailedError,
+    FfmpegMissingError,
+    MediaError,
+    MediaLimitExceededError,
+    UndecodableChunkError,
+)
 from audio.media import ffmpeg, pcm, plan
 from audio.media.ffmpeg import Limits
 from audio.media.frames import PartDescription
@@ -23,7 +29,7 @@ def test_the_configured_program_comes_first(settings, tmp_path):
     settings.FFMPEG_BINARY = str(own)
     assert ffmpeg.find() == bundled
     settings.FFMPEG_BINARY = str(tmp_path / "missing")
-    with pytest.raises(FfmpegMissing):
+    with pytest.raises(FfmpegMissingError):
         ffmpeg.find()
 
 
@@ -34,10 +40,10 @@ def test_the_configured_program_comes_first(settings, tmp_path):
 )
 def test_a_run_that_goes_beyond_a_limit_ends(tmp_path, limits):
     throttle = ("-re",) if limits.wall_seconds == 1 else ()
-    with pytest.raises((MediaLimitExceeded, FfmpegFailed)) as caught:
+    with pytest.raises((MediaLimitExceededError, FfmpegFailedError)) as caught:
         ffmpeg.run([*throttle, *ENDLESS, "-f", "wav", "-y", "out.wav"], tmp_path, limits)
     # Where memory ends FFmpeg may also say so in other words.
-    assert caught.type is MediaLimitExceeded or limits.memory_bytes < 1 << 30
+    assert caught.type is MediaLimitExceededError or limits.memory_bytes < 1 << 30
 
 
 def test_the_seconds_written_are_told(tmp_path):
@@ -87,10 +93,10 @@ def test_a_playlist_in_disguise_opens_nothing(tmp_path, text, audio_format):
     encoded(speech(1), 16000, secret)
     bait = tmp_path / f"bait.{audio_format}"
     bait.write_text(text.format(target=secret))
-    with pytest.raises(FfmpegFailed):
+    with pytest.raises(FfmpegFailedError):
         list(ffmpeg.output_of(plan.decode(audio_format, str(bait), 16), tmp_path))
     part = plan.Part(7, 7, bait.read_bytes(), PartDescription(16000, 1, 16, 16000))
-    with ffmpeg.working_folder(tmp_path) as work, pytest.raises(UndecodableChunk) as caught:
+    with ffmpeg.working_folder(tmp_path) as work, pytest.raises(UndecodableChunkError) as caught:
         list(pcm.decode([part], audio_format, work))
     assert caught.value.details["sequence"] == 7
 
@@ -98,7 +104,7 @@ def test_a_playlist_in_disguise_opens_nothing(tmp_path, text, audio_format):
 def test_the_message_names_no_address_and_no_option_of_ours(tmp_path):
     bad = tmp_path / "bad.flac"
     bad.write_bytes(bytes(1000))
-    with pytest.raises(FfmpegFailed) as caught:
+    with pytest.raises(FfmpegFailedError) as caught:
         list(ffmpeg.output_of(plan.decode("flac", str(bad), 16), tmp_path))
     assert "0x" not in caught.value.detail
 

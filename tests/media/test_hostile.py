@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from audio.errors import FfmpegFailed, MediaError, MediaLimitExceeded
+from audio.errors import FfmpegFailedError, MediaError, MediaLimitExceededError
 from audio.media import ffmpeg, frames, pcm, plan
 from audio.media.ffmpeg import Limits
 from audio.media.frames import FlacCounter, FrameCounter, PartDescription
@@ -41,7 +41,7 @@ def children() -> set[int]:
 def test_time_of_the_processor_is_bounded(weeks, tmp_path):
     before = children()
     with ffmpeg.working_folder(tmp_path) as work:
-        with pytest.raises(MediaLimitExceeded):
+        with pytest.raises(MediaLimitExceededError):
             for _ in ffmpeg.output_of(plan.decode("flac", str(weeks), 16), work, Limits(cpu_seconds=1)):
                 pass
         assert list(work.iterdir()) == []
@@ -56,7 +56,7 @@ def test_time_on_the_wall_is_bounded_and_the_group_of_processes_ends(weeks, tmp_
     assert os.getpgid(pid) == pid
     # Nobody reads on: only the alarm can end it.
     eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z")
-    with pytest.raises(MediaLimitExceeded):
+    with pytest.raises(MediaLimitExceededError):
         list(blocks)
     with pytest.raises(ProcessLookupError):
         os.killpg(pid, 0)
@@ -67,7 +67,7 @@ def test_time_on_the_wall_is_bounded_and_the_group_of_processes_ends(weeks, tmp_
 def test_output_is_bounded(weeks, tmp_path):
     arguments = [*plan.decode("flac", str(weeks), 16)[:-1], "-y", "file:out.wav"]
     with ffmpeg.working_folder(tmp_path) as work:
-        with pytest.raises(MediaLimitExceeded):
+        with pytest.raises(MediaLimitExceededError):
             ffmpeg.run(arguments, work, Limits(file_bytes=1 << 20))
         assert (work / "out.wav").stat().st_size <= 1 << 20
     assert list(tmp_path.iterdir()) == []
@@ -81,7 +81,7 @@ def test_memory_is_bounded(tmp_path):
     moov = bait.patched(mp4[at:], (b"trak", b"mdia", b"minf", b"stbl", b"stsz"), table)
     (tmp_path / "bomb.mp4").write_bytes(mp4[:at] + moov)
     arguments = plan.decode("mp4", str(tmp_path / "bomb.mp4"), 16)
-    with pytest.raises(MediaLimitExceeded):
+    with pytest.raises(MediaLimitExceededError):
         list(ffmpeg.output_of(arguments, tmp_path, Limits(memory_bytes=200 << 20)))
 
 
@@ -100,7 +100,7 @@ def test_what_pydub_decodes_is_bounded_by_what_the_file_declares(weeks, tmp_path
 def test_what_ffmpeg_rejects_to_open_is_not_tried_again(tmp_path):
     # Its exit code is that of an FFmpeg which somebody stopped.
     (tmp_path / "list").write_text("ffconcat version 1.0\nfile /a/b.wav\n")
-    with pytest.raises(FfmpegFailed):
+    with pytest.raises(FfmpegFailedError):
         ffmpeg.run(["-f", "concat", "-i", "file:list", "-f", "null", "-"], tmp_path)
 
 

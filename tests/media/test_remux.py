@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audio.errors import MediaError, UnsupportedMedia
+from audio.errors import MediaError, UnsupportedMediaError
 from audio.media import pcm, plan, remux
 from audio.media.frames import PartDescription
 from audio.media.plan import Span
@@ -143,11 +143,11 @@ def picture(folder: Path, *options: str) -> Path:
 )
 def test_a_rejection_names_the_sound(tmp_path, options, sentence):
     path = picture(tmp_path, *options)
-    with pytest.raises(UnsupportedMedia) as caught:
+    with pytest.raises(UnsupportedMediaError) as caught:
         remux.header_of(path, Span(0, path.stat().st_size), "webm", tmp_path)
     assert caught.value.detail == sentence
     part = plan.Part(4, 4, path.read_bytes(), None)
-    with pytest.raises(UnsupportedMedia) as caught:
+    with pytest.raises(UnsupportedMediaError) as caught:
         list(pcm.decode([part], "webm", tmp_path))
     assert (caught.value.detail, caught.value.details["sequence"]) == (sentence, 4)
 

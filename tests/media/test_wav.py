@@ -8,7 +8,7 @@ import wave
 
 import pytest
 
-from audio.errors import UndecodableChunk, UnsupportedMedia
+from audio.errors import UndecodableChunkError, UnsupportedMediaError
 from audio.media.wav import HEADER_BYTES, PcmFormat, WavReader, header, parse_format
 from tests.sound import cut, encoded, encoded_live, speech, wav_bytes
 
@@ -120,14 +120,14 @@ def test_encodings_plain_and_extensible(codec, encoding, tmp_path):
 @pytest.mark.parametrize(
     ("fmt", "error"),
     [
-        (struct.pack("<HHIIHH", 1, 0, 16000, 0, 0, 16), UnsupportedMedia),
-        (struct.pack("<HHIIHH", 1, 9, 16000, 0, 18, 16), UnsupportedMedia),
-        (struct.pack("<HHIIHH", 1, 1, 0, 0, 2, 16), UnsupportedMedia),
-        (struct.pack("<HHIIHH", 1, 1, 4_000_000_000, 0, 2, 16), UnsupportedMedia),
-        (struct.pack("<HHIIHH", 2, 1, 16000, 0, 2, 16), UnsupportedMedia),
-        (struct.pack("<HHIIHH", 1, 2, 16000, 0, 8, 24), UndecodableChunk),
-        (struct.pack("<HHIIHH", 0xFFFE, 1, 16000, 0, 2, 16), UnsupportedMedia),
-        (b"short", UndecodableChunk),
+        (struct.pack("<HHIIHH", 1, 0, 16000, 0, 0, 16), UnsupportedMediaError),
+        (struct.pack("<HHIIHH", 1, 9, 16000, 0, 18, 16), UnsupportedMediaError),
+        (struct.pack("<HHIIHH", 1, 1, 0, 0, 2, 16), UnsupportedMediaError),
+        (struct.pack("<HHIIHH", 1, 1, 4_000_000_000, 0, 2, 16), UnsupportedMediaError),
+        (struct.pack("<HHIIHH", 2, 1, 16000, 0, 2, 16), UnsupportedMediaError),
+        (struct.pack("<HHIIHH", 1, 2, 16000, 0, 8, 24), UndecodableChunkError),
+        (struct.pack("<HHIIHH", 0xFFFE, 1, 16000, 0, 2, 16), UnsupportedMediaError),
+        (b"short", UndecodableChunkError),
     ],
 )
 def test_header_values_are_checked(fmt, error):
@@ -139,7 +139,7 @@ def test_header_values_are_checked(fmt, error):
     "file", [riff((b"data", SAMPLES)), riff((b"\x01\x02\x03\x04", b"")), riff((b"fmt ", bytes(70000)))]
 )
 def test_headers_that_can_not_be_followed(file):
-    with pytest.raises((UndecodableChunk, UnsupportedMedia)):
+    with pytest.raises((UndecodableChunkError, UnsupportedMediaError)):
         read([file])
 
 
@@ -175,8 +175,9 @@ def test_beyond_four_gibibytes_it_is_rf64():
         (1, 1, 24, 6, "s24le"), (1, 1, 24, 2, "s24le"), (1, 1, 20, 3, "s24le"), (1, 1, 12, 2, "s16le"),
         (1, 1, 20, 4, "s32le"), (1, 1, 0, 2, "s16le"), (1, 1, 4, 1, "u8"), (3, 1, 32, 8, "f32le"),
         (3, 2, 64, 8, "f64le"), (6, 1, 16, 2, "alaw"), (7, 1, 0, 0, "mulaw"),
-        (1, 1, 24, 4, UndecodableChunk), (1, 1, 12, 4, UndecodableChunk), (1, 1, 64, 8, UnsupportedMedia),
-        (3, 1, 16, 2, UnsupportedMedia), (1, 1, 0, 0, UnsupportedMedia), (1, 1, 40, 5, UnsupportedMedia),
+        (1, 1, 24, 4, UndecodableChunkError), (1, 1, 12, 4, UndecodableChunkError),
+        (1, 1, 64, 8, UnsupportedMediaError),
+        (3, 1, 16, 2, UnsupportedMediaError), (1, 1, 0, 0, UnsupportedMediaError), (1, 1, 40, 5, UnsupportedMediaError),
     ],
 )  # fmt: skip
 def test_bits_and_frame_size_that_contradict_each_other(tag, channels, bits, frame_bytes, encoding):

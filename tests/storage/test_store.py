@@ -8,7 +8,7 @@ import wave
 import pytest
 
 from audio.assembly.concatenate import concatenate
-from audio.errors import RecordingBuilding, RecordingEmpty, RecordingFailed
+from audio.errors import RecordingBuildingError, RecordingEmptyError, RecordingFailedError
 from audio.models import AudioSession, Recording
 from audio.storage.downloads import Servable, servable
 from audio.storage.lock import session_lock
@@ -66,7 +66,8 @@ def test_a_ready_recording(stored):
 
 
 @pytest.mark.parametrize(
-    ("state", "error"), [("empty", RecordingEmpty), ("building", RecordingBuilding), ("failed", RecordingFailed)]
+    ("state", "error"),
+    [("empty", RecordingEmptyError), ("building", RecordingBuildingError), ("failed", RecordingFailedError)],
 )
 def test_states_with_nothing_to_serve(stored, state, error):
     session = stored(format="wav")

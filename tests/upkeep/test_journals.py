@@ -18,7 +18,7 @@ from django.utils import timezone
 from audio import ingest, upkeep
 from audio.assembly import chunks, concatenate
 from audio.assembly.rebuild import rebuild
-from audio.errors import ChunksReleased
+from audio.errors import ChunksReleasedError
 from audio.journal.files import JournalWriter, journal_lock, scan
 from audio.journal.records import RecordType, parse_commit, parse_session
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording
@@ -121,7 +121,7 @@ def test_a_recording_without_chunks_is_not_made_anew_and_stays(session_ids):
     make_ready(key)
     pass_time()
     tidy()
-    with pytest.raises(ChunksReleased):
+    with pytest.raises(ChunksReleasedError):
         rebuild(key)
     with pytest.raises(CommandError, match="cannot be rebuilt"):
         call_command("rebuild", str(key))
@@ -441,7 +441,7 @@ def test_a_dry_run_says_what_would_go_and_touches_nothing(session_ids):
 # Death at every step
 
 
-class Killed(BaseException):
+class KilledError(BaseException):
     """Stands for SIGKILL."""
 
 
@@ -457,10 +457,10 @@ class Trigger:
         self._left -= 1
         self.fired = self.fired or self._left == 0
         if self._left == 0 and self._before:
-            raise Killed
+            raise KilledError
         result = self._function(*arguments, **options)
         if self._left == 0:
-            raise Killed
+            raise KilledError
         return result
 
 
@@ -485,7 +485,7 @@ def test_whoever_dies_loses_no_chunk_and_the_next_goes_on(session_ids, monkeypat
     pass_time()
     dies_at, fired = 1, True
     while fired:
-        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        with monkeypatch.context() as patch, contextlib.suppress(KilledError):
             trigger = Trigger(patch, owner, name, when == "before", dies_at)
             tidy()
         fired = trigger.fired

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from audio import ingest, upkeep
 from audio.assembly.concatenate import concatenate
-from audio.errors import LegalHold, SessionNotFound, StorageUnavailable
+from audio.errors import LegalHoldError, SessionNotFoundError, StorageUnavailableError
 from audio.models import AudioSession, Project
 from audio.storage import paths
 from audio.upkeep import Swept, removal
@@ -104,12 +104,12 @@ def test_a_hold_that_is_set_after_the_sweep_has_looked(held, settings, monkeypat
 def test_a_hold_that_is_being_set_while_a_deletion_begins(held):
     """The deletion waits for the row and then finds the hold."""
     AudioSession.objects.update(legal_hold=False)
-    caught: list[LegalHold] = []
+    caught: list[LegalHoldError] = []
 
     def delete():
         try:
             upkeep.delete_session(held)
-        except LegalHold as error:
+        except LegalHoldError as error:
             caught.append(error)
         finally:
             connection.close()
@@ -136,7 +136,7 @@ def test_a_session_that_is_being_deleted_gets_no_hold(client, held):
     answer = client.patch(f"{SESSIONS}/{held}", json.dumps({"legal_hold": True}), content_type="application/json")
     assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
     upkeep.delete_session(held)
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(SessionNotFoundError):
         upkeep.enqueue_deletion(held)
 
 
@@ -144,10 +144,10 @@ def test_a_deletion_that_could_not_begin_leaves_no_mark(held, monkeypatch):
     ingest.change_details(held, {"legal_hold": False})
 
     def unavailable(_):
-        raise StorageUnavailable
+        raise StorageUnavailableError
 
     monkeypatch.setattr(paths, "delete_files", unavailable)
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(StorageUnavailableError):
         upkeep.delete_session(held)
     assert AudioSession.objects.get(pk=held).delete_requested_at is None
     ingest.change_details(held, {"legal_hold": True})

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from audio import upkeep
 from audio.assembly.concatenate import concatenate
-from audio.errors import DatabaseUnavailable, SessionClosed, SessionNotFound
+from audio.errors import DatabaseUnavailableError, SessionClosedError, SessionNotFoundError
 from audio.ingest import sessions
 from audio.ingest.committer import Append
 from audio.ingest.erasures import erase_own
@@ -118,10 +118,10 @@ def test_a_deleted_session_takes_no_more_chunks_and_keeps_none_of_them(recorded)
     recorded.store(doomed, b"first")
     upkeep.delete_session(doomed.session_id)
     late = chunks(1)
-    assert {type(outcome) for outcome in recorded.store(doomed, *late)} == {SessionNotFound}
+    assert {type(outcome) for outcome in recorded.store(doomed, *late)} == {SessionNotFoundError}
     assert AudioChunk.objects.count() == 0
     eventually(lambda: found_on_disk(recorded.root, late) == set())
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(SessionNotFoundError):
         sessions.open_connection(ConnectionRequest({}), doomed.session_id, recorded.process_id)
 
 
@@ -135,7 +135,7 @@ def test_what_was_rejected_before_the_removal_does_not_outlive_it(recorded):
     for producer, payload in ((doomed, late[0]), *((kept, payload) for payload in other)):
         recorded.committer.submit(Append(producer, payload, 0, None))
     eventually(lambda: len(recorded.delivered) == 22)
-    assert isinstance(recorded.delivered[1][1], SessionClosed)
+    assert isinstance(recorded.delivered[1][1], SessionClosedError)
     upkeep.delete_session(doomed.session_id)
     eventually(lambda: found_on_disk(recorded.root, late) == set())
     assert payloads_of(kept.session_id, recorded.root) == other
@@ -143,7 +143,7 @@ def test_what_was_rejected_before_the_removal_does_not_outlive_it(recorded):
 
 @with_rows
 def test_a_session_that_is_not_there():
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(SessionNotFoundError):
         upkeep.delete_session(uuid.uuid4())
 
 
@@ -269,7 +269,7 @@ def test_a_chunk_whose_commit_failed_goes_with_its_session(recorded, monkeypatch
     recorded.store(kept, *other)
 
     def unavailable(*_):
-        raise DatabaseUnavailable
+        raise DatabaseUnavailableError
 
     with monkeypatch.context() as patch:
         patch.setattr(recorded.committer._rows, "commit", unavailable)
@@ -289,7 +289,7 @@ def test_a_chunk_without_a_row_goes_at_once_from_a_journal_that_is_finished(reco
     secret = chunks(2, 2)
 
     def unavailable(*_):
-        raise DatabaseUnavailable
+        raise DatabaseUnavailableError
 
     with monkeypatch.context() as patch:
         patch.setattr(recorded.committer._rows, "commit", unavailable)

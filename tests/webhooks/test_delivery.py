@@ -9,7 +9,7 @@ import pytest
 from django.db import connections
 
 from audio import ingest, upkeep
-from audio.errors import WebhookDisabled
+from audio.errors import WebhookDisabledError
 from audio.ingest import sessions
 from audio.models import DeliveryState, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from audio.webhooks import delivery, endpoints, http
@@ -218,7 +218,7 @@ def test_an_endpoint_that_fails_for_days_is_disabled_and_says_so(hooked):
     happen()
     deliver()
     assert len(receiver.received) == 10
-    with pytest.raises(WebhookDisabled) as told:
+    with pytest.raises(WebhookDisabledError) as told:
         endpoints.replay(only())
     assert told.value.details["reason"] == endpoint.disabled_reason
 

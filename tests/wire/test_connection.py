@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from audio.errors import IdleTimeout, SessionClosed, SessionPaused, StorageFull
+from audio.errors import IdleTimeoutError, SessionClosedError, SessionPausedError, StorageFullError
 from audio.wire import messages
 from audio.wire.connection import Close, Connection, State
 from audio.wire.messages import Action, parse_text
@@ -220,7 +220,7 @@ def test_a_paused_session_rejects_and_goes_on():
     machine = connection()
     machine.paused()
     machine.receive_binary(10)
-    machine.deliver(SessionPaused())
+    machine.deliver(SessionPausedError())
     paused, rejected = said(machine)
     assert (paused["status"], rejected["code"], rejected["status"]) == ("paused", "session_paused", "paused")
     machine.resumed()
@@ -234,7 +234,7 @@ def test_a_fatal_rejection_is_sent_in_its_turn_and_then_the_close():
     machine.receive_binary(1)
     machine.receive_binary(1)
     machine.deliver(1)
-    machine.deliver(StorageFull())
+    machine.deliver(StorageFullError())
     assert not machine.receive_binary(1)
     acknowledged, error, close = said(machine)
     assert (acknowledged["chunk_count"], error["code"], close) == (1, "storage_full", Close(1013))
@@ -243,7 +243,7 @@ def test_a_fatal_rejection_is_sent_in_its_turn_and_then_the_close():
 def test_what_is_with_the_committer_is_answered_before_the_end():
     machine = connection()
     machine.receive_binary(1)
-    machine.reject(IdleTimeout(limit=300))
+    machine.reject(IdleTimeoutError(limit=300))
     assert said(machine) == []
     machine.deliver(1)
     acknowledged, error, close = said(machine)
@@ -253,7 +253,7 @@ def test_what_is_with_the_committer_is_answered_before_the_end():
 def test_a_second_end_changes_nothing():
     machine = connection()
     machine.end(1012)
-    machine.reject(SessionClosed())
+    machine.reject(SessionClosedError())
     machine.closed()
     assert said(machine) == [Close(1012)]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.errors import InvalidParameter, ParameterConflict
+from audio.errors import InvalidParameterError, ParameterConflictError
 from audio.wire.parameters import ConnectionRequest, SessionParameters, parse_label, parse_query
 
 RATES_HZ = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000]
@@ -57,14 +57,14 @@ def test_details_are_read():
     ],
 )
 def test_a_wrong_value_names_what_would_be_right(query, parameter, valid):
-    with pytest.raises(InvalidParameter) as caught:
+    with pytest.raises(InvalidParameterError) as caught:
         parse_query(query)
     assert caught.value.details["parameter"] == parameter
     assert caught.value.details.get("valid_values") == valid
 
 
 def test_an_unknown_parameter_names_the_known_ones():
-    with pytest.raises(InvalidParameter) as caught:
+    with pytest.raises(InvalidParameterError) as caught:
         parse_query(b"rate=8000")
     assert "sample_rate" in caught.value.details["valid_values"]
 
@@ -73,7 +73,7 @@ def test_an_unknown_parameter_names_the_known_ones():
 def test_any_bytes_give_a_request_or_a_clear_error(query):
     try:
         assert isinstance(parse_query(query), ConnectionRequest)
-    except InvalidParameter as error:
+    except InvalidParameterError as error:
         assert error.detail
         assert error.code == "invalid_parameter"
 
@@ -81,7 +81,7 @@ def test_any_bytes_give_a_request_or_a_clear_error(query):
 def test_a_resumed_session_is_compared_only_with_what_was_named():
     parse_query(b"channels=1").check_continues(DEFAULTS, None)
     parse_query(b"user_id=u1").check_continues(DEFAULTS, "u1")
-    with pytest.raises(ParameterConflict) as caught:
+    with pytest.raises(ParameterConflictError) as caught:
         parse_query(b"sample_rate=8000").check_continues(DEFAULTS, None)
     assert caught.value.details["valid_values"] == [16000]
 
@@ -121,6 +121,6 @@ def test_a_label_is_in_any_script(label):
 
 @pytest.mark.parametrize("label", ["", "a\x00b", "a\nb", "\x7f", "\x85", "a\ud800b", "a\u2028b", "x" * 256])
 def test_a_label_is_text(label):
-    with pytest.raises(InvalidParameter, match="1 to 255 characters and no control characters") as caught:
+    with pytest.raises(InvalidParameterError, match="1 to 255 characters and no control characters") as caught:
         parse_label("user_id", label)
     str(caught.value.details).encode()

@@ -26,7 +26,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from sercuescribe_client import AsyncClient, Client, RecordOptions, ScribeError, ServerError
 
-from audio.errors import AudioError, FfmpegMissing
+from audio.errors import AudioError, FfmpegMissingError
 from audio.management.examples import ExampleCommand
 from audio.management.lifeline import die_with_parent
 from audio.media import ffmpeg
@@ -335,7 +335,7 @@ def _decoded(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Yield an FFmpeg process that decodes a file to float64, which represents every sample of a WAV file exactly."""
     try:
         program = str(ffmpeg.find())
-    except FfmpegMissing as error:
+    except FfmpegMissingError as error:
         raise CommandError(error.detail) from None
     source = ["-protocol_whitelist", "file,pipe", "-f", "wav", "-i", f"file:{path}"]
     command = [program, "-nostdin", "-v", "error", *source, "-map", "0:a:0", "-f", "f64le", "pipe:1"]

@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 from audio import dispatch
 from audio.assembly import chunks
 from audio.assembly.rebuild import rebuild
-from audio.errors import ChunksReleased
+from audio.errors import ChunksReleasedError
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.management.examples import ExampleCommand
 from audio.models import AudioSession, Recording, RecordingState
@@ -108,4 +108,4 @@ def _require_chunks(session: AudioSession) -> None:
     if not session.total_chunks:
         raise CommandError(f"Session {session.pk} has no chunks.")
     if chunks.are_released(session.pk):
-        raise CommandError(f"Session {session.pk}: {ChunksReleased().detail}")
+        raise CommandError(f"Session {session.pk}: {ChunksReleasedError().detail}")

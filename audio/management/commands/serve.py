@@ -24,7 +24,7 @@ from audio import checks, database, metrics, upkeep
 from audio.journal.files import try_lock
 from audio.management import bundled_redis, first_steps, installation, readiness, web
 from audio.management.examples import ExampleCommand
-from audio.management.supervisor import Program, StartFailed, Supervisor, listen
+from audio.management.supervisor import Program, StartFailedError, Supervisor, listen
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -87,7 +87,7 @@ class Command(ExampleCommand):
             supervisor.start(*_redis(), within_seconds=START_SECONDS)
             web_programs = web.programs(listener, settings.WEB_PROCESSES, functools.partial(_before_web, supervisor))
             supervisor.start(_worker(), _job_worker(), *web_programs, within_seconds=START_SECONDS)
-        except StartFailed as error:
+        except StartFailedError as error:
             raise CommandError(str(error)) from None
         if not supervisor.stopping:
             self.stdout.write(f"SercueScribe is ready: {_url(listener)}")
@@ -181,7 +181,7 @@ def _redis() -> list[Program]:
         return []
     try:
         return [bundled_redis.program(settings.DATA_DIR / "redis", settings.REDIS_SOCKET, _before_redis)]
-    except bundled_redis.Unusable as error:
+    except bundled_redis.UnusableRedisError as error:
         raise CommandError(str(error)) from None
 
 

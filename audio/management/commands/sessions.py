@@ -16,7 +16,7 @@ from audio.access import COMMAND
 from audio.api.filters import SessionFilter
 from audio.api.queries import find_session, sessions
 from audio.api.serializers import SessionSerializer
-from audio.errors import AudioError, InvalidParameter
+from audio.errors import AudioError, InvalidParameterError
 from audio.jobs.export import export
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.media.plan import TARGETS
@@ -189,7 +189,7 @@ class Command(BaseCommand):
             raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
         try:
             found = list(filtered.qs.order_by("-start_time", "-pk")[: options["limit"]])
-        except InvalidParameter as error:
+        except InvalidParameterError as error:
             raise CommandError(f"--metadata: {error.detail}", returncode=BAD_ARGUMENTS) from error
         if not self._is_json:
             self.stdout.write(_ROW.format(*_HEADER) if found else "No sessions.")

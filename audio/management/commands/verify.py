@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from django.core.management.base import CommandError
 
-from audio.errors import AudioError, SessionNotFound
+from audio.errors import AudioError, SessionNotFoundError
 from audio.integrity import survey, verify
 from audio.integrity.verify import Problem, Problems
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
@@ -72,7 +72,7 @@ class Command(ExampleCommand):
         label = str(session_id)
         try:
             found = verify.session(session_id, lambda fraction: self._progress(label, fraction))
-        except SessionNotFound:
+        except SessionNotFoundError:
             # The session was deleted after it was listed.
             return
         except AudioError as error:

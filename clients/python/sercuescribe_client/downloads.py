@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import httpx
 
 from sercuescribe_client.backoff import Backoff
-from sercuescribe_client.errors import DownloadDamaged, NotReady, ServerError, ServerUnreachable
+from sercuescribe_client.errors import DownloadDamagedError, NotReadyError, ServerError, ServerUnreachableError
 from sercuescribe_client.transport import MAX_ATTEMPTS, Parameters, Progress, Transport, wait_while_made
 
 _PARTIAL = 206
@@ -81,7 +81,7 @@ class FileReader:
 
         Raises:
             ServerError: The server rejected the request.
-            ServerUnreachable: The connection broke several times without a byte in between.
+            ServerUnreachableError: The connection broke several times without a byte in between.
         """
         backoff, attempts = Backoff(), 0
         while not position.is_complete:
@@ -90,9 +90,9 @@ class FileReader:
                 async with aclosing(self._read_once(position)) as blocks:
                     async for block in blocks:
                         yield block
-            except NotReady as error:
+            except NotReadyError as error:
                 await wait_while_made(error, self._on_making)
-            except (ServerUnreachable, ServerError) as error:
+            except (ServerUnreachableError, ServerError) as error:
                 attempts = 0 if position.bytes > begun_at else attempts + 1
                 if attempts >= MAX_ATTEMPTS or (isinstance(error, ServerError) and not error.is_retryable):
                     raise
@@ -142,7 +142,7 @@ async def download(
         on_progress: Called with the bytes that are there, and those of the whole.
 
     Raises:
-        DownloadDamaged: It is another file than the server has. What was downloaded is removed.
+        DownloadDamagedError: It is another file than the server has. What was downloaded is removed.
         OSError: The file cannot be written.
     """
     part = destination.with_name(f"{destination.name}.part")
@@ -154,7 +154,7 @@ async def download(
     note.unlink(missing_ok=True)
     if (sha256 and found != sha256) or (position.total_bytes is not None and size_bytes != position.total_bytes):
         part.unlink()
-        raise DownloadDamaged(
+        raise DownloadDamagedError(
             f"{destination} was not saved: its SHA-256 is {found}, but that of the recording {sha256}."
         )
     part.replace(destination)
@@ -267,7 +267,7 @@ async def follow(
                 async for block in response.aiter_raw():
                     offset += len(block)
                     yield block
-        except ServerUnreachable:
+        except ServerUnreachableError:
             was_over = False
         except ServerError as error:
             if error.code not in _NOTHING_NEW:

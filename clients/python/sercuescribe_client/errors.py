@@ -2,17 +2,17 @@
 
 ScribeError
 ├── ServerError             the server rejected something; it has the stable `code`
-│   ├── InvalidRequest      the request is wrong
-│   ├── NotAuthenticated    there is no key, or it is not valid any more
-│   ├── NotAllowed          the scopes of the key do not include the request
-│   ├── NotFound            there is no such thing, or it is not yours
+│   ├── InvalidRequestError      the request is wrong
+│   ├── NotAuthenticatedError    there is no key, or it is not valid any more
+│   ├── NotAllowedError          the scopes of the key do not include the request
+│   ├── NotFoundError            there is no such thing, or it is not yours
 │   ├── Conflict            the state of the session, recording or task does not allow it
-│   ├── NotReady            it is being made
-│   ├── LimitReached        a limit is reached
-│   └── ServiceUnavailable  the server cannot do it now
-├── ServerUnreachable       there was no answer
+│   ├── NotReadyError            it is being made
+│   ├── LimitReachedError        a limit is reached
+│   └── ServiceUnavailableError  the server cannot do it now
+├── ServerUnreachableError       there was no answer
 ├── Incomplete              a session was closed before all its chunks were stored
-├── DownloadDamaged         what was downloaded is not the recording
+├── DownloadDamagedError         what was downloaded is not the recording
 └── UsageError              the arguments are wrong
 
 The protocol of the server lists the codes.
@@ -57,43 +57,43 @@ class ServerError(ScribeError):
         return f"{self.detail} ({self.code})"
 
 
-class InvalidRequest(ServerError):
+class InvalidRequestError(ServerError):
     """The request is wrong. `details` say what would be right."""
 
 
-class NotAuthenticated(ServerError):
+class NotAuthenticatedError(ServerError):
     """There is no API key or token, or it is not valid any more."""
 
 
-class NotAllowed(ServerError):
+class NotAllowedError(ServerError):
     """The scopes of the key or token do not include the request."""
 
 
-class NotFound(ServerError):
+class NotFoundError(ServerError):
     """There is no such session, recording, key or task, or it is not yours."""
 
 
-class Conflict(ServerError):
+class ConflictError(ServerError):
     """The state of the session, the recording or the task does not allow the request."""
 
 
-class NotReady(ServerError):
+class NotReadyError(ServerError):
     """The recording or the result of the task is being made."""
 
 
-class LimitReached(ServerError):
+class LimitReachedError(ServerError):
     """The project or the session has reached a limit."""
 
 
-class ServiceUnavailable(ServerError):
+class ServiceUnavailableError(ServerError):
     """The server cannot do this now, because it is overloaded, full, stopping or broken."""
 
 
-class ServerUnreachable(ScribeError):
+class ServerUnreachableError(ScribeError):
     """The server did not answer, or its answer is not that of a SercueScribe."""
 
 
-class Incomplete(ScribeError):
+class IncompleteError(ScribeError):
     """A session was closed before all its chunks were known to be stored.
 
     Attributes:
@@ -109,7 +109,7 @@ class Incomplete(ScribeError):
         self.unconfirmed_chunk_count = unconfirmed_chunk_count
 
 
-class DownloadDamaged(ScribeError):
+class DownloadDamagedError(ScribeError):
     """The SHA-256 or the length of a download is not that of the recording."""
 
 
@@ -118,13 +118,13 @@ class UsageError(ScribeError):
 
 
 _BY_STATUS: dict[int, type[ServerError]] = {
-    202: NotReady,
-    401: NotAuthenticated,
-    403: NotAllowed,
-    404: NotFound,
-    408: ServiceUnavailable,
-    409: Conflict,
-    429: LimitReached,
+    202: NotReadyError,
+    401: NotAuthenticatedError,
+    403: NotAllowedError,
+    404: NotFoundError,
+    408: ServiceUnavailableError,
+    409: ConflictError,
+    429: LimitReachedError,
 }
 # A WebSocket has no status. These codes have this one over HTTP, and those that end with _NOT_FOUND have 404.
 _STATUS_OF_CODE = {
@@ -151,7 +151,7 @@ _KNOWN_KEYS = ("error", "detail", "code", "retryable", "retry_after_seconds")
 
 def kind_of(status: int) -> type[ServerError]:
     """Return the class of an error with this HTTP status."""
-    return _BY_STATUS.get(status, ServiceUnavailable if status >= 500 else InvalidRequest)
+    return _BY_STATUS.get(status, ServiceUnavailableError if status >= 500 else InvalidRequestError)
 
 
 def error_of(message: Mapping[str, Any], status: int | None = None, retry_after: str | None = None) -> ServerError:

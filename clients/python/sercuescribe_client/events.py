@@ -8,7 +8,7 @@ from contextlib import aclosing
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from sercuescribe_client.backoff import Backoff
-from sercuescribe_client.errors import ServerError, ServerUnreachable
+from sercuescribe_client.errors import ServerError, ServerUnreachableError
 from sercuescribe_client.models import Event
 from sercuescribe_client.transport import MAX_ATTEMPTS, Transport, unreachable_of
 
@@ -26,8 +26,8 @@ async def listen(transport: Transport, session_ids: Sequence[str], after: str | 
                     backoff.reset()
                     attempts, position = 0, received.id or position
                     yield _event(received)
-            error: ServerError | ServerUnreachable | None = None
-        except (ServerUnreachable, ServerError) as caught:
+            error: ServerError | ServerUnreachableError | None = None
+        except (ServerUnreachableError, ServerError) as caught:
             error = caught
             attempts += 1
             if attempts > MAX_ATTEMPTS or (isinstance(error, ServerError) and not error.is_retryable):

@@ -13,13 +13,13 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from sercuescribe_client.backoff import Backoff
 from sercuescribe_client.errors import (
-    Conflict,
-    Incomplete,
-    InvalidRequest,
-    NotAllowed,
+    ConflictError,
+    IncompleteError,
+    InvalidRequestError,
+    NotAllowedError,
     ScribeError,
     ServerError,
-    ServerUnreachable,
+    ServerUnreachableError,
     UsageError,
     error_of,
 )
@@ -132,7 +132,7 @@ class Recorder:
 
         Raises:
             ServerError: The server rejected the recording.
-            ServerUnreachable: The server did not answer.
+            ServerUnreachableError: The server did not answer.
         """
         self._lost_at = time.monotonic()
         self._task = asyncio.create_task(self._run())
@@ -178,15 +178,15 @@ class Recorder:
         """Send one chunk. This returns when the chunk waits to be sent, and `flush` when it is durable.
 
         Raises:
-            InvalidRequest: The chunk is larger than the server allows, or the recorder is paused.
+            InvalidRequestError: The chunk is larger than the server allows, or the recorder is paused.
             ScribeError: Recording has ended with this error.
         """
         if self._is_paused:
-            raise InvalidRequest("The recorder is paused, so nothing is sent. Resume it first.", "session_paused")
+            raise InvalidRequestError("The recorder is paused, so nothing is sent. Resume it first.", "session_paused")
         limit = int(self.greeting.get("max_message_size_bytes", len(chunk)))
         if len(chunk) > limit:
             sentence = f"A chunk can have at most {limit} bytes, not {len(chunk)}. Send it in pieces."
-            raise InvalidRequest(sentence, "message_too_large", details={"limit": limit})
+            raise InvalidRequestError(sentence, "message_too_large", details={"limit": limit})
         self._check_open()
         await self._until(lambda: self.pending_bytes < self._max_pending_bytes)
         if chunk:
@@ -213,7 +213,7 @@ class Recorder:
         If the connection breaks before the server has answered, the marker is sent again, and may be there twice.
 
         Raises:
-            InvalidRequest: The label is empty, too long, or has control characters.
+            InvalidRequestError: The label is empty, too long, or has control characters.
             Conflict: The session has its limit of markers.
         """
         await self._control({"type": "marker", "label": label})
@@ -347,7 +347,7 @@ class Recorder:
         others = int(self.greeting["chunk_count"]) - int(self.greeting["source_chunk_count"])
         expected = others + self._outbox.acknowledged_chunk_count + self._outbox.pending_chunk_count
         if session["total_chunks"] != expected:
-            raise Incomplete(self.session_id, self._outbox.pending_chunk_count)
+            raise IncompleteError(self.session_id, self._outbox.pending_chunk_count)
         self._outbox.reconnect(expected - others)
         self._finish_closing()
 
@@ -421,13 +421,13 @@ class Recorder:
         if not isinstance(head, ControlItem) or not head.is_close:
             self._was_closed_elsewhere = True
             if self._outbox.pending_chunk_count:
-                raise Incomplete(self.session_id, self._outbox.pending_chunk_count)
+                raise IncompleteError(self.session_id, self._outbox.pending_chunk_count)
             self._outbox.fail(_closed_elsewhere(), but_close=True)
         self._finish_closing()
 
 
-def _closed_elsewhere() -> Conflict:
-    return Conflict("The session was closed elsewhere.", "session_closed")
+def _closed_elsewhere() -> ConflictError:
+    return ConflictError("The session was closed elsewhere.", "session_closed")
 
 
 def _query_of(options: RecordOptions, source: str) -> dict[str, str]:
@@ -452,10 +452,12 @@ def _reason(error: Exception, transport: Transport) -> Exception:
         status = error.response.status_code
         sentence = f"The server {transport.server.url} rejected the connection with {status}."
         if status < 500:
-            raise NotAllowed(f"{sentence} Check its address, ALLOWED_HOSTS and ALLOWED_ORIGINS.", "handshake_rejected")
-        return ServerUnreachable(sentence)
+            raise NotAllowedError(
+                f"{sentence} Check its address, ALLOWED_HOSTS and ALLOWED_ORIGINS.", "handshake_rejected"
+            )
+        return ServerUnreachableError(sentence)
     if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code in _FATAL_CLOSE_CODES:
-        raise InvalidRequest(f"The server rejected a message: {error}.", "message_rejected")
+        raise InvalidRequestError(f"The server rejected a message: {error}.", "message_rejected")
     if isinstance(error, InvalidHandshake):
-        return ServerUnreachable(f"The answer of {transport.server.url} is not that of a SercueScribe: {error}.")
+        return ServerUnreachableError(f"The answer of {transport.server.url} is not that of a SercueScribe: {error}.")
     return unreachable_of(transport.server, error)

@@ -16,7 +16,7 @@ from sercuescribe_client.downloads import (
     download,
     follow,
 )
-from sercuescribe_client.errors import Conflict, NotFound, error_of
+from sercuescribe_client.errors import ConflictError, NotFoundError, error_of
 from sercuescribe_client.models import (
     AnyFormat,
     ChunkMode,
@@ -137,7 +137,7 @@ class AsyncSessions(Resource):
 
         Raises:
             Conflict: The recording has failed.
-            NotFound: The session was closed without a chunk.
+            NotFoundError: The session was closed without a chunk.
             TimeoutError: It takes longer.
         """
         deadline, delay_seconds = Deadline(timeout_seconds), _POLL_SECONDS[0]
@@ -147,9 +147,11 @@ class AsyncSessions(Resource):
             if recording["state"] == "ready":
                 return session
             if recording["error"]:
-                raise Conflict(recording["error"]["detail"], recording["error"]["code"])
+                raise ConflictError(recording["error"]["detail"], recording["error"]["code"])
             if session["status"] == "completed" and not session["total_chunks"]:
-                raise NotFound("The session was closed without a chunk, so it has no recording.", "recording_empty")
+                raise NotFoundError(
+                    "The session was closed without a chunk, so it has no recording.", "recording_empty"
+                )
             if on_progress is not None:
                 on_progress(recording["progress"])
             deadline.check(f"The recording of session {session_id} is not ready after {timeout_seconds} s.")
@@ -182,7 +184,7 @@ class AsyncSessions(Resource):
             The file. It is verified if it is the recording itself.
 
         Raises:
-            DownloadDamaged: The file is not the one that the server has.
+            DownloadDamagedError: The file is not the one that the server has.
         """
         session = await self.get(session_id)
         is_recording = format in (None, session["recording"]["format"]) and not markers and not partial
@@ -226,7 +228,7 @@ class AsyncSessions(Resource):
         async def is_over() -> bool:
             session = await self.get(session_id)
             if session["recording"]["error"]:
-                raise Conflict(session["recording"]["error"]["detail"], session["recording"]["error"]["code"])
+                raise ConflictError(session["recording"]["error"]["detail"], session["recording"]["error"]["code"])
             is_empty = session["status"] == "completed" and not session["total_chunks"]
             return session["recording"]["state"] == "ready" or is_empty
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx
 
 from sercuescribe_client.backoff import Backoff
-from sercuescribe_client.errors import NotReady, ScribeError, ServerError, ServerUnreachable, error_of
+from sercuescribe_client.errors import NotReadyError, ScribeError, ServerError, ServerUnreachableError, error_of
 from sercuescribe_client.models import Page
 from sercuescribe_client.server import Server
 from sercuescribe_client.version import __version__
@@ -48,13 +48,13 @@ class Transport:
 
         Raises:
             ServerError: The server rejected the request.
-            ServerUnreachable: The server did not answer.
+            ServerUnreachableError: The server did not answer.
         """
         backoff = Backoff()
         for attempt in range(MAX_ATTEMPTS):
             try:
                 return _content(await self._send(method, path, body, parameters))
-            except _Repeatable as failure:
+            except _RepeatableError as failure:
                 error = failure.error
             if attempt < MAX_ATTEMPTS - 1:
                 await asyncio.sleep(backoff.next_seconds(error))
@@ -68,14 +68,14 @@ class Transport:
         except httpx.TransportError as error:
             unreachable = unreachable_of(self.server, error)
             if method == "GET" or isinstance(error, httpx.ConnectError):
-                raise _Repeatable(unreachable) from error
+                raise _RepeatableError(unreachable) from error
             raise unreachable from error
         # A task is answered with 202, and so is a result that is not ready.
         if response.is_success and (response.status_code != 202 or method != "GET"):
             return response
         failure = response_error(response)
         if response.status_code in _NOT_DONE:
-            raise _Repeatable(failure)
+            raise _RepeatableError(failure)
         raise failure
 
     async def ready_json(
@@ -85,7 +85,7 @@ class Transport:
         while True:
             try:
                 return await self.json("GET", path, parameters=parameters)
-            except NotReady as error:
+            except NotReadyError as error:
                 await wait_while_made(error, on_progress)
 
     @asynccontextmanager
@@ -102,7 +102,7 @@ class Transport:
 
         Raises:
             ServerError: The status is neither 200 nor one of those that are accepted.
-            ServerUnreachable: The server did not answer, or the connection broke.
+            ServerUnreachableError: The server did not answer, or the connection broke.
         """
         timeout = self._http.timeout if read_timeout_seconds is None else httpx.Timeout(read_timeout_seconds)
         try:
@@ -134,7 +134,7 @@ class Transport:
                 return
 
 
-class _Repeatable(Exception):
+class _RepeatableError(Exception):
     """A failure after which the same request may be sent again."""
 
     def __init__(self, error: ScribeError) -> None:
@@ -177,13 +177,13 @@ def response_error(response: httpx.Response) -> ServerError:
     return error_of(message, response.status_code, retry_after)
 
 
-def unreachable_of(server: Server, error: Exception) -> ServerUnreachable:
+def unreachable_of(server: Server, error: Exception) -> ServerUnreachableError:
     """Return the error for a server that did not answer."""
     reason = str(error) or type(error).__name__
-    return ServerUnreachable(f"The server {server.url} does not answer: {reason}.")
+    return ServerUnreachableError(f"The server {server.url} does not answer: {reason}.")
 
 
-async def wait_while_made(error: NotReady, on_progress: Progress | None) -> None:
+async def wait_while_made(error: NotReadyError, on_progress: Progress | None) -> None:
     """Report how far a result is, and wait before it is asked for again."""
     progress = error.details.get("progress")
     if on_progress is not None and isinstance(progress, (int, float)):

@@ -9,11 +9,11 @@ import pytest
 from sercuescribe_client import (
     AsyncClient,
     Client,
-    Conflict,
-    DownloadDamaged,
-    InvalidRequest,
-    NotAllowed,
-    NotFound,
+    ConflictError,
+    DownloadDamagedError,
+    InvalidRequestError,
+    NotAllowedError,
+    NotFoundError,
 )
 
 from tests.docs.proxy import cutting_proxy
@@ -46,15 +46,15 @@ async def test_sessions_are_created_changed_listed_closed_and_deleted(client):
     named = [session["session_id"] async for session in client.sessions.iterate(name="Sec", status="active")]
     assert named == [made["session_id"]]
     assert (await client.sessions.close(made["session_id"]))["status"] == "completed"
-    with pytest.raises(NotFound, match="recording_empty"):
+    with pytest.raises(NotFoundError, match="recording_empty"):
         await client.sessions.wait_until_ready(made["session_id"])
     for session in (made, other):
         await client.sessions.delete(session["session_id"])
-    with pytest.raises(NotFound, match="session_not_found"):
+    with pytest.raises(NotFoundError, match="session_not_found"):
         await client.sessions.get(made["session_id"])
-    with pytest.raises(InvalidRequest, match="invalid_session_id"):
+    with pytest.raises(InvalidRequestError, match="invalid_session_id"):
         await client.sessions.get("nothing")
-    with pytest.raises(NotFound, match="not_found"):
+    with pytest.raises(NotFoundError, match="not_found"):
         await client.sessions.get("../../keys")
 
 
@@ -86,13 +86,13 @@ async def test_a_download_continues_after_cuts_of_the_network(server, key, clien
 async def interrupted(client: AsyncClient, session_id: str, path: Path) -> Path:
     """Interrupt a download in its middle, and return what it has left."""
 
-    class Interruption(Exception):
+    class InterruptionError(Exception):
         pass
 
     def interrupt(done: int, total: int) -> None:
-        raise Interruption
+        raise InterruptionError
 
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         await client.sessions.download(session_id, path, on_progress=interrupt)
     part = path.with_name(f"{path.name}.part")
     assert part.stat().st_size > 0
@@ -124,7 +124,7 @@ async def test_a_wrong_sha256_is_noticed_and_nothing_wrong_is_kept(client, recor
         file.seek(100)
         file.write(b"wrong")
         file.truncate(1000)
-    with pytest.raises(DownloadDamaged, match="its SHA-256 is"):
+    with pytest.raises(DownloadDamagedError, match="its SHA-256 is"):
         await client.sessions.download(recorded, tmp_path / "a.wav")
     assert list(tmp_path.iterdir()) == []
     assert (await client.sessions.download(recorded, tmp_path / "a.wav")).is_verified
@@ -145,9 +145,9 @@ async def test_other_formats_are_made_with_progress(client, recorded, tmp_path):
     task = await client.sessions.transcode(recorded, "mp3", on_progress=seen.append)
     assert (task["status"], task["progress"], task["format"]) == ("completed", 1.0, "mp3")
     assert task["task_id"] in {each["task_id"] for each in await client.tasks.list(recorded)}
-    with pytest.raises(Conflict, match="task_ended"):
+    with pytest.raises(ConflictError, match="task_ended"):
         await client.tasks.revoke(task["task_id"])
-    with pytest.raises(InvalidRequest, match="invalid_parameter"):
+    with pytest.raises(InvalidRequestError, match="invalid_parameter"):
         await client.sessions.download(recorded, tmp_path / "a.aiff", format="aiff")
     checked = await client.tasks.wait((await client.tasks.start("verify", recorded))["task_id"])
     assert checked["result"]["problem_count"] == 0
@@ -176,7 +176,7 @@ async def test_keys_and_tokens_give_what_they_say(server, client):
     assert made["id"] in {key["id"] for key in await client.keys.list("default")}
     async with AsyncClient(server.url, made["key"]) as reader:
         assert (await reader.sessions.list()).items is not None
-        with pytest.raises(NotAllowed):
+        with pytest.raises(NotAllowedError):
             await reader.sessions.create()
         assert (await client.keys.revoke(made["id"]))["revoked_at"]
     session = await client.sessions.create()
@@ -201,7 +201,7 @@ async def test_webhooks_are_managed(client):
     assert not (await client.webhooks.update(hook["id"], is_enabled=False))["is_enabled"]
     assert (await client.webhooks.get(hook["id"]))["event_types"] == ["recording.ready"]
     await client.webhooks.delete(hook["id"])
-    with pytest.raises(NotFound, match="webhook_not_found"):
+    with pytest.raises(NotFoundError, match="webhook_not_found"):
         await client.webhooks.get(hook["id"])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sercuescribe_client import Client, Conflict, __version__
+from sercuescribe_client import Client, ConflictError, __version__
 from sercuescribe_client.cli import execution
 from sercuescribe_client.cli.app import app
 from sercuescribe_client.cli.sound import CHUNK_BYTES
@@ -111,7 +111,7 @@ def test_the_pace_of_a_compressed_file_is_that_of_its_sound(scribe, rest, tmp_pa
 
 
 def test_a_second_run_continues_a_file(scribe, rest, wav):
-    with pytest.raises(Conflict, match="superseded"), rest.record(source="desk", chunks="stream") as recorder:
+    with pytest.raises(ConflictError, match="superseded"), rest.record(source="desk", chunks="stream") as recorder:
         session_id = recorder.session_id
         recorder.send(wav.read_bytes()[:CHUNK_BYTES])
         recorder.flush()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from sercuescribe_client import InvalidRequest, ServiceUnavailable
+from sercuescribe_client import InvalidRequestError, ServiceUnavailableError
 from sercuescribe_client.errors import error_of, kind_of
 
 from audio.errors import AudioError, RequestError, SessionError
@@ -36,8 +36,8 @@ def test_an_error_of_a_connection_is_of_the_kind_that_it_is_over_http(kind):
 
 def test_a_code_of_a_newer_server_is_kept():
     error = error_of({"error": "No.", "code": "brand_new", "retryable": False, "limit": 3})
-    assert type(error) is InvalidRequest and error.details == {"limit": 3}
-    assert type(error_of({"error": "Later.", "code": "brand_new", "retryable": True})) is ServiceUnavailable
+    assert type(error) is InvalidRequestError and error.details == {"limit": 3}
+    assert type(error_of({"error": "Later.", "code": "brand_new", "retryable": True})) is ServiceUnavailableError
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("7", 7.0), (2.5, 2.5), ("Fri, 27 Nov 2026 15:00:00 GMT", None)])

@@ -6,14 +6,14 @@ import pytest
 from sercuescribe_client import (
     AsyncClient,
     Client,
-    Conflict,
-    Incomplete,
-    InvalidRequest,
-    NotAllowed,
-    NotAuthenticated,
-    NotFound,
+    ConflictError,
+    IncompleteError,
+    InvalidRequestError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    NotFoundError,
     RecordOptions,
-    ServerUnreachable,
+    ServerUnreachableError,
     UsageError,
 )
 
@@ -37,7 +37,7 @@ async def test_it_records_exactly_with_details_pauses_and_markers(client):
         for chunk in cut(first, 3200):
             await recorder.send(chunk)
         await recorder.pause()
-        with pytest.raises(InvalidRequest, match="paused"):
+        with pytest.raises(InvalidRequestError, match="paused"):
             await recorder.send(b"lost")
         await recorder.resume()
         await recorder.marker("Half")
@@ -45,7 +45,7 @@ async def test_it_records_exactly_with_details_pauses_and_markers(client):
             await recorder.send(chunk)
         await recorder.flush()
         assert (recorder.acknowledged_chunk_count, recorder.pending_bytes) == (20, 0)
-        with pytest.raises(InvalidRequest, match="invalid_marker"):
+        with pytest.raises(InvalidRequestError, match="invalid_marker"):
             await recorder.marker("")
     assert recorder.acknowledged_bytes == len(sound)
     assert await samples(client, recorder.session_id) == sound
@@ -88,7 +88,7 @@ def test_the_plain_client_records_exactly(server, key):
         assert (session["sample_rate"], session["channels"]) == (22050, 2)
         assert samples_of(b"".join(client.sessions.read(recorder.session_id))) == sound.tobytes()
         assert recorder.session_id in {found["session_id"] for found in client.sessions.iterate()}
-        with pytest.raises(NotFound), client.record(session_id="123e4567-e89b-42d3-a456-426614174000"):
+        with pytest.raises(NotFoundError), client.record(session_id="123e4567-e89b-42d3-a456-426614174000"):
             pass
 
 
@@ -107,7 +107,7 @@ async def test_an_exception_leaves_the_session_open_and_another_recorder_continu
 
 
 async def test_a_newer_connection_ends_the_older_one(client):
-    with pytest.raises(Conflict, match="superseded"):
+    with pytest.raises(ConflictError, match="superseded"):
         async with client.record(**PCM, source="desk") as older:
             await older.send(b"\0" * 320)
             await older.flush()
@@ -118,16 +118,16 @@ async def test_a_newer_connection_ends_the_older_one(client):
 async def test_a_session_that_is_closed_elsewhere_ends_the_recording(client):
     async with client.record(**PCM) as idle:
         await client.sessions.close(idle.session_id)
-        with pytest.raises(Conflict, match="session_closed"):
+        with pytest.raises(ConflictError, match="session_closed"):
             while True:
                 await idle.marker("late")
-    with pytest.raises((Conflict, Incomplete)) as caught:
+    with pytest.raises((ConflictError, IncompleteError)) as caught:
         async with client.record(**PCM) as recorder:
             await client.sessions.close(recorder.session_id)
             while True:
                 await recorder.send(b"\0" * 320)
                 await asyncio.sleep(0)
-    assert isinstance(caught.value, Incomplete) or caught.value.code == "session_closed"
+    assert isinstance(caught.value, IncompleteError) or caught.value.code == "session_closed"
 
 
 async def test_a_lost_answer_to_the_close_is_looked_up(server, key, client):
@@ -143,24 +143,24 @@ async def test_a_lost_answer_to_the_close_is_looked_up(server, key, client):
 
 
 async def test_what_the_server_rejects_is_raised_with_its_code(client, server, key):
-    with pytest.raises(InvalidRequest, match="sample_rate must be one of") as caught:
+    with pytest.raises(InvalidRequestError, match="sample_rate must be one of") as caught:
         async with client.record(format="wav", sample_rate=12345):
             pass
     assert caught.value.code == "invalid_parameter" and 16000 in caught.value.details["valid_values"]
-    with pytest.raises(InvalidRequest, match="format_mismatch"):
+    with pytest.raises(InvalidRequestError, match="format_mismatch"):
         async with client.record(format="mp3") as recorder:
             await recorder.send(wav_bytes(speech(1), 16000))
             await recorder.flush()
     async with client.record(**PCM) as recorder:
-        with pytest.raises(InvalidRequest, match="message_too_large"):
+        with pytest.raises(InvalidRequestError, match="message_too_large"):
             await recorder.send(bytes(recorder.greeting["max_message_size_bytes"] + 1))
     async with AsyncClient(server.url, "scribe_key_wrong") as stranger:
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(NotAuthenticatedError):
             async with stranger.record():
                 pass
     limited = await client.keys.create("listener", ["read"])
     async with AsyncClient(server.url, limited["key"]) as listener:
-        with pytest.raises(NotAllowed, match="not_allowed"):
+        with pytest.raises(NotAllowedError, match="not_allowed"):
             async with listener.record():
                 pass
 
@@ -169,10 +169,10 @@ async def test_a_server_that_is_not_there_is_unreachable(monkeypatch):
     monkeypatch.setattr("sercuescribe_client.recorder.FIRST_GREETING_SECONDS", 0.0)
     monkeypatch.setattr("sercuescribe_client.transport.MAX_ATTEMPTS", 1)
     async with AsyncClient(f"http://127.0.0.1:{free_port()}") as client:
-        with pytest.raises(ServerUnreachable, match="does not answer"):
+        with pytest.raises(ServerUnreachableError, match="does not answer"):
             async with client.record():
                 pass
-        with pytest.raises(ServerUnreachable, match="does not answer"):
+        with pytest.raises(ServerUnreachableError, match="does not answer"):
             await client.sessions.list()
 
 
@@ -190,15 +190,15 @@ async def test_the_environment_names_the_server_and_the_key(server, key, monkeyp
         assert [project["name"] for project in await client.projects.list()] == ["default"]
     monkeypatch.delenv("SERCUESCRIBE_API_KEY")
     async with AsyncClient() as stranger:
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(NotAuthenticatedError):
             await stranger.projects.list()
 
 
 async def test_an_answer_that_is_not_that_of_a_sercuescribe_says_so(server, monkeypatch):
     monkeypatch.setattr("sercuescribe_client.recorder.FIRST_GREETING_SECONDS", 0.0)
     async with AsyncClient(f"{server.url}/elsewhere") as client:
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             await client.sessions.list()
-        with pytest.raises(NotAllowed, match="rejected the connection with"):
+        with pytest.raises(NotAllowedError, match="rejected the connection with"):
             async with client.record():
                 pass

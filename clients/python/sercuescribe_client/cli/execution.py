@@ -26,14 +26,14 @@ from rich.console import Console
 
 from sercuescribe_client.client import AsyncClient
 from sercuescribe_client.errors import (
-    DownloadDamaged,
-    Incomplete,
-    NotAllowed,
-    NotAuthenticated,
-    NotFound,
+    DownloadDamagedError,
+    IncompleteError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    NotFoundError,
     ScribeError,
     ServerError,
-    ServerUnreachable,
+    ServerUnreachableError,
     UsageError,
 )
 from sercuescribe_client.server import KEY_VARIABLE, URL_VARIABLE
@@ -44,10 +44,10 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 _EXIT_CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((UsageError,), USAGE),
-    ((ServerUnreachable,), 3),
-    ((NotAuthenticated, NotAllowed), 4),
-    ((NotFound,), 5),
-    ((Incomplete, DownloadDamaged), 6),
+    ((ServerUnreachableError,), 3),
+    ((NotAuthenticatedError, NotAllowedError), 4),
+    ((NotFoundError,), 5),
+    ((IncompleteError, DownloadDamagedError), 6),
 )
 
 Url = Annotated[
@@ -68,7 +68,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class Interrupted(ScribeError):
+class InterruptedByUserError(ScribeError):
     """Somebody has pressed Ctrl-C."""
 
 
@@ -91,12 +91,12 @@ def execute(
         _say(error, as_json)
         raise typer.Exit(_exit_code(error)) from None
     except KeyboardInterrupt:
-        _say(Interrupted("Interrupted."), as_json)
+        _say(InterruptedByUserError("InterruptedByUserError."), as_json)
         raise typer.Exit(INTERRUPTED) from None
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, Interrupted):
+    if isinstance(error, InterruptedByUserError):
         return INTERRUPTED
     return next((code for kinds, code in _EXIT_CODES if isinstance(error, kinds)), FAILED)
 

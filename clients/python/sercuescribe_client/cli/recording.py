@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from sercuescribe_client.cli.execution import Interrupted, messages, pairs_of, write_json
+from sercuescribe_client.cli.execution import InterruptedByUserError, messages, pairs_of, write_json
 from sercuescribe_client.cli.sound import (
     FfmpegInput,
     FfmpegSound,
@@ -82,7 +82,7 @@ async def record(client: AsyncClient, wanted: Wanted) -> None:
     """Record, and write the id of the session.
 
     Raises:
-        Interrupted: A file was interrupted, so the recording has only its beginning.
+        InterruptedByUserError: A file was interrupted, so the recording has only its beginning.
     """
     markers, metadata = markers_of(wanted.markers), pairs_of(wanted.metadata)
     sound, options = await _sound(wanted)
@@ -99,7 +99,7 @@ async def record(client: AsyncClient, wanted: Wanted) -> None:
         await sound.close()
     await _report(client, recorder, wanted.as_json)
     if isinstance(sound, FileSound) and sound.is_cut:
-        raise Interrupted("Interrupted. The session is closed and has the beginning of the file.")
+        raise InterruptedByUserError("InterruptedByUserError. The session is closed and has the beginning of the file.")
 
 
 async def _send(recorder: Recorder, sound: Sound) -> None:
@@ -180,7 +180,9 @@ def _until_interrupted(sound: Sound) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        raise Interrupted("Interrupted. The session stays open until the server's grace period is over.") from None
+        raise InterruptedByUserError(
+            "InterruptedByUserError. The session stays open until the server's grace period is over."
+        ) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
