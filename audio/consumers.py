@@ -45,7 +45,6 @@ from audio.wire.parameters import ConnectionRequest, parse_query
 
 logger = structlog.stdlib.get_logger(__name__)
 
-CONNECTION_MAX_IN_FLIGHT_BYTES = 1024 * 1024
 MAX_BACKLOG = 16384
 LAST_ANSWERS_SECONDS = 5.0
 ABNORMAL_CLOSURE = 1006
@@ -86,7 +85,6 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         self._ingest: ingest.Ingest  # the ingest of this process
         self._opened: ingest.Opened  # the rows of the session and the source, as they were when it was opened
         self.identity: access.Identity  # who records
-        self.project_id: int  # the project of the session
         self.connection_id: int  # the key of the connection's row
         self.producer: Producer  # the connection as the commit sees it, and the reason if it may no longer write
         self._admission: Admission  # decides whether a message is audio that the session records
@@ -193,9 +191,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             self._ingest = await ingest.current()
             if self._ingest.draining:
                 raise OverloadedError("The server is stopping. Reconnect in a moment.")
-            self.identity = await self._identify(request, session_id)
-            opening = ingest.Opening(request, session_id, self.identity, self._handshake.address, self._is_gone)
-            self._opened = await self._ingest.open(opening)
+            await self._admit(request, session_id)
         except AudioError as error:
             await self._reject(error, session_text)
             return False
@@ -205,6 +201,28 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             for payload in await self._ingest.run(_first_payloads, self.producer.session_id):
                 self._admission.recall(payload)
         return True
+
+    async def _admit(self, request: ConnectionRequest, session_id: uuid.UUID | None) -> None:
+        """Find out who asks, and open the session for them, unless they were rejected too often in this second."""
+        holds, loop = self._ingest.holds, asyncio.get_running_loop()
+        opener, target = self._handshake.opener(request.token or request.ticket), (session_id, request.project)
+        if held := holds.held(opener, target, loop.time()):
+            await self._hold(loop.time() + access.HOLD_SECONDS)
+            raise held
+        try:
+            self.identity = await self._identify(request, session_id)
+            opening = ingest.Opening(request, session_id, self.identity, self._handshake.address, self._is_gone)
+            self._opened = await self._ingest.open(opening)
+        except access.HELD as error:
+            holds.note(opener, target, error, loop.time())
+            raise
+
+    async def _hold(self, until: float) -> None:
+        """Let a client wait for its rejection until a time of the event loop's clock, unless it leaves."""
+        loop = asyncio.get_running_loop()
+        await asyncio.wait([self._first], timeout=until - loop.time())
+        if not self._is_gone():
+            await asyncio.sleep(until - loop.time())
 
     async def _identify(self, request: ConnectionRequest, session_id: uuid.UUID | None) -> access.Identity:
         """Find out who asks, in a thread of the executor if they have shown something."""
@@ -244,7 +262,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     def _greet(self, opened: "ingest.Opened") -> None:
         session, source = opened.session, opened.source
-        self.connection_id, self.producer, self.project_id = opened.connection_id, opened.producer, session.project_id
+        self.connection_id, self.producer = opened.connection_id, opened.producer
         self._admission = Admission(
             session.format,
             session.chunk_mode,
@@ -436,13 +454,13 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
 
     def _full(self) -> bool:
         return (
-            self._in_flight_bytes >= CONNECTION_MAX_IN_FLIGHT_BYTES
+            self._in_flight_bytes >= self._ingest.share_bytes
             or self._protocol.backlog >= MAX_BACKLOG
             or not self._ingest.has_room
         )
 
     async def _until_room(self) -> None:
-        while self._in_flight_bytes >= CONNECTION_MAX_IN_FLIGHT_BYTES or self._protocol.backlog >= MAX_BACKLOG:
+        while self._in_flight_bytes >= self._ingest.share_bytes or self._protocol.backlog >= MAX_BACKLOG:
             if self._sender.done():
                 # No answer can be sent any more, so the backlog stays. Receive the disconnect that comes next.
                 return

@@ -311,7 +311,13 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [{"address": _REDIS, "socket_timeout": 30}], "capacity": 10000, "prefix": "sercuescribe"},
     }
 }
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": _REDIS}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": _REDIS,
+        "OPTIONS": {"pool_class": "sercuescribe.cache.SharedPools"},
+    }
+}
 
 # Celery
 CELERY_BROKER_URL = addresses.broker_url(_REDIS)

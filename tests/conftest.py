@@ -55,10 +55,11 @@ def weight(items: list[pytest.Item]) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cheap_passwords() -> Iterator[None]:
-    """Hash passwords with a cheap digest."""
+def settings_of_tests() -> Iterator[None]:
+    """Hash passwords with a cheap digest, and let PostgreSQL wait while a slow machine prepares the rows of a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "PASSWORD_HASHERS", ["django.contrib.auth.hashers.MD5PasswordHasher"])
+        patch.setitem(settings.POSTGRESQL_SESSION, "idle_in_transaction_session_timeout", "0")
         yield
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from audio.assembly.concatenate import concatenate
 from audio.ingest import sessions
 from audio.ingest.commit import RowWriter
-from audio.ingest.committer import Append, Committer, Delivery
+from audio.ingest.committer import Committer, Delivery
+from audio.ingest.pending import Append
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalReader
 from audio.models import AudioChunk, AudioSession, IngestProcess, JournalFile, Recording

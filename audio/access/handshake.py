@@ -59,6 +59,15 @@ class Handshake(NamedTuple):
         """Whether the headers have neither a secret nor a cookie."""
         return self.secret is None and b"cookie" not in self.headers
 
+    def opener(self, token: str | None) -> tuple[str | None, bytes | None, str | None]:
+        """Return what tells one client from another: its secret and its cookies, or its address if it shows neither.
+
+        Args:
+            token: The token or ticket in the query.
+        """
+        secret, cookie = self.secret if self.secret is not None else token, self.headers.get(b"cookie")
+        return secret, cookie, self.address if secret is None and cookie is None else None
+
     @property
     def is_same_origin(self) -> bool:
         """Whether a page of this server opens the WebSocket. Only such a page may use the login cookie."""

@@ -11,9 +11,7 @@ import threading
 import time
 import uuid
 import zlib
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -23,7 +21,8 @@ from audio import database, metrics
 from audio.errors import AudioError, JournalFailedError, StorageFullError
 from audio.ingest.calls import Call, Calls
 from audio.ingest.commit import JournalledChunk, RowWriter
-from audio.ingest.types import Accepted, LiveConnection, Outcome, Producer
+from audio.ingest.pending import Append, Pending
+from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalWriter, erase
 from audio.journal.records import HEADER_BYTES, Committed, RecordType, commit_record, pack_header, session_record
 from audio.journal.records import void_record as make_void_record
@@ -31,18 +30,9 @@ from audio.journal.records import void_record as make_void_record
 logger = structlog.stdlib.get_logger(__name__)
 
 BATCH_MAX_CHUNKS = 2000
-BATCH_MAX_BYTES = 8 * 1024 * 1024
+# A chunk waits for two batches at most, of its project and of others.
+BATCH_MAX_BYTES = 2 * 1024 * 1024
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(slots=True)
-class Append:
-    """A submitted chunk: its producer, its bytes, its time of arrival, and the connection to answer."""
-
-    producer: Producer
-    payload: bytes
-    received_at_us: int
-    connection: LiveConnection
 
 
 # A chunk with its outcome.
@@ -84,7 +74,7 @@ class Committer:
         self._journal: _OpenJournal | None = None
         self._journals_opened = 0
         self._rejected: list[Extent] = []
-        self._pending: deque[Append] = deque()
+        self._pending = Pending()
         self._calls = calls or Calls(lambda _: None)
         self._changed = threading.Condition()
         self._stopping = False
@@ -97,7 +87,7 @@ class Committer:
 
     def submit(self, append: Append) -> None:
         """Enqueue a chunk. The event loop's thread calls this, and `deliver` gets the outcome."""
-        self._pending.append(append)
+        self._pending.add(append)
         self._wake()
 
     def call(self, call: Call) -> None:
@@ -156,20 +146,16 @@ class Committer:
     def _take(self) -> list[Append]:
         """Return a batch of the chunks that have arrived."""
         self._gather()
-        batch: list[Append] = []
-        size_bytes = 0
-        while self._pending and len(batch) < BATCH_MAX_CHUNKS and size_bytes < BATCH_MAX_BYTES:
-            batch.append(self._pending.popleft())
-            size_bytes += len(batch[-1].payload)
-        return batch
+        return self._pending.take(BATCH_MAX_CHUNKS, BATCH_MAX_BYTES)
 
     def _gather(self) -> None:
         """Wait for more chunks until the oldest has waited for `gather_seconds`. Larger batches need less CPU.
 
         Chunks that arrived during the last flush have waited already, so a slow disk adds no further delay.
         """
-        if 0 < len(self._pending) < BATCH_MAX_CHUNKS and not self._calls:
-            waited_seconds = time.time() - self._pending[0].received_at_us / 1_000_000
+        since_us = self._pending.waited_since_us()
+        if since_us is not None and len(self._pending) < BATCH_MAX_CHUNKS and not self._calls:
+            waited_seconds = time.time() - since_us / 1_000_000
             if 0 <= waited_seconds < self._gather_seconds and not self._stopping:
                 time.sleep(self._gather_seconds - waited_seconds)
 

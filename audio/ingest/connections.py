@@ -11,6 +11,10 @@ from audio.access.identity import Identity
 from audio.ingest.types import LiveConnection, Producer
 
 PROCESS_MAX_IN_FLIGHT_BYTES = 32 * 1024 * 1024
+CONNECTION_MAX_IN_FLIGHT_BYTES = 1024 * 1024
+# The share of a connection in the bytes that are free. However many connections send as fast as they can, some of the
+# bytes stay free for the others.
+_SHARE = 4
 
 
 class Connections:
@@ -57,7 +61,7 @@ class Connections:
 
     def holders(self) -> dict[int, tuple[Identity, int]]:
         """Return the identities of all connections, each with its project, by the ids of the connections."""
-        return {key: (connection.identity, connection.project_id) for key, connection in self._by_id.items()}
+        return {key: (connection.identity, connection.producer.project_id) for key, connection in self._by_id.items()}
 
     async def until_empty(self) -> None:
         """Wait until the last connection has ended."""
@@ -83,6 +87,12 @@ class InFlight:
         self.size_bytes -= size_bytes
         if self.size_bytes < PROCESS_MAX_IN_FLIGHT_BYTES:
             self._room.set()
+
+    @property
+    def share_bytes(self) -> int:
+        """How many bytes one connection may have in flight now."""
+        free_bytes = PROCESS_MAX_IN_FLIGHT_BYTES - self.size_bytes
+        return max(1, min(CONNECTION_MAX_IN_FLIGHT_BYTES, free_bytes // _SHARE))
 
     @property
     def has_room(self) -> bool:

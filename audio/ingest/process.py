@@ -15,18 +15,19 @@ import structlog
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from audio import events, metrics
+from audio import access, events, metrics
 from audio.errors import AudioError
 from audio.ingest import sessions
 from audio.ingest.batches import Batches
 from audio.ingest.calls import AfterCommit, Call, Calls
-from audio.ingest.committer import Append, Committer, Delivery
+from audio.ingest.committer import Committer, Delivery
 from audio.ingest.connections import Connections, InFlight
 from audio.ingest.erasures import erase_own
 from audio.ingest.executor import DatabaseExecutor
 from audio.ingest.heartbeat import Heartbeat
 from audio.ingest.listener import Listener
 from audio.ingest.openings import Opening, open_new
+from audio.ingest.pending import Append
 from audio.ingest.supervision import Supervisor
 from audio.ingest.types import Accepted, LiveConnection
 from audio.ingest.windows import Windows
@@ -43,6 +44,7 @@ class Ingest:
     def __init__(self) -> None:
         self.process_id = uuid.uuid4()
         self.draining = False
+        self.holds = access.Holds()
         self._loop = asyncio.get_running_loop()
         self._is_started = False
         self._starting = asyncio.Lock()
@@ -157,6 +159,11 @@ class Ingest:
     def in_flight_bytes(self) -> int:
         """The number of bytes that have arrived and have no outcome yet."""
         return self._in_flight.size_bytes
+
+    @property
+    def share_bytes(self) -> int:
+        """How many bytes one connection may have in flight now."""
+        return self._in_flight.share_bytes
 
     @property
     def has_room(self) -> bool:

@@ -476,6 +476,7 @@ def _producer(session: AudioSession, source: AudioSource) -> Producer:
         session_id=session.pk,
         source_id=source.pk,
         epoch=source.epoch if source.name else None,
+        project_id=session.project_id,
         number=source.chunk_count if source.name else 0,
         description=describe(session, source.name),
     )

@@ -12,7 +12,7 @@ from audio.errors import AudioError
 
 @dataclass(slots=True)
 class Producer:
-    """A connection as the commit sees it: its session, its source, and whether it may still write.
+    """A connection as the commit sees it: its session, its source, its project, and whether it may still write.
 
     `epoch` is the epoch of its named source, None for an unnamed source. `rejection` is the reason if the connection
     may no longer write. The commit sets it to the first fatal error, and to any error of a named source, because a
@@ -22,6 +22,7 @@ class Producer:
     session_id: uuid.UUID
     source_id: int
     epoch: int | None
+    project_id: int
     description: dict[str, Any] = field(default_factory=dict)
     number: int = 0
     rejection: AudioError | None = None
@@ -49,7 +50,6 @@ class LiveConnection(Protocol):
     connection_id: int
     producer: Producer
     identity: Identity
-    project_id: int
 
     def deliver(self, size_bytes: int, outcome: Outcome) -> None:
         """Note the outcome of the oldest chunk in flight and its size."""

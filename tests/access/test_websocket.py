@@ -152,6 +152,33 @@ async def test_a_login_works_from_pages_of_this_server_alone(server):
             assert client.greeting.get("code") == code
 
 
+async def test_a_crowd_beyond_a_limit_hears_of_it_and_others_record(server, key):
+    """Most of the crowd is held, and its greeting comes later. What it says is the same."""
+    crowd = new_key(server, "record", project="crowd")
+    script = "from audio.models import Project; Project.objects.filter(name='crowd').update(max_open_sessions=1)"
+    server.manage("shell", "-v", "0", "-c", script)
+
+    async def rejected() -> None:
+        for _ in range(2):
+            async with opened(server, **bearer(crowd)) as client:
+                assert (client.greeting["code"], client.greeting["limit"]) == ("limit_reached", 1)
+                assert client.greeting["retry_after_seconds"] > 0
+                assert await client.close_code() == 1013
+
+    async with opened(server, **bearer(crowd)) as first:
+        attempts = asyncio.gather(*(rejected() for _ in range(60)))
+        async with opened(server, **bearer(key)) as client:
+            assert await client.store(b"abcd") == [1]
+        await attempts
+        assert await first.store(b"abcd") == [1]
+        await first.close_session()
+    async with asyncio.timeout(90):
+        while True:
+            async with opened(server, **bearer(crowd)) as client:
+                if "code" not in client.greeting:
+                    break
+
+
 async def test_a_project_is_held_to_its_limits(server):
     busy = new_key(server, "record", "read", project="busy")
     script = "from audio.models import Project; Project.objects.filter(name='busy').update({})"

@@ -38,14 +38,15 @@ from django.core.management import call_command
 from pathlib import Path
 from django.conf import settings
 from audio.ingest import close_session, create_session
-from audio.ingest.committer import Append, Committer
+from audio.ingest.committer import Committer
+from audio.ingest.pending import Append
 from audio.ingest.types import Producer
 from audio.models import AudioSource
 from audio.wire.parameters import SessionParameters
 call_command("migrate", verbosity=0)
 folder, format, chunks = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 session = create_session(SessionParameters(16000, 1, format, "s16le", chunks))
-producer = Producer(session.pk, AudioSource.objects.create(session=session).pk, None)
+producer = Producer(session.pk, AudioSource.objects.create(session=session).pk, None, session.project_id)
 committer = Committer(settings.AUDIO_STORAGE_PATH, uuid.uuid4(), lambda settled: None, 0.05, 1 << 40)
 committer.start()
 for path in sorted(folder.iterdir()):

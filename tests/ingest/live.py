@@ -35,7 +35,6 @@ class Client:
         self.connection_id: int = self.opened.connection_id
         self.producer: Producer = self.opened.producer
         self.identity = ANYONE
-        self.project_id = self.opened.session.project_id
 
     def send(self, payload: bytes) -> None:
         self.sent += 1

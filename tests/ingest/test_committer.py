@@ -27,7 +27,8 @@ from audio.errors import (
     SupersededError,
 )
 from audio.ingest import commit
-from audio.ingest.committer import Append, Committer, Delivery
+from audio.ingest.committer import Committer, Delivery
+from audio.ingest.pending import Append
 from audio.ingest.types import Accepted, Outcome, Producer
 from audio.journal.files import Extent, JournalReader, scan
 from audio.journal.records import RecordType, parse_commit, parse_session, parse_void
@@ -46,7 +47,9 @@ def make_producer(session: AudioSession, name: str = "") -> Producer:
     if name:
         source.epoch += 1
         source.save()
-    return Producer(session.pk, source.pk, source.epoch if name else None, {"format": "wav", "source": name})
+    return Producer(
+        session.pk, source.pk, source.epoch if name else None, session.project_id, {"format": "wav", "source": name}
+    )
 
 
 @dataclass
@@ -186,7 +189,8 @@ def test_a_batch_costs_one_write_one_sync_and_one_transaction(run, monkeypatch):
     committer.store(producers[0], b"warm")
     calls.clear()
     appends = [Append(producer, b"x" * 100, 0, None) for producer in producers for _ in range(5)]
-    committer.committer._pending.extend(appends[:-1])  # the committer waits to be told
+    for append in appends[:-1]:
+        committer.committer._pending.add(append)  # the committer waits to be told
     committer.committer.submit(appends[-1])
     committer.outcomes(101)
     assert calls == ["writev", "fdatasync"]

@@ -426,6 +426,19 @@ async def test_rejected_chunks_ask_for_no_window(ingest, connect, settings):
 
 
 @with_rows
+async def test_the_fuller_a_process_is_the_less_one_connection_may_have_in_flight(ingest, connect, monkeypatch):
+    """Clients that send as fast as they can leave room for others, however many they are."""
+    monkeypatch.setattr(live_connections, "PROCESS_MAX_IN_FLIGHT_BYTES", 1000)
+    floods = [await connect() for _ in range(5)]
+    for client in floods:
+        client.send(b"x" * ingest.share_bytes)
+    assert ingest.has_room
+    assert 0 < ingest.share_bytes < 100
+    await until(lambda: not ingest.in_flight_bytes)
+    assert ingest.share_bytes == 250
+
+
+@with_rows
 async def test_a_full_process_has_room_again_when_chunks_have_outcomes(ingest, connect, monkeypatch):
     monkeypatch.setattr(live_connections, "PROCESS_MAX_IN_FLIGHT_BYTES", 1000)
     client = await connect()

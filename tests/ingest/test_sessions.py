@@ -27,7 +27,8 @@ from audio.errors import (
     TooManySessionsError,
 )
 from audio.ingest import sessions
-from audio.ingest.committer import Append, Committer, Delivery
+from audio.ingest.committer import Committer, Delivery
+from audio.ingest.pending import Append
 from audio.ingest.types import Accepted
 from audio.models import AudioConnection, AudioSession, AudioSource, IngestProcess
 from audio.wire.parameters import ConnectionRequest

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from audio.ingest import sessions
-from audio.ingest.committer import Append, Committer, Delivery
+from audio.ingest.committer import Committer, Delivery
+from audio.ingest.pending import Append
 from audio.ingest.types import Outcome, Producer
 from audio.models import IngestProcess
 from audio.wire.parameters import ConnectionRequest

@@ -14,8 +14,8 @@ from audio import upkeep
 from audio.assembly.concatenate import concatenate
 from audio.errors import DatabaseUnavailableError, SessionClosedError, SessionNotFoundError
 from audio.ingest import sessions
-from audio.ingest.committer import Append
 from audio.ingest.erasures import erase_own
+from audio.ingest.pending import Append
 from audio.ingest.types import Accepted
 from audio.integrity import survey
 from audio.integrity.reindex import reindex
