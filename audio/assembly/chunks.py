@@ -16,6 +16,7 @@ from audio.storage.paths import root
 
 OnDamage = Callable[[ChunkDamagedError, int], bytes]
 _COLUMNS = ("sequence", "source_id", "journal__name", "offset", "size_bytes", "crc32")
+_FIRST_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,23 @@ class Chunk:
 
 
 def window_after(session_id: uuid.UUID, sequence: int) -> list[PendingChunk]:
-    """Return the pending chunks behind `sequence` that make one window, in order, in one query.
+    """Return the pending chunks after `sequence` that make one window, in order.
+
+    Large chunks fill a window soon. So the first query reads few rows, and each further one reads twice as many.
 
     Raises:
         ChunkDamagedError: The row of a chunk between them is missing.
     """
-    rows = AudioChunk.objects.filter(session_id=session_id, sequence__gt=sequence).order_by("sequence")
-    return _window(session_id, sequence, list(rows.values_list(*_COLUMNS)[: plan.WINDOW_CHUNKS]))
+    pending = AudioChunk.objects.filter(session_id=session_id).order_by("sequence").values_list(*_COLUMNS)
+    rows: list[tuple[Any, ...]] = []
+    wanted = _FIRST_ROWS
+    while True:
+        after = rows[-1][0] if rows else sequence
+        found = list(pending.filter(sequence__gt=after)[:wanted])
+        rows += found
+        if len(found) < wanted or len(rows) >= plan.WINDOW_CHUNKS or plan.bounded([row[4] for row in rows]) < len(rows):
+            return _window(session_id, sequence, rows)
+        wanted = min(2 * wanted, plan.WINDOW_CHUNKS - len(rows))
 
 
 def windows_after(places: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[PendingChunk]]:
