@@ -3,14 +3,14 @@
 import pytest
 
 from audio.access.holds import REJECTIONS_PER_SECOND, Holds
-from audio.errors import LimitReachedError, NotAuthenticatedError, TooManySessionsError
+from audio.errors import AudioError, LimitReachedError, NotAuthenticatedError, TooManySessionsError
 
 
 def full(limited: str = "max_open_sessions") -> LimitReachedError:
     return LimitReachedError("The project has 3 open sessions.", limited=limited, limit=3, retry_after_seconds=5)
 
 
-def rejected(holds: Holds, error: Exception, count: int = REJECTIONS_PER_SECOND, target: str = "new") -> None:
+def rejected(holds: Holds, error: AudioError, count: int = REJECTIONS_PER_SECOND, target: str = "new") -> None:
     for _ in range(count):
         holds.note("key", target, error, 100.2)
 

@@ -6,6 +6,7 @@ processes. Servers take turns, so that a busy machine slows all of them, and med
 
 import argparse
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import shutil
@@ -33,6 +34,9 @@ from tests.services import make_postgres
 
 CONNECTIONS = 200
 CROWD = 300
+MANY = 1000
+IDLE = 5000
+IDLE_SECONDS = 20.0
 SCALES = (10, 100_000, 1_000_000)
 OUTPUT = Path("var/bench")
 
@@ -44,6 +48,7 @@ class Options:
     rounds: int
     seconds: float
     minutes: int
+    soak_minutes: float
     scales: tuple[int, ...]
     load: tuple[str, ...]
 
@@ -82,9 +87,14 @@ def product(folder: Path, database: str) -> Iterator[Ours]:
             variables["DATABASE_URL"] = postgres.url()
             process = psutil.Process(postgres.process.pid) if postgres.process else None
         server = stack.enter_context(Server(folder / "data", **variables))
-        web = server.child("web")
-        assert web is not None
-        yield Ours(Target(int(server.url.rstrip("/").rpartition(":")[2]), web), server, process)
+        yield Ours(target(server), server, process)
+
+
+def target(server: Server) -> Target:
+    """Return the web process of a server that runs."""
+    web = server.child("web")
+    assert web is not None
+    return Target(int(server.url.rstrip("/").rpartition(":")[2]), web)
 
 
 @dataclass(frozen=True)
@@ -97,16 +107,16 @@ class Run:
     all_us: float = 0.0
 
 
-def run(options: Options, target: Target, ours: Ours | None = None, **load: float) -> Run:
+def run(options: Options, web: Target, ours: Ours | None = None, **load: Any) -> Run:
     """Send messages to a server, and return what that took.
 
     The CPU of the opening and of the warm-up is counted too, and divided by all messages.
     """
     load = {"connections": CONNECTIONS, "seconds": options.seconds, "warmup": 1.0, **load}
-    readers: list[Callable[[], float]] = [lambda: cpu_seconds(target.process)]
+    readers: list[Callable[[], float]] = [lambda: cpu_seconds(web.process)]
     readers += [ours.worker_seconds, ours.all_seconds] if ours else []
     before = [read() for read in readers]
-    seen = generator.drive(options.load, target.port, SOCKET_PATH, **load)
+    seen = generator.drive(options.load, web.port, SOCKET_PATH, **load)
     messages = max(1.0, seen["sent"] * (1 + load["warmup"] / load["seconds"]))
     used = [1e6 * (read() - start) / messages for read, start in zip(readers, before, strict=True)]
     return Run(seen, *used)
@@ -280,6 +290,93 @@ def starts(options: Options, folder: Path, report: Report) -> None:
     )
 
 
+def reconnections(options: Options, folder: Path, report: Report) -> None:
+    """Measure how long 1,000 clients take to continue their sessions, all at once, when the server is back."""
+    for database in ("SQLite", "PostgreSQL"):
+        with product(folder / f"reconnections-{database}", database) as ours:
+            load: dict[str, Any] = {"connections": MANY, "seconds": 1.0, "interval_ms": 1000.0, "warmup": 0.0}
+            run(options, ours.web, **load)
+            sessions = folder / "sessions"
+            sessions.write_text("".join(f"{each}\n" for each in _open_sessions(ours.server)))
+            seconds, ended = [], []
+            for _ in range(options.rounds):
+                ours.server.stop()
+                ours.server.restart()
+                again = {**load, "sessions": str(sessions), "opening_at_once": MANY}
+                seen = run(options, target(ours.server), **again).seen
+                seconds.append(seen["opened_in_seconds"])
+                ended.append(seen["ended"] + seen["rejected"])
+        report.add(
+            Row(f"{MANY:,} clients reconnect at once, until the last is greeted, {database}", "s", seconds),
+            Row(f"{MANY:,} clients reconnect at once: rejected or ended, {database}", "", ended, most=0),
+        )
+
+
+def _open_sessions(server: Server) -> list[str]:
+    """Return the ids of all open sessions."""
+    script = "from audio.models import AudioSession\nfor each in AudioSession.objects.open(): print(each.pk)"
+    return server.manage("shell", "-v", "0", "-c", script).split()
+
+
+def idle(options: Options, folder: Path, report: Report) -> None:
+    """Measure the memory and the CPU of connections that send next to nothing."""
+    with product(folder / "idle", "SQLite") as ours:
+        before = pss_mib(ours.server.processes())
+        load: dict[str, Any] = {
+            "connections": IDLE,
+            "seconds": IDLE_SECONDS,
+            "interval_ms": 1000 * IDLE_SECONDS,
+            "warmup": 0.0,
+        }
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            running = threads.submit(run, options, ours.web, **load)
+            while len(_open_sockets(ours)) < IDLE and not running.done():
+                time.sleep(0.2)
+            started, used = time.perf_counter(), cpu_seconds(ours.web.process)
+            time.sleep(IDLE_SECONDS / 2)
+            share = (cpu_seconds(ours.web.process) - used) / (time.perf_counter() - started)
+            memory = pss_mib(ours.server.processes())
+            seen = running.result().seen
+    report.add(
+        Row(f"{IDLE:,} idle connections: rejected or ended", "", [seen["rejected"] + seen["ended"]], most=0),
+        Row(f"{IDLE:,} idle connections: memory of each", "KiB", [1024 * (memory - before) / IDLE]),
+        Row(f"{IDLE:,} idle connections: CPU of the web process", "% of a core", [100 * share]),
+    )
+
+
+def _open_sockets(ours: Ours) -> list[Any]:
+    connections = ours.web.process.net_connections("tcp")
+    return [each for each in connections if each.status == psutil.CONN_ESTABLISHED]
+
+
+def soak(options: Options, folder: Path, report: Report) -> None:
+    """Measure ten minutes of 500 connections: the memory must stay flat."""
+    with product(folder / "soak", "SQLite") as ours:
+        load: dict[str, Any] = {"connections": 500, "seconds": 60.0 * options.soak_minutes, "warmup": 10.0}
+        memory = []
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            running = threads.submit(run, options, ours.web, ours, **load)
+            while not running.done():
+                time.sleep(5.0)
+                memory.append(pss_mib(ours.server.processes()))
+            seen = running.result().seen
+    name, third = f"500 connections for {options.soak_minutes:g} min", max(1, len(memory) // 3)
+    report.add(
+        Row(f"{name}: rejected or ended", "", [seen["rejected"] + seen["ended"]], most=0),
+        Row(f"{name}: acknowledgement, p50", "ms", [seen["p50_ms"]]),
+        Row(f"{name}: acknowledgement, p99", "ms", [seen["p99_ms"]]),
+        Row(
+            f"{name}: memory, last third",
+            "MiB",
+            [statistics.median(memory[-third:])],
+            "second third",
+            [statistics.median(memory[third : 2 * third] or memory)],
+            1.05,
+            is_ratio=True,
+        ),
+    )
+
+
 def scales(options: Options, folder: Path, report: Report) -> None:
     """Measure what must not grow with the number of sessions and chunks that are stored."""
     with product(folder / "scale", "SQLite") as ours:
@@ -290,11 +387,8 @@ def scales(options: Options, folder: Path, report: Report) -> None:
             server.stop()
             scale.fill(server, session_id, rows)
             server.restart()
-            web = server.child("web")
-            assert web is not None
-            port = int(server.url.rstrip("/").rpartition(":")[2])
             found = scale.requests_ms(server.url, session_id)
-            found["CPU a chunk, web process, 50 connections"] = run(options, Target(port, web), connections=50).web_us
+            found["CPU a chunk, web process, 50 connections"] = run(options, target(server), connections=50).web_us
             first = first or found
             for name, value in found.items():
                 unit = "µs" if name.startswith("CPU") else "ms"
@@ -322,14 +416,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured (default 3)")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a run (default 8)")
     parser.add_argument("--minutes", type=int, default=60, help="minutes of audio to join (default 60)")
+    parser.add_argument("--soak-minutes", type=float, default=10.0, help="length of the case `soak` (default 10)")
     parser.add_argument("--scales", type=int, nargs="+", default=SCALES, help="sessions and chunks that are stored")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="what is measured")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=DEFAULT, help="what is measured")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where bench.md and bench.json are written")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sercuescribe-bench-"))
     report = Report()
     try:
-        options = Options(chosen.rounds, chosen.seconds, chosen.minutes, tuple(chosen.scales), generator.built(folder))
+        options = Options(
+            rounds=chosen.rounds,
+            seconds=chosen.seconds,
+            minutes=chosen.minutes,
+            soak_minutes=chosen.soak_minutes,
+            scales=tuple(chosen.scales),
+            load=generator.built(folder),
+        )
         for name in chosen.only:
             CASES[name](options, folder, report)
             report.write(chosen.output)
@@ -342,10 +444,16 @@ CASES: dict[str, Callable[[Options, Path, Report], None]] = {
     "disk": lambda _, folder, report: disk(folder, report),
     "paced": paced,
     "crowds": crowds,
+    "reconnections": reconnections,
+    "idle": idle,
+    "soak": soak,
     "starts": starts,
     "scale": scales,
     "concatenation": lambda options, folder, report: concatenation.measure(folder, options.minutes, report),
 }
+
+# Ten minutes for one figure is more than one wants each time.
+DEFAULT = [name for name in CASES if name != "soak"]
 
 if __name__ == "__main__":
     main()

@@ -25,7 +25,7 @@ def built(folder: Path) -> tuple[str, ...]:
     return (str(program),)
 
 
-def drive(command: tuple[str, ...], port: int, path: str, **options: float) -> dict[str, Any]:
+def drive(command: tuple[str, ...], port: int, path: str, **options: float | str) -> dict[str, Any]:
     """Run the generator.
 
     Args:

@@ -2,8 +2,8 @@
  *
  * The messages of all connections are spread evenly over the interval, as those of independent microphones are. A
  * latency counts from the moment at which a message was due, so that a server, or a generator, that is late does not
- * hide it. A crowd opens further connections at one moment, and may close its sessions at another. The result is one
- * JSON object. Times are in seconds inside, in milliseconds outside.
+ * hide it. A crowd opens further connections at one moment, and may close its sessions at another. Clients continue the
+ * sessions of a file, if there is one with an id in each line. The result is one JSON object. Times are in seconds inside, in milliseconds outside.
  *
  * It speaks just enough of RFC 6455. Frames are masked with a zero key, which leaves the payload as it is.
  */
@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { QUEUE = 1024, BUFFER = 65536, OPENING_AT_ONCE = 32 };
+enum { QUEUE = 1024, BUFFER = 65536, OPENING_AT_ONCE = 32, ID = 36 };
 enum state { UNUSED, CONNECTING, UPGRADING, GREETING, OPEN, ENDED };
 
 struct client {
@@ -45,7 +45,9 @@ struct client {
 static struct client *clients;
 static unsigned char *frame;
 static size_t frame_bytes;
-static char request[2048];
+static const char *path;
+static char (*sessions)[ID + 2];
+static size_t session_count;
 static int poller, port;
 static float *latencies, *crowd_latencies;
 static size_t latency_count, crowd_latency_count, latency_limit;
@@ -92,6 +94,19 @@ static void begin(struct client *client, int is_crowd) {
     if (connect(client->handle, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
         die("connect");
     watch(client, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
+}
+
+static int request(const struct client *client) {
+    char text[2048];
+    size_t place = client - clients, base = strcspn(path, "?");
+    int is_known = place < session_count;
+    int size = snprintf(text, sizeof text,
+                        "GET %.*s%s%.*s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+                        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                        "Sec-WebSocket-Version: 13\r\n\r\n",
+                        (int)base, path, is_known ? "/" : "", is_known ? ID : 0, is_known ? sessions[place] : "",
+                        path + base, port);
+    return send(client->handle, text, size, MSG_NOSIGNAL) == size;
 }
 
 static void flush(struct client *client) {
@@ -222,7 +237,7 @@ static void handle(struct client *client, uint32_t events) {
     if (events & EPOLLOUT) {
         watch(client, EPOLL_CTL_MOD, EPOLLIN);
         if (client->state == CONNECTING) {
-            if (send(client->handle, request, strlen(request), MSG_NOSIGNAL) < 0) {
+            if (!request(client)) {
                 end(client);
                 return;
             }
@@ -269,11 +284,21 @@ static double option(int argc, char **argv, const char *name, double otherwise) 
     return otherwise;
 }
 
-static const char *path_of(int argc, char **argv) {
+static const char *text_option(int argc, char **argv, const char *name, const char *otherwise) {
     for (int i = 1; i + 1 < argc; i++)
-        if (!strcmp(argv[i], "--path"))
+        if (!strcmp(argv[i], name))
             return argv[i + 1];
-    return "/";
+    return otherwise;
+}
+
+static void read_sessions(const char *name, size_t limit) {
+    FILE *file = fopen(name, "r");
+    if (!file)
+        die(name);
+    sessions = calloc(limit, sizeof *sessions);
+    while (session_count < limit && fgets(sessions[session_count], sizeof *sessions, file))
+        session_count++;
+    fclose(file);
 }
 
 static void make_frame(size_t size) {
@@ -318,10 +343,10 @@ int main(int argc, char **argv) {
     int opening = option(argc, argv, "--opening-at-once", OPENING_AT_ONCE);
     port = option(argc, argv, "--port", 8000);
     make_frame(option(argc, argv, "--bytes", 3200));
-    snprintf(request, sizeof request,
-             "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-             path_of(argc, argv), port);
+    path = text_option(argc, argv, "--path", "/");
+    const char *known = text_option(argc, argv, "--sessions", NULL);
+    if (known)
+        read_sessions(known, count);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;

@@ -15,9 +15,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import cast
 
-_OPENING_AT_ONCE = 32
 _PATIENCE_SECONDS = 30.0
 _CLOSE = b'{"type":"control","action":"close_session"}'
 
@@ -121,6 +121,19 @@ class Client(asyncio.Protocol):
             self.closed.set_result(None)
 
 
+def continued(path: str, session_id: str) -> str:
+    """Return the path that continues a session."""
+    base, mark, query = path.partition("?")
+    return f"{base}/{session_id}{mark}{query}"
+
+
+def paths_of(options: argparse.Namespace) -> list[str]:
+    """Return the path of each connection. The first ones continue the sessions of the file, if there is one."""
+    known = Path(options.sessions).read_text().split() if options.sessions else []
+    paths = [continued(options.path, each) for each in known[: options.connections]]
+    return paths + [options.path] * (options.connections - len(paths))
+
+
 async def connect(port: int, path: str) -> Client:
     """Open a connection, and wait for the greeting."""
     loop = asyncio.get_running_loop()
@@ -187,10 +200,11 @@ def _cpu_seconds() -> float:
 async def run(options: argparse.Namespace) -> dict[str, object]:
     """Send, and return the figures."""
     clients: list[Client] = []
+    paths = paths_of(options)
     opening_from = time.perf_counter()
-    while len(clients) < options.connections:
-        count = min(_OPENING_AT_ONCE, options.connections - len(clients))
-        clients += await asyncio.gather(*(connect(options.port, options.path) for _ in range(count)))
+    for first in range(0, len(paths), options.opening_at_once):
+        some = paths[first : first + options.opening_at_once]
+        clients += await asyncio.gather(*(connect(options.port, path) for path in some))
     opened_in = time.perf_counter() - opening_from
     frame = masked_frame(2, os.urandom(options.bytes))
     start = time.perf_counter() + 0.01
@@ -233,8 +247,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.load")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", default="/")
+    parser.add_argument("--sessions", help="a file with the ids of sessions to continue, one in each line")
     for name, kind, default in (
         ("connections", int, 1),
+        ("opening-at-once", int, 32),
         ("seconds", float, 5.0),
         ("warmup", float, 1.0),
         ("interval-ms", float, 100.0),

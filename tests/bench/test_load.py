@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import httpx
 import pytest
 
 from tests.bench import generator
@@ -44,3 +45,26 @@ def test_both_generators_give_the_same_figures(bare, tmp_path):
     first, second = (generator.drive(command, bare.port, SOCKET_PATH, **load) for command in commands)
     assert set(first) == set(second)
     assert set(first["crowd"]) == set(second["crowd"])
+
+
+@pytest.mark.parametrize("kind", ["built", "python"])
+def test_a_generator_continues_sessions(run_server, tmp_path, kind):
+    command = generator.built(tmp_path) if kind == "built" else generator.PYTHON
+    server = run_server(DISCONNECT_GRACE_SECONDS="600")
+    port = int(server.url.rpartition(":")[2])
+    load = {"connections": 3, "seconds": 0.2, "warmup": 0.0}
+    generator.drive(command, port, SOCKET_PATH, **load)
+    first = chunk_counts(server.url)
+    ids = tmp_path / "ids"
+    ids.write_text("".join(f"{session_id}\n" for session_id in list(first)[:2]))
+    generator.drive(command, port, SOCKET_PATH, **load, sessions=str(ids), opening_at_once=3)
+    second = chunk_counts(server.url)
+    assert list(first.values()) == [2, 2, 2]
+    assert [second.pop(session_id) for session_id in first] == [4, 4, 2]
+    assert list(second.values()) == [2]
+
+
+def chunk_counts(url: str) -> dict[str, int]:
+    """Return how many chunks each session has."""
+    found = httpx.get(f"{url}/api/audio/sessions", timeout=60).json()["results"]
+    return {each["session_id"]: each["total_chunks"] for each in found}
