@@ -101,7 +101,7 @@ def check_example_secrets(**_: Any) -> list[CheckMessage]:
     }
     return [
         Error(
-            f"{name} is the example of .env.example.",
+            f"{name} is the example secret of .env.example.",
             hint="Replace it with a secret of your own.",
             id="sercuescribe.E005",
         )
@@ -124,7 +124,7 @@ def check_authentication(**_: Any) -> list[CheckMessage]:
     """Check sercuescribe.W004: without authentication, everybody who can connect may record, listen and delete."""
     if settings.REQUIRE_AUTH or settings.IS_LOCAL_ONLY:
         return []
-    message = "REQUIRE_AUTH is off, and the server answers more than this machine: it asks nobody who they are."
+    message = "REQUIRE_AUTH is off, and other machines may connect: everybody who does may record, listen and delete."
     hint = "Set REQUIRE_AUTH=true, unless a proxy in front of the server authenticates everybody."
     return [Warning(message, hint=hint, id="sercuescribe.W004")]
 

@@ -56,7 +56,7 @@ class AudioError(Exception):
     close_code: ClassVar[int | None] = 1011
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
-    sentence: ClassVar[str] = "The server failed because of a bug or a fault of its own."
+    sentence: ClassVar[str] = "The server failed because of an internal error."
 
     def __init__(self, sentence: str | None = None, **details: Any) -> None:
         self.detail = sentence or self.sentence
@@ -155,7 +155,7 @@ class MessageTooLargeError(RequestError):
 
 
 class NotAllowedError(RequestError):
-    """The caller may not do this: the ticket is missing, was already used, or belongs to another session."""
+    """The identity lacks a scope, or the ticket is not valid, was already used, or belongs to another session."""
 
     code = "not_allowed"
     http_status = 403
@@ -163,11 +163,11 @@ class NotAllowedError(RequestError):
 
 
 class NotAuthenticatedError(RequestError):
-    """Nobody has said who asks, or what they presented is not valid (RFC 9110 section 15.5.2)."""
+    """The request has no key, token or login, or an invalid one (RFC 9110 section 15.5.2)."""
 
     code = "not_authenticated"
     http_status = 401
-    sentence = "This needs an API key, a session token or a login."
+    sentence = "The request needs an API key, a session token or a login."
 
 
 class ProjectNotFoundError(RequestError):
@@ -175,7 +175,7 @@ class ProjectNotFoundError(RequestError):
 
     code = "project_not_found"
     http_status = 404
-    sentence = "You have no such project."
+    sentence = "You have no project with this name or id."
 
 
 class MemberNotFoundError(RequestError):
@@ -191,7 +191,7 @@ class LastManagerError(RequestError):
 
     code = "last_manager"
     http_status = 409
-    sentence = "A project keeps at least one manager. Make somebody else a manager first."
+    sentence = "A project needs at least one manager. Make somebody else a manager first."
 
 
 class KeyNotFoundError(RequestError):
@@ -223,7 +223,7 @@ class UpgradeRequiredError(RequestError):
 
     code = "upgrade_required"
     http_status = 426
-    sentence = "This path is a WebSocket. Open it with ws:// or wss://, and through a proxy that passes the upgrade."
+    sentence = "This path is for WebSockets. Connect with ws:// or wss://, and let every proxy pass the upgrade on."
 
 
 class RangeNotSatisfiableError(RequestError):
@@ -358,11 +358,11 @@ class ServiceError(AudioError):
     close_code = 1013
     http_status = 503
     retryable = True
-    sentence = "The server cannot do this now. Try again later."
+    sentence = "The server cannot handle the request now. Try again later."
 
 
 class OverloadedError(ServiceError):
-    """The server has as much to do as it can, or it is stopping."""
+    """The server is at the limit of its capacity, or it is stopping."""
 
     code = "overloaded"
     sentence = "The server is overloaded. Try again later."
@@ -376,7 +376,7 @@ class TooManySessionsError(ServiceError):
 
 
 class LimitReachedError(ServiceError):
-    """A limit of the project; details name it, and say after how many seconds another attempt makes sense."""
+    """A limit of the project is reached. The details contain the limit and `retry_after_seconds`."""
 
     code = "limit_reached"
     http_status = 429
@@ -507,11 +507,11 @@ class WebhookError(AudioError):
 
 
 class WebhookNotFoundError(WebhookError):
-    """No webhook, or no delivery of it, has this id."""
+    """No webhook or delivery has this id."""
 
     code = "webhook_not_found"
     http_status = 404
-    sentence = "No webhook, or no delivery of it, has this id."
+    sentence = "No webhook or delivery has this id."
 
 
 class WebhookDisabledError(WebhookError):
@@ -570,7 +570,7 @@ class MediaLimitExceededError(MediaError):
     """FFmpeg exceeded a limit on time, memory or output."""
 
     code = "media_limit_exceeded"
-    sentence = "Processing the audio exceeded a limit of time, memory or disk space."
+    sentence = "Processing the audio exceeded a limit on time, memory or disk space."
 
 
 class FfmpegMissingError(MediaError):

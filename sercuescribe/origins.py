@@ -51,7 +51,7 @@ class CrossOrigin(CorsMiddleware):
         is_api = self.is_enabled(request)
         if answer is None and is_api and not settings.REQUIRE_AUTH and request.method not in _SAFE:
             error = NotAllowedError(
-                "Pages of this origin may not use the server. Its operator can allow it: ALLOWED_ORIGINS."
+                "Pages of this origin may not use the server. The operator can add the origin to ALLOWED_ORIGINS."
             )
             if is_foreign(request):
                 return JsonResponse({"detail": error.detail, "code": error.code}, status=error.http_status)

@@ -72,7 +72,7 @@ def host_advice(host: str) -> str:
     """Return advice for the operator on how to allow a rejected host."""
     if split_domain_port(host)[0]:
         return "Add its name to ALLOWED_HOSTS if clients reach this server by it."
-    return "A name of a host has letters, digits, dots and hyphens. Have clients, or the proxy, send another."
+    return "A host name consists of letters, digits, dots and hyphens. Make the clients or the proxy send such a name."
 
 
 class Rejected:

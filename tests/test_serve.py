@@ -160,11 +160,11 @@ def test_it_runs_on_any_database_with_a_redis_of_yours(run_server, any_database_
 
 
 def test_a_start_says_one_line(server):
-    """On standard output, which the fixture has read. On standard error it says that it asks nobody."""
+    """On standard output, which the fixture has read. On standard error it says that there is no authentication."""
     eventually(lambda: all(server.child(role) for role in ROLES))
     eventually(lambda: server.read_log().endswith("\n"))
     (line,) = server.read_log().splitlines()
-    assert "This server asks nobody who they are" in line
+    assert "This server runs without authentication" in line
 
 
 def test_a_killed_supervisor_leaves_no_process(server):

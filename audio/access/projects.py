@@ -62,7 +62,7 @@ def save_members(
     """
     for member in saved:
         if not all(identity.may(scope, project.pk) for scope in ROLE_SCOPES[member.role]):
-            raise NotAllowedError(f"You cannot make somebody {member.role}, because you may not do all of it yourself.")
+            raise NotAllowedError(f"You cannot give the role {member.role}, because you do not have all of its scopes.")
     with transaction.atomic():
         check_managers(project, identity, saved=saved, removed=removed)
         changes = [("member.changed" if member.pk else "member.added", member) for member in saved]

@@ -185,7 +185,7 @@ class SessionActions(StoredStateAdmin):
         """Lift the legal hold."""
         self._act(request, queryset, partial(hold, False, request), "The legal hold was lifted.", _ITSELF)
 
-    @admin.action(description="Delete with every byte", permissions=["delete"])
+    @admin.action(description="Delete with all data", permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[AudioSession]) -> HttpResponse | None:
         """Show a page for confirmation, then delete the sessions."""
         if request.POST.get("post") != "yes":

@@ -135,7 +135,7 @@ class WebhookDeliveryAdmin(ActingAdmin):
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
         """Send the events again, with the same ids."""
         rows = queryset.select_related("endpoint")
-        self.act(request, rows, endpoints.replay, "The event is sent again.", "webhook.replayed")
+        self.act(request, rows, endpoints.replay, "The event is being sent again.", "webhook.replayed")
 
 
 @admin.register(WebhookEvent)

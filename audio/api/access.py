@@ -92,7 +92,7 @@ class Known(BasePermission):
 class Door(BasePermission):
     """Let those pass who may use the method of the view in at least one project. The view then checks which."""
 
-    message = "Your API key, token or role does not include this."
+    message = "The scopes of your API key, token or role do not allow this."
     code = "not_allowed"
 
     def has_permission(self, request: Request, view: "APIView") -> bool:

@@ -84,8 +84,8 @@ _ANSWERS = {
     messages.PONG: ("pong", "The answer to a ping."),
     messages.PART_NOT_MADE: (
         "part_not_made",
-        "A notice that answers no message: chunks of the session, from any connection, cannot be decoded. The rest "
-        "of the session is recorded.",
+        "A notice, and not a response to a message: chunks of the session, from any connection, cannot be decoded. The "
+        "rest of the session is recorded.",
     ),
 }
 _GREETINGS = (messages.CREATED, messages.RESUMED)
@@ -293,7 +293,7 @@ def _heard() -> Json:
         "label": {"type": "string", "minLength": 1, "maxLength": LABEL_MAX_LENGTH},
     }
     example = {"type": "marker", "label": "Question 2"}
-    summary = "Marks the moment behind everything that was sent before with a label."
+    summary = "Adds a marker after everything that was sent before."
     heard["marker"] = _message(summary, _object(properties, ["type", "label"]), example)
     return heard
 
@@ -352,8 +352,8 @@ def _greeting() -> Json:
         "undecided": {
             "type": "array",
             "items": {"type": "string", "enum": list(DECIDED_BY_MEDIA)},
-            "description": "The parameters that the client did not name and the audio has not shown yet. Until "
-            "then they have the defaults of the server.",
+            "description": "The parameters that the client did not name and that are not known from the audio yet. "
+            "Until then they have the defaults of the server.",
         },
         "user_id": {"type": ["string", "null"]},
         "byte_count": {"type": "integer", "minimum": 0},

@@ -13,7 +13,7 @@ _SENTENCES = {
     202: "Not ready yet: `recording_building`, `task_running`. Try again after Retry-After seconds.",
     400: "A parameter, a field or the id is invalid: `invalid_parameter`, `invalid_session_id`, `parse_error`.",
     401: "No API key, token or login was given, or it is not valid: `not_authenticated`.",
-    403: "The API key, the token or the role does not include this: `not_allowed`.",
+    403: "The scopes of the API key, the token or the role do not allow the request: `not_allowed`.",
     404: "The session, chunk, task or recording does not exist: `session_not_found`, `chunk_not_found`, "
     "`task_not_found`, `recording_empty`, `webhook_not_found`, `project_not_found`, `member_not_found`.",
     409: "The state of the session, the recording, the task, the webhook or the project does not allow this. The code "
@@ -24,7 +24,7 @@ _SENTENCES = {
     416: "The range is outside the recording: `range_not_satisfiable`.",
     429: "The project has reached a limit: `limit_reached`. Try again after Retry-After seconds.",
     500: "A stored chunk is missing or damaged: `chunk_damaged`.",
-    503: "The server cannot do this now. Try again after Retry-After seconds.",
+    503: "The server cannot handle the request now. Try again after Retry-After seconds.",
 }
 AT_THE_DOOR = (401, 403, 429)
 _AUDIO_TYPES = ("audio/wav", "audio/mpeg", "audio/flac", "audio/aac", "audio/webm", "audio/ogg", "audio/mp4")

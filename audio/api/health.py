@@ -56,7 +56,7 @@ _ready = inline_serializer(
         "status": serializers.CharField(),
         "service": serializers.CharField(),
         "late": serializers.ListField(
-            child=serializers.CharField(), help_text="What is down and only delays recordings."
+            child=serializers.CharField(), help_text="The parts that are down and only delay recordings."
         ),
         "checks": serializers.DictField(
             child=serializers.CharField(), help_text="`ok`, or a description of the problem."
@@ -70,7 +70,9 @@ _not_ready = inline_serializer(
         "code": serializers.CharField(),
         "status": serializers.CharField(),
         "service": serializers.CharField(),
-        "down": serializers.ListField(child=serializers.CharField(), help_text="What is down and prevents recording."),
+        "down": serializers.ListField(
+            child=serializers.CharField(), help_text="The parts that are down and prevent recording."
+        ),
         "late": serializers.ListField(child=serializers.CharField()),
         "checks": serializers.DictField(
             child=serializers.CharField(), help_text="`ok`, or a description of the problem."
@@ -102,5 +104,5 @@ class Ready(_HealthView):
         }
         if not down:
             return Response(answer)
-        sentence = f"DownError: {', '.join(down)}."
+        sentence = f"The server cannot record. Down: {', '.join(down)}."
         return Response({"detail": sentence, "code": "not_ready", "down": down, **answer}, status=503)

@@ -59,7 +59,7 @@ class CreatedKeySerializer(KeySerializer):
 class NewApiKeySerializer(ClosedSerializer):
     """A new API key."""
 
-    name = serializers.CharField(max_length=100, help_text="Which program has the key.")
+    name = serializers.CharField(max_length=100, help_text="The program that uses the key.")
     scopes = serializers.MultipleChoiceField(choices=Scope.choices, allow_empty=False)
     project = serializers.CharField(
         required=False, max_length=50, help_text="The name of the project. If absent, it is the caller's."

@@ -278,7 +278,7 @@ class MemberList(ProjectView, generics.ListAPIView[Membership]):
     ),
 )
 class MemberDetail(ProjectView):
-    """A member of a project. A project keeps at least one manager."""
+    """A member of a project. A project needs at least one manager."""
 
     scopes = {"PATCH": MANAGE, "DELETE": MANAGE}
     serializer_class = MemberSerializer
@@ -297,7 +297,7 @@ class MemberDetail(ProjectView):
         return found
 
     def patch(self, request: Request, project_id: str, member_id: str) -> Response:
-        """Change the role of a member. A project keeps at least one manager."""
+        """Change the role of a member. A project needs at least one manager."""
         member = self.member()
         requested = NewMemberRoleSerializer(data=request.data)
         requested.is_valid(raise_exception=True)
@@ -308,7 +308,7 @@ class MemberDetail(ProjectView):
         return Response(MemberSerializer(member).data)
 
     def delete(self, request: Request, project_id: str, member_id: str) -> Response:
-        """Remove a member from a project. A project keeps at least one manager."""
+        """Remove a member from a project. A project needs at least one manager."""
         member = self.member()
         save_members(member.project, self.identity, address_of(request), removed=[member])
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -122,10 +122,10 @@ _METADATA_HELP = (
     " of keys and values together."
 )
 _RETENTION_HELP = (
-    "The days after its end after which the session is deleted. 0: never. Null: the days of its project, or else those "
-    "of the server."
+    "How many days after its end the session is deleted. 0 means never. Null means the number of its project, or else "
+    "that of the server."
 )
-_HOLD_HELP = "Whether nobody can delete the session."
+_HOLD_HELP = "If true, nobody can delete the session."
 
 
 def without_unknown(serializer: serializers.BaseSerializer[Any]) -> None:
@@ -148,7 +148,7 @@ class ClosedSerializer(serializers.Serializer[Any]):
 
 
 class DetailsSerializer(serializers.Serializer[AudioSession]):
-    """Changes of a session's details. What is absent stays."""
+    """Changes of a session's details. Absent fields do not change."""
 
     name = LabelField(
         required=False, allow_null=True, max_length=LABEL_MAX_LENGTH, trim_whitespace=False, help_text=_NAME_HELP
@@ -156,7 +156,7 @@ class DetailsSerializer(serializers.Serializer[AudioSession]):
     metadata = MetadataChangesField(
         required=False,
         allow_null=True,
-        help_text=f"{_METADATA_HELP} The keys that are absent stay. Null removes a key; null for all removes all.",
+        help_text=f"{_METADATA_HELP} Absent keys do not change. Null removes a key; null for all removes all.",
     )
     retention_days = RetentionField(required=False, allow_null=True, help_text=_RETENTION_HELP)
     legal_hold = FlagField(required=False, help_text=_HOLD_HELP)
@@ -275,7 +275,9 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
     sample_rate = serializers.SerializerMethodField(help_text="In Hz. Null while it is not known.")
     channels = serializers.SerializerMethodField(help_text="Null while they are not known.")
     warnings = WarningSerializer(
-        many=True, read_only=True, help_text="Audio that is not in the recording as it came: at most the first hundred."
+        many=True,
+        read_only=True,
+        help_text="Audio that is not in the recording as it was sent: at most the first hundred.",
     )
     progress = serializers.FloatField(read_only=True, help_text="From 0 to 1 while `state` is `building`.")
     error = serializers.SerializerMethodField(help_text="The reason if `state` is `failed`, otherwise null.")

@@ -208,7 +208,7 @@ def _shown(request: Request, task_id: str) -> dict[str, Any]:
         responses={200: TaskSerializer(many=True), **described.answers(400, 503)},
     ),
     post=extend_schema(
-        summary="Ask for a background task",
+        summary="Start a background task",
         tags=["tasks"],
         request=NewTaskSerializer,
         responses={202: TaskSerializer, **described.answers(400, 404, 409, 413, 415, 503)},

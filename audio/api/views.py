@@ -275,7 +275,7 @@ class SessionDetail(SessionView):
         return Response(self.shown())
 
     def patch(self, request: Request, session_id: str) -> Response:
-        """Change the name, the metadata, the retention or the legal hold of a session. What is absent stays."""
+        """Change the name, the metadata, the retention or the legal hold of a session. Absent fields do not change."""
         session = self.session()
         requested = DetailsSerializer(data=request.data)
         requested.is_valid(raise_exception=True)
@@ -294,13 +294,13 @@ class SessionDetail(SessionView):
 
 
 class SessionClose(SessionView):
-    """Close a session. It accepts no more audio, and its recording is finished. Closing it again succeeds too."""
+    """Close a session, so that its recording is finished. Closing a closed session succeeds too."""
 
     scopes = {"POST": RECORD}
 
     @described.session_operation("Close a session", {200: ClosedSessionSerializer}, 400, 404, 503, request=None)
     def post(self, request: Request, session_id: str) -> Response:
-        """Close a session. It accepts no more audio, and its recording is finished. Closing it again succeeds too."""
+        """Close a session, so that its recording is finished. Closing a closed session succeeds too."""
         session = self.session()
         ingest.close_session(session.pk)
         self.note("session.closed", session)
@@ -343,7 +343,7 @@ class AnythingAccepted(DefaultContentNegotiation):
 
 
 class ChunkPayload(SessionView):
-    """One chunk, byte for byte as it came. It is available even if the recording failed."""
+    """One chunk, byte for byte as it was sent. It is available even if the recording failed."""
 
     scopes = {"GET": READ}
     content_negotiation_class = AnythingAccepted
@@ -357,7 +357,7 @@ class ChunkPayload(SessionView):
         ],
     )
     def get(self, request: Request, session_id: str, sequence: str) -> HttpResponse:
-        """Return a chunk, byte for byte as it came. It is available even if the recording failed."""
+        """Return a chunk, byte for byte as it was sent. It is available even if the recording failed."""
         number = self._sequence(sequence)
         session = self.session()
         payload = chunks.payload(session.pk, number)

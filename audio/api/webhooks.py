@@ -73,7 +73,7 @@ class NewWebhookSerializer(ClosedSerializer):
 
 
 class NewWebhookSettingsSerializer(ClosedSerializer):
-    """The changes to a webhook. What is absent stays as it is."""
+    """The changes to a webhook. Absent fields do not change."""
 
     url = serializers.CharField(required=False, max_length=URL_MAX_LENGTH)
     event_types = serializers.ListField(
@@ -252,7 +252,7 @@ class WebhookDetail(WebhookView):
 
 
 class WebhookRotate(WebhookView):
-    """Give a webhook a new secret. For a day the one before signs too."""
+    """Give a webhook a new secret. For a day events are also signed with the previous secret."""
 
     scopes = {"POST": MANAGE}
 
@@ -264,7 +264,7 @@ class WebhookRotate(WebhookView):
         responses={200: WebhookWithSecretSerializer, **described.answers(*_ERRORS)},
     )
     def post(self, request: Request, webhook_id: str) -> Response:
-        """Give a webhook a new secret, which is not shown again. For a day the one before signs too."""
+        """Give a webhook a new secret, which is shown once. For a day events are also signed with the previous one."""
         webhook = self.webhook()
         secret = endpoints.rotate(webhook)
         self.note_webhook("webhook.rotated", webhook)

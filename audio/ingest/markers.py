@@ -163,7 +163,7 @@ def _place(session: AudioSession, seconds: float | None) -> dict[str, Any]:
         return {"after_sequence": session.total_chunks, "position_seconds": position, "byte_offset": None}
     if duration is not None and seconds > duration:
         raise InvalidParameterError(
-            f"position_seconds must not be behind the end of the recording, {duration:.3f}.",
+            f"position_seconds must not be after the end of the recording, {duration:.3f}.",
             parameter="position_seconds",
             received=seconds,
             limit=duration,

@@ -7,7 +7,7 @@ from audio.checks import LOOPBACK
 from audio.models import ApiKey
 
 ASKS_NOBODY = (
-    "This server asks nobody who they are: everybody who can connect may record, listen and delete. "
+    "This server runs without authentication: everybody who can connect may record, listen and delete. "
     "Set REQUIRE_AUTH=true to change that."
 )
 NOBODY_KNOWN = (
@@ -23,7 +23,7 @@ def sentence(host: str) -> str | None:
         host: The address that the server listens on.
 
     Returns:
-        That the server asks nobody, or how to create the first account and the first API key; None if there is an
+        That there is no authentication, or how to create the first account and the first API key; None if there is an
         account or a key.
     """
     if not requires_auth(host):
@@ -35,7 +35,7 @@ def sentence(host: str) -> str | None:
 def fault(host: str) -> str | None:
     """Return why a web server must not listen on this address with these settings; None if it may.
 
-    The settings depend on HOST. A command that listens elsewhere would let in everybody.
+    The settings depend on HOST. A command that listens on another address would admit everybody.
     """
     if settings.REQUIRE_AUTH or not requires_auth(host):
         return None
@@ -43,5 +43,5 @@ def fault(host: str) -> str | None:
 
 
 def requires_auth(host: str) -> bool:
-    """Whether a server on this address asks who is there. A command may have another address than HOST."""
+    """Whether a server on this address requires authentication. A command may have another address than HOST."""
     return settings.REQUIRE_AUTH or not (settings.IS_AUTH_CHOSEN or host in LOOPBACK)

@@ -280,7 +280,7 @@ def not_recordable(audio_format: str, codecs: Sequence[str]) -> str:
     found = " and ".join(_CODEC_NAMES.get(codec, codec.upper()) for codec in codecs if codec not in ("", "none"))
     decoders = FORMATS[audio_format].decoders.split(",")
     taken = ", ".join(_CODEC_NAMES[decoder] for decoder in decoders if decoder in _CODEC_NAMES)
-    return f"The stream's sound is {found or 'of an unknown kind'}; {audio_format} takes {taken}."
+    return f"The codec of the stream is {found or 'unknown'}; {audio_format} accepts {taken}."
 
 
 def packets(audio_format: str, path: str) -> list[str]:

@@ -350,7 +350,7 @@ def test_the_last_manager_stays(client, admin_client, ours):
     path = f"/admin/audio/project/{ours.project.pk}/change/"
     own = {"id": ours.membership.pk, "project": ours.project.pk, "user": ours.manager.username, "role": "viewer"}
     for row in (own, {**own, "role": "manager", "DELETE": "on"}):
-        assert "keeps at least one manager" in client.post(path, members(row, initial=1)).content.decode()
+        assert "needs at least one manager" in client.post(path, members(row, initial=1)).content.decode()
         assert ours.project.memberships.get().role == "manager"
     User.objects.create_user("bo")
     added = {"project": ours.project.pk, "user": "bo", "role": "manager"}

@@ -82,6 +82,7 @@ def test_the_storage_is_no_folder(client, settings, tmp_path):
     (tmp_path / "file").touch()
     answer = client.get("/health/ready")
     assert answer.status_code == 503
+    assert answer.json()["detail"] == "The server cannot record. Down: storage."
     assert answer.json()["down"] == ["storage"]
     assert answer.json()["code"] == "not_ready"
     assert answer.json()["status"] == "unavailable"

@@ -196,7 +196,7 @@ def test_the_admin_uses_the_same_page(client, ana):
 def test_who_may_not_enter_the_admin_is_told(client, ana):
     log_in(client)
     page = client.get("/admin/", follow=True).content.decode()
-    assert "You are logged in as ana, who may not see this page" in page
+    assert "You are logged in as ana, and this account may not see this page" in page
 
 
 def test_a_logout_in_the_admin(admin_client):

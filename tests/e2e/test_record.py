@@ -120,7 +120,7 @@ def test_a_lost_network_is_told_and_caught_up(page, server, rest, tmp_path):
         expect(page.locator(".state")).to_have_text("Recording.")
         record_for(page, 1)
         network.close()
-        expect(page.locator(".state")).to_contain_text("The network is away. Recording goes on")
+        expect(page.locator(".state")).to_contain_text("The network is away. Recording continues")
         expect(page.locator(".kept")).to_have_text(
             re.compile("^Waiting for the network: ([3-9]|[1-9][0-9]) s kept here$")
         )

@@ -70,7 +70,7 @@ def test_a_session_that_is_not_there():
 
 def test_what_is_no_id():
     assert rejection("../../etc", returncode=2).startswith("'../../etc' is not a session id.")
-    assert rejection(returncode=2) == "Specify session ids, or --failed."
+    assert rejection(returncode=2) == "Name sessions by their ids, or use --failed."
 
 
 @with_rows

@@ -137,7 +137,7 @@ def picture(folder: Path, *options: str) -> Path:
         (("-map", "0", "-c:v", "libvpx"), "The file has no audio."),
         (
             ("-c:v", "libvpx", "-c:a", "ac3"),
-            "The stream's sound is AC-3; webm takes Opus, Vorbis, AAC, FLAC, MP3, ALAC, mu-law, A-law, PCM.",
+            "The codec of the stream is AC-3; webm accepts Opus, Vorbis, AAC, FLAC, MP3, ALAC, mu-law, A-law, PCM.",
         ),
     ],
 )

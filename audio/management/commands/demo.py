@@ -195,7 +195,7 @@ def _inspected(path: Path) -> Source:
         if value not in valid:
             raise CommandError(f"{path} has a {name} of {value}. Sessions allow {', '.join(map(str, valid))}.")
     if found.encoding == "f64le":
-        raise CommandError(f"{path} has 64-bit samples. Recordings have at most 32 bits, so they could not be equal.")
+        raise CommandError(f"{path} has 64-bit samples. Recordings have at most 32 bits, so they would differ.")
     return Source(path, found)
 
 

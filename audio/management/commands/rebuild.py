@@ -47,7 +47,7 @@ class Command(ExampleCommand):
         if options["failed"]:
             found = list(AudioSession.objects.filter(recording__state=RecordingState.FAILED).order_by("start_time"))
         elif not found:
-            raise CommandError("Specify session ids, or --failed.", returncode=BAD_ARGUMENTS)
+            raise CommandError("Name sessions by their ids, or use --failed.", returncode=BAD_ARGUMENTS)
         for session in found:
             _require_chunks(session)
         for session in found:

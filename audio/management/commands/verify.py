@@ -53,7 +53,7 @@ class Command(ExampleCommand):
             CommandError: There are problems. The error has the exit code.
         """
         if not (options["sessions"] or options["all"] or options["journals"] or options["orphans"]):
-            sentence = "Specify session ids, --all, --journals or --orphans."
+            sentence = "Name sessions by their ids, or use --all, --journals or --orphans."
             raise CommandError(sentence, returncode=BAD_ARGUMENTS)
         self._is_json = options["json"]
         self._progress = Progress()

@@ -214,7 +214,7 @@ class Recorder:
 
         Raises:
             InvalidRequestError: The label is empty, too long, or has control characters.
-            Conflict: The session has its limit of markers.
+            ConflictError: The session has its limit of markers.
         """
         await self._control({"type": "marker", "label": label})
 
@@ -222,7 +222,7 @@ class Recorder:
         """Close the session after everything that was sent is durable. Closing it again does nothing.
 
         Raises:
-            Incomplete: The session was closed before all chunks were stored.
+            IncompleteError: The session was closed before all chunks were stored.
         """
         if self._is_closed and self._failure is None:
             return
@@ -341,7 +341,7 @@ class Recorder:
         The answer to `close_session` may be lost with its connection.
 
         Raises:
-            Incomplete: It does not, or that is not known.
+            IncompleteError: It does not, or that is not known.
         """
         session: Session = await self._transport.json("GET", f"/api/audio/sessions/{segment(self.session_id)}")
         others = int(self.greeting["chunk_count"]) - int(self.greeting["source_chunk_count"])

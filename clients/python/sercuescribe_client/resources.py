@@ -113,11 +113,11 @@ class AsyncSessions(Resource):
         return cast(Session, await self._transport.json("POST", _SESSIONS, body=fields))
 
     async def update(self, session_id: str, **details: Unpack[SessionDetails]) -> Session:
-        """Change the details of a session. What is absent stays as it is."""
+        """Change the details of a session. Absent fields do not change."""
         return cast(Session, await self._transport.json("PATCH", _path(session_id), body=details))
 
     async def close(self, session_id: str) -> Session:
-        """Close a session. Closing it again succeeds too."""
+        """Close a session. Closing a closed session succeeds too."""
         answer = await self._transport.json("POST", f"{_path(session_id)}/close")
         return cast(Session, answer["final_info"])
 
@@ -136,7 +136,7 @@ class AsyncSessions(Resource):
             on_progress: Called with the progress of the recording, from 0 to 1.
 
         Raises:
-            Conflict: The recording has failed.
+            ConflictError: The recording has failed.
             NotFoundError: The session was closed without a chunk.
             TimeoutError: It takes longer.
         """
@@ -169,7 +169,7 @@ class AsyncSessions(Resource):
         on_progress: BytesProgress | None = None,
         on_making: Progress | None = None,
     ) -> Download:
-        """Download the recording to a file. An interrupted download continues where it was.
+        """Download the recording to a file. An interrupted download continues where it stopped.
 
         Args:
             session_id: The session.
@@ -281,7 +281,7 @@ class AsyncMarkers(Resource):
     async def update(
         self, session_id: str, marker_id: str, *, label: str = _KEEP, position_seconds: float | None = _KEEP
     ) -> Marker:
-        """Change a marker. What is absent stays as it is."""
+        """Change a marker. Absent fields do not change."""
         body = _given(label=label, position_seconds=position_seconds)
         path = f"{_path(session_id)}/markers/{segment(marker_id)}"
         return cast(Marker, await self._transport.json("PATCH", path, body=body))
@@ -364,7 +364,7 @@ class AsyncWebhooks(Resource):
         description: str = _KEEP,
         is_enabled: bool = _KEEP,
     ) -> Webhook:
-        """Change, enable or disable a webhook. What is absent stays as it is."""
+        """Change, enable or disable a webhook. Absent fields do not change."""
         body = _given(url=url, event_types=event_types, description=description, is_enabled=is_enabled)
         return cast(Webhook, await self._transport.json("PATCH", _hook(webhook_id), body=body))
 
@@ -373,7 +373,7 @@ class AsyncWebhooks(Resource):
         await self._transport.json("DELETE", _hook(webhook_id))
 
     async def rotate(self, webhook_id: str) -> Webhook:
-        """Give a webhook a new secret. The one before signs too for a day."""
+        """Give a webhook a new secret. For a day events are also signed with the previous secret."""
         return cast(Webhook, await self._transport.json("POST", f"{_hook(webhook_id)}/rotate"))
 
     async def test(self, webhook_id: str) -> Delivery:

@@ -272,7 +272,7 @@ def test_a_second_ctrl_c_leaves_the_session_open(rest, scribe, server, key, tmp_
     finally:
         for each in processes:
             each.resume()
-    assert code == 130 and "stays open" in errors, errors
+    assert code == 130 and "Interrupted. The session stays open" in errors, errors
 
 
 def test_kill_9_of_the_server_loses_nothing_and_doubles_nothing(make_server, tmp_path):

@@ -48,7 +48,7 @@ export class Details {
   #kept() {
     const { legal_hold: hold, retention_days: days } = this.session;
     if (hold) return h("span.pill.warn", {}, icon("lock"), "Under a legal hold");
-    if (days === null) return "As the project says";
+    if (days === null) return "The setting of the project";
     return days === 0 ? "For ever" : `${words.count(days, "day")} after its end`;
   }
 
@@ -107,7 +107,7 @@ function metadataRow(key = "", value = "") {
 /** Return the fields of how long a session is kept. */
 function keeping({ retention_days: days, legal_hold: hold }) {
   const chosen = days === null ? "project" : days === 0 ? "forever" : "days";
-  const options = { project: "As long as the project says", days: "For a number of days after its end", forever: "For ever" };
+  const options = { project: "The setting of the project", days: "For a number of days after its end", forever: "Forever" };
   const kept = h("select", { name: "kept" }, ...Object.entries(options).map(([value, said]) => h("option", { value, selected: value === chosen }, said)));
   const number = h("input", { name: "days", type: "number", min: 1, max: 36500, value: days || 90 });
   const counted = field("Days", number);

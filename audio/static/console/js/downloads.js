@@ -11,7 +11,7 @@ const ABOUT = {
   flac: "Lossless, about half the size",
   mp3: "Small, plays everywhere",
   m4a: "Small, for Apple devices",
-  aac: "Small, a bare stream",
+  aac: "Small, without a container",
   opus: "Smallest",
 };
 
@@ -51,10 +51,10 @@ function choices(session, notices, close) {
   const row = (name, about) => [h("strong", {}, name), h("small", {}, about)];
   const link = (href, ...shown) => h("a.choice", { href, download: true, onclick: () => setTimeout(close) }, ...shown);
   if (recording.state === "failed") {
-    return [link(client.audioUrl(id, { partial: true }), ...row("The part that could be made", "As far as the audio could be read"))];
+    return [link(client.audioUrl(id, { partial: true }), ...row("The part that could be made", "The rest of the audio could not be read"))];
   }
   const own = recording.format;
-  const about = recording.size_bytes ? `As recorded, ${size(recording.size_bytes)}` : "What has been recorded so far";
+  const about = recording.size_bytes ? `As recorded, ${size(recording.size_bytes)}` : "The recording so far";
   const first = link(client.audioUrl(id), ...row(own.toUpperCase(), about));
   if (recording.state !== "ready") return [first];
   const made = context.formats.filter((format) => format !== own).map((format) =>

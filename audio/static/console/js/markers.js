@@ -53,7 +53,7 @@ export class Markers {
     this.markers.sort((one, other) => (one.position_seconds ?? Infinity) - (other.position_seconds ?? Infinity));
     this.#list.replaceChildren(...this.markers.map((marker) => this.#row(marker)));
     if (!this.markers.length) {
-      const hint = this.mayChange ? ["“Add marker”, or the key ", h("kbd", {}, "m"), ", marks the moment that you hear."] : ["There are no markers."];
+      const hint = this.mayChange ? ["Press “Add marker” or the key ", h("kbd", {}, "m"), " to mark the moment that you hear."] : ["There are no markers."];
       this.#list.replaceChildren(h("li.hint", {}, ...hint));
     }
     this.player.setMarkers(this.markers);

@@ -152,8 +152,8 @@ export class Player extends EventTarget {
         control("forward", `Forward ${SKIP_SECONDS} seconds`, () => this.skip(SKIP_SECONDS))),
       h("div.view", {},
         this.speed,
-        control("zoom-out", "Show more of the recording", () => this.wave.zoom(1 / 2)),
-        control("zoom-in", "Show less of the recording", () => this.wave.zoom(2))));
+        control("zoom-out", "Zoom out", () => this.wave.zoom(1 / 2)),
+        control("zoom-in", "Zoom in", () => this.wave.zoom(2))));
     element.replaceChildren(this.wave, this.controls, this.audio);
   }
 
@@ -166,8 +166,8 @@ export class Player extends EventTarget {
       [["l"], `Forward ${SKIP_SECONDS} seconds`, () => this.skip(SKIP_SECONDS)],
       [["<"], "Slower", () => this.faster(-1)],
       [[">"], "Faster", () => this.faster(1)],
-      [["+"], "Show less of the recording", () => this.wave.zoom(2)],
-      [["-"], "Show more of the recording", () => this.wave.zoom(1 / 2)],
+      [["+"], "Zoom in", () => this.wave.zoom(2)],
+      [["-"], "Zoom out", () => this.wave.zoom(1 / 2)],
     ]);
   }
 
@@ -219,7 +219,7 @@ export class Player extends EventTarget {
       empty: words.isOpen(this.session) ? "Nothing has been recorded yet." : chunks ? "The recording is being made…" : "Nothing was recorded.",
       building: `The recording is being made… ${Math.round(100 * recording.progress)} %`,
       failed: recording.partial_url ? "" : "There is nothing to listen to.",
-      live: this.duration ? "" : "The recording can be listened to in a moment.",
+      live: this.duration ? "" : "You can listen to the recording in a moment.",
     };
     this.wave.say(said[recording.state] ?? "");
   }
@@ -228,7 +228,7 @@ export class Player extends EventTarget {
     const { state } = this.session.recording;
     if (!this.audio.error || this.audio.error.code !== MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED || state !== "ready") return;
     if (this.#sourceUrl !== client.audioUrl(this.session.session_id)) return;
-    this.wave.say("This browser does not play the format. The server makes an MP3 of it…");
+    this.wave.say("This browser cannot play the format. The server is making an MP3…");
     try {
       this.#sourceUrl = this.audio.src = await client.prepare(this.session.session_id, FALLBACK);
       this.wave.say("");

@@ -14,9 +14,9 @@ const SCOPES = { read: "Listen and download", record: "Record and close", manage
 const ROLES = { viewer: "Viewer: listens and downloads", recorder: "Recorder: records too", manager: "Manager: deletes, and changes settings" };
 const LIMITS = {
   max_open_sessions: ["Open sessions", "At once"],
-  max_openings_per_minute: ["New sessions", "In a minute"],
-  max_bytes_per_day: ["Received bytes", "In a day (UTC)"],
-  max_requests_per_second: ["Requests", "In a second, of each key, token and person"],
+  max_openings_per_minute: ["New sessions", "Per minute"],
+  max_bytes_per_day: ["Received bytes", "Per day (UTC)"],
+  max_requests_per_second: ["Requests", "Per second, for each key, token and person"],
 };
 const DELIVERIES_SHOWN = 10;
 const TEST_MS = 1500;
@@ -59,7 +59,7 @@ class Keys extends Section {
   none = "There are no keys yet. A program needs one to record or to read.";
 
   constructor() {
-    super("keys", "API keys", "For programs. Give browsers and devices a session token, and never a key.", "New key");
+    super("keys", "API keys", "For programs. Give browsers and devices a session token, never a key.", "New key");
   }
 
   read() {
@@ -79,7 +79,7 @@ class Keys extends Section {
     const name = h("input", { name: "name", required: true, maxlength: 100, placeholder: "phone-bridge" });
     const days = h("select", { name: "days" }, ...[["", "Does not expire"], ["30", "In 30 days"], ["90", "In 90 days"], ["365", "In a year"]].map(([value, said]) => h("option", { value }, said)));
     const boxes = context.scopes.map((scope) => h("label.check", {}, h("input", { type: "checkbox", name: "scopes", value: scope, checked: scope !== "manage" }), SCOPES[scope]));
-    openForm(this.list, [h("div.side", {}, field("Name", name, "Which program has the key"), field("Expires", days)), h("fieldset", {}, h("legend", {}, "May"), ...boxes)], "Create key", async () => {
+    openForm(this.list, [h("div.side", {}, field("Name", name, "The program that uses the key"), field("Expires", days)), h("fieldset", {}, h("legend", {}, "May"), ...boxes)], "Create key", async () => {
       const scopes = boxes.map((box) => box.firstChild).filter((box) => box.checked).map((box) => box.value);
       const expires = days.value && { expires_at: new Date(Date.now() + Number(days.value) * DAY_MS).toISOString() };
       const made = await client.request("POST", "/api/keys", { body: { name: name.value.trim(), scopes, project: project.name, ...expires } });
@@ -89,7 +89,7 @@ class Keys extends Section {
   }
 
   async #revoke(key) {
-    const text = [`Programs that use “${key.name}” are cut off at once, and so are the tokens that it made.`];
+    const text = [`Programs that use “${key.name}” lose their access at once, and so do the tokens that it has made.`];
     if (await ask({ title: "Revoke this key?", text, yes: "Revoke", danger: true })) await this.act("DELETE", `/api/keys/${key.id}`, `“${key.name}” is revoked.`);
   }
 }
@@ -115,7 +115,7 @@ class Members extends Section {
   add() {
     const user = h("input", { name: "user", required: true, maxlength: 150, autocomplete: "off", autocapitalize: "none" });
     const role = h("select", { name: "role" }, ...context.roles.map((each) => h("option", { value: each }, ROLES[each])));
-    openForm(this.list, [h("div.side", {}, field("User name", user, "The name with which they log in"), field("Role", role))], "Add", async () => {
+    openForm(this.list, [h("div.side", {}, field("User name", user, "The name that they log in with"), field("Role", role))], "Add", async () => {
       await client.request("POST", this.#path, { body: { user: user.value.trim(), role: role.value } });
       await this.load();
     });
@@ -128,7 +128,7 @@ class Members extends Section {
 }
 
 class Webhooks extends Section {
-  none = "There are no webhooks yet. One tells your server when a recording is ready.";
+  none = "There are no webhooks yet. A webhook tells your server when a recording is ready.";
 
   constructor() {
     super("webhooks", "Webhooks", "The server sends the events of the project to these addresses.", "New webhook");
@@ -187,16 +187,16 @@ class Webhooks extends Section {
   }
 
   async #test(hook, list, opener) {
-    if (await this.#send(`/api/webhooks/${hook.id}/test`, "A test event is on its way.")) this.#watch(hook, list, opener);
+    if (await this.#send(`/api/webhooks/${hook.id}/test`, "A test event is being sent.")) this.#watch(hook, list, opener);
   }
 
   async #replay(hook, sent, list) {
-    if (await this.#send(`/api/webhooks/${hook.id}/deliveries/${sent.id}/replay`, "The event is sent again.")) this.#watch(hook, list);
+    if (await this.#send(`/api/webhooks/${hook.id}/deliveries/${sent.id}/replay`, "The event is being sent again.")) this.#watch(hook, list);
   }
 
   async #send(path, said) {
     const answer = await client.fetch("POST", path).catch(() => null);
-    tell(answer?.ok ? said : answer ? (await answer.json()).detail : "The server does not answer.");
+    tell(answer?.ok ? said : answer ? (await answer.json()).detail : "The server does not respond.");
     return Boolean(answer?.ok);
   }
 
@@ -212,8 +212,8 @@ class Webhooks extends Section {
   }
 
   async #rotate(hook) {
-    const text = ["Messages are signed with the old secret too for 24 hours. Change the receiver within that time."];
-    if (!(await ask({ title: "Make a new secret?", text, yes: "Make it" }))) return;
+    const text = ["For 24 hours events are signed with both secrets. Change the receiver within that time."];
+    if (!(await ask({ title: "Create a new secret?", text, yes: "Create" }))) return;
     try {
       const made = await client.request("POST", `/api/webhooks/${hook.id}/rotate`);
       showSecret(this.list, "The new secret of the webhook", made.secret);
@@ -242,14 +242,14 @@ class Limits {
   }
 
   #show(known) {
-    const days = h("input", { name: "retention_days", type: "number", min: 0, max: 36500, value: known.retention_days ?? "", placeholder: "As the server says" });
+    const days = h("input", { name: "retention_days", type: "number", min: 0, max: 36500, value: known.retention_days ?? "", placeholder: "The setting of the server" });
     const limits = Object.entries(LIMITS).map(([name, [title, about]]) => {
       const input = h("input", { name, type: "number", min: 1, value: known[name] ?? "", placeholder: "No limit", disabled: !context.is_staff });
       return field(title, input, about);
     });
-    const note = context.is_staff ? null : h("p", {}, "Only the operators of the server change the limits.");
+    const note = context.is_staff ? null : h("p", {}, "Only the operators of the server can change the limits.");
     const form = h("form.limits", { onsubmit: (event) => { event.preventDefault(); this.#save(form); } },
-      field("Days to keep sessions", days, "After their end. 0 keeps them for ever."), ...limits,
+      field("Days to keep sessions", days, "After their end. 0 keeps them forever."), ...limits,
       h("div.actions", {}, h("button.primary", {}, "Save")));
     this.element.replaceChildren(...[h("header", {}, h("h2", { id: "limits-title" }, "Limits and retention")), note, form].filter(Boolean));
   }

@@ -111,7 +111,7 @@ class SessionPage extends HTMLElement {
   }
 
   async close() {
-    const text = ["Nobody can send more audio to this session then. The recording is finished."];
+    const text = ["After this, nobody can send more audio to this session, and the recording is finished."];
     if (!(await ask({ title: "Stop recording?", text, yes: "Stop" }))) return;
     try {
       this.#update(await client.sessions.close(context.session_id));
@@ -150,7 +150,7 @@ class SessionPage extends HTMLElement {
         await this.#onEvent(event);
       }
     } catch (error) {
-      tell(`The page does not change by itself any more. ${explain(error)}`);
+      tell(`The page is no longer updated. ${explain(error)}`);
     }
   }
 
@@ -181,7 +181,7 @@ function notices({ recording }, player) {
   if (!recording.warnings.length) return found;
   const shown = recording.warnings.slice(0, SHOWN_WARNINGS).map((warning) => warningRow(warning, player));
   const more = recording.warnings.length - shown.length;
-  found.push(h("div.warnings", {}, icon("warning"), h("div", {}, h("strong", {}, "Some audio is not in the recording as it came."),
+  found.push(h("div.warnings", {}, icon("warning"), h("div", {}, h("strong", {}, "Some audio is not in the recording as it was sent."),
     h("ul", {}, ...shown, more > 0 && h("li", {}, `And ${more} more.`)))));
   return found;
 }

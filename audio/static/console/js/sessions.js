@@ -122,14 +122,14 @@ class SessionList extends HTMLElement {
         this.#restart();
       };
       return h("div.blank", {}, icon("search"), h("h2", {}, "Nothing matches"),
-        h("p", {}, "Names match by their beginning, with the same capitals. @Ana finds who recorded, and room=4 finds metadata."),
+        h("p", {}, "The search finds names that begin with your text, in the same case. @Ana searches for a user, and room=4 for metadata."),
         button("", { onclick: clear }, "Show all sessions"));
     }
     const toRecord = document.querySelector(".to-record");
     const start = toRecord && h("a.button.primary", { href: toRecord.href }, icon("record"), "Record something");
     const hint = mayAnywhere("record")
       ? ["Record with your microphone, or send audio to ", h("code", {}, this.dataset.websocket), "."]
-      : [context.projects.length ? "Nobody has recorded anything yet." : "You are in no project yet. Ask a manager to add you."];
+      : [context.projects.length ? "Nobody has recorded anything yet." : "You are not a member of a project yet. Ask a manager to add you."];
     return h("div.blank", {}, icon("wave"), h("h2", {}, "No sessions yet"), h("p", {}, ...hint), start);
   }
 
@@ -144,7 +144,7 @@ class SessionList extends HTMLElement {
     try {
       for await (const event of client.events()) this.#onEvent(event);
     } catch (error) {
-      this.said.textContent = `The list does not change by itself any more. ${explain(error)}`;
+      this.said.textContent = `The list is no longer updated. ${explain(error)}`;
     }
   }
 

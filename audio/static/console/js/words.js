@@ -83,7 +83,6 @@ const OF_RECORDINGS = {
 export function state(session) {
   if (session.status === "active") return ["Recording", "live"];
   if (session.status === "paused") return ["Paused", "warn dot"];
-  if (session.status === "error") return ["Error", "bad dot"];
   if (session.recording.state === "empty" && session.total_chunks) return OF_RECORDINGS.building;
   return OF_RECORDINGS[session.recording.state];
 }

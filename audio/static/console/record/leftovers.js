@@ -86,7 +86,7 @@ export class Leftovers extends HTMLElement {
   async #delete(leftover, pressed) {
     if (pressed.dataset.asked === undefined) {
       pressed.dataset.asked = "";
-      pressed.textContent = "Delete for ever";
+      pressed.textContent = "Delete forever";
       return;
     }
     await leftover.discard();

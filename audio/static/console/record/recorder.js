@@ -17,7 +17,7 @@ const RECORDING = "sercuescribe.recording";
 const STATES = {
   connecting: "Recording. Connecting to the server.",
   recording: "Recording.",
-  offline: "The network is away. Recording goes on, and the sound is kept in this browser.",
+  offline: "The network is away. Recording continues, and the sound is kept in this browser.",
   paused: "Paused.",
   closing: "Saving.",
 };
@@ -199,7 +199,7 @@ export class RecorderPage extends HTMLElement {
     try {
       await this.#live.switchTo(deviceId ? { deviceId } : {});
       this.#listen();
-      this.#say(`Recording goes on with ${this.#live.microphone.label}.`, "recording");
+      this.#say(`Recording continues with ${this.#live.microphone.label}.`, "recording");
     } catch (error) {
       this.#say(reason(error), "problem");
     }
@@ -226,13 +226,13 @@ export class RecorderPage extends HTMLElement {
     this.#part(".controls").append(finish);
     this.#say("The page was reloaded while it recorded.");
     await this.start();
-    if (!this.#live) this.#say("The page was reloaded while it recorded. Press Continue to go on.", "asking");
+    if (!this.#live) this.#say("The page was reloaded while it recorded. Press Continue to record more.", "asking");
   }
 
   async #finish(leftover) {
     this.#leftover = null;
     this.#showButtons();
-    this.#say("What was recorded is uploaded below.");
+    this.#say("You can upload the recorded audio below.");
     await this.#part("scribe-leftovers").refresh();
     if (!leftover.pendingChunks) this.#say("Saved.", "saved");
   }

@@ -63,7 +63,7 @@ export class Uploads extends HTMLElement {
     text.textContent = `Uploading ${size(file.size)}.`;
     const onProgress = (part) => {
       progress.value = part;
-      if (part === 1) text.textContent = "Uploaded. The server makes the recording.";
+      if (part === 1) text.textContent = "Uploaded. The server is making the recording.";
     };
     try {
       const parameters = project ? { project } : {};

@@ -32,7 +32,7 @@ const REASONS = {
   no_microphone: "No microphone was found. Connect one and press Record again, or upload a file below.",
   microphone_busy: "The microphone cannot be used now. Close other programs that use it, then press Record again.",
   gesture_needed: "The browser waits for a click. Press Continue.",
-  not_authenticated: "You are not logged in any more. Log in again in another tab, then upload what is kept here.",
+  not_authenticated: "You are no longer logged in. Log in again in another tab, then upload the audio that is kept here.",
 };
 
 /** Return what a person can do about an error. */

@@ -70,17 +70,17 @@ def scribe(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Write the version and exit.")
     ] = False,
 ) -> None:
-    """Record sound on a SercueScribe, and list, listen to and download recordings.
+    """Record sound on a SercueScribe server, and list, listen to and download recordings.
 
-    The server and the key are those in SERCUESCRIBE_URL and SERCUESCRIBE_API_KEY. Each command ends with one of these
-    exit codes: 0 done, 1 failed, 2 wrong command line, 3 no answer of the server, 4 not allowed, 5 not found, 6 not
-    complete or damaged, 130 interrupted.
+    Set the server and the API key in SERCUESCRIBE_URL and SERCUESCRIBE_API_KEY. The exit codes are: 0 done, 1 failed,
+    2 wrong command line, 3 no response from the server, 4 not allowed, 5 not found, 6 not complete or damaged,
+    130 interrupted.
     """
 
 
 @app.command(epilog="Example: scribe record talk.wav --name 'A talk' --metadata room=4 --marker 62.5=Questions")
 def record(
-    file: Annotated[str | None, typer.Argument(metavar="FILE|-", help="A file, or - for the standard input.")] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE|-", help="A file, or - for standard input.")] = None,
     microphone: Annotated[bool, typer.Option("--microphone", "-m", help="Record a microphone with FFmpeg.")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Send a file at the pace of its sound.")] = False,
     name: Annotated[str | None, typer.Option(help="The title of the session.")] = None,
@@ -89,23 +89,28 @@ def record(
     project: Annotated[str | None, typer.Option(help="The project of the session.")] = None,
     user_id: Annotated[str | None, typer.Option(help="Who speaks, or another label of your choice.")] = None,
     session: Annotated[str | None, typer.Option(help="Continue this session.")] = None,
-    source: Annotated[str | None, typer.Option(help="The name of this stream. With --session, continue it.")] = None,
-    audio_format: Annotated[Format | None, typer.Option("--format", help="Without it the first bytes decide.")] = None,
-    sample_rate: Annotated[int | None, typer.Option(help="In Hz. For sound without a header.")] = None,
-    channels: Annotated[int | None, typer.Option(help="1 or 2. For sound without a header.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The name of this stream. With --session, continue this source.")
+    ] = None,
+    audio_format: Annotated[
+        Format | None, typer.Option("--format", help="The format. By default the first bytes decide.")
+    ] = None,
+    sample_rate: Annotated[int | None, typer.Option(help="The sample rate in Hz of sound without a header.")] = None,
+    channels: Annotated[int | None, typer.Option(help="The channels (1 or 2) of sound without a header.")] = None,
     encoding: Annotated[Encoding | None, typer.Option(help="How raw PCM is encoded.")] = None,
     chunks: Annotated[ChunkMode | None, typer.Option(help="How chunks and files relate.")] = None,
     driver: Annotated[str | None, typer.Option(help="The input of FFmpeg: alsa, pulse, avfoundation, dshow.")] = None,
     device: Annotated[str | None, typer.Option(help="The microphone, as FFmpeg names it.")] = None,
-    duration: Annotated[float | None, typer.Option(help="End the microphone after so many seconds.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Stop recording after these seconds.")] = None,
     ffmpeg: Annotated[str | None, typer.Option(envvar="FFMPEG_BINARY", help="The path of FFmpeg.")] = None,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record a file, the standard input or a microphone, and write the id of the session.
+    """Record a file, standard input or a microphone, and write the id of the session.
 
-    A lost connection is made again. Ctrl-C ends the recording and closes the session; a second one ends at once.
+    The command reconnects after a lost connection. Ctrl-C ends the recording and closes the session; a second Ctrl-C
+    ends the command at once.
     """
     audio = RecordOptions(
         format=audio_format, sample_rate=sample_rate, channels=channels, encoding=encoding, chunks=chunks
@@ -124,9 +129,13 @@ def sessions(
     project: Annotated[str | None, typer.Option(help="Only sessions of this project.")] = None,
     user_id: Annotated[str | None, typer.Option(help="Only sessions with this label.")] = None,
     audio_format: Annotated[Format | None, typer.Option("--format", help="Only sessions in this format.")] = None,
-    started_after: Annotated[str | None, typer.Option(metavar="TIME", help="As in 2026-11-27T09:00:00Z.")] = None,
-    started_before: Annotated[str | None, typer.Option(metavar="TIME", help="As in 2026-11-27T10:00:00Z.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many are listed.")] = 50,
+    started_after: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Started after, as in 2026-11-27T09:00:00Z.")
+    ] = None,
+    started_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Started before, as in 2026-11-27T10:00:00Z.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number of sessions.")] = 50,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -168,12 +177,12 @@ def show(session: SessionId, url: Url = None, api_key: ApiKey = None, as_json: A
 def listen(
     session: SessionId,
     to_stdout: Annotated[bool, typer.Option("--stdout", help="Write the sound instead of playing it.")] = False,
-    player: Annotated[str | None, typer.Option(help="A program that plays its standard input.")] = None,
+    player: Annotated[str | None, typer.Option(help="A program that plays the sound on its standard input.")] = None,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Play a recording with ffplay. An open session is followed to its end."""
+    """Play a recording with ffplay, and follow an open session to its end."""
 
     async def work(client: AsyncClient) -> None:
         await listening.listen(client, session, player, to_stdout)
@@ -185,20 +194,25 @@ def listen(
 def download(
     session: SessionId,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE|-", help="Without it SESSION.FORMAT.")
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE|-", help="The file to write. The default is SESSION.FORMAT."),
     ] = None,
     audio_format: Annotated[
-        AnyFormat | None, typer.Option("--format", help="Without it that of the recording.")
+        AnyFormat | None, typer.Option("--format", help="Another format than that of the recording.")
     ] = None,
-    markers: Annotated[bool, typer.Option("--markers", help="A WAV file has the markers as cue points.")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="What there is of a failed recording.")] = False,
+    markers: Annotated[
+        bool, typer.Option("--markers", help="Write the markers into a WAV file as cue points.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Download the part of a failed recording that could be made.")
+    ] = False,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Download a recording when it is ready, and compare it with its SHA-256.
 
-    An interrupted download continues where it was.
+    An interrupted download continues where it stopped.
     """
 
     async def work(client: AsyncClient) -> None:
@@ -221,7 +235,7 @@ def download(
 
 @app.command(epilog="Example: scribe close 123e4567-e89b-42d3-a456-426614174000")
 def close(session: SessionIds, url: Url = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Close sessions. Their recordings are made then."""
+    """Close sessions, so that their recordings are finished."""
 
     async def work(client: AsyncClient) -> None:
         closed = [await client.sessions.close(session_id) for session_id in session]
@@ -262,7 +276,7 @@ def markers(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the markers of a session, after adding and deleting some."""
+    """List, add and delete the markers of a session."""
 
     async def work(client: AsyncClient) -> None:
         for seconds, label in recording.markers_of(add):
@@ -296,12 +310,14 @@ def create_key(
     name: Annotated[str, typer.Argument(help="Which program gets the key.")],
     scope: Annotated[list[KeyScope], typer.Option(help="What the key may do; can be repeated.")],
     project: Annotated[str | None, typer.Option(help="The project of the key.")] = None,
-    expires_at: Annotated[str | None, typer.Option(metavar="TIME", help="As in 2027-01-31T00:00:00Z.")] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When the key expires, such as 2027-01-31T00:00:00Z.")
+    ] = None,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create an API key and write it. It is not shown again."""
+    """Create an API key and print it. It is not shown again."""
 
     async def work(client: AsyncClient) -> None:
         scopes: list[Scope] = [each.value for each in scope]

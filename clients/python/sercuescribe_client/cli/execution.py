@@ -91,7 +91,7 @@ def execute(
         _say(error, as_json)
         raise typer.Exit(_exit_code(error)) from None
     except KeyboardInterrupt:
-        _say(InterruptedByUserError("InterruptedByUserError."), as_json)
+        _say(InterruptedByUserError("Interrupted."), as_json)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -99,7 +99,7 @@ async def record(client: AsyncClient, wanted: Wanted) -> None:
         await sound.close()
     await _report(client, recorder, wanted.as_json)
     if isinstance(sound, FileSound) and sound.is_cut:
-        raise InterruptedByUserError("InterruptedByUserError. The session is closed and has the beginning of the file.")
+        raise InterruptedByUserError("Interrupted. The session is closed and has the beginning of the file.")
 
 
 async def _send(recorder: Recorder, sound: Sound) -> None:
@@ -181,7 +181,7 @@ def _until_interrupted(sound: Sound) -> Iterator[None]:
         yield
     except asyncio.CancelledError:
         raise InterruptedByUserError(
-            "InterruptedByUserError. The session stays open until the server's grace period is over."
+            "Interrupted. The session stays open until the server's grace period is over."
         ) from None
     finally:
         for number, handler in before.items():
