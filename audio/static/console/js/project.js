@@ -196,7 +196,7 @@ class Webhooks extends Section {
 
   async #send(path, said) {
     const answer = await client.fetch("POST", path).catch(() => null);
-    tell(answer?.ok ? said : answer ? (await answer.json()).detail : "The server does not respond.");
+    tell(answer?.ok ? said : answer ? (await answer.json()).detail : "The server does not answer.");
     return Boolean(answer?.ok);
   }
 
