@@ -1,15 +1,15 @@
-"""PURE. Decides which messages of a connection may be stored, by the beginning of its audio.
+"""PURE. The decision whether a message may be stored, by the beginning of the audio of its connection.
 
-1. The beginning of the audio is judged independently of the boundaries of messages. While its first bytes do not decide
-   the format, their messages are stored, because the client waits for an answer to each.
-2. Content of another format than the session's is rejected, and so is everything after it, because the rest of a
-   rejected stream would be stored as noise. A named source has to connect again, so that its count remains the length
-   of an unbroken beginning. An unnamed source continues with the next message that begins with a header that fits.
+1. The boundaries of messages do not matter at the beginning of the audio. Until its first bytes decide the format,
+   their messages are stored, because the client waits for an answer to each.
+2. Content of another format than that of the session is rejected, and so is everything after it, because the rest of a
+   rejected stream would be stored as noise. A named source has to connect again, so that its stored chunks are always
+   the first ones that it has sent. An unnamed source continues with the next message that begins with a fitting header.
 3. If the client did not name the format, the first bytes decide it. If they are the middle of a stream, frames are
    recorded in their format, and a container is rejected because its header is missing. All other bytes have the
    default format of the server, which is `wav` unless the operator has set another.
-4. Later messages depend on `chunks`. Under `files` each message is a beginning of its own. Under `auto` a message is
-   rejected if it clearly begins another container. Under `stream` no message is rejected.
+4. `chunks` decides about later messages. Under `files` each message is checked like a first one. Under `auto` a message
+   is rejected if it clearly begins with the header of another container. Under `stream` no message is rejected.
 """
 
 from audio import sniff

@@ -68,7 +68,7 @@ async def drain() -> None:
 
 
 class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typed
-    """One connection of section 2 of the contract: `/api/ws/audio` and `/api/ws/audio/{session_id}`."""
+    """One connection to `/api/ws/audio` or `/api/ws/audio/{session_id}`."""
 
     def __init__(self) -> None:
         """Declare the state of a connection, in the order in which it comes into being."""

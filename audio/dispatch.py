@@ -1,6 +1,6 @@
 """The names of the Celery tasks, and the functions that enqueue them.
 
-The broker may lose a task, or not be available. The sweep finds undone work in the database and enqueues it again.
+The broker may lose a task, or be unavailable. The sweep finds unfinished work in the database and enqueues it again.
 """
 
 import uuid

@@ -1,9 +1,8 @@
 """Events that processes send each other over the channel layer.
 
-A session was closed, a source was taken over, a part of a recording was found to be undecodable, an API key was
-revoked. They are hints that
-make a remote connection hear at once what the database already says. The layer may lose them; each process also looks
-in the database with every heartbeat (`audio.ingest.heartbeat`).
+They say that a session was closed, a source was taken over, a part of a recording could not be decoded, or an API key
+was revoked. They are hints: the database already has the change, and the event only tells other processes at once. The
+layer may lose events, so each process also reads the database with every heartbeat (`audio.ingest.heartbeat`).
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Prometheus gauges that are read from the database and the storage at the time of a scrape.
 
-Every query uses an index, or reads only open rows. None reads more chunks than there are waiting sessions. A reading is
-cached for some seconds, and for at least a hundred times as long as it took. So however large the database is, a web
-process spends at most a hundredth of its time on readings.
+Every query uses an index, or reads only rows of open sessions. None reads more chunks than there are waiting sessions.
+A reading is cached for some seconds, and for at least a hundred times as long as it took. So a web process spends at
+most a hundredth of its time on readings, however large the database is.
 """
 
 import os

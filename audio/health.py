@@ -1,7 +1,7 @@
 """Health checks of the services that this server needs.
 
-Without the database or the storage nothing is recorded (`NEEDED`). Without Redis or FFmpeg everything is recorded, and
-recordings come later (`LATE`).
+Without the database or the storage nothing is recorded (`NEEDED`). Without Redis or FFmpeg everything is recorded, but
+the recordings are late (`LATE`).
 """
 
 import tempfile

@@ -1,12 +1,13 @@
-"""The Prometheus instruments of a web process, which measure what only the process itself knows about incoming chunks.
+"""The Prometheus instruments of a web process, for values that are not in the database.
 
 Prometheus' client library expects each instrument to be an object of a module, created once. All of them are here. They
 change once for each batch, not for each chunk. Numbers from the database are read at the time of a scrape
 (`audio.gauges`).
 
 The web processes of a host share a folder (`settings.METRICS_DIR`), in which the library keeps the numbers of each. The
-process that is scraped answers for all of them. The library reads the folder's name from PROMETHEUS_MULTIPROC_DIR when
-it is imported; `sercuescribe.server` sets it. A process without it answers for itself alone.
+process that is scraped reports the numbers of all. The library reads the name of the folder from
+PROMETHEUS_MULTIPROC_DIR when it is imported; `sercuescribe.server` sets this variable. A process without it reports
+only its own numbers.
 """
 
 import errno

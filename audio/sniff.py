@@ -1,10 +1,9 @@
-"""PURE. What the first bytes of a message or of a stream say about its container.
+"""PURE. Recognise the container of a message or a stream by its first bytes.
 
-`sniff` is asked about every message before it is stored, so it looks at a few bytes only. A container is recognised by
-at least four bytes of magic and the structure behind them: raw PCM and the middle of a compressed stream are
-practically never taken for something else. What is not recognised is `unknown`, which contradicts nothing.
-`identify` is asked once about the beginning of a stream. It knows some weaker signatures too, and says when the bytes
-are too few to tell.
+`sniff` checks every message before it is stored, so it reads only a few bytes. It recognises a container by at least
+four bytes of magic and the structure after them, so that it practically never mistakes raw PCM or the middle of a
+compressed stream for a container. It returns `unknown` for everything else. `identify` checks the beginning of a stream
+once. It also knows some weaker signatures, and reports when there are too few bytes for a decision.
 
 Containers that the server does not record are recognised as well, so that an error can name them and they are not
 recorded as noise.
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 
 class Container(StrEnum):
-    """What a message begins with. Those behind `adts` are recognised and not recorded."""
+    """The container with which a message begins. Those after `adts` are recognised, but not recorded."""
 
     RIFF_WAVE = "riff_wave"
     FLAC = "flac"
@@ -172,8 +171,8 @@ FLAC_HEADER_BYTES = 16
 class FlacHeader(NamedTuple):
     """The header of a FLAC frame (RFC 9639 section 9.1).
 
-    `number` is that of its first sample frame if `is_variable`, else that of the frame; `constants` are what the
-    frames of a stream have in common.
+    `number` is that of its first sample frame if `is_variable`, otherwise that of the frame. `constants` are the values
+    that all frames of a stream have in common.
     """
 
     number: int
@@ -310,7 +309,7 @@ def _is_json(head: bytes) -> bool:
 
 
 class _Signature(NamedTuple):
-    """A magic at the beginning, and a look at the structure behind it that needs `size_bytes`."""
+    """A magic at the beginning, and a check of the structure after it, which needs `size_bytes`."""
 
     container: Container
     magic: bytes
@@ -321,7 +320,7 @@ class _Signature(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """A box of ISO BMFF or QuickTime that files begin with: its type is at the fifth byte."""
+    """A box of ISO BMFF or QuickTime with which files begin. Its type is at the fifth byte."""
 
     size_bytes: int
     is_structured: Callable[[bytes], bool]
@@ -448,7 +447,7 @@ def _block_size_bytes(header: bytes) -> int:
 
 
 class _Frames(NamedTuple):
-    """Frames that follow each other without a container: the size of a header, and what all of them have in common."""
+    """Frames without a container: the size of their header, and the values that all of them have in common."""
 
     container: Container
     header_bytes: int

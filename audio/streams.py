@@ -1,9 +1,9 @@
 """The event stream: server-sent events for pages, without a thread for each of them.
 
-Django answers `GET /api/events` as it answers any request: it checks the host, who asks, and for what. Its response
-ends at once, and with it Django's thread. Then `EventStreams`, which is around Django, sends on for as long as the page
-listens. One task reads the new events once a second for all listeners of the process, and reads nothing while there
-are none. A chunk costs nothing for that: the progress of a session is read from its row.
+Django answers `GET /api/events` like any request: it checks the host, the identity and the parameters. Its response
+ends at once, so that its thread is free. Then the middleware `EventStreams` sends events for as long as the page
+listens. One task reads the new events once a second for all listeners of the process, and reads nothing while there are
+none. The progress of a session is read from its row, so this adds no work for each chunk.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ _MARKED = ("pk", "status", "total_chunks", "recording__state", "recording__maste
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Something to send, and the session that it is about."""
+    """A message to send, and the session that it is about."""
 
     project_id: int
     session_id: uuid.UUID | None
@@ -64,7 +64,7 @@ class News:
 
 
 class Listener:
-    """One page that listens, and what waits to be sent to it."""
+    """One page that listens, and the messages that wait to be sent to it."""
 
     def __init__(self, subscription: Subscription, since: int) -> None:
         self.subscription = subscription
@@ -220,7 +220,7 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The result of a reading: new events, the progress of sessions, and the marks by which a change is seen."""
+    """The result of a reading: new events, the progress of sessions, and the values that show a change."""
 
     events: Sequence[News]
     progress: Sequence[News]
@@ -284,7 +284,7 @@ def _progress(session: AudioSession) -> News:
 
 
 class EventStreams:
-    """An ASGI middleware around Django that streams events to those whom Django's view lets in."""
+    """An ASGI middleware around Django that streams events to the listeners that Django's view has accepted."""
 
     def __init__(self, application: Any) -> None:
         self._application = application

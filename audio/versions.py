@@ -1,4 +1,4 @@
-"""The versions of the software that runs here, for operators of many servers."""
+"""The versions of the software that the server uses, for operators of many servers."""
 
 import platform
 import sqlite3

@@ -1,6 +1,6 @@
 """Access control: projects, people, API keys, tokens and tickets.
 
-Each door (REST, WebSocket, admin, pages) finds the `Identity` of whoever asks once, and asks it.
+REST, the WebSocket, the admin and the pages find the `Identity` of a caller once, and then use it for each decision.
 """
 
 from audio.access import audit, limits

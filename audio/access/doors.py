@@ -1,6 +1,6 @@
-"""Find the identity behind a secret, a login, or nothing.
+"""Find the identity of a caller by their secret or login.
 
-Everything here reads the database, and is called once for a request or a connection.
+The functions read the database, and are called once for a request or a connection.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _LAST_USE_SECONDS = 300
 
 
 def without_identity() -> Identity:
-    """Return who asks without a secret or a login: anyone if the server asks nobody, else a stranger."""
+    """Return the identity of a caller without a secret or a login."""
     return STRANGER if settings.REQUIRE_AUTH else ANYONE
 
 
@@ -99,7 +99,7 @@ def _valid_tokens() -> QuerySet[SessionToken]:
 def by_user(user: AbstractBaseUser | AnonymousUser) -> Identity:
     """Return the identity of a person who has logged in, or of nobody.
 
-    Where the server asks nobody, a login adds nothing and takes nothing away.
+    If authentication is off, a login makes no difference.
     """
     if not user.is_authenticated or not user.is_active:
         return without_identity()

@@ -1,6 +1,6 @@
-"""Find the identity behind the handshake of a WebSocket: a token, a ticket or a login cookie.
+"""Find the identity of a client in the handshake of a WebSocket: by a key, a token, a ticket or a login cookie.
 
-A browser can set no header on a WebSocket. It sends a token as a subprotocol (`bearer, TOKEN`) or in the query.
+Browsers cannot set headers on a WebSocket. They send a token as a subprotocol (`bearer, TOKEN`) or in the query.
 """
 
 import uuid

@@ -1,6 +1,6 @@
-"""PURE. Who asks, and what they may do.
+"""PURE. The identity of a caller, and what the caller may do.
 
-An identity is found once for a request or a connection (`audio.access.doors`). A chunk is never checked against it.
+An identity is found once for a request or a connection (`audio.access.doors`). There is no check for each chunk.
 """
 
 import uuid
@@ -23,7 +23,7 @@ ALL_SCOPES = frozenset([READ, RECORD, MANAGE])
 class Kind(StrEnum):
     """The kinds of identities."""
 
-    ANYONE = "anyone"  # the server asks nobody
+    ANYONE = "anyone"  # authentication is off
     STRANGER = "stranger"  # no identity was given
     USER = "user"
     KEY = "key"
@@ -34,15 +34,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
-    """Somebody who asks.
+    """A person or program that sends requests.
 
     Attributes:
-        kind: How they have shown who they are.
-        name: What people call them, for the log and the audit: a user name, or the prefix of a key or token.
-        scopes: What they may do, by the ids of projects.
-        everywhere: What they may do in all projects, also in future ones.
-        session_id: The only session that exists for them; None if there is no such limit.
-        key: The id of the user, the key or the token, by which its end is noticed.
+        kind: How the caller has authenticated. name: What people call them, for the log and the audit: a user name, or
+        the prefix of a key or token. scopes: What they may do, by the ids of projects. everywhere: What they may do in
+        all projects, including future ones. session_id: The only session that exists for them; None if there is no such
+        limit. key: The id of the user, the key or the token, with which the server finds out that it was revoked.
         home: The project of the sessions that they create, unless they name another; None if they must name one.
         requests_per_second: The limit of their requests and new connections; None if there is none.
     """

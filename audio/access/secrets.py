@@ -1,8 +1,8 @@
-"""Secrets of API keys and session tokens: made once, shown once, and stored as a digest.
+"""Secrets of API keys and session tokens. A secret is shown once, and only its digest is stored.
 
-A secret is `scribe_key_` or `scribe_token_`, then 12 characters by which it is found and named, then a random number of
-256 bits. Libraries for Django store such keys too, but put the digest into the primary key, which then appears in URLs
-(djangorestframework-api-key), or bind each key to a person (django-rest-knox).
+A secret consists of `scribe_key_` or `scribe_token_`, a prefix of 12 characters by which it is found and named, and a
+random number of 256 bits. Libraries for Django store such keys too, but put the digest into the primary key, which then
+appears in URLs (djangorestframework-api-key), or bind each key to a person (django-rest-knox).
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _SECRET = re.compile(rf"({KEY}|{TOKEN})([a-z0-9]{{{PREFIX_LENGTH}}})_[A-Za-z0-9_
 
 
 class NewSecret(NamedTuple):
-    """A secret, which is shown once, and what is stored of it."""
+    """A new secret, which is shown once, and the values that are stored."""
 
     text: str
     prefix: str

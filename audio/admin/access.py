@@ -45,7 +45,7 @@ def audit(request: HttpRequest, action: str, project_id: int, **details: Any) ->
 
 
 class UserNameField(forms.ModelChoiceField):  # type: ignore[type-arg]  # the class itself takes no type parameters
-    """A person, by their exact user name. A list of people would show a manager those of other projects."""
+    """A person, named by the exact user name. A list of people would show a manager the members of other projects."""
 
     widget = forms.TextInput(
         attrs={"aria-label": "user name", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
@@ -64,7 +64,7 @@ class UserNameField(forms.ModelChoiceField):  # type: ignore[type-arg]  # the cl
 
 
 class MembershipForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A member of a project. The user of one that exists is only shown, also if they are not active any more."""
+    """A member of a project. The user of an existing member cannot be changed, and may be inactive."""
 
     user = UserNameField()
 
@@ -154,7 +154,7 @@ class ProjectAdmin(ScopedAdmin):
 
 @admin.register(OpenIdAccount)
 class OpenIdAccountAdmin(ScopedAdmin):
-    """Accounts at OpenID providers. Staff can connect one with a user who exists already."""
+    """Accounts at OpenID providers. Staff can connect an account with an existing user."""
 
     list_display = ["user", "issuer", "subject"]
     list_select_related = ["user"]
@@ -166,7 +166,7 @@ class OpenIdAccountAdmin(ScopedAdmin):
 
 
 class SecretAdmin(ScopedAdmin):
-    """A list of secrets that open doors. Their digests are never shown."""
+    """A list of API keys or session tokens. Their digests are never shown."""
 
     show_full_result_count = False
     manager_may = frozenset(["revoke"])
@@ -314,7 +314,7 @@ class ProjectNameFilter(ProjectFilter):
 
 
 class ActionFilter(admin.SimpleListFilter):
-    """A filter by what was done. Its choices are known, because to find them would read the whole table."""
+    """A filter by action. Its choices are fixed, because a query for them would read the whole table."""
 
     title = "action"
     parameter_name = "action"

@@ -1,4 +1,4 @@
-"""Admin lists that stay fast: no page counts or sorts a whole table, or reads it for the choices of a filter.
+"""Admin lists that stay fast: no page counts or sorts a whole table, or reads it to find the choices of a filter.
 
 Tables may have millions of rows. Only the first COUNT_LIMIT of them are counted and can be paged through. Other rows
 are found by the id of the session or by a filter, each of which has an index in the order of the list (`audio.models`).
@@ -68,7 +68,7 @@ class ReadOnlyAdmin(ScopedAdmin):
 
 
 class StoredStateAdmin(ReadOnlyAdmin):
-    """A list of rows that belong to sessions, searched by the session's id."""
+    """A list of rows that belong to sessions. The search is by the id of the session."""
 
     # The admin shows its search box only if fields are named. The search itself is in get_search_results.
     search_fields = ["pk"]

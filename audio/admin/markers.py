@@ -1,4 +1,4 @@
-"""The markers on the page of a session. Whoever may operate a session may add, change and delete them."""
+"""The markers on the page of a session. Users who may change sessions may add, change and delete markers."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class MarkerForm(forms.ModelForm):  # type: ignore[type-arg]  # the class itself
 
 
 class MarkerInline(_TabularInline):
-    """The markers of a session, in the order in which they were added. More than MAX_EDITABLE are only shown."""
+    """The markers of a session, in the order in which they were added. More than MAX_EDITABLE are read-only."""
 
     model = Marker
     form = MarkerForm
@@ -75,7 +75,7 @@ class MarkerInline(_TabularInline):
 
 
 class MarkedSessions(SessionActions):
-    """The page of a session, of which only the markers can be changed there."""
+    """The page of a session, on which only the markers can be edited."""
 
     inlines = [MarkerInline]
 

@@ -36,12 +36,11 @@ def visible_projects(request: HttpRequest) -> QuerySet[Project]:
 class ScopedAdmin(_ModelAdmin):
     """A list whose rows belong to projects. Managers see those of their own projects, staff all.
 
-    A row that a person may not see does not exist for them, whatever the URL is: Django reads every row through
-    `get_queryset`.
+    Django reads every row through `get_queryset`. So a row that a person may not see is not found, whatever the URL is.
 
     Attributes:
         project_path: The lookup that leads from a row to its project; empty if managers may not see the list at all.
-        manager_may: What a manager may do with a row, besides looking at it.
+        manager_may: What a manager may do with a row, apart from viewing it.
     """
 
     project_path: ClassVar[str] = ""
@@ -89,7 +88,7 @@ class ScopedAdmin(_ModelAdmin):
 
 
 class ScopedInline(_TabularInline):
-    """Rows on the page of a project. Whoever may change the project may change them."""
+    """Rows on the page of a project. Users who may change the project may change them."""
 
     def _may(self, request: HttpRequest, act: str) -> bool:
         needed = f"{self.opts.app_label}.{act}_{self.opts.model_name}"
@@ -113,7 +112,7 @@ class ScopedInline(_TabularInline):
 
 
 class ProjectFilter(admin.SimpleListFilter):
-    """A filter by project. It offers those projects that exist for the person."""
+    """A filter by project. Its choices are the projects that the person may see."""
 
     title = "project"
     parameter_name = "project"

@@ -1,7 +1,7 @@
-"""The doors of the REST API: who asks, and whether they may use a view.
+"""Authentication and permissions of the REST API.
 
 Each view declares `scopes`: the scope that each of its methods needs. A method without an entry is closed to everybody.
-`ANY` needs an identity and nothing else, and `OPEN` not even that. `STAFF` is for whoever may do everything.
+`ANY` needs only an identity, and `OPEN` needs nothing. `STAFF` is for identities that have all scopes everywhere.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,10 @@ _SAFE = ("GET", "HEAD")
 
 
 class SecretAuthentication(BaseAuthentication):
-    """Find the identity behind an API key or a session token.
+    """Authentication by an API key or a session token.
 
-    It is in the Authorization header (`Bearer` or `Token`, RFC 6750 section 2.1). Players and `EventSource` can set no
-    header, so views that declare `takes_token` accept `?token=` too.
+    The secret is in the Authorization header (`Bearer` or `Token`, RFC 6750 section 2.1). Players and `EventSource`
+    cannot set headers, so views that declare `takes_token` accept `?token=` too.
     """
 
     def authenticate(self, request: Request) -> tuple[AnonymousUser, Identity] | None:
@@ -48,7 +48,7 @@ class SecretAuthentication(BaseAuthentication):
 
 
 class CookieAuthentication(SessionAuthentication):
-    """Find the person who has logged in. Methods that change something need the CSRF token of a page."""
+    """Authentication by a login. Methods that change something need the CSRF token of a page."""
 
     def authenticate(self, request: Request) -> tuple[Any, Identity] | None:
         """Return the person and their identity; None if nobody has logged in."""
@@ -67,7 +67,7 @@ def _secret(request: Request) -> str | None:
 
 
 def identity_of(request: Request) -> Identity:
-    """Return who asks.
+    """Return the identity of the caller.
 
     Raises:
         NotAuthenticatedError: The key or token is not valid.
@@ -82,15 +82,15 @@ def address_of(request: Request) -> str | None:
 
 
 class Known(BasePermission):
-    """Let everybody pass who has an identity."""
+    """Permission for everybody who has an identity."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
-        """Whether the request has an identity, or the server asks nobody."""
+        """Whether the request has an identity, or authentication is off."""
         return identity_of(request).kind is not Kind.STRANGER
 
 
 class Door(BasePermission):
-    """Let those pass who may use the method of the view in at least one project. The view then checks which."""
+    """Permission for identities that may use the method in at least one project. The view then checks the project."""
 
     message = "The scopes of your API key, token or role do not allow this."
     code = "not_allowed"
@@ -120,7 +120,7 @@ def scope_of(request: Request, view: "APIView") -> str | None:
 
 
 class RequestRate(BaseThrottle):
-    """Limit the requests of an identity in a second, where its project has a limit."""
+    """A limit on the requests per second of an identity, if its project has one."""
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
         """Return True.

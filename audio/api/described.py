@@ -1,4 +1,4 @@
-"""Descriptions for the OpenAPI document: of who may ask, and of responses that no serializer describes."""
+"""Descriptions for the OpenAPI document: of the authentication, and of responses that no serializer describes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,7 +42,7 @@ class SecretScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
 
 class MetricsScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """The security scheme of whoever scrapes metrics."""
+    """The security scheme of programs that scrape metrics."""
 
     target_class = "audio.api.metrics.TokenAuthentication"
     name = "metrics"

@@ -1,7 +1,7 @@
-"""Errors over HTTP, all in one form: `{"detail": sentence, "code": word}` with details of what would have been right.
+"""Errors over HTTP, all in one form: `{"detail": sentence, "code": word}`, with further keys that say what is right.
 
 `handle_exception` is REST framework's exception handler. `not_found` and the others are Django's handlers of requests
-that reach no view. Below API_FOLDERS they answer with JSON, and elsewhere with Django's own pages.
+that reach no view. They answer with JSON for paths below API_FOLDERS, and with Django's own pages for all others.
 """
 
 from typing import Any

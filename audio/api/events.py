@@ -1,4 +1,4 @@
-"""The door of the event stream: it checks who listens to what. `audio.streams` does the rest."""
+"""The view of the event stream: it checks the identity and the parameters. `audio.streams` does the rest."""
 
 from typing import Any
 

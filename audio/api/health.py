@@ -17,7 +17,7 @@ SERVICE = "SercueScribe"
 
 
 class _HealthView(APIView):
-    """A view for machines, which call it often: without authentication and pages."""
+    """A view that monitoring calls often. It has no authentication and no page for people."""
 
     authentication_classes = []
     scopes = {"GET": OPEN}

@@ -1,6 +1,6 @@
 """`/metrics` for Prometheus, in its text format or in OpenMetrics.
 
-The numbers are about all projects. So they are for staff, and for whoever has METRICS_TOKEN.
+The numbers are about all projects, so only staff and programs with METRICS_TOKEN may read them.
 """
 
 from hmac import compare_digest
@@ -25,7 +25,7 @@ from audio.api.access import CookieAuthentication, SecretAuthentication, identit
 
 
 class TokenAuthentication(BaseAuthentication):
-    """Find METRICS_TOKEN in the Authorization header."""
+    """Authentication by METRICS_TOKEN in the Authorization header."""
 
     def authenticate(self, request: Request) -> tuple[AnonymousUser, access.Identity] | None:
         """Return anyone who has the token; None if there is another one, or none."""

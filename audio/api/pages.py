@@ -17,7 +17,7 @@ _LOGO = "https://cdn.redoc.ly/redoc/logo-mini.svg"
 
 
 class PageRenderer(BrowsableAPIRenderer):
-    """REST framework's page with its language. The template of REST framework has no place for it."""
+    """REST framework's page with the attribute `lang`, which its template cannot set."""
 
     def render(
         self,

@@ -63,7 +63,7 @@ def _name(**options: Any) -> serializers.RegexField:
 
 
 class NewProjectSettingsSerializer(ClosedSerializer):
-    """The changes to a project. What is absent stays as it is. Only staff may change the name and the limits."""
+    """The changes to a project. Absent fields do not change. Only staff may change the name and the limits."""
 
     name = _name(required=False)
     retention_days = RetentionField(
@@ -132,7 +132,7 @@ def _number(text: str) -> int:
     ),
 )
 class ProjectList(ProjectView, generics.ListAPIView[Project]):
-    """The projects that exist for the caller. Staff can create more."""
+    """The projects that the caller may see. Staff can create projects."""
 
     scopes = {"GET": ANY, "POST": STAFF}
     serializer_class = ProjectSerializer

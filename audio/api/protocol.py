@@ -120,7 +120,7 @@ def _row(name: str, messages: dict[str, Any]) -> dict[str, Any]:
 class WebSocketPath(APIView):
     """The path of the WebSocket, for plain HTTP requests.
 
-    They come from people, or from a proxy that does not pass the upgrade.
+    Such requests come from people, or from a proxy that does not pass the upgrade on.
     """
 
     authentication_classes = []

@@ -1,4 +1,4 @@
-"""Downloads of a file or of one range of it, without ever having the whole file in memory.
+"""Downloads of a file or of one range of it. The whole file is never in memory.
 
 RFC 9110 defines ranges (section 14), preconditions (section 13) and validators (section 8.8). Only one range is
 supported. A request for several ranges gets the whole file, as section 14.2 allows. Django's FileResponse does not
@@ -72,7 +72,7 @@ def parse_range(header: str, size_bytes: int) -> Span | None:
 class FileBody:
     """The bytes of a span of a file, read in a thread, as fast as the client receives them.
 
-    `head` replaces the first bytes of the file. Django closes the object when the response ends, also if the client
+    `head` replaces the first bytes of the file. Django closes the object when the response ends or the client
     disconnects.
     """
 
@@ -107,8 +107,8 @@ class FileBody:
 class ObjectBody:
     """The bytes of a span of an object in the remote storage.
 
-    They are read in a thread of their own, so that a slow storage delays no other response. Django closes the object as
-    it closes a FileBody.
+    A separate thread reads them, so that a slow storage delays no other response. Django closes the object as it closes
+    a FileBody.
 
     Raises:
         FileNotFoundError: There is no such object.

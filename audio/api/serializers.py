@@ -1,7 +1,7 @@
 """The JSON of sessions, chunks and recordings, and of requests for new sessions.
 
-The keys and their order are part of the contract. Values are checked by the same code as those in a WebSocket's URL, so
-that both reject the same values with the same sentence.
+The keys and their order are part of the contract. The same code checks the values and those in the URL of a WebSocket,
+so that both reject the same values with the same sentence.
 """
 
 from typing import Any, ClassVar
@@ -77,7 +77,7 @@ class MetadataField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({"type": "object", "additionalProperties": {"type": "string", "nullable": True}, "nullable": True})
 class MetadataChangesField(MetadataField):
-    """Changes of metadata. It raises InvalidParameterError for what can be no change of any session."""
+    """Changes of metadata. It raises InvalidParameterError for changes that are invalid for every session."""
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the changes."""
@@ -100,7 +100,7 @@ class RetentionField(serializers.Field[Any, Any, Any, Any]):
 
 
 class FlagField(serializers.BooleanField):
-    """A flag. It raises InvalidParameterError for anything but true and false, which forms have as text."""
+    """A flag. It raises InvalidParameterError for anything but true and false, or the same words in a form."""
 
     def to_internal_value(self, data: Any) -> bool:
         """Return the flag."""
@@ -139,7 +139,7 @@ def without_unknown(serializer: serializers.BaseSerializer[Any]) -> None:
 
 
 class ClosedSerializer(serializers.Serializer[Any]):
-    """A request body that has no other fields than its own."""
+    """A request body that rejects unknown fields."""
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Reject unknown fields."""
@@ -252,7 +252,7 @@ class FailureSerializer(serializers.Serializer[Recording]):
 
 
 class WarningSerializer(serializers.Serializer[Any]):
-    """Audio that was sent and is not in the recording as it came."""
+    """Audio that is not in the recording as it was sent."""
 
     code = serializers.CharField(read_only=True, help_text="A stable code for programs.")
     detail = serializers.CharField(read_only=True, help_text="A sentence for people. It may be reworded.")

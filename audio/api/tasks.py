@@ -53,7 +53,7 @@ class OneOf(serializers.ChoiceField):
 
 @extend_schema_field(OpenApiTypes.UUID)
 class SessionIdField(serializers.CharField):
-    """A session id as text. The view checks it, so that its error is the same as that of an id in a path."""
+    """A session id as text. The view checks it, so that an invalid id gets the same error as one in a path."""
 
 
 class NewTaskSerializer(serializers.Serializer[BackgroundTask]):

@@ -89,7 +89,7 @@ class BoundedJSONParser(JSONParser):
 
 
 class CheckedView(APIView):
-    """A view that rejects unknown query parameters. With a misspelled filter a list would show everything."""
+    """A view that rejects unknown query parameters. A list would ignore a misspelled filter and show all rows."""
 
     query_parameters: ClassVar[tuple[str, ...]] = ()
     # The scope that each method needs (`audio.api.access`).
@@ -376,7 +376,7 @@ class ChunkPayload(SessionView):
 
 
 class SessionAudio(SessionView):
-    """The recording of a session. While the session is open, it is what has been recorded so far.
+    """The recording of a session, or the recording so far of an open session.
 
     The first request for another format starts a transcode.
     """

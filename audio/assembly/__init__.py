@@ -1,1 +1,1 @@
-"""From a session's chunks to its recording: claim, concatenate, finish, compare."""
+"""Assembly: turn the chunks of a session into its recording."""

@@ -1,11 +1,12 @@
-"""The protocol of a format family (`audio.media.plan.Family`): from chunks to a recording, and back.
+"""The protocol of an assembler, which makes the recordings of one format family (`audio.media.plan.Family`).
 
-An assembler takes windows of chunks and yields pieces for the master. What it needs to know for the next window is its
-`checkpoint`: JSON, bounded, and committed together with the length of the master. The same chunks and checkpoint give
-the same pieces, so a run that died is simply repeated. When the master is complete, the assembler makes the recording
-of it. A verification gives all windows to another assembler, which compares the recording with them.
+An assembler gets windows of chunks and yields pieces for the master. Its `checkpoint` contains all that it needs for
+the next window. This is JSON of limited size, and is committed together with the length of the master. The same chunks
+and checkpoint give the same pieces, so a run that has died is simply repeated. When the master is complete, the
+assembler makes the recording from it. A verification gives all windows to a new assembler, which compares the recording
+with them.
 
-A family is in a module of its own, and `audio.assembly.families` is the only other place that names it.
+Each family has a module of its own. Only `audio.assembly.families` names all of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,17 +27,17 @@ Windows = Iterable[tuple[Sequence[PendingChunk], bool]]
 
 
 class PartsDifferError(Exception):
-    """The parts of a stream can't be copied into one recording. They have to be decoded, from the first chunk on."""
+    """The parts of a stream cannot be copied into one recording. All chunks have to be decoded."""
 
 
 class Assembler(Protocol):
     """The interface of a format family.
 
     Attributes:
-        family: The family, by which a checkpoint finds its assembler again.
-        looked_to: The last sequence that it has seen.
+        family: The family, which a checkpoint stores to find its assembler again.
+        looked_to: The last sequence that the assembler has seen.
         done_to: The last sequence whose audio is in the master.
-        losses: What the master lacks, or has in doubt.
+        losses: The audio that the master lacks, or that is in doubt.
     """
 
     family: ClassVar[Family]

@@ -1,4 +1,4 @@
-"""The chunks of a session that wait for concatenation: rows by the window, payloads from the journals."""
+"""The pending chunks of a session: their rows, window by window, and their payloads from the journals."""
 
 import contextlib
 import uuid
@@ -21,7 +21,7 @@ _FIRST_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class PendingChunk:
-    """The sequence of a chunk, its source, and where its payload was when its row was read."""
+    """The sequence of a chunk, its source, and the place of its payload at the time when the row was read."""
 
     session_id: uuid.UUID
     sequence: int

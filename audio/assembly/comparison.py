@@ -1,4 +1,4 @@
-"""The comparison of a ready recording with what its chunks make. Memory is bounded."""
+"""The comparison of a ready recording with the audio of its chunks. It uses a limited amount of memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ _BLOCK_BYTES = 1 << 20
 
 
 class RecordingDiffersError(Exception):
-    """The recording differs from what its chunks make. The message says where."""
+    """The recording differs from the audio of its chunks. The message says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyRecording:
-    """A recording that is compared: its row, its file, and a folder for working files."""
+    """A recording to compare: its row, its file, and a folder for working files."""
 
     row: Recording
     path: Path

@@ -1,4 +1,4 @@
-r"""Concatenation: the pending chunks of a session become its recording, one run at a time (`session_lock`).
+r"""The execution of runs: the pending chunks of a session become its recording, by one run at a time (`session_lock`).
 
 A run claims the row of the recording with a token of its own (`audio.assembly.run`). If the recording is ready, it is a
 rebuild (`audio.assembly.rebuild`).

@@ -1,7 +1,8 @@
-"""The family of complete files: each is decoded, window by window, once its end is known.
+"""The family of complete files. Each file is decoded in the window in which its end becomes known.
 
-A file is a message (`chunks=files`), or what lies between two headers of a stream. Of a file that can't be decoded
-what came before the damage is kept, and the files behind it follow. The master of their samples is encoded at the end.
+A file is a message (`chunks=files`), or the bytes between two headers of a stream. If a file cannot be decoded, the
+audio before the damage is kept, and the next files follow it. The samples of all files are in the master, which is
+encoded at the end.
 """
 
 import uuid

@@ -1,9 +1,9 @@
 """The next windows of many open sessions at once.
 
-The rows of all of them are read and written by one statement each, and their masters are synced together, so that a
-window costs little more than its bytes. A session for which that is not possible is left to a run of its own
-(`audio.assembly.concatenate`): one whose files FFmpeg decodes, that has a marker to place, whose last run has died, or
-whose window fails here.
+One statement reads the rows of all sessions and one writes them, and the masters are synced together, so that a window
+costs little more than its bytes. Some sessions need a run of their own instead (`audio.assembly.concatenate`): those
+whose files FFmpeg decodes, those with a marker to place, those whose last run has died, and those whose window fails
+here.
 """
 
 import contextlib

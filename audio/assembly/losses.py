@@ -1,7 +1,7 @@
-"""Losses and doubts of a recording: the chunks that are not in it as they came, why, and where in its timeline.
+"""Losses and warnings of a recording: chunks that are not in it as they were sent, with the reason and the position.
 
-A loss makes the recording `failed`, with all the rest of it kept; a warning leaves it `ready`. Both are listed in
-`Recording.warnings`, and clients that are connected are told of each. The list is bounded, the count is not.
+A loss makes the recording `failed`, and the rest of it is kept. With a warning it can still become `ready`. Both are
+listed in `Recording.warnings`, and connected clients get a message about each. The list is limited, the count is not.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,7 @@ _DETAIL_CHARACTERS = 500
 class Place:
     """Chunks, and the seconds of the recording at which their audio is missing or in doubt.
 
-    `end_seconds` equals `start_seconds` where the recording goes on without it.
+    `end_seconds` equals `start_seconds` if the audio is missing.
     """
 
     first_sequence: int
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a recording is `failed`: the code of the error, a sentence, and the first chunk that is at fault."""
+    """The reason of a failed recording: the code of the error, a sentence, and the first chunk that caused it."""
 
     code: str
     detail: str
@@ -40,10 +40,10 @@ class Losses:
     """The losses and warnings of one recording, in the order in which they were found.
 
     Attributes:
-        entries: The first of them, as the API shows them.
-        count: How many there are.
-        lost: How many of them make the recording `failed`.
-        first: Code, sentence and sequence of the first of those.
+        entries: The first losses and warnings, as the API shows them.
+        count: The number of losses and warnings.
+        lost: The number of losses, which make the recording `failed`.
+        first: The code, the sentence and the sequence of the first loss.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)

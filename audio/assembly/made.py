@@ -1,4 +1,4 @@
-"""The file of a recording, as an assembler has made it."""
+"""The finished file of a recording."""
 
 import uuid
 from collections.abc import Callable

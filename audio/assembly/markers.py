@@ -1,8 +1,8 @@
-"""The positions of markers that were placed behind chunks (`audio.ingest.markers`).
+"""The positions of markers that were placed after chunks (`audio.ingest.markers`).
 
-A window ends at each marker, so the assembler knows when in the recording the chunks before it end. A stream in a
-container does not tell its times before it is complete. There the marker gets the length of the stream so far, and its
-position when the recording is finished: that of the first packet behind this length.
+A window ends at each marker, so the assembler knows the position at which the chunks before the marker end. The times
+of a stream in a container are unknown until it is complete. There the marker stores the length of the stream in bytes.
+When the recording is finished, the marker gets the position of the first packet after this length.
 """
 
 import uuid

@@ -1,8 +1,8 @@
-"""The master file of a session: what is concatenated so far, up to the length that the database tells.
+"""The master file of a session, which contains the audio so far, up to the committed length.
 
-A file has one writer in its life at a time, and is never cut. A run makes a file named by its own claim, or goes on
-with the one that the run before has handed over. Where that run may still be alive, or the file is not exactly what
-was committed, the run copies what was committed into a file of its own, and leaves the other as it is.
+A file has one writer at a time, and is never truncated. A run creates a file with its own claim in the name, or
+continues the file that the previous run has handed over. If that run may still be alive, or the file is not exactly as
+it was committed, the new run copies the committed bytes into a file of its own, and does not touch the other one.
 """
 
 import itertools
@@ -19,7 +19,7 @@ _BATCH_BYTES = 1 << 20
 
 
 class Master:
-    """An open master file. `size_bytes` is its length with what was appended, synced or not."""
+    """An open master file. `size_bytes` is its length, including appended bytes that are not synced yet."""
 
     def __init__(self, path: Path) -> None:
         """Creates the file, which must not exist."""

@@ -1,6 +1,6 @@
 """The family of raw PCM and WAV: the samples of all sources, converted to those of one WAV master.
 
-The master becomes the recording where it is, so a close costs no copy of it.
+The master becomes the recording without being copied or moved.
 """
 
 import itertools
@@ -31,9 +31,9 @@ _UNACCOUNTED = "audio_unaccounted"
 
 
 class PcmAssembler(SampleAssembler):
-    """The assembler of raw PCM and WAV. The reader of a source parses each of its messages.
+    """The assembler of raw PCM and WAV. Each source has a reader, which parses its messages.
 
-    A file that can't be decoded is left out and noted, and what follows it is recorded.
+    A file that cannot be decoded is left out with a warning, and the audio after it is recorded.
     """
 
     family: ClassVar[Family] = Family.PCM

@@ -1,7 +1,7 @@
-"""A recording that is made anew from its chunks.
+"""The rebuild of a recording from its chunks.
 
-The recording that is ready stays until the other one is complete. Then one transaction changes the row and the file. If
-the other one can't be made, nothing changes.
+The ready recording stays until the new one is complete. Then one transaction changes the row and the file. If the new
+one cannot be made, nothing changes.
 """
 
 import uuid

@@ -1,8 +1,9 @@
 """One run of assembly over one session: from the claim of its recording to its end.
 
-A run commits only while its own token is in the row. The order of a window: write, sync, commit the new length. A run
-that ends hands its master over: it removes its token. If a run died, its token is still there. The next run then copies
-what was committed, so no sample is lost or doubled, even if the run before was only slow (`audio.assembly.master`).
+A run commits only while its own token is in the row. For each window it writes, syncs, and commits the new length. A
+run that ends normally removes its token, and so hands its master over. If a run has died, its token is still there. The
+next run then copies the committed bytes, so that no sample is lost or doubled, even if the previous run was only slow
+(`audio.assembly.master`).
 """
 
 import contextlib
@@ -39,12 +40,12 @@ _PROGRESS_SECONDS = 1.0
 
 
 class ClaimLostError(Exception):
-    """Another run has claimed the recording, or it was deleted. This run may not commit any more."""
+    """Another run has claimed the recording, or the recording was deleted. This run must not commit anything more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """How many chunks the session has, and whether more may come."""
+    """The number of chunks that the session has, and whether more may come."""
 
     total: int
     is_closed: bool

@@ -1,4 +1,4 @@
-"""The samples of a WAV master: what the two families that make one have in common."""
+"""The samples of a WAV master: the code that the two families with such a master share."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ _RESAMPLER_FRAMES = 2
 
 @dataclass(slots=True)
 class _Run:
-    """Samples of one format that came of a source in a row: how many frames came, and how many were given for them."""
+    """Consecutive samples of one format from one source: how many frames were received, and how many were yielded."""
 
     format: PcmFormat
     taken: int = 0
@@ -47,8 +47,8 @@ class _Run:
 class PcmOutput:
     """The samples of several sources, converted to those of one WAV master.
 
-    The master has the session's rate and channels; what the session leaves undecided is that of the first samples,
-    with two channels at most. Its encoding is that of the first samples.
+    The master has the sample rate and the channels of the session. If these are undecided, it has those of the first
+    samples, with two channels at most. Its encoding is that of the first samples.
     """
 
     def __init__(self, session: AudioSession, known: PcmFormat | None, checkpoint: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class PcmOutput:
 
 
 class SampleAssembler(ABC):
-    """The part of an assembler that concerns a WAV master, the format of its samples and their comparison."""
+    """The base of assemblers with a WAV master: the format of its samples, and their comparison."""
 
     suffix = "wav"
     untimed_bytes = None

@@ -1,6 +1,6 @@
 """The SQL that commits the windows of many sessions at once, in the dialects of SQLite and PostgreSQL.
 
-Django's `bulk_update` writes a CASE for every row and column, and to make that costs more than the windows.
+Django's `bulk_update` creates a CASE for every row and column, which costs more than the windows themselves.
 """
 
 import json

@@ -1,11 +1,11 @@
-"""The family of continuous compressed streams: their bytes, as they came.
+"""The family of continuous compressed streams, whose bytes are copied.
 
-MP3, ADTS and FLAC have their frames counted, so that their length is known when they end, and what is no frame is
-said. The master is the recording: only the counts in its header are corrected.
+The frames of MP3, ADTS and FLAC are counted, so that the length is known at the end. Bytes that are no frames get a
+warning. The master becomes the recording: only the counts in its header are corrected.
 
-Under WebM, Ogg and MP4 there may be several streams, each with its own header, whose packets fit together. These parts
-lie one behind the other in the master, and `examine` looks at each when it is complete. At the end their packets are
-copied into one file, which needs an index.
+A session of WebM, Ogg or MP4 may consist of several parts, each with its own header, whose packets fit together. The
+master contains the parts one after the other, and `examine` checks each when it is complete. At the end their packets
+are copied into one file, which needs an index.
 """
 
 import itertools

@@ -1,8 +1,8 @@
-"""Files of a session that are not its recording: those of earlier recordings, and of runs that died.
+"""Files of a session that are not its recording: those of earlier recordings, and of runs that have died.
 
-A complete file is kept until its successor is complete. A run writes under names of its own (`audio.assembly.master`).
-Only when the database names its recording does this module look at the other files. It removes a file whose bytes the
-recording holds, and moves any other into the folder `aside`, where nobody writes.
+A complete file is kept until its successor is complete. Each run writes to files with names of its own
+(`audio.assembly.master`). After the row names the new recording, this module checks the other files. It removes a file
+whose bytes the recording contains, and moves any other file into the folder `aside`, to which nothing writes.
 """
 
 import uuid
@@ -24,13 +24,13 @@ _HEAD_BYTES = wav.HEADER_BYTES
 
 
 def tidy(session_id: uuid.UUID, token: uuid.UUID | None = None) -> None:
-    """Clear a session's folder of what its ready recording has taken the place of.
+    """Remove the files that the ready recording of a session has replaced, or move them aside.
 
-    The caller holds the session's lock. The files are listed before the row is read, and nothing is done while another
-    claim stands: so a run that has lost its lock without knowing touches no file that is in use or becomes it.
+    The caller holds the session's lock. The files are listed before the row is read, and nothing is done while the row
+    has another claim. So a run that has lost its lock without noticing touches no file that is or will be in use.
 
     Args:
-        session_id: Whose folder it is.
+        session_id: The session.
         token: The claim of the caller, if it has one.
     """
     found = list(_files(session_id))

@@ -1,7 +1,7 @@
-"""Windows that somebody asks for: who reads a live recording gets one that is at most two seconds behind.
+"""Windows on request, so that a live recording that somebody reads is at most two seconds behind.
 
-A request enqueues the window and waits for it. A page that listens to a session only enqueues it. However many ask, a
-session has at most one such task a second.
+A request enqueues a window and waits for it. A page that listens to a session only enqueues windows. However many
+readers there are, a session has at most one such task per second.
 """
 
 import time
