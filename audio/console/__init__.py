@@ -1,1 +1,1 @@
-"""The pages for people: the status of this server, and what it records."""
+"""The pages for people: the console, the login and the page that records."""

@@ -10,9 +10,10 @@ SHARED_FACTOR = 10
 
 
 class Attempts(AxesDatabaseHandler):  # type: ignore[misc]  # axes is not typed
-    """Failed logins, counted for a name at an address, for an address, and for a name: see AXES_LOCKOUT_PARAMETERS.
+    """Failed logins, counted by name and address, by address, and by name (AXES_LOCKOUT_PARAMETERS).
 
-    Logins are locked after LOGIN_FAILURES for a name at an address, or SHARED_FACTOR times as many for one of the two.
+    Logins are locked after LOGIN_FAILURES failures of a name from one address. The limits of an address alone and of a
+    name alone are SHARED_FACTOR times as high.
     """
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, object] | None = None) -> int:

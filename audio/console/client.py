@@ -1,6 +1,6 @@
 """The JavaScript client: the files of clients/javascript, for pages of this server and of allowed origins.
 
-Its modules import each other. So browsers ask again for each of them, and never mix those of two versions.
+Its modules import each other. Browsers revalidate each of them, so that they never mix the modules of two versions.
 """
 
 import hashlib

@@ -67,7 +67,7 @@ class Login(LoginView):
 
 
 class Logout(LogoutView):
-    """The logout, and the way to that of the OpenID provider for those who have logged in through it."""
+    """The logout. It also leads people who have logged in through the OpenID provider to the logout of the provider."""
 
     def post(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         """Log the person out here, and lead them to the provider if it announces a logout."""

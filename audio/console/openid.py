@@ -34,7 +34,7 @@ TIMEOUT_SECONDS = 10
 
 
 class LoginRejectedError(Exception):
-    """The provider, or this server, does not let somebody in."""
+    """The provider or this server has rejected a login."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -56,7 +56,7 @@ def _provider(issuer: str) -> Any:
 
 
 class OpenIdView(RedirectURLMixin, View):
-    """A step of the login. It exists only where a provider is configured."""
+    """A step of the login. It is available only if a provider is configured."""
 
     http_method_names = ["get", "head"]
     next_page = "home"

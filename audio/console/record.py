@@ -1,4 +1,4 @@
-"""The page that records: a microphone or files, over the JavaScript client."""
+"""The page that records a microphone or files. It uses the JavaScript client."""
 
 import structlog
 from django.contrib.auth.views import redirect_to_login

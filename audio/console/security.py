@@ -1,4 +1,4 @@
-"""The Content-Security-Policy of every page (CSP level 3): pages load from, and send to, this server only.
+"""The Content-Security-Policy of every page (CSP level 3). Pages load from this server only, and send to it only.
 
 Inline styles are allowed because the pages of REST framework, Swagger UI and ReDoc use them. ReDoc searches in a worker
 that it creates from a blob. The pages of the console need neither.

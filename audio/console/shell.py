@@ -1,4 +1,4 @@
-"""The frame of the console's pages: the navigation, who is logged in, the state of the server, and data for scripts."""
+"""The frame of the console's pages: the navigation, the person, the state of the server, and data for scripts."""
 
 import functools
 from collections.abc import Callable

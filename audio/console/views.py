@@ -1,4 +1,4 @@
-"""The pages of the console. A view decides who may see a page. The scripts of the page get its data over REST."""
+"""The pages of the console. A view checks who may see the page. The scripts of the page get its data over REST."""
 
 from typing import Any
 from uuid import UUID

@@ -1,7 +1,7 @@
-"""The clock of the database, by which processes judge each other, because the clocks of hosts differ.
+"""The clock of the database. Times that several processes compare come from it, because the clocks of hosts differ.
 
 A time that no other host compares, such as the arrival of a chunk, may come from the clock of the host. Any clock may
-be set, on a machine without a battery even by days. `ClockWatch` notices this with a clock that is never set.
+be set, even by days on a machine without a battery. `ClockWatch` notices this with a steady clock, which is never set.
 """
 
 import time

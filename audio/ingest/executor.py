@@ -1,4 +1,4 @@
-"""Threads in which the event loop runs functions that use the database."""
+"""Threads that run functions which use the database, on behalf of the event loop."""
 
 import asyncio
 import contextvars

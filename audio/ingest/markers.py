@@ -1,12 +1,12 @@
 """Markers: moments in a recording with a label.
 
-A marker is placed behind the chunks that the session has, or at a number of seconds. In the first case assembly ends a
-window behind these chunks, and so knows when in the recording they end (`audio.assembly.markers`). For that, the number
-of chunks is read under the lock of the session's row, which each commit of chunks takes: no window that was read before
-reaches further, and each window that is read afterwards finds the marker.
+A marker is placed after the last chunk that the session has, or at a number of seconds. In the first case assembly ends
+a window at this chunk, and so knows the position at which it ends (`audio.assembly.markers`). The number of chunks is
+read under the lock of the session's row, which each commit of chunks acquires. So no window that was read earlier
+reaches beyond it, and each window that is read later finds the marker.
 
-The markers of a session are also in a file beside its recording, from which they come back if the database is lost
-(`audio.integrity.reindex`). Positions that assembly has computed are not in it: it computes them again.
+The markers of a session are also in a file beside its recording, from which they are restored if the database is lost
+(`audio.integrity.reindex`). The file does not contain computed positions, because assembly computes them again.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The schedule of windows: an open session is due when enough audio is pending, or when it has waited long enough.
 
-The first window of a session comes early. It finds what the media decide, and whether the audio can be decoded at all.
-Later windows are large, because a window costs a worker some milliseconds whatever its size. Who reads a live recording
-asks for a window by themselves (`audio.assembly.wanted`).
+The first window of a session comes early. It shows the parameters of the audio, and whether it can be decoded at all.
+Later windows are large, because each costs a worker some milliseconds, whatever its size. A reader of a live recording
+requests a window (`audio.assembly.wanted`).
 
 The tasks are hints. If one is lost or was not enqueued, the sweep finds the session in the database.
 """

@@ -1,1 +1,1 @@
-"""Integrity: compare what is stored with what should be (verify, survey, replay), and restore rows (reindex)."""
+"""Integrity: check the stored data (verify, survey, replay), and restore rows (reindex)."""

@@ -1,17 +1,17 @@
 """The restoration of the database's rows from the journals, after the database was lost or restored from a backup.
 
-Session records describe the sessions, and commit records give the sequence of each chunk. A chunk that neither a commit
-nor a void names was in flight when its process ended, and only the database knew whether it was accepted. The counts of
-its source can tell: the count with a later chunk of the same connection, and the number at which the next connection
-began. All other chunks in flight are kept, behind those chunks of their file whose sequence is known, and the session
-is marked as `uncertain`.
+Session records describe the sessions, and commit records contain the sequence of each chunk. A chunk that neither a
+commit nor a void names was in flight when its process ended, and only the database knew whether it was accepted. The
+counts of its source may show this: the count with a later chunk of the same connection, and the number at which the
+next connection began. All other chunks in flight are kept, after the chunks of their file with a known sequence, and
+the session is marked as `uncertain`.
 
 Existing rows of chunks are never changed. If the database knows a session but lacks chunks of it, as an older backup
 does, the chunks are inserted, and its counters are updated in the same transaction. An unknown session is inserted as
-`pending`. Once all journals have been read, one transaction sets its number of chunks and enqueues its recording. So a
-reindexing that died can start again. A deleted session does not come back: either the database says that it was
-deleted, or its chunks were committed and erased. Memory holds a few numbers for each session and source, and the chunks
-that were in flight.
+`pending`. Once all journals have been read, one transaction sets its number of chunks and enqueues its recording. So an
+interrupted reindexing can start again. A deleted session does not come back: either the database says that it was
+deleted, or its chunks were committed and erased. The memory contains a few numbers for each session and source, and the
+chunks that were in flight.
 """
 
 import contextlib
@@ -62,16 +62,12 @@ class Reindexed:
     """The result of a reindexing.
 
     Attributes:
-        journals: Journals that were read.
-        sessions: Sessions that were restored.
-        uncertain_sessions: Sessions of which some chunks may be missing, misplaced, or were never acknowledged.
-        known_sessions: Sessions that have rows and were not changed.
-        extended_sessions: Sessions that have rows and got more chunks.
-        deleted_sessions: Sessions that do not come back.
-        chunks: Chunks that were restored.
-        in_flight_chunks: Those of `chunks` that no commit record names.
-        rejected_chunks: Chunks that were in flight and certainly not accepted.
-        problems: What is wrong with the journals.
+        journals: Journals that were read. sessions: Sessions that were restored. uncertain_sessions: Sessions of which
+        some chunks may be missing, misplaced, or were never acknowledged. known_sessions: Sessions that have rows and
+        were not changed. extended_sessions: Sessions that have rows and got more chunks. deleted_sessions: Sessions
+        that do not come back. chunks: Chunks that were restored. in_flight_chunks: Restored chunks that no commit
+        record names. rejected_chunks: Chunks that were in flight and certainly not accepted. problems: The problems of
+        the journals.
     """
 
     journals: int = 0
@@ -116,9 +112,9 @@ class _Connection:
 
     Attributes:
         first_number: The number of the first chunk.
-        committed: How many of the chunks commit records name.
-        last_number: The number of the last of those.
-        last_count: The source's count with that last chunk.
+        committed: How many of the chunks are named in commit records.
+        last_number: The number of the last of these.
+        last_count: The count of the source with this last chunk.
     """
 
     first_number: int
@@ -154,7 +150,7 @@ class _InFlight:
 class _Unreadable:
     """A damaged chunk that no commit and no void names, so that it may have been acknowledged.
 
-    `is_new` tells that the database had no row of that file at or behind it.
+    `is_new` is set if the database has no row for this file at or after its offset.
     """
 
     file_name: str
@@ -166,7 +162,7 @@ class _Unreadable:
 class _Session:
     """What is known of a session.
 
-    `is_ours` tells that the session is being restored. `is_known` tells that the database has it; missing chunks are
+    `is_ours` is set if the session is being restored. `is_known` is set if the database has it; its missing chunks are
     added.
     """
 

@@ -1,6 +1,6 @@
-"""The comparison of a ready recording with its chunks: the assembly runs again, and its output is compared, not kept.
+"""The comparison of a ready recording with its chunks: assembly runs again, and its output is compared and not kept.
 
-Memory is bounded, and so is the disk: only WebM, Ogg and MP4 streams need two files of the recording's size in a
+Memory is limited. Only WebM, Ogg and MP4 streams need space on the disk: two files of the size of the recording, in a
 working folder. The comparison depends on the format (`audio.assembly.assembler.Assembler.compare`):
 
     PCM and WAV                   every sample, and the header

@@ -1,7 +1,7 @@
 """The survey of the storage: each journal is compared with its rows, and each file with the rows that name it.
 
-Tables are read in pages, and files once, so that memory does not grow with either. A server may write meanwhile. So
-anything that seems to be missing is looked up again before it is reported.
+Tables are read page by page, and files once, so that memory does not grow with them. A server may write meanwhile, so
+everything that seems to be missing is looked up again before it is reported.
 """
 
 import uuid
@@ -76,7 +76,7 @@ def journal(name: str) -> Surveyed:
 
 @dataclass(slots=True)
 class _OpenRecord:
-    """A chunk record that no commit and no void has named yet. `sequence` is that of its row, or 0 if it has none."""
+    """A chunk record that no commit or void has named yet. `sequence` is that of its row, or 0 if it has no row."""
 
     record: ScannedRecord
     sequence: int

@@ -1,8 +1,8 @@
-"""The verification of one session: its rows, its chunks in the journals, and the recording made of them.
+"""The verification of one session: its rows, its chunks in the journals, and its recording.
 
-A verification reads the chunks and the recording once, in bounded memory, and changes nothing. If the chunks were
-removed by garbage collection, it compares the rows with each other, and the recording with the size and the SHA-256 of
-the time when it was made. Chunks that arrive after the start of a verification are ignored.
+A verification reads the chunks and the recording once, with limited memory, and changes nothing. If the chunks were
+removed by garbage collection, it compares the rows with each other, and the recording with its stored size and SHA-256.
+Chunks that arrive after the start of a verification are ignored.
 """
 
 import uuid
@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be.
+    """A problem that a check has found.
 
     `code` is stable and meant for programs, `detail` for people. The other fields locate the problem, as far as
     possible. `file_name` is relative to the storage root.
@@ -67,7 +67,7 @@ class Verified:
     """The result for one session.
 
     `recording` is the state of the recording, or `compared` if the recording was compared with its chunks. `warnings`
-    are those of the recording; they are no fault of the storage.
+    are those of the recording, and are not problems of the storage.
     """
 
     session_id: uuid.UUID

@@ -1,7 +1,7 @@
 """Recordings and transcodes with the markers of their session as chapters, copied packet by packet.
 
-The file itself does not change when markers do. So what has chapters is another file, made when somebody asks for it.
-Its name has a digest of its chapters: after a change of the markers it is made anew.
+The file of a recording does not change with its markers. So the chapters are in another file, which is made at the
+first request. Its name contains a digest of its chapters, so that it is made again after a change of the markers.
 """
 
 import hashlib

@@ -3,8 +3,8 @@ r"""The rows of background tasks: enqueue, find, revoke, report and complete the
     pending --run--> running --complete--> completed
         \__revoke______|____fail_________> revoked, failed
 
-Two requests for the same work get the same row. A run commits only while the state in its row is `running`. A run that
-was revoked notices that with its next report, at most about a second later, and its FFmpeg is killed.
+Two requests for the same work get the same row. A run commits only while the state in its row is `running`. When a task
+was revoked, its run notices this with its next report, at most about a second later, and kills its FFmpeg.
 """
 
 import time

@@ -4,8 +4,8 @@
 
 The steps are: upload, read back and compare, commit `remote_at`, remove the local file. After a rebuild, the older
 object with the same bytes is deleted too. Each step can be repeated. A run that dies leaves an object that no row
-names, which the next run replaces, or a file, which the next run removes. The session's lock keeps all writers of the
-recording away. Readers look at the row, and look again if the file is gone.
+names, which the next run replaces, or a file, which the next run removes. The session's lock keeps all other writers
+away from the recording. Readers read the row again if the file is gone.
 """
 
 import uuid

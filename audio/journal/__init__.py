@@ -1,1 +1,1 @@
-"""The journals: every chunk is in one of them before it is acknowledged."""
+"""The journals. Every chunk is in a journal before it is acknowledged."""

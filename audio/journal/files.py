@@ -2,8 +2,10 @@
 
 Two rules make a crash harmless:
 
-- A process appends only to files that it created itself (`O_EXCL`). So a torn tail is never overwritten.
-- After a failed or short write, or a failed sync, the file is cut back to its last good byte and never written again.
+- A process appends only to files that it created itself (`O_EXCL`). So an incomplete record at an end is never
+  overwritten.
+- After a failed or short write, or a failed sync, the file is truncated after its last good byte and never written
+  again.
   The kernel may have dropped the dirty pages, and the next sync would report success (fsync(2), "fsyncgate").
 
 The owner of a journal holds an flock on it for as long as it may append. The kernel releases that lock when the
@@ -139,8 +141,8 @@ def _batches(buffers: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 class JournalReader:
     """A reader of chunks by their extents, for one window.
 
-    Files are opened anew for each window: a network file system shows the writes of another host only to those who open
-    the file after them.
+    Files are opened again for each window, because a network file system shows the writes of another host only after
+    the file has been opened again.
     """
 
     def __init__(self, root: Path) -> None:
@@ -230,7 +232,7 @@ def journal_lock(path: Path) -> Iterator[bool]:
 
 @dataclass(frozen=True, slots=True)
 class ScannedRecord:
-    """A record that `scan` has found. `intact` tells whether the CRC-32 of its payload is right."""
+    """A record that `scan` has found. `intact` is set if the CRC-32 of its payload is right."""
 
     offset: int
     header: Header
@@ -289,7 +291,7 @@ def resumes_at(path: Path, end: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A place in a journal where no record begins, although there are records behind it."""
+    """A place in a journal where no record begins, although records follow it."""
 
     offset: int
 

@@ -1,8 +1,8 @@
 """The Redis that `manage.py serve` runs if no REDIS_URL is given.
 
-It listens on a Unix socket in the data folder and stores nothing on the disk: with a file it would reject writes on a
-full disk, and might be unable to read the file after a crash. Nothing is lost by that. When Redis starts again, the
-sweep finds the queued work in the database (`audio.upkeep.expect_empty_queue`).
+It listens on a Unix socket in the data folder and stores nothing on the disk. With a file it would reject writes on a
+full disk, and might be unable to read the file after a crash. No work is lost without a file: when Redis starts again,
+the sweep finds the queued work in the database (`audio.upkeep.expect_empty_queue`).
 """
 
 import importlib.util

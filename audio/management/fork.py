@@ -1,6 +1,6 @@
 """A process that is forked from this one.
 
-It shares the memory of what is loaded here, and starts without loading it.
+It shares the memory of the loaded modules, and starts without loading them again.
 """
 
 import contextlib
@@ -38,7 +38,8 @@ class Running(Protocol):
 class Fork:
     """A fork that runs `python -m MODULE`, as its command line says.
 
-    Celery's library starts it, which renews what processes must not share. The caller must have no other threads.
+    Celery's library starts it, and recreates the objects that processes must not share. The caller must have no other
+    threads.
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]) -> None:

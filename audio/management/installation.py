@@ -1,4 +1,4 @@
-"""The database from the operator's point of view: creation at the first start, and sentences for its errors."""
+"""The database of an installation: its creation at the first start, and sentences for operators about its errors."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A bond between the life of a process and that of its parent, so that no `kill -9` leaves an orphan."""
+"""End a process with its parent, so that no `kill -9` leaves an orphan."""
 
 import ctypes
 import os

@@ -4,7 +4,7 @@
 arrive as bytes in a pipe. The loop waits for this pipe and for the children's ready pipes, so that it needs no polling
 for them. Each child leads a session of its own. So an interrupt on the terminal reaches only the supervisor, and
 processes that a dead child has left behind can be killed as a group. A child reports readiness through the descriptor
-of its `--ready-fd`. For a child that can't, the supervisor calls `answers` of its program.
+of its `--ready-fd`. If a child cannot do this, the supervisor calls `answers` of its program.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ class Child:
 class Supervisor:
     """A context manager that keeps `Program`s running until a stop signal comes. Its end stops every child.
 
-    `environment` is that of the children; by default they inherit that of this process.
+    `environment` is the environment of the children. By default it is that of this process.
     """
 
     environment: Mapping[str, str] | None = None

@@ -1,7 +1,7 @@
 """The processes of the web server, which share one listening socket, as programs of a supervisor.
 
-The kernel gives each new connection to one of the processes that wait for one. Each process has its own journal. All
-shared state is in the database.
+The kernel gives each new connection to one of the waiting processes. Each process has its own journal. All shared state
+is in the database.
 """
 
 import signal

@@ -1,1 +1,1 @@
-"""Audio itself: what to do with chunks (pure), and FFmpeg, pydub and WAV files that do it."""
+"""The processing of audio: pure modules that plan and parse, and modules that run FFmpeg and pydub."""

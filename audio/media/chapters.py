@@ -1,7 +1,7 @@
-"""PURE. Markers as chapters, in the metadata format of FFmpeg, which writes them into a file.
+"""PURE. Markers as chapters, in the metadata format from which FFmpeg writes them into a file.
 
-MP4, Matroska and ID3 have chapters of their own, each with an end. In Ogg and FLAC they are comments, one for the time
-of a chapter and one for its title ("Chapter Extension" of the Xiph wiki).
+MP4, Matroska and ID3 define chapters, each with an end. In Ogg and FLAC a chapter consists of two comments, for its
+time and its title ("Chapter Extension" of the Xiph wiki).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ _ID3_HEADER_BYTES = 10
 
 
 class Chapter(NamedTuple):
-    """A chapter, in milliseconds, as ID3 and comments have them."""
+    """A chapter. Its times are in milliseconds, as in ID3 and comments."""
 
     start_ms: int
     title: str

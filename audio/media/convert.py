@@ -1,9 +1,9 @@
-"""PURE. Samples into other samples: sample format, channels and rate, across the borders of windows.
+"""PURE. Conversion of samples to another sample format, other channels and another rate, window by window.
 
-Everything goes through float64, which holds every integer sample exactly. Resampling is soxr's at its best
-quality; its filter reaches some way to both sides, so a `Converter` keeps the last input frames, re-reads them
-with the next window and cuts off what it gave before: the output is that of one run over everything, and a tone
-across a border has no click. mu-law and A-law as in ITU-T G.711.
+All samples are converted through float64, which represents every integer sample exactly. soxr resamples at its best
+quality. Its filter needs some frames before and after each sample. So a `Converter` keeps the last input frames,
+processes them again with the next window, and leaves out the output that it has already returned. The output is the
+same as that of one run over all samples, so there is no click between windows. ITU-T G.711 defines mu-law and A-law.
 """
 
 from __future__ import annotations
@@ -116,10 +116,10 @@ def remix(frames: Frames, channels: int) -> Frames:
 
 @dataclass(slots=True)
 class Converter:
-    """Turns the samples of one source into those of the master; `target` is the master's format.
+    """A converter of the samples of one source to the format of the master, `target`.
 
-    `tail` holds input frames that the filter still needs, in the format `source`; `given_frames` of the output
-    that they make were given before. Where the rates are equal nothing is held.
+    `tail` contains the input frames that the filter still needs, in the format `source`. `given_frames` is the number
+    of output frames from the tail that were already returned. If the rates are equal, the tail is empty.
     """
 
     target: PcmFormat

@@ -1,8 +1,8 @@
-"""PURE. Cue points of WAV files: the chunks `cue ` and `LIST adtl` behind the samples.
+"""PURE. Cue points of WAV files: the chunks `cue ` and `LIST adtl` after the samples.
 
-Both are in "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft, 1991). They follow the
-data, so samples stay where they are. A cue point has 32 bits for its frame. Labels are UTF-8, which the specification
-does not say and editors read.
+"Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft, 1991) defines both. They follow the
+data, so the samples do not move. A cue point has 32 bits for its frame. Labels are in UTF-8: the specification names no
+encoding, and editors read this one.
 """
 
 import struct

@@ -1,8 +1,7 @@
-"""The only subprocess of the product: FFmpeg, found and run under guard.
+"""FFmpeg: the search for the program, and its execution with limits.
 
-It is fed what strangers send. Every run has limits on CPU, memory, output and wall time (`audio.media.guard`),
-a working folder with nothing else in it, no standard input, and may open files of that one kind only
-(`audio.media.plan`).
+FFmpeg reads files from strangers. So every run has limits on CPU, memory, output and wall time (`audio.media.guard`),
+an empty working folder and no standard input, and may open only files of the expected kind (`audio.media.plan`).
 """
 
 import contextlib

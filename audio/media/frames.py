@@ -1,8 +1,8 @@
-"""PURE. What the frames of MP3, ADTS and FLAC say: rate, channels, how many samples.
+"""PURE. The frames of MP3, ADTS and FLAC: their sample rate, their channels and their number of samples.
 
-`FrameCounter` follows an MP3 or ADTS stream cut anywhere, so that its length is known when it ends without
-reading it again. FLAC tells its length in STREAMINFO; where a live encoder left that open, the last frame's
-number tells it, and `StreamInfo.pack` writes it back in place.
+`FrameCounter` follows an MP3 or ADTS stream in pieces of any size, so that the length of the stream is known at its end
+without reading it again. FLAC declares its length in STREAMINFO. If a live encoder has left it out, the number of the
+last frame shows the length, and `StreamInfo.pack` writes it into STREAMINFO.
 
 MPEG audio: ISO/IEC 11172-3 section 2.4.1 and the Xing/Info header with LAME's extension ("Mp3 Info Tag rev 1").
 ADTS: ISO/IEC 14496-3 section 1.A.2. FLAC: RFC 9639 sections 8.2 and 9.1.
@@ -47,9 +47,9 @@ _MOST_SPANS = 100
 
 @dataclass(frozen=True, slots=True)
 class PartDescription:
-    """What a complete compressed file says of itself: rate in Hz, channels, bits of a sample, sample frames.
+    """The declarations of a complete compressed file: rate in Hz, channels, bits of a sample, sample frames.
 
-    `sample_frames` is what a decoder will give, 0 where the file does not tell.
+    `sample_frames` is the number that a decoder will return, or 0 if the file does not declare it.
     """
 
     sample_rate: int
@@ -60,7 +60,7 @@ class PartDescription:
 
 @dataclass(frozen=True, slots=True)
 class Unrecognised:
-    """Bytes from `start` to before `end` of a stream that are neither frames nor tags, `seconds` into its audio."""
+    """Bytes of a stream that are neither frames nor tags, up to and not including `end`, at `seconds` of its audio."""
 
     start: int
     end: int
@@ -69,15 +69,15 @@ class Unrecognised:
 
 @dataclass(frozen=True, slots=True)
 class InfoFrame:
-    """The Info, Xing or VBRI frame that encoders write first; it holds no audio.
+    """The Info, Xing or VBRI frame that encoders write first. It contains no audio.
 
     Attributes:
         frame: The beginning of the frame, with all of its tag.
-        tag_at: Where the tag stands in it.
-        frame_count: The frames that it says follow it, 0 where it does not say.
-        byte_count: The bytes of the stream with this frame, 0 where it does not say.
-        delay: Sample frames that the encoder put in front, `end_padding` those behind, where LAME's extension says so.
-        lame_at: Where LAME's extension begins, 0 if there is none.
+        tag_at: The offset of the tag in the frame.
+        frame_count: The declared number of frames that follow, or 0.
+        byte_count: The declared number of bytes of the stream, including this frame, or 0.
+        delay: The sample frames that the encoder added at the beginning, by LAME's extension; `end_padding` at the end.
+        lame_at: The offset of LAME's extension, or 0 if there is none.
     """
 
     frame: bytes
@@ -141,26 +141,26 @@ def _crc16_arc(data: bytes) -> int:
 
 @dataclass(slots=True)
 class FrameCounter:
-    """Follow the frames of an MP3 or ADTS stream that comes in pieces cut anywhere.
+    """A counter of the frames of an MP3 or ADTS stream, which it reads in pieces of any size.
 
-    A frame counts where it follows another, or where so many follow it that chance is ruled out. So the frames of a
-    stream that begins in the middle are found, and in what is no such stream none are.
+    A frame counts if it follows another frame, or if so many frames follow it that this is no coincidence. So the
+    counter finds the frames of a stream that begins in the middle, and finds none in other data.
 
     Attributes:
         audio_format: `mp3` or `aac`.
-        has_parts: Whether an ID3 tag or an Info frame behind the first frame begins another file. If not, the stream is
-            one, and an Info frame in it is a frame as any other. Frames of other parameters begin a part in any case.
-        samples: Sample frames, without those of the Info frame.
-        sample_rate: In Hz, of the first frame; 0 while there is none. `channels` likewise.
+        has_parts: Whether an ID3 tag or an Info frame after the first frame begins another file. Otherwise an Info
+            frame is a frame like any other. Frames with other parameters always begin a part.
+        samples: The number of sample frames, without those of the Info frame.
+        sample_rate: The sample rate of the first frame in Hz, or 0 before there is one. `channels` likewise.
         info: The Info frame, if the stream begins with one, at `info_at`.
-        fed: How many bytes were fed.
-        at: Where the next frame is expected; `held` are the bytes from there on that came.
-        constants: What the headers of one stream have in common.
-        is_synced: Whether `at` lies behind a frame or a tag.
-        tag_at: Where the ID3 tag begins behind which the next frame is expected, -1 if there is none.
-        last_at: Where the last frame begins if `at` is its end, else -1; it has `last_samples`.
-        audio_bytes: Bytes of frames; `unrecognised_bytes` those that are neither frames nor tags.
-        unrecognised: The first spans of the latter.
+        fed: The number of bytes that were fed.
+        at: The offset at which the next frame is expected. `held` contains the received bytes from there on.
+        constants: The values that the headers of one stream have in common.
+        is_synced: Whether a frame or a tag ends at `at`.
+        tag_at: The offset of the ID3 tag after which the next frame is expected, or -1.
+        last_at: The offset of the last frame if `at` is its end, otherwise -1. The frame has `last_samples`.
+        audio_bytes: The number of bytes of frames. `unrecognised_bytes` counts those that are neither frames nor tags.
+        unrecognised: The first spans of unrecognised bytes.
     """
 
     audio_format: str
@@ -354,7 +354,7 @@ def _tag_bytes(head: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """A FLAC stream's STREAMINFO block; `offset` is that of its 34 bytes in the file, `body` the bytes."""
+    """The STREAMINFO block of a FLAC stream: the `offset` of its 34 bytes in the file, and the bytes (`body`)."""
 
     offset: int
     body: bytes
@@ -438,7 +438,7 @@ def _flac_frame(frame: bytes, info: StreamInfo) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class NumberGap:
-    """A place in a FLAC stream, `offset` bytes in, where `missing` sample frames lie between two frames' numbers."""
+    """A place in a FLAC stream, at `offset`, where `missing` sample frames lie between the numbers of two frames."""
 
     offset: int
     missing: int
@@ -447,20 +447,20 @@ class NumberGap:
 
 @dataclass(slots=True)
 class FlacCounter:
-    """Follow the frames of a FLAC stream that comes in pieces cut anywhere.
+    """A counter of the frames of a FLAC stream, which it reads in pieces of any size.
 
-    A frame is one whose header's CRC-8 holds and whose number follows that of the frame before; behind a gap, the
-    number of the next one has to follow as well.
+    A frame counts if the CRC-8 of its header is right and its number follows that of the previous frame. After a gap,
+    the number of the next frame has to follow too.
 
     Attributes:
-        flac_at: Where the stream's magic is expected, behind an ID3 tag perhaps; -1 before that is known.
-        stream_info: The body of the STREAMINFO, None before it came.
-        samples: Sample frames in all frames.
+        flac_at: The offset at which the magic is expected, perhaps after an ID3 tag; -1 before it is known.
+        stream_info: The body of STREAMINFO; None before it was received.
+        samples: The number of sample frames in all frames.
         expected: The first sample frame of the next frame, by its number.
-        last_at: Where the last frame begins, -1 before the first; it has `last_samples`.
-        pending: Offset, first and last number of a frame that does not follow, until the next one confirms it.
-        gaps: The first places where numbers were missing or went back.
-        fed: How many bytes were fed; `held` the last of them, in which a header may have begun.
+        last_at: The offset of the last frame, or -1 before the first. The frame has `last_samples`.
+        pending: The offset and the first and last number of a frame after a gap, until the next frame confirms it.
+        gaps: The first places where numbers are missing or decrease.
+        fed: The number of bytes that were fed. `held` contains the last of them, in which a header may have begun.
     """
 
     stream_info: bytes | None = None

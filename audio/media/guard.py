@@ -1,13 +1,13 @@
-"""Run as a script between us and FFmpeg: sets limits, then becomes FFmpeg.
+"""A script that sets limits for its process, and then executes FFmpeg in it.
 
     python -I -S guard.py CPU_SECONDS,WALL_SECONDS,MEMORY_BYTES,FILE_BYTES FOLDER PROGRAM ARGUMENT...
 
-A script of its own because pydub starts FFmpeg too, and because limits set in the parent's child between fork
-and exec are unsafe beside threads. It imports nothing of ours, so that it starts in milliseconds. The alarm
-outlives the exec (POSIX alarm): FFmpeg dies of SIGALRM when the wall time is up.
+It is a separate script because pydub starts FFmpeg too, and because a process with threads cannot safely set limits
+between fork and exec. It imports nothing of the product, so that it starts in milliseconds. The alarm survives the exec
+(POSIX alarm): SIGALRM ends FFmpeg when the wall time is over.
 
-It leaves the terminal's process group, so that a Ctrl-C meant for the server does not make FFmpeg end in the
-middle of a file; and it dies with its parent, where the system can do that (Linux, prctl(2)).
+The process leaves the process group of the terminal, so that a Ctrl-C for the server does not end FFmpeg in the middle
+of a file. On Linux it ends with its parent (prctl(2)).
 """
 
 import ctypes

@@ -1,9 +1,9 @@
-"""PURE. Where complete streams begin in a session's bytes, whatever the boundaries of its messages.
+"""PURE. Find the places in the bytes of a session at which complete streams begin, independently of its messages.
 
-A recorder that is started anew sends its header again: behind the last byte of the one before, in the middle of a
-message that a proxy put together, or cut into pieces of a byte. A `HeaderScanner` finds such headers by their magic
-and by the structure behind it, which is long enough that audio does not imitate it by chance. It does not follow the
-structure of what lies between two headers, so that a stream that was cut off hides nothing of the next one.
+A recorder that was restarted sends its header again. The header may follow the previous stream in the same message, or
+be split into several messages. A `HeaderScanner` finds such headers by their magic and by the structure after it, which
+is long enough that audio does not contain it by chance. It does not parse the bytes between two headers, so that a
+truncated stream cannot hide the next one.
 
 Headers: EBML (RFC 8794 section 11.2), Ogg (RFC 3533 sections 4 and 6), ISO BMFF and QuickTime `ftyp` (ISO/IEC 14496-12
 section 4.3), FLAC (RFC 9639 section 8.2). MP3 and ADTS have no such header: `audio.media.frames` follows their frames.
@@ -139,16 +139,16 @@ FORMATS = tuple(_HEADERS)
 
 @dataclass(slots=True)
 class HeaderScanner:
-    """Find the headers in a stream of `webm`, `ogg`, `mp4` or `flac` that comes in pieces cut anywhere.
+    """A scanner that finds the headers in a stream of `webm`, `ogg`, `mp4` or `flac`, in pieces of any size.
 
     Attributes:
         audio_format: The session's format.
-        at: How many bytes were fed.
-        held: The last of them, in which a header may have begun.
-        next_at: Where the next candidate may stand; those before were looked at.
-        group_end: Ogg: where the last first page ends. One that begins there is of the same group (RFC 3533
-            section 4), not of the next one.
-        tag: FLAC: where the last ID3 tag begins and ends. A header at its end begins with the tag.
+        at: The number of bytes that were fed.
+        held: The last bytes, in which a header may have begun.
+        next_at: The offset from which candidates have not been checked yet.
+        group_end: For Ogg, the end of the last first page. A first page that begins there is of the same group (RFC
+            3533 section 4).
+        tag: For FLAC, the beginning and the end of the last ID3 tag. A header at its end begins with the tag.
     """
 
     audio_format: str
@@ -219,10 +219,10 @@ class HeaderScanner:
 
 @dataclass(slots=True)
 class ChunkOffsets:
-    """Which chunk holds a byte of a stream: where each of the last chunks begins.
+    """The offsets of the last chunks in a stream, to find the chunk that contains a byte.
 
     Attributes:
-        marks: The offset of a chunk's first byte and its sequence, in order.
+        marks: The offset of the first byte of each chunk and its sequence, in order.
     """
 
     marks: list[list[int]] = field(default_factory=list)

@@ -1,11 +1,11 @@
-"""The only pydub of the product: compressed files to samples, a window at a time.
+"""The decoding of compressed files to samples, window by window. No other module uses pydub.
 
-pydub runs one FFmpeg over all files of a window (an ffconcat list) through the guarded program of
-`audio.media.ffmpeg`. What is long, deep or says too little goes through that FFmpeg directly. Segments are
-never added: `raw_data` is joined by whoever writes it.
+pydub runs one FFmpeg over all files of a window (an ffconcat list), with the limits of `audio.media.ffmpeg`. Files that
+are long, have deep samples or declare too little are decoded by FFmpeg directly. Segments of pydub are never added,
+because that copies them; the caller joins their `raw_data`.
 
-Containers have a timeline: where it has no packets there is silence in the samples, so that any second of them is the
-same second of the container. What a decoder leaves out is silence too, and is told (`Shortfall`).
+Containers have a timeline. Where it has no packets, the samples are silence, so that positions in the samples and the
+container are the same. Audio that a decoder leaves out becomes silence too, and is reported (`Shortfall`).
 """
 
 import warnings
@@ -36,9 +36,9 @@ _UNUSED = PcmFormat("u8", 8000, 1)
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """What a file that was decoded to its end has less of than it says: sample frames, at the rate in Hz.
+    """A file that was decoded to its end and has fewer sample frames (at a rate in Hz) than it declares.
 
-    `sequence` is that of the chunk that the file begins with; `damage` says what of it can't be read, if that is known.
+    `sequence` is that of its first chunk. `damage` describes the unreadable part, if it is known.
     """
 
     sequence: int
@@ -173,7 +173,7 @@ def stream(
 
 
 class _Decoded:
-    """One file as it is decoded: how much came, and how much should have."""
+    """A file that is being decoded: how much of it was decoded, and how much it declares."""
 
     def __init__(self, path: Path, part: Part, audio_format: str, folder: Path) -> None:
         self._path = path
@@ -264,7 +264,7 @@ def encoding_of(path: Path, audio_format: str, folder: Path, track: int = 0) -> 
 
 
 class Blocks:
-    """The samples of one audio track of a container, with silence where its timeline has none."""
+    """The samples of one audio track of a container, with silence in the gaps of its timeline."""
 
     def __init__(self, path: Path, audio_format: str, encoding: str, folder: Path, track: int = 0) -> None:
         """`encoding` is that of the samples that come out; `folder` is FFmpeg's."""

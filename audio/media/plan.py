@@ -1,8 +1,7 @@
-"""PURE. From chunks to windows, and from windows to FFmpeg arguments.
+"""PURE. The plan of a session's assembly: its family, the size of its windows, and the arguments of FFmpeg.
 
-A session is assembled in one of three ways (`Family`), and in windows of bounded size. The arguments say what
-FFmpeg may open and decode at all: everything that it reads was sent by somebody. Each list is what stands
-between the limits (`audio.media.ffmpeg`) and the output.
+There are three families (`Family`). The arguments limit what FFmpeg may open and decode, because strangers have sent
+everything that it reads. `audio.media.ffmpeg` adds the limits and the output to each list of arguments.
 """
 
 from collections.abc import Iterator, Sequence
@@ -72,7 +71,7 @@ LOSSLESS = ("wav", "flac")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One complete file: the chunks `first_sequence` to `last_sequence`, and what it says of itself."""
+    """One complete file: the chunks `first_sequence` to `last_sequence`, and its declarations."""
 
     first_sequence: int
     last_sequence: int
@@ -82,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes of a file: from `start` to before `end`."""
+    """The bytes of a file from `start` up to, and not including, `end`."""
 
     start: int
     end: int
@@ -360,9 +359,9 @@ def remux_parts(audio_format: str, listing: str, output: str, copied: "Copied") 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What is copied into a container: the number of an audio track, and its codec as FFmpeg names it.
+    """The audio track that is copied into a container: its number, and its codec as FFmpeg names it.
 
-    `has_gaps` says that there are moments without packets.
+    `has_gaps` is set if its timeline has gaps.
     """
 
     track: int
@@ -452,7 +451,7 @@ def encode(audio_format: str, path: str, output: str, encoding: str) -> list[str
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A format that a recording can be had in besides its own: how FFmpeg writes it."""
+    """A format to which recordings can be transcoded, and how FFmpeg writes it."""
 
     muxer: tuple[str, ...]
     encoder: tuple[str, ...]

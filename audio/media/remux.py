@@ -1,10 +1,10 @@
-"""Packets into a container with a duration and an index, none of them decoded: the parts of one stream, end to end.
+"""Remuxing: copy the packets of all parts of a stream into one container with a duration and an index.
 
-A browser that reconnects starts a new recorder, and that a new header: the master then holds several complete
-WebM, Ogg or MP4 files, one behind the other. Parts that say the same of their codec become one recording. FFmpeg
-reads each where it lies (`subfile`), behind an ffconcat list of ours. A part begins exactly where the one before it
-ends: what FFmpeg takes for the length of a file is not what its packets say, so the list names that length.
-`compare` proves the result: every packet of every part is in it, at its moment.
+When a browser reconnects, it starts a new recorder, which sends a new header. The master then contains several complete
+WebM, Ogg or MP4 files, one after the other. Parts with the same codec parameters become one recording. FFmpeg reads the
+parts from the master (`subfile`), by an ffconcat list. Each part begins exactly where the previous one ends. FFmpeg
+estimates the length of a file, so the list contains the length by its packets. `compare` checks that the result
+contains every packet of every part at the right time.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ _OGG_CUT_OFF = "The stream ends within a page or a packet."
 
 @dataclass(frozen=True, slots=True)
 class PartHeader:
-    """What one part says of itself: the parameters of its packets, comparable as text, and whether it has any.
+    """The declarations of one part: the parameters of its packets as comparable text, and whether it has packets.
 
-    They are those of the first audio track that can be recorded; `track` is its number among the audio tracks.
+    They are those of the first audio track that can be recorded. `track` is its number among the audio tracks.
     """
 
     parameters: str
@@ -57,7 +57,7 @@ class PartHeader:
 
 
 class Packet(NamedTuple):
-    """One packet of an audio track: when it is heard, for how long, and what identifies its bytes."""
+    """One packet of an audio track: its time, its length, and the identification of its bytes."""
 
     start_seconds: float
     duration_seconds: float
@@ -72,10 +72,11 @@ class Packet(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The timeline of one part: where its first packet begins and its last one ends, in seconds; how many there are.
+    """The timeline of one part: the beginning of its first packet, the end of its last one, and their number.
 
-    `audio_seconds` is the length of all packets together, without the gaps between them. `damage` says what is
-    not whole, if anything is. `padding_seconds` is by how much the last packet is shorter than the one before it.
+    `audio_seconds` is the length of all packets together, without the gaps between them. `damage` describes an
+    incomplete or unreadable place, if there is one. `padding_seconds` is the difference by which the last packet is
+    shorter than the one before it.
     """
 
     start_seconds: float
@@ -93,9 +94,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The first packet of the parts that the recording lacks or has at another time.
+    """The first packet that the recording lacks or has at another time.
 
-    `part` counts from zero, `packet` within the part from one; `seconds` is where it should be in the recording.
+    `part` counts from zero, and `packet` within the part from one. `seconds` is its position in the recording.
     """
 
     part: int
@@ -105,10 +106,10 @@ class Missing:
 
 @dataclass(slots=True)
 class Proof:
-    """What became of the packets of the parts: how many there were, how many the recording lacks, or has elsewhere.
+    """The result of a comparison: how many packets the parts have, and how many are missing or at another time.
 
-    `lost_seconds` is the length of those that it lacks, `extra` counts packets that are of no part, and
-    `most_displaced_seconds` is by how much the time of a packet is off at most.
+    `lost_seconds` is the length of the missing packets. `extra` counts packets that belong to no part, and
+    `most_displaced_seconds` is the largest difference in the time of a packet.
     """
 
     packets: int = 0
@@ -333,7 +334,7 @@ def moments(
 
 
 class _Moment(NamedTuple):
-    """A moment in a part, beside that at which its first packet begins."""
+    """A moment in a part, together with the moment at which its first packet begins."""
 
     first: float
     at: float
@@ -436,7 +437,7 @@ def compare(path: Path, spans: Sequence[Span], audio_format: str, output: Path, 
 
 
 class _Recorded:
-    """The packets of a recording, of which the next ones can be looked at."""
+    """The packets of a recording. The next ones can be read in advance."""
 
     def __init__(self, given: Iterator[Packet]) -> None:
         self._given = given

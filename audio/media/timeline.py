@@ -1,8 +1,8 @@
-"""PURE. Decoded sound and its times: FFmpeg's blocks of PCM in Matroska, and the silence between them.
+"""PURE. The times of decoded sound: the blocks of PCM that FFmpeg writes in Matroska, and the silence between them.
 
-WAV knows no times, so a decoder that writes WAV moves everything behind a gap forward. Matroska has the time of
-every block (RFC 9559; RFC 8794 for the elements that it is made of): `BlockReader` reads what FFmpeg's own muxer
-writes, and nothing else. `Timeline` says how much silence goes before each block.
+WAV has no times, so with WAV as its output a decoder would move everything after a gap forward. Matroska has the time
+of every block (RFC 9559, and RFC 8794 for its elements). `BlockReader` reads only Matroska that FFmpeg's muxer has
+written. `Timeline` computes the silence before each block.
 """
 
 import struct
@@ -24,7 +24,7 @@ _SILENT_FRAMES = 1 << 16
 
 
 class Block(NamedTuple):
-    """Samples that were decoded together, and when they are heard, in ms."""
+    """Samples that were decoded together, and their time in ms."""
 
     start_ms: int
     data: bytes
@@ -32,9 +32,9 @@ class Block(NamedTuple):
 
 @dataclass(slots=True)
 class BlockReader:
-    """The blocks of one PCM track in Matroska, from bytes as they come; rate in Hz.
+    """A reader of the blocks of one PCM track in Matroska, in pieces of any size. The rate is in Hz.
 
-    `codec` and `bits` are of use for tracks that are not PCM, too.
+    `codec` and `bits` are also valid for tracks that are not PCM.
     """
 
     sample_rate: int = 0
@@ -94,10 +94,10 @@ class BlockReader:
 
 @dataclass(slots=True)
 class Timeline:
-    """Where blocks of samples lie in what is written of them; the first one begins it. All in sample frames.
+    """The positions of blocks in the written samples, in sample frames. The first block begins at 0.
 
-    A block that begins early is written behind the one before it all the same; what comes after a gap is then again
-    where it should be.
+    A block that begins too early is written after the previous one nevertheless. After the next gap, the positions are
+    right again.
     """
 
     written: int = 0

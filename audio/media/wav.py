@@ -1,19 +1,20 @@
-"""PURE. WAV: an incremental reader that takes messages cut anywhere, and the header of the master files.
+"""PURE. WAV: an incremental reader of messages in pieces of any size, and the header of the master files.
 
-The reader (`WavReader`) takes the messages of one source, which under `format=wav` are raw PCM, whole WAV files
-or slices of a WAV stream, and gives `Samples`: whole sample frames with their format. Where a file can't be followed
-it gives a `Fault` in their place and goes on behind that file. It knows no file of ours; its state is JSON, so that
-it can stand in the database between two windows.
+`WavReader` reads the messages of one source. Under `format=wav` these are raw PCM, whole WAV files, or slices of a WAV
+stream. The reader returns `Samples`: whole sample frames with their format. If it cannot parse a file, it returns a
+`Fault` instead, and continues after that file. It opens no files. Its state is JSON, so that it can be stored in the
+database between two windows.
 
-RIFF/WAVE as in "Multimedia Programming Interface and Data Specifications 1.0", WAVE_FORMAT_EXTENSIBLE as in
-Microsoft's "Multiple Channel Audio Data and WAVE Files", RF64 and ds64 as in EBU Tech 3306, BW64 as in ITU-R BS.2088.
+The specifications are "Multimedia Programming Interface and Data Specifications 1.0" for RIFF/WAVE, Microsoft's
+"Multiple Channel Audio Data and WAVE Files" for WAVE_FORMAT_EXTENSIBLE, EBU Tech 3306 for RF64 and ds64, and ITU-R
+BS.2088 for BW64.
 
-Sizes in headers are often wrong, so each is believed only as far as the bytes bear it out:
+Sizes in headers are often wrong, so the reader compares them with the bytes that follow:
 
-- The data chunk ends where its size says. What stands there may be another sub-chunk, another file, or raw PCM.
-- A size of nothing, all ones, or about 2 or 4 GiB is a placeholder of a recorder that could not know it.
-- Samples that go on behind their declared end are kept, with a warning unless the size was a placeholder.
-- A complete header inside the samples is that of another recorder: no PCM looks like one by chance.
+- The data chunk ends at its declared size. Another sub-chunk, another file, or raw PCM may follow.
+- A size of zero, all ones, or about 2 or 4 GiB is the placeholder of a recorder that did not know the size.
+- Samples that continue after their declared end are kept, with a warning unless the size was a placeholder.
+- A complete header within the samples is that of another recorder, because PCM does not contain one by chance.
 """
 
 import re
@@ -105,15 +106,15 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something of the input that is not in the samples, or is there by a guess.
+    """A part of the input that is not in the samples, or that the reader has interpreted by a guess.
 
     Attributes:
-        error: Why a file can't be decoded, None for a mere warning.
-        code: The error's code, or that of the warning.
+        error: Why a file cannot be decoded; None for a warning.
+        code: The code of the error or the warning.
         detail: The sentence for people.
-        first_sequence: The message that it begins in. A fault that goes on is told again with each message.
-        last_sequence: The message that it has come to.
-        is_new: Whether it is told for the first time.
+        first_sequence: The message in which it begins. A fault that continues is returned again with each message.
+        last_sequence: The last message that it affects so far.
+        is_new: Whether it is returned for the first time.
     """
 
     error: MediaError | None
@@ -205,10 +206,11 @@ _IN_HEADER = (Phase.CHUNK, Phase.FORMAT, Phase.SIZES, Phase.SKIP)
 
 @dataclass(slots=True)
 class Accounted:
-    """What every byte of the input was. With what the reader holds, these make up all that it was fed.
+    """The numbers of bytes of the input by their kind. With the held bytes, their sum is the size of the input.
 
-    `dropped_bytes` counts by the reason: `partial_frame` is less than a sample frame at an end, `undecodable` the
-    samples of files that can't be decoded, `behind_the_end` what followed a file and was neither sound nor a sub-chunk.
+    `dropped_bytes` counts by the reason: `partial_frame` is less than a sample frame at an end, `undecodable` is the
+    samples of files that cannot be decoded, and `behind_the_end` is bytes after a file that are neither sound nor a
+    sub-chunk.
     """
 
     sample_bytes: int = 0
@@ -223,19 +225,19 @@ class Accounted:
 
 @dataclass(slots=True)
 class _File:
-    """The file that a reader is in.
+    """The file that a reader is reading.
 
     Attributes:
-        format: That of its samples, None while unknown.
-        position: The bytes of it that were read.
-        end: Where its RIFF ends by its header, None if that does not say.
-        long_size: The data size that ds64 told.
-        first_sequence: The message that it began in.
-        last_sequence: The message that its last byte so far was in.
-        is_whole: Whether all up to the end of its data came in one message that is a file by itself.
-        is_live: Whether the data size was a placeholder, so that samples may follow behind it.
-        fault: The code and the sentence if it can't be decoded: its samples are dropped.
-        is_told: Whether its fault has been told.
+        format: The format of its samples; None while it is unknown.
+        position: The number of its bytes that were read.
+        end: The end of its RIFF chunk by its header; None if the header does not declare it.
+        long_size: The data size in ds64.
+        first_sequence: The message in which it began.
+        last_sequence: The message that contained its last byte so far.
+        is_whole: Whether one message contains it up to the end of its data, and nothing before it.
+        is_live: Whether the data size is a placeholder, so that more samples may follow.
+        fault: The code and the sentence if it cannot be decoded. Its samples are then dropped.
+        is_told: Whether its fault has been returned.
     """
 
     format: PcmFormat | None = None
@@ -273,10 +275,10 @@ class WavReader:
 
     Attributes:
         raw: The format of headerless PCM.
-        chunk_mode: That of the session.
-        held: What the last message left: part of a header, of a sample frame, or what may be junk behind a file.
-        left: How many bytes of the current sub-chunk are still to come, None where nobody knows.
-        accounted: What every byte was.
+        chunk_mode: The chunk mode of the session.
+        held: The rest of the last message: a part of a header or of a sample frame, or perhaps junk after a file.
+        left: The number of bytes of the current sub-chunk that are still to come; None if it is unknown.
+        accounted: The numbers of bytes by their kind.
     """
 
     raw: PcmFormat

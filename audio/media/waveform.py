@@ -1,12 +1,13 @@
-"""The waveform of a recording: the lowest and the highest sample of each stretch, at every zoom.
+"""The waveform of a recording: the lowest and the highest sample of equal spans, at every zoom.
 
-A file of peaks is computed once, in one pass and bounded memory: a header, then levels of pairs of int16 (lowest,
-highest; of all channels together). A pair of the first level covers BASE_FRAMES sample frames, one of each next
-level FACTOR times as many, so that any zoom reads a few thousand pairs. Where a WAV file is there, nearer zooms come
-from its samples.
+The file of peaks is computed once, in one pass and with limited memory. It has a header and then levels of pairs of
+int16: the lowest and the highest sample, of all channels together. A pair of the first level covers BASE_FRAMES sample
+frames, and a pair of each further level FACTOR times as many, so that any zoom reads a few thousand pairs. If there is
+a WAV file, the nearest zooms read its samples.
 
-Where samples are concatenated, `extend` writes the first level window by window beside the master, and `complete`
-makes the file of it when the recording is ready: nothing has to be read again. Elsewhere `write` makes it in one pass.
+If the master holds samples, `extend` writes the first level window by window beside the master, and `complete` makes
+the file from it when the recording is ready, so that nothing has to be read again. For other recordings `write` makes
+the file in one pass.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ FULL_SCALE = 32767
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """Peaks of `start_seconds` to `end_seconds`: one row a point, the lowest and the highest sample, -32767 to 32767.
+    """The peaks of a span. Each point is a row with the lowest and the highest sample, from -32767 to 32767.
 
-    `duration_seconds` and `sample_rate` (Hz) are the recording's.
+    `duration_seconds` and `sample_rate` (in Hz) are those of the recording.
     """
 
     sample_rate: int

@@ -155,7 +155,7 @@ def test_the_settings_are_for_managers(asks, clinic):
     assert for_scripts(page.content.decode())["is_staff"] is False
     answer = recorder.client.get(f"/projects/{clinic.pk}")
     assert answer.status_code == 403
-    assert "Only managers see the settings of clinic" in answer.content.decode()
+    assert "Only managers may see the settings of clinic" in answer.content.decode()
     assert "You manage no project" in recorder.client.get("/projects").content.decode()
     for project_id in ("1", "9" * 30, "x", "-1"):
         assert manager.client.get(f"/projects/{project_id}").status_code == 404

@@ -1,4 +1,4 @@
-"""`manage.py migrate`: Django's command, which first creates what a new installation needs."""
+"""`manage.py migrate`: Django's command, which first creates the secret key and the database of a new installation."""
 
 from typing import Any
 

@@ -14,7 +14,7 @@ from audio.upkeep.sweeps import Action, Sweep
 
 
 class Command(ExampleCommand):
-    """Do at once the maintenance that a running server does bit by bit.
+    """Run all the maintenance at once that a running server does in small steps.
 
     The command is for cron, and for operators who want to see the actions.
     """
