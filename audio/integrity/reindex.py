@@ -49,6 +49,7 @@ from audio.models import (
     Recovery,
     SessionStatus,
 )
+from audio.pages import in_pages
 from audio.storage import derived, paths, session_file
 from audio.wire.parameters import parse_metadata
 
@@ -762,9 +763,8 @@ def _placed(session: _Session, taken: Sequence[_InFlight]) -> list[AudioChunk]:
 def _gaps(session_id: uuid.UUID) -> tuple[list[tuple[int, int]], int]:
     """Return the ranges of sequences that no row has, and the last sequence of a row."""
     gaps, last = [], 0
-    rows = AudioChunk.objects.filter(session_id=session_id).order_by("sequence").values_list("sequence", flat=True)
-    while page := list(rows.filter(sequence__gt=last)[:_ROWS_PER_STATEMENT]):
-        for sequence in page:
+    for page in in_pages(AudioChunk.objects.filter(session_id=session_id), "sequence"):
+        for (sequence,) in page:
             if sequence > last + 1:
                 gaps.append((last + 1, sequence - 1))
             last = sequence

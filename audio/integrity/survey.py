@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from audio import pages
 from audio.integrity.verify import Problem, Problems
 from audio.journal.files import Damage, JournalReader, ScannedRecord, walk
 from audio.journal.records import RecordType, parse_commit, parse_void
@@ -31,7 +32,6 @@ from audio.storage import paths
 from audio.storage.lock import LOCK_NAME
 
 OnProgress = Callable[[float], None]
-_ROWS_PER_QUERY = 1000
 _FINISHED = (RecordingState.READY, RecordingState.FAILED)
 # The folders in `sessions/` have the first two characters of the sessions' ids as names.
 _PREFIX_CHARACTERS = 2
@@ -202,11 +202,8 @@ class _Journal:
 
 def _rows_of(journal_id: int) -> Iterator[tuple[int, int]]:
     """Yield (offset, sequence) of a journal's rows, in the order of their offsets."""
-    after = -1
-    rows = AudioChunk.objects.filter(journal_id=journal_id).order_by("offset").values_list("offset", "sequence")
-    while page := list(rows.filter(offset__gt=after)[:_ROWS_PER_QUERY]):
+    for page in pages.in_pages(AudioChunk.objects.filter(journal_id=journal_id), "offset", "sequence"):
         yield from page
-        after = page[-1][0]
 
 
 def orphans(on_progress: OnProgress = lambda _: None) -> Surveyed:
@@ -229,7 +226,7 @@ def orphans(on_progress: OnProgress = lambda _: None) -> Surveyed:
 
 def _look_at_folders(found: Surveyed, folders: list[Path]) -> None:
     rest = iter(folders)
-    while batch := list(islice(rest, _ROWS_PER_QUERY)):
+    while batch := list(islice(rest, pages.ROWS_PER_PAGE)):
         ids = {path: _session_id(path) for path in batch}
         states = _states([key for key in ids.values() if key is not None])
         for path, key in ids.items():
@@ -294,16 +291,8 @@ def _add_orphan(found: Surveyed, path: Path, detail: str) -> None:
 def _expected_files() -> Iterator[tuple[str, QuerySet[Any]]]:
     """Yield each file that a row needs, with a query that tells whether the row still needs it."""
     recordings = Recording.objects.filter(state__in=_FINISHED, is_local=True).exclude(file_name="")
-    for key, name in _paged(recordings):
-        yield name, recordings.filter(pk=key, file_name=name)
     tasks = BackgroundTask.objects.filter(state=TaskState.COMPLETED, is_current=True).exclude(file_name="")
-    for key, name in _paged(tasks):
-        yield name, tasks.filter(pk=key, file_name=name)
-
-
-def _paged(rows: QuerySet[Any]) -> Iterator[tuple[uuid.UUID, str]]:
-    """Yield the keys and the file names of rows, in the order of the keys."""
-    after = uuid.UUID(int=0)
-    while page := list(rows.filter(pk__gt=after).order_by("pk").values_list("pk", "file_name")[:_ROWS_PER_QUERY]):
-        yield from page
-        after = page[-1][0]
+    for rows in (recordings, tasks):
+        for page in pages.in_pages(rows, "pk", "file_name"):
+            for key, name in page:
+                yield name, rows.filter(pk=key, file_name=name)

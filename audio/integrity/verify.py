@@ -19,10 +19,10 @@ from audio.integrity import replay
 from audio.journal.files import Extent, JournalReader
 from audio.journal.records import Header, RecordType
 from audio.models import AudioChunk, AudioSession, JournalFile, Recording, RecordingState
+from audio.pages import in_pages
 from audio.storage import durable, local, paths
 
 OnProgress = Callable[[float], None]
-_ROWS_PER_QUERY = 1000
 _PROBLEMS_KEPT = 100
 _RELEASED = ""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -180,14 +180,8 @@ class _Session:
         self._expect(expected, self._total_chunks + 1)
 
     def _pages(self) -> Iterator[list[_Row]]:
-        after = 0
         mine = AudioChunk.objects.filter(session_id=self._found.session_id, sequence__lte=self._total_chunks)
-        while rows := [
-            _Row(*row)
-            for row in mine.filter(sequence__gt=after).order_by("sequence").values_list(*_Row._fields)[:_ROWS_PER_QUERY]
-        ]:
-            yield rows
-            after = rows[-1].sequence
+        return ([_Row(*row) for row in page] for page in in_pages(mine, *_Row._fields))
 
     def _expect(self, expected: int, sequence: int) -> None:
         """Report the rows that are missing before the next row."""

@@ -22,6 +22,7 @@ from audio.errors import MasterDamagedError, RecordingNotReadyError, TaskRunning
 from audio.jobs import rows, run, transcode
 from audio.journal.files import sync_folder
 from audio.models import AudioChunk, AudioSession, BackgroundTask, Recording, RecordingState, TaskKind
+from audio.pages import in_pages
 from audio.storage import downloads, paths
 from audio.storage.downloads import Servable
 from audio.storage.remote import remote_storage
@@ -31,7 +32,6 @@ if TYPE_CHECKING:  # boto3 takes long to import, and is not needed without a rem
 
 OnProgress = Callable[[float], None]
 _BLOCK_BYTES = 1 << 20
-_ROWS_PER_QUERY = 1000
 _POLL_SECONDS = 0.5
 
 
@@ -162,13 +162,11 @@ def _metadata(session: AudioSession, head: dict[str, Any]) -> Iterator[bytes]:
     """Yield the JSON piece by piece, because a session may have a million chunks."""
     opened = json.dumps(head, cls=DjangoJSONEncoder, indent=2).rstrip("}").rstrip()
     yield f'{opened},\n  "chunks": ['.encode()
-    separator, after = "\n    ", 0
-    rows = AudioChunk.objects.filter(session=session).order_by("sequence")
-    names = ("sequence", "size_bytes", "crc32", "received_at", "source__name")
-    while page := list(rows.filter(sequence__gt=after).values_list(*names)[:_ROWS_PER_QUERY]):
+    separator = "\n    "
+    columns = ("sequence", "size_bytes", "crc32", "received_at", "source__name")
+    for page in in_pages(AudioChunk.objects.filter(session=session), *columns):
         for row in page:
             chunk = dict(zip(("sequence", "size_bytes", "crc32", "received_at", "source"), row, strict=True))
             yield (separator + json.dumps(chunk, cls=DjangoJSONEncoder)).encode()
             separator = ",\n    "
-        after = page[-1][0]
     yield b"\n  ]\n}\n"

@@ -21,6 +21,7 @@ from audio.models import (
     WebhookSecret,
 )
 from audio.models.webhooks import URL_MAX_LENGTH, unknown_types
+from audio.pages import in_pages
 from audio.webhooks import delivery, outbox, signing
 from audio.webhooks.networks import is_allowed, is_named, parsed
 
@@ -118,21 +119,20 @@ def recover(endpoint: WebhookEndpoint, since: datetime) -> int:
     count = 0
     types = endpoint.event_types or EventType.values
     wanted = WebhookEvent.objects.filter(project=endpoint.project_id, type__in=types, at__gte=since)
-    after = 0
-    while events := list(wanted.filter(position__gt=after).order_by("position")[: outbox.EVENTS_PER_TRANSACTION]):
-        after = events[-1].position or after
-        count += _send_again(endpoint, events)
+    for page in in_pages(wanted, "position", "pk", size=outbox.EVENTS_PER_TRANSACTION):
+        count += _send_again(endpoint, [key for _, key in page])
     dispatch.webhooks()
     return count
 
 
-def _send_again(endpoint: WebhookEndpoint, events: Sequence[WebhookEvent]) -> int:
+def _send_again(endpoint: WebhookEndpoint, keys: Sequence[int]) -> int:
+    """Send those events of some that were not delivered to an endpoint, and return how many there were."""
     now = database_time()
-    mine = WebhookDelivery.objects.filter(endpoint=endpoint, event__in=events)
+    mine = WebhookDelivery.objects.filter(endpoint=endpoint, event__in=keys)
     known = set(mine.values_list("event_id", flat=True))
     failed = list(mine.filter(state=DeliveryState.FAILED).values_list("pk", flat=True))
-    missed = [event for event in events if event.pk not in known]
-    rows = [WebhookDelivery(endpoint=endpoint, event=event, created_at=now, due_at=now) for event in missed]
+    missed = [key for key in keys if key not in known]
+    rows = [WebhookDelivery(endpoint=endpoint, event_id=key, created_at=now, due_at=now) for key in missed]
     WebhookDelivery.objects.bulk_create(rows, ignore_conflicts=True)
     _begin_anew(failed)
     return len(failed) + len(missed)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from audio import ingest, upkeep
+from audio import ingest, pages, upkeep
 from audio.assembly.concatenate import concatenate
 from audio.assembly.rebuild import rebuild
 from audio.dispatch import CONCATENATE
@@ -214,6 +214,7 @@ def test_a_run_that_died_is_begun_anew(recorded, lost, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "_ROWS_PER_STATEMENT", 3)
+    monkeypatch.setattr(pages, "ROWS_PER_PAGE", 3)
     for step in ("_placed", "_complete_source"):
         with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
             broken.setattr(module, step, die)

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from audio import upkeep
+from audio import pages, upkeep
 from audio.ingest import sessions
 from audio.integrity import survey
 from audio.jobs import rows, run
@@ -151,7 +151,7 @@ def test_journals_without_a_row_and_rows_without_a_journal(recorded, session_id)
 
 
 def test_more_rows_than_are_read_at_once(recorded, session_id, monkeypatch):
-    monkeypatch.setattr(survey, "_ROWS_PER_QUERY", 2)
+    monkeypatch.setattr(pages, "ROWS_PER_PAGE", 2)
     assert found_in_journals() == []
     assert found_in_storage() == []
 

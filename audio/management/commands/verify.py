@@ -16,8 +16,7 @@ from audio.integrity.verify import Problem, Problems
 from audio.management.arguments import BAD_ARGUMENTS, Progress, counted, find_sessions, json_line
 from audio.management.examples import ExampleCommand
 from audio.models import AudioSession
-
-_SESSIONS_PER_QUERY = 1000
+from audio.pages import in_pages
 
 
 class Found(Protocol):
@@ -110,9 +109,5 @@ def _place(problem: Problem) -> str:
 
 
 def _all_sessions() -> Iterator[uuid.UUID]:
-    """Yield the ids of all sessions, page by page."""
-    after = uuid.UUID(int=0)
-    keys = AudioSession.objects.order_by("pk").values_list("pk", flat=True)
-    while page := list(keys.filter(pk__gt=after)[:_SESSIONS_PER_QUERY]):
-        yield from page
-        after = page[-1]
+    """Yield the ids of all sessions."""
+    return (session_id for page in in_pages(AudioSession.objects.all(), "pk") for (session_id,) in page)
