@@ -1,15 +1,20 @@
 """The filters of the list of sessions."""
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import django_filters
 from django import forms
 from django.db.models import QuerySet
+from django_filters.constants import EMPTY_VALUES
 from django_filters.fields import IsoDateTimeField
 
-from audio.models import AudioSession, MetadataEntry, SessionStatus, metadata_digest
+from audio.models import AudioSession, Project, SessionStatus, metadata_digest
+from audio.narrowing import Condition, OnColumn, OnMetadata, equal, narrowed, one_of
 from audio.wire.parameters import FORMATS, METADATA_PREFIX, parse_metadata
+
+_TIMES = ("started_after", "started_before")
 
 
 class MomentField(IsoDateTimeField):  # type: ignore[misc]
@@ -48,18 +53,34 @@ class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]
         model = AudioSession
         fields: list[str] = []
 
-    def filter_queryset(self, queryset: QuerySet[AudioSession]) -> QuerySet[AudioSession]:
-        """Apply the filters.
+    def narrow(
+        self, queryset: QuerySet[AudioSession], conditions: Sequence[Condition] = ()
+    ) -> list[QuerySet[AudioSession]]:
+        """Apply the filters, which are valid, and other conditions (`narrowing.narrowed`).
 
         Raises:
             InvalidParameterError: A key or a value is no metadata.
         """
-        found: QuerySet[AudioSession] = super().filter_queryset(queryset)
+        found = queryset
+        for name in _TIMES:
+            found = self.filters[name].filter(found, self.form.cleaned_data[name])
+        return narrowed(found, [*self._metadata(), *self._columns(), *conditions])
+
+    def _metadata(self) -> Iterator[Condition]:
         named = {name.removeprefix(METADATA_PREFIX): self.data[name] for name in self.data if is_metadata(name)}
-        for key, value in parse_metadata(named).items():
-            with_it = MetadataEntry.objects.filter(digest=metadata_digest(key, value))
-            found = found.filter(pk__in=with_it.values("session"))
-        return found
+        return (OnMetadata(metadata_digest(key, value)) for key, value in parse_metadata(named).items())
+
+    def _columns(self) -> Iterator[Condition]:
+        """Yield the conditions on columns. Those come first that find the fewest sessions as a rule."""
+        values = {name: value for name, value in self.form.cleaned_data.items() if value not in EMPTY_VALUES}
+        if "name" in values:
+            yield OnColumn("name", "begins", values["name"])
+        for column in ("user_id", "format", "status"):
+            if column in values:
+                yield equal(column, values[column])
+        if "project" in values:
+            projects = list(Project.objects.filter(name=values["project"]).values_list("pk", flat=True))
+            yield one_of("project_id", projects)
 
 
 def is_metadata(parameter: str) -> bool:

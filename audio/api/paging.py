@@ -1,10 +1,12 @@
 """Cursor pagination: the cost of a page depends on its size, and not on the number of rows before it or in total."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.models import QuerySet
 from rest_framework.exceptions import NotFound
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
@@ -76,13 +78,43 @@ class NewestFirst(CheckedCursorPagination):
     position = models.DateTimeField()
 
 
-class SessionPages(NewestFirst):
+class PartedPages(NewestFirst):
+    """Pages of rows that several queries find together."""
+
+    def paginate_parts(
+        self, parts: Sequence[QuerySet[Any]], everything: QuerySet[Any], request: Request
+    ) -> list[Any] | None:
+        """Return the page of the request from several queries, whose results do not overlap.
+
+        The first rows of each are enough. The rows of a single query of all of them would be sorted as a whole.
+
+        Args:
+            parts: The queries.
+            everything: The query of all rows, with what is read of each.
+            request: The request.
+        """
+        if len(parts) == 1:
+            return self.paginate_queryset(parts[0], request)
+        keys = [key for part in parts for key in self._first_keys(part, request)]
+        return self.paginate_queryset(everything.filter(pk__in=keys), request)
+
+    def _first_keys(self, part: QuerySet[Any], request: Request) -> Sequence[Any]:
+        cursor = self.decode_cursor(request) or Cursor(offset=0, reverse=False, position=None)
+        if cursor.position is not None:
+            moment = self.ordering[0].removeprefix("-")
+            part = part.filter(**{f"{moment}__{'gt' if cursor.reverse else 'lt'}": cursor.position})
+        ordering = [name.removeprefix("-") for name in self.ordering] if cursor.reverse else self.ordering
+        last = cursor.offset + self.get_page_size(request) + 1
+        return list(part.order_by(*ordering).values_list("pk", flat=True)[:last])
+
+
+class SessionPages(PartedPages):
     """Pages of sessions."""
 
     ordering = ("-start_time", "-id")
 
 
-class TaskPages(NewestFirst):
+class TaskPages(PartedPages):
     """Pages of tasks."""
 
     ordering = ("-created_at", "-id")

@@ -8,6 +8,7 @@ from django.db.models.functions import Coalesce
 from audio.access import Identity, Kind
 from audio.errors import NotAllowedError, SessionNotFoundError
 from audio.models import AudioConnection, AudioSession
+from audio.narrowing import Condition, OnColumn, one_of
 
 
 def sessions() -> QuerySet[AudioSession]:
@@ -43,6 +44,16 @@ def find_session(session_id: uuid.UUID, identity: Identity, scope: str) -> Audio
         raise SessionNotFoundError(session_id=str(session_id))
     identity.require(scope, session.project_id, session.pk)
     return session
+
+
+def visibility(identity: Identity) -> list[Condition]:
+    """Return the conditions that leave the sessions which exist for an identity, as `access.visible` does."""
+    conditions: list[Condition] = []
+    if identity.session_id is not None:
+        conditions.append(OnColumn("pk", "exact", identity.session_id))
+    if not identity.everywhere:
+        conditions.append(one_of("project_id", sorted(identity.scopes)))
+    return conditions
 
 
 def require_open_for_token(session: AudioSession, identity: Identity) -> None:

@@ -1,5 +1,6 @@
 """The REST API of background tasks: request, show, list and revoke them."""
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -228,14 +229,24 @@ class TaskList(CheckedView, generics.ListAPIView[BackgroundTask]):
         """Return the serializer of the request or of the response."""
         return NewTaskSerializer if self.request.method == "POST" else TaskSerializer
 
-    def get_queryset(self) -> QuerySet[BackgroundTask]:
-        """Return the tasks, of one session if the request names it."""
-        found = super().get_queryset()
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return a page of the tasks that exist for the identity, or of those of one session."""
+        pages = TaskPages()
+        page = pages.paginate_parts(self._parts(), self.get_queryset(), request)
+        return pages.get_paginated_response(TaskSerializer(page, many=True, context={"request": request}).data)
+
+    def _parts(self) -> Sequence[QuerySet[BackgroundTask]]:
+        """Return the tasks in parts, each of which an index finds in the order of the list."""
+        found, identity = self.get_queryset(), self.identity
+        session_id = identity.session_id
         if "session_id" in self.request.query_params:
-            found = found.filter(session=ingest.parse_session_id(self.request.query_params["session_id"]))
-        if self.identity.is_unlimited:
-            return found
-        return found.filter(session__in=access.visible(self.identity, AudioSession.objects.all()))
+            session_id = ingest.parse_session_id(self.request.query_params["session_id"])
+        if session_id is not None:
+            sessions = access.visible(identity, AudioSession.objects.filter(pk=session_id))
+            return [found.filter(session=key) for key in sessions.values_list("pk", flat=True)]
+        if identity.everywhere:
+            return [found]
+        return [found.filter(project=project_id) for project_id in sorted(identity.scopes)]
 
     def post(self, request: Request) -> Response:
         """Request a background task. If its result exists, or is being made, the response is the existing task."""

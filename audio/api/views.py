@@ -19,7 +19,7 @@ from django.urls import get_script_prefix
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics, status
-from rest_framework.exceptions import NotAcceptable, ParseError, ValidationError
+from rest_framework.exceptions import NotAcceptable, ParseError
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.renderers import BaseRenderer
@@ -33,7 +33,7 @@ from audio.api import described
 from audio.api.access import ANY, MANAGE, READ, RECORD, address_of, identity_of, scope_of
 from audio.api.filters import SessionFilter, is_metadata
 from audio.api.paging import ChunkPages, SessionPages
-from audio.api.queries import find_session, require_open_for_token, sessions
+from audio.api.queries import find_session, require_open_for_token, sessions, visibility
 from audio.api.ranged import ranged_response
 from audio.api.serializers import (
     ChunkSerializer,
@@ -199,28 +199,26 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
         """Return whether a parameter is known. Those of metadata have the keys in their names."""
         return super().is_known(parameter) or is_metadata(parameter)
 
-    def get_queryset(self) -> QuerySet[AudioSession]:
-        """Return the sessions that exist for the identity."""
-        return access.visible(self.identity, super().get_queryset())
-
     def get_serializer_class(self) -> type[Any]:
         """Return the serializer of the request or of the response."""
         return NewSessionSerializer if self.request.method == "POST" else SessionSerializer
 
-    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Apply the filters.
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return a page of the sessions that exist for the identity and pass the filters.
 
         Raises:
             InvalidParameterError: A filter has an invalid value.
         """
-        try:
-            return super().filter_queryset(queryset)
-        except ValidationError as error:
-            raise self._filter_error(error) from error
+        filtered = SessionFilter(request.query_params, sessions(), request=request)
+        if not filtered.is_valid():
+            raise self._filter_error(filtered.errors)
+        parts = filtered.narrow(sessions(), visibility(self.identity))
+        pages = SessionPages()
+        page = pages.paginate_parts(parts, sessions(), request)
+        return pages.get_paginated_response(SessionSerializer(page, many=True, context={"request": request}).data)
 
-    def _filter_error(self, error: ValidationError) -> InvalidParameterError:
-        detail: Any = error.detail
-        name, sentences = next(iter(detail.items()))
+    def _filter_error(self, errors: Any) -> InvalidParameterError:
+        name, sentences = next(iter(errors.items()))
         choices = SessionFilter.base_filters[name].extra.get("choices")
         details = {"valid_values": [value for value, _ in choices]} if choices else {}
         received = self.request.query_params.get(name, "")[:64]

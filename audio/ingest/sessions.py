@@ -33,6 +33,7 @@ from audio.ingest.clock import ClockSet, database_time
 from audio.ingest.types import Producer
 from audio.models import (
     DEFAULT_PROJECT_ID,
+    OPEN_STATUSES,
     AudioConnection,
     AudioSession,
     AudioSource,
@@ -521,14 +522,17 @@ def restart_ages(clock_set: ClockSet, process_id: uuid.UUID, session_ids: Collec
 
 def restart_all_ages(clock_set: ClockSet) -> None:
     """Count the ages of all open sessions from now on, as `restart_ages` does for the sessions of one process."""
-    _restart_ages(clock_set, Q(end_time=None), IngestProcess.objects.all())
+    _restart_ages(clock_set, Q(status__in=OPEN_STATUSES), IngestProcess.objects.all())
 
 
 def _restart_ages(clock_set: ClockSet, chosen: Q, processes: QuerySet[IngestProcess]) -> None:
     ended_meanwhile = Q(end_time__gte=clock_set.since, end_time__lte=clock_set.until)
     with transaction.atomic():
-        affected = AudioSession.objects.filter(chosen | ended_meanwhile).select_for_update()
-        keys = list(affected.order_by("pk").values_list("pk", flat=True))
+        # Both conditions in one query would read all sessions.
+        found = [AudioSession.objects.filter(each).order_by() for each in (chosen, ended_meanwhile)]
+        affected = {key for each in found for key in each.values_list("pk", flat=True)}
+        locked = AudioSession.objects.select_for_update().filter(pk__in=affected).order_by("pk")
+        keys = list(locked.values_list("pk", flat=True))
         AudioSession.objects.filter(pk__in=keys).update(age_counts_from=clock_set.now)
         processes.update(ready_at=clock_set.now)
     logger.warning("clock_was_set", said=clock_set.until.isoformat(), says=clock_set.now.isoformat())

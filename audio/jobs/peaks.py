@@ -91,6 +91,7 @@ def _record_waveform(recording: Recording, final: Path, size_bytes: int) -> None
         kind=TaskKind.WAVEFORM,
         is_current=True,
         defaults={
+            "project_id": recording.session.project_id,
             "state": TaskState.COMPLETED,
             "progress": 1.0,
             "seconds_done": recording.duration_seconds or 0.0,

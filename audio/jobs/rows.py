@@ -83,7 +83,12 @@ def _new(session: AudioSession, kind: TaskKind, audio_format: str) -> Background
     try:
         with transaction.atomic():
             task = BackgroundTask.objects.create(
-                session=session, kind=kind, format=audio_format, created_at=DatabaseNow(), updated_at=DatabaseNow()
+                session=session,
+                project_id=session.project_id,
+                kind=kind,
+                format=audio_format,
+                created_at=DatabaseNow(),
+                updated_at=DatabaseNow(),
             )
             task.refresh_from_db(fields=["created_at", "updated_at"])
     except IntegrityError:

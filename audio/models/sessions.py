@@ -393,7 +393,8 @@ class AudioChunk(models.Model):
         AudioSession, models.CASCADE, related_name="chunks", db_constraint=False, db_index=False
     )
     sequence = models.BigIntegerField()
-    source = models.ForeignKey(AudioSource, models.CASCADE, db_constraint=False, db_index=False)
+    # A source is deleted with its session alone, and so are its chunks. A cascade would search all chunks for them.
+    source = models.ForeignKey(AudioSource, models.DO_NOTHING, db_constraint=False, db_index=False)
     journal = models.ForeignKey(JournalFile, models.PROTECT, db_constraint=False, db_index=False)
     offset = models.BigIntegerField()
     size_bytes = models.IntegerField()
@@ -629,6 +630,10 @@ class BackgroundTask(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     session = models.ForeignKey(AudioSession, models.CASCADE, related_name="tasks", db_index=False)
+    # That of the session, which never changes. Without it here, no index would lead from a project to its newest tasks.
+    project = models.ForeignKey(
+        Project, models.CASCADE, related_name="+", db_default=_DEFAULT_PROJECT, db_constraint=False, db_index=False
+    )
     kind = models.CharField(max_length=11, choices=TaskKind.choices)
     # The format of a transcode or of a file with chapters; empty for other kinds.
     format = models.CharField(max_length=4, blank=True)
@@ -659,6 +664,7 @@ class BackgroundTask(models.Model):
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="task_newest"),
             models.Index(fields=["session", "-created_at", "-id"], name="task_by_session"),
+            models.Index(fields=["project", "-created_at", "-id"], name="task_by_project"),
             models.Index(fields=["state", "-created_at", "-id"], name="task_by_state"),
             models.Index(fields=["kind", "-created_at", "-id"], name="task_by_kind"),
             # The state is a column too, although it is in the condition: otherwise SQLite uses the index by state.

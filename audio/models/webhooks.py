@@ -57,6 +57,7 @@ class WebhookEvent(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        indexes = [models.Index(fields=["session_id"], name="event_by_session")]
 
     def __str__(self) -> str:
         return f"{self.type} {self.message_id}"

@@ -53,12 +53,14 @@ def enqueue_recordings(sweep: Sweep) -> None:
 def enqueue_rebuilds(sweep: Sweep) -> None:
     """Enqueue requested rebuilds of recordings that were not updated for a while."""
     quiet = Recording.objects.to_rebuild().filter(updated_at__lt=sweep.now - REPEAT_AFTER)
-    _enqueue_again(sweep, Action.REQUESTED_RECORDINGS, quiet, lambda recording: dispatch.concatenate(recording.pk))
+    # In the order of their index. In that of the updates, SQLite would read all recordings.
+    requested = quiet.order_by("rebuild_requested_at")
+    _enqueue_again(sweep, Action.REQUESTED_RECORDINGS, requested, lambda recording: dispatch.concatenate(recording.pk))
 
 
 def enqueue_digests(sweep: Sweep) -> None:
     """Enqueue the SHA-256 of recordings whose worker died before it was computed."""
-    undigested = Recording.objects.undigested().filter(updated_at__lt=sweep.now - REPEAT_AFTER)
+    undigested = Recording.objects.undigested().filter(updated_at__lt=sweep.now - REPEAT_AFTER).order_by("updated_at")
     _enqueue_again(sweep, Action.REQUESTED_RECORDINGS, undigested, lambda recording: dispatch.concatenate(recording.pk))
 
 
@@ -67,7 +69,7 @@ def enqueue_tasks(sweep: Sweep) -> None:
 
     A task that is still in the queue, or runs, is not done twice.
     """
-    quiet = BackgroundTask.objects.open().filter(updated_at__lt=sweep.now - REPEAT_TASK_AFTER)
+    quiet = BackgroundTask.objects.open().filter(updated_at__lt=sweep.now - REPEAT_TASK_AFTER).order_by("updated_at")
     _enqueue_again(sweep, Action.REQUESTED_TASKS, quiet, rows.send)
 
 
@@ -82,7 +84,7 @@ def enqueue_uploads(sweep: Sweep) -> None:
     before = sweep.now - REPEAT_UPLOAD_AFTER
     here = Recording.objects.here()
     room = REQUESTS_PER_SWEEP - here.filter(updated_at__gte=before).count()
-    quiet = here.filter(updated_at__lt=before)
+    quiet = here.filter(updated_at__lt=before).order_by("updated_at")
     _enqueue_again(
         sweep, Action.REQUESTED_UPLOADS, quiet, lambda recording: dispatch.upload(recording.pk), max(0, room)
     )
@@ -91,11 +93,11 @@ def enqueue_uploads(sweep: Sweep) -> None:
 def _enqueue_again(
     sweep: Sweep, action: Action, quiet: QuerySet[Row], enqueue: Callable[[Row], None], count: int | None = None
 ) -> None:
-    """Enqueue the work on rows, those that have waited longest first.
+    """Enqueue the work on rows, in their order.
 
     The update of the time in a row decides which of several sweeps enqueues the work.
     """
-    for row in list(quiet.order_by("updated_at")[: REQUESTS_PER_SWEEP if count is None else count]):
+    for row in list(quiet[: REQUESTS_PER_SWEEP if count is None else count]):
         if sweep.dry_run or quiet.filter(pk=row.pk, updated_at=row.updated_at).update(updated_at=sweep.now):
             if not sweep.dry_run:
                 enqueue(row)
