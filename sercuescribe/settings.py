@@ -311,7 +311,7 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [{"address": _REDIS, "socket_timeout": 30}], "capacity": 10000, "prefix": "sercuescribe"},
     }
 }
-CACHES = {
+CACHES: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": _REDIS,

@@ -3,8 +3,11 @@
 import contextvars
 import os
 
+import pytest
 import redis
 from django.core.cache import cache
+
+pytestmark = pytest.mark.services
 
 
 def test_contexts_share_the_connections_of_the_process() -> None:
