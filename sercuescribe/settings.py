@@ -409,6 +409,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "audio.console.security.content_security_policy",
     "audio.console.security.secure_cookies",
+    "sercuescribe.malformed.reject_malformed",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "sercuescribe.proxies.PublicHost",
@@ -466,6 +467,7 @@ CORS_EXPOSE_HEADERS = (
 CORS_PREFLIGHT_MAX_AGE = 7200
 
 FORCE_SCRIPT_NAME = PUBLIC_PATH or None
+SESSION_ENGINE = "audio.console.sessions"
 SESSION_COOKIE_HTTPONLY = True
 # A link to a page finds its reader logged in; a request from another site does not.
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
