@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import BadRequest, ValidationError
 from django.db.models import ForeignKey, Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 
 from audio.models import Membership, Project
 
@@ -85,6 +87,19 @@ class ScopedAdmin(_ModelAdmin):
         if db_field.related_model is Project:
             kwargs["queryset"] = visible_projects(request)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponseBase | None:
+        """Run an action on the selected rows.
+
+        Raises:
+            BadRequest: What is selected can be no row. Django would fail with it.
+        """
+        try:
+            for text in request.POST.getlist(ACTION_CHECKBOX_NAME):
+                self.opts.pk.to_python(text)
+        except ValidationError as error:
+            raise BadRequest("A selected row can not exist.") from error
+        return super().response_action(request, queryset)
 
 
 class ScopedInline(_TabularInline):

@@ -114,6 +114,15 @@ def test_verify(operator, ready):
     assert "verify" in operator.get(f"{LIST}{ready.pk}/change/").content.decode()
 
 
+@pytest.mark.parametrize("key", ["", "abc", "a\0", "-1", "9" * 30])
+@pytest.mark.parametrize("model", ["audiosession", "apikey", "sessiontoken", "webhookendpoint", "webhookdelivery"])
+def test_a_selection_that_can_be_no_row_is_rejected(admin_client, model, key):
+    admin_client.raise_request_exception = False
+    names = {"audiosession": "close_selected", "webhookendpoint": "test_selected", "webhookdelivery": "replay_selected"}
+    fields = {"action": names.get(model, "revoke_selected"), "_selected_action": key}
+    assert admin_client.post(f"/admin/audio/{model}/", fields).status_code == 400
+
+
 @pytest.mark.parametrize("audio_format", ["", "exe"])
 def test_a_transcode_needs_a_format(operator, ready, audio_format):
     act(operator, "transcode_selected", ready, format=audio_format)
