@@ -17,7 +17,7 @@ from audio.api.access import MANAGE, address_of
 from audio.api.paging import DeliveryPages, WebhookPages
 from audio.api.serializers import ClosedSerializer
 from audio.api.views import CheckedView
-from audio.errors import WebhookNotFoundError
+from audio.errors import InvalidParameterError, WebhookNotFoundError
 from audio.models import DeliveryState, EventType, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from audio.models.webhooks import URL_MAX_LENGTH
 from audio.webhooks import endpoints
@@ -57,15 +57,27 @@ class WebhookWithSecretSerializer(WebhookSerializer):
         return str(self.context["secret"])
 
 
+class EventTypesField(serializers.ListField):
+    """Types of events. A form repeats the field, or numbers it: `event_types[0]`."""
+
+    child = serializers.ChoiceField(EventType.choices)
+
+    def get_value(self, dictionary: Any) -> Any:
+        """Return the value of a request; raise InvalidParameterError if a form numbers it with too many digits."""
+        try:
+            return super().get_value(dictionary)
+        except ValueError as error:
+            sentence = "event_types must be numbered from 0, or repeated."
+            raise InvalidParameterError(sentence, parameter="event_types") from error
+
+
 class NewWebhookSerializer(ClosedSerializer):
     """A new webhook."""
 
     url = serializers.CharField(
         max_length=URL_MAX_LENGTH, help_text="Where events are sent, such as https://host/hook."
     )
-    event_types = serializers.ListField(
-        child=serializers.ChoiceField(EventType.choices), required=False, help_text=_TYPES_HELP
-    )
+    event_types = EventTypesField(required=False, help_text=_TYPES_HELP)
     description = serializers.CharField(required=False, max_length=200, allow_blank=True)
     project = serializers.CharField(
         required=False, max_length=50, help_text="The name of the project. If absent, it is the caller's."
@@ -76,9 +88,7 @@ class NewWebhookSettingsSerializer(ClosedSerializer):
     """The changes to a webhook. Absent fields do not change."""
 
     url = serializers.CharField(required=False, max_length=URL_MAX_LENGTH)
-    event_types = serializers.ListField(
-        child=serializers.ChoiceField(EventType.choices), required=False, help_text=_TYPES_HELP
-    )
+    event_types = EventTypesField(required=False, help_text=_TYPES_HELP)
     description = serializers.CharField(required=False, max_length=200, allow_blank=True)
     is_enabled = serializers.BooleanField(required=False)
 

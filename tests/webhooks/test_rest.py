@@ -65,6 +65,17 @@ def test_an_invalid_url_is_rejected(client, url):
     assert not WebhookEndpoint.objects.exists()
 
 
+def test_a_form_names_types(client):
+    named = [{"event_types": ["session.opened", "session.closed"]}, {"event_types[0]": "session.opened"}]
+    for fields in named:
+        answered = client.post("/api/webhooks", {"url": HOOK, **fields})
+        assert answered.status_code == 201, answered.content
+    client.raise_request_exception = False
+    # Python reads no number of so many digits.
+    answered = client.post("/api/webhooks", {"url": HOOK, f"event_types[{'9' * 5000}]": "session.opened"})
+    assert (answered.status_code, answered.json()["parameter"]) == (400, "event_types")
+
+
 def test_what_else_is_invalid_is_rejected(client, created):
     for wrong in ({"event_types": ["no.such"]}, {"event_types": [{}]}, {"urls": HOOK}, {"url": None}):
         assert post(client, "/api/webhooks", **{"url": HOOK} | wrong).status_code == 400
