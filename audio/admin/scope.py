@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import BadRequest, ValidationError
 from django.db.models import ForeignKey, Model, QuerySet
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 
 from audio.models import Membership, Project
 
@@ -88,7 +88,9 @@ class ScopedAdmin(_ModelAdmin):
             kwargs["queryset"] = visible_projects(request)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
-    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponseBase | None:
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *where: Any, **named: Any
+    ) -> HttpResponse | None:
         """Run an action on the selected rows.
 
         Raises:
@@ -99,7 +101,7 @@ class ScopedAdmin(_ModelAdmin):
                 self.opts.pk.to_python(text)
         except ValidationError as error:
             raise BadRequest("A selected row can not exist.") from error
-        return super().response_action(request, queryset)
+        return super().response_action(request, queryset, *where, **named)
 
 
 class ScopedInline(_TabularInline):

@@ -58,16 +58,20 @@ class WebhookWithSecretSerializer(WebhookSerializer):
 
 
 class EventTypesField(serializers.ListField):
-    """Types of events. A form repeats the field, or numbers it: `event_types[0]`."""
+    """Types of events. A form repeats the field."""
 
     child = serializers.ChoiceField(EventType.choices)
 
     def get_value(self, dictionary: Any) -> Any:
-        """Return the value of a request; raise InvalidParameterError if a form numbers it with too many digits."""
+        """Return the value of a request.
+
+        Raises:
+            InvalidParameterError: A form numbers the field, with more digits than Python reads.
+        """
         try:
             return super().get_value(dictionary)
         except ValueError as error:
-            sentence = "event_types must be numbered from 0, or repeated."
+            sentence = "A form must repeat event_types for each type, without a number."
             raise InvalidParameterError(sentence, parameter="event_types") from error
 
 

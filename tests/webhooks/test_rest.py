@@ -66,10 +66,8 @@ def test_an_invalid_url_is_rejected(client, url):
 
 
 def test_a_form_names_types(client):
-    named = [{"event_types": ["session.opened", "session.closed"]}, {"event_types[0]": "session.opened"}]
-    for fields in named:
-        answered = client.post("/api/webhooks", {"url": HOOK, **fields})
-        assert answered.status_code == 201, answered.content
+    answered = client.post("/api/webhooks", {"url": HOOK, "event_types": ["session.opened", "session.closed"]})
+    assert answered.status_code == 201, answered.content
     client.raise_request_exception = False
     # Python reads no number of so many digits.
     answered = client.post("/api/webhooks", {"url": HOOK, f"event_types[{'9' * 5000}]": "session.opened"})
