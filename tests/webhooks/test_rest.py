@@ -2,6 +2,7 @@
 
 import json
 from io import StringIO
+from urllib.parse import urlencode
 
 import pytest
 from django.core.management import call_command
@@ -70,7 +71,8 @@ def test_a_form_names_types(client):
     assert answered.status_code == 201, answered.content
     client.raise_request_exception = False
     # Python reads no number of so many digits.
-    answered = client.post("/api/webhooks", {"url": HOOK, f"event_types[{'9' * 5000}]": "session.opened"})
+    form = urlencode({"url": HOOK, f"event_types[{'9' * 5000}]": "session.opened"})
+    answered = client.post("/api/webhooks", form, content_type="application/x-www-form-urlencoded")
     assert (answered.status_code, answered.json()["parameter"]) == (400, "event_types")
 
 
