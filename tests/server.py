@@ -6,8 +6,10 @@ are those that the test gives, and no others.
 """
 
 import contextlib
+import fcntl
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,11 +69,15 @@ def is_running(process: psutil.Process) -> bool:
 class Server:
     """A `manage.py serve` on `folder`, with `environment` on top of a clean one.
 
+    The first `start` finds an SQLite database with all migrations, which take longer than the rest of it; `is_new`
+    leaves them to the server.
+
     `start` must be called from a thread that outlives the server: the kernel ends it with that thread.
     """
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, is_new: bool = False, **environment: str) -> None:
         self.folder = folder
+        self.is_new = is_new
         self.log = folder.with_name(f"{folder.name}.log")
         foreign = product_variables()
         inherited = {name: value for name, value in os.environ.items() if name not in foreign}
@@ -122,6 +128,8 @@ class Server:
 
     def start(self) -> None:
         """Starts the server and waits until it says that it is ready."""
+        if not (self.is_new or self.folder.exists() or "DATABASE_URL" in self.environment):
+            copy_database(self.folder)
         self.launch()
         line = self._first_line()
         assert line.startswith(READY), f"no ready line but {line!r}; the log:\n{self.read_log()}"
@@ -204,3 +212,18 @@ def migrated(folder: Path, **variables: str) -> dict[str, str]:
     environment = Server(folder, **variables).environment
     subprocess.run([sys.executable, "manage.py", "migrate", "-v", "0"], cwd=REPOSITORY, env=environment, check=True)
     return environment
+
+
+def copy_database(folder: Path) -> None:
+    """Makes a data folder with a migrated and empty SQLite database, which is made once in a run of pytest."""
+    if (run := os.environ.get("SERCUESCRIBE_TEST_FOLDER")) is None:
+        return
+    template = Path(run) / "template"
+    with Path(run, "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            unfinished = template.with_suffix(".unfinished")
+            migrated(unfinished)
+            unfinished.rename(template)
+    folder.mkdir(parents=True)
+    shutil.copy(template / "db.sqlite3", folder)
