@@ -17,9 +17,8 @@ from audio.dispatch import CONCATENATE
 from audio.errors import DatabaseUnavailableError
 from audio.ingest import sessions
 from audio.ingest.types import Producer
-from audio.integrity import reindex as module
 from audio.integrity import survey, verify
-from audio.integrity.reindex import reindex
+from audio.integrity.reindex import reindex, run
 from audio.journal.files import scan
 from audio.journal.records import HEADER_BYTES, RecordType
 from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Marker, Project, Recording
@@ -213,11 +212,11 @@ def test_a_run_that_died_is_begun_anew(recorded, lost, monkeypatch):
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_ROWS_PER_STATEMENT", 3)
+    monkeypatch.setattr(run, "_ROWS_PER_STATEMENT", 3)
     monkeypatch.setattr(pages, "ROWS_PER_PAGE", 3)
     for step in ("_placed", "_complete_source"):
         with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-            broken.setattr(module, step, die)
+            broken.setattr(run, step, die)
             reindex()
         session = AudioSession.objects.get(pk=key)
         assert (session.recovered, session.total_chunks, session.status) == ("pending", 0, "completed")

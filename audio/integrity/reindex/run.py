@@ -1,18 +1,4 @@
-"""The restoration of the database's rows from the journals, after the database was lost or restored from a backup.
-
-Session records describe the sessions, and commit records contain the sequence of each chunk. A chunk that neither a
-commit nor a void names was in flight when its process ended, and only the database knew whether it was accepted. The
-counts of its source may show this: the count with a later chunk of the same connection, and the number at which the
-next connection began. All other chunks in flight are kept, after the chunks of their file with a known sequence, and
-the session is marked as `uncertain`.
-
-Existing rows of chunks are never changed. If the database knows a session but lacks chunks of it, as an older backup
-does, the chunks are inserted, and its counters are updated in the same transaction. An unknown session is inserted as
-`pending`. Once all journals have been read, one transaction sets its number of chunks and enqueues its recording. So an
-interrupted reindexing can start again. A deleted session does not come back: either the database says that it was
-deleted, or its chunks were committed and erased. The memory contains a few numbers for each session and source, and the
-chunks that were in flight.
-"""
+"""One pass over all journals, and the completion of the sessions that were found in them."""
 
 import contextlib
 import itertools
@@ -32,7 +18,8 @@ from audio import dispatch, ingest
 from audio.assembly import superseded
 from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleasedError, InvalidParameterError
-from audio.integrity.verify import Problem, Problems
+from audio.integrity.reindex.result import Reindexed
+from audio.integrity.verify import Problem
 from audio.journal.files import Damage, ScannedRecord, walk
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
 from audio.models import (
@@ -56,37 +43,6 @@ from audio.wire.parameters import parse_metadata
 OnProgress = Callable[[float], None]
 _ROWS_PER_STATEMENT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(slots=True)
-class Reindexed:
-    """The result of a reindexing.
-
-    Attributes:
-        journals: Journals that were read. sessions: Sessions that were restored. uncertain_sessions: Sessions of which
-        some chunks may be missing, misplaced, or were never acknowledged. known_sessions: Sessions that have rows and
-        were not changed. extended_sessions: Sessions that have rows and got more chunks. deleted_sessions: Sessions
-        that do not come back. chunks: Chunks that were restored. in_flight_chunks: Restored chunks that no commit
-        record names. rejected_chunks: Chunks that were in flight and certainly not accepted. problems: The problems of
-        the journals.
-    """
-
-    journals: int = 0
-    sessions: int = 0
-    uncertain_sessions: int = 0
-    known_sessions: int = 0
-    extended_sessions: int = 0
-    deleted_sessions: int = 0
-    chunks: int = 0
-    in_flight_chunks: int = 0
-    rejected_chunks: int = 0
-    problems: Problems = field(default_factory=Problems)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
-        counts = {name: getattr(self, name) for name in self.__slots__ if name != "problems"}
-        problems = [problem.as_dict() for problem in self.problems.first]
-        return {**counts, "problem_count": self.problems.count, "problems": problems}
 
 
 def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) -> Reindexed:

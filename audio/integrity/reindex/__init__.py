@@ -1,0 +1,20 @@
+"""The restoration of the database's rows from the journals, after the database was lost or restored from a backup.
+
+Session records describe the sessions, and commit records give the sequence of each chunk. A chunk that neither a commit
+nor a void names was in flight when its process ended, and only the database knew whether it was accepted. The counts of
+its source can tell: the count with a later chunk of the same connection, and the number at which the next connection
+began. All other chunks in flight are kept, behind those chunks of their file whose sequence is known, and the session
+is marked as `uncertain`.
+
+Existing rows of chunks are never changed. If the database knows a session but lacks chunks of it, as an older backup
+does, the chunks are inserted, and its counters are updated in the same transaction. An unknown session is inserted as
+`pending`. Once all journals have been read, one transaction sets its number of chunks and enqueues its recording. So a
+reindexing that died can start again. A deleted session does not come back: either the database says that it was
+deleted, or its chunks were committed and erased. Memory holds a few numbers for each session and source, and the chunks
+that were in flight.
+"""
+
+from audio.integrity.reindex.result import Reindexed
+from audio.integrity.reindex.run import reindex
+
+__all__ = ["Reindexed", "reindex"]
