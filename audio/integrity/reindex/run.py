@@ -5,7 +5,6 @@ import itertools
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,13 @@ from audio.assembly import superseded
 from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleasedError, InvalidParameterError
 from audio.integrity.reindex.result import Reindexed
+from audio.integrity.reindex.state import (
+    CommittedChunk,
+    ConnectionCounts,
+    InFlightChunk,
+    JournaledSession,
+    UnreadableChunk,
+)
 from audio.integrity.verify import Problem
 from audio.journal.files import Damage, ScannedRecord, walk
 from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
@@ -63,97 +69,13 @@ def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) 
     return run.done
 
 
-@dataclass(slots=True)
-class _Connection:
-    """The chunks of one epoch of a named source, as far as they are known.
-
-    Attributes:
-        first_number: The number of the first chunk.
-        committed: How many of the chunks are named in commit records.
-        last_number: The number of the last of these.
-        last_count: The count of the source with this last chunk.
-    """
-
-    first_number: int
-    committed: int = 0
-    last_number: int = 0
-    last_count: int = 0
-
-    def take(self, number: int, count: int) -> None:
-        """Note a chunk that a commit record names, by its number and the source's count with it."""
-        self.committed += 1
-        if number > self.last_number:
-            self.last_number, self.last_count = number, count
-
-    def accepted_before(self) -> int:
-        """Return how many accepted chunks before the last committed one are named by no commit record."""
-        return self.last_count - (self.first_number - 1) - self.committed
-
-
-@dataclass(frozen=True, slots=True)
-class _InFlight:
-    """A chunk that no commit and no void names.
-
-    `after` is the last sequence of its session that its file knows.
-    """
-
-    journal_id: int
-    offset: int
-    header: Header
-    after: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """A damaged chunk that no commit and no void names, so that it may have been acknowledged.
-
-    `is_new` is set if the database has no row for this file at or after its offset.
-    """
-
-    file_name: str
-    offset: int
-    is_new: bool
-
-
-@dataclass(slots=True)
-class _Session:
-    """What is known of a session.
-
-    `is_ours` is set if the session is being restored. `is_known` is set if the database has it; its missing chunks are
-    added.
-    """
-
-    key: uuid.UUID
-    is_ours: bool = False
-    is_known: bool = False
-    is_deleted: bool = False
-    is_uncertain: bool = False
-    chunks: int = 0
-    descriptions: dict[int, dict[str, Any]] = field(default_factory=dict)
-    source_ids: dict[int, int] = field(default_factory=dict)
-    connections: dict[int, dict[int, _Connection]] = field(default_factory=dict)
-    in_flight: list[_InFlight] = field(default_factory=list)
-    unreadable: list[_Unreadable] = field(default_factory=list)
-    has_begun: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A chunk that a commit record names."""
-
-    session: _Session
-    offset: int
-    sequence: int
-    header: Header
-
-
 class _Run:
     """One pass over all journals."""
 
     def __init__(self, is_dry_run: bool) -> None:
         self.is_dry_run = is_dry_run
         self.done = Reindexed()
-        self._sessions: dict[uuid.UUID, _Session] = {}
+        self._sessions: dict[uuid.UUID, JournaledSession] = {}
 
     def read(self, path: Path) -> None:
         """Read the next journal."""
@@ -173,20 +95,20 @@ class _Run:
         """Add a problem of the journals."""
         self.done.problems.add(Problem(code, detail, **where))
 
-    def session(self, key: uuid.UUID) -> _Session:
+    def session(self, key: uuid.UUID) -> JournaledSession:
         """Return what is known of the session."""
-        return self._sessions.setdefault(key, _Session(key))
+        return self._sessions.setdefault(key, JournaledSession(key))
 
-    def begun(self, session: _Session, source_id: int) -> bool:
+    def begun(self, session: JournaledSession, source_id: int) -> bool:
         """Return whether chunks of this source are restored. New rows of the session and the source are inserted."""
         if not session.has_begun:
             session.has_begun = True
-            session.is_ours = self._begin(session)
-        if session.is_ours:
+            session.is_restored = self._begin(session)
+        if session.is_restored:
             self.source(session, source_id)
-        return session.is_ours or session.is_known
+        return session.is_restored or session.is_known
 
-    def _begin(self, session: _Session) -> bool:
+    def _begin(self, session: JournaledSession) -> bool:
         session.is_deleted |= DeletedSession.objects.filter(pk=session.key).exists()
         row = AudioSession.objects.filter(pk=session.key).first()
         if row is not None:
@@ -228,13 +150,13 @@ class _Run:
             self.add_problem("record_damaged", "The file is not JSON.", session_id=str(key), file_name=name)
             return {}
 
-    def source(self, session: _Session, source_id: int) -> int:
+    def source(self, session: JournaledSession, source_id: int) -> int:
         """Return the key of a source, whose row is inserted if it is new."""
         if source_id not in session.source_ids:
             session.source_ids[source_id] = self._begin_source(session, source_id)
         return session.source_ids[source_id]
 
-    def _begin_source(self, session: _Session, source_id: int) -> int:
+    def _begin_source(self, session: JournaledSession, source_id: int) -> int:
         name = session.descriptions.get(source_id, {}).get("source", f"source {source_id}")
         if self.is_dry_run:
             return 0
@@ -248,7 +170,7 @@ class _Run:
             self._report_unreadable(session)
             if session.is_deleted:
                 self._forget(session)
-            elif session.is_ours:
+            elif session.is_restored:
                 self._finish(session)
             elif session.is_known and is_older:
                 self._extend(session)
@@ -257,7 +179,7 @@ class _Run:
         if not self.is_dry_run:
             self._replace_missing_recordings()
 
-    def _report_unreadable(self, session: _Session) -> None:
+    def _report_unreadable(self, session: JournaledSession) -> None:
         """Report damaged chunks of which nothing tells whether they were acknowledged."""
         if session.is_deleted:
             return
@@ -282,15 +204,15 @@ class _Run:
                         rebuild(key)
                         dispatch.concatenate(key)
 
-    def _forget(self, session: _Session) -> None:
+    def _forget(self, session: JournaledSession) -> None:
         """Remove what was restored of a deleted session before the reading noticed the deletion."""
         self.done.deleted_sessions += 1
-        if session.is_ours and not self.is_dry_run:
+        if session.is_restored and not self.is_dry_run:
             AudioChunk.objects.filter(session_id=session.key).delete()
             AudioSession.objects.filter(pk=session.key, recovered=Recovery.PENDING).delete()
             DeletedSession.objects.get_or_create(pk=session.key)
 
-    def _extend(self, session: _Session) -> None:
+    def _extend(self, session: JournaledSession) -> None:
         """Add chunks that were in flight to a session that the database knows, behind its other chunks."""
         taken = _accepted(session)
         self.done.rejected_chunks += len(session.in_flight) - len(taken)
@@ -309,7 +231,7 @@ class _Run:
         self.done.extended_sessions += 1
         self.done.uncertain_sessions += session.is_uncertain
 
-    def _conclude(self, session: _Session) -> None:
+    def _conclude(self, session: JournaledSession) -> None:
         totals = AudioChunk.objects.filter(session_id=session.key).aggregate(count=Count("pk"), last=Max("sequence"))
         self._report_lost(session, totals["last"] - totals["count"], totals["last"])
         if session.is_uncertain:
@@ -319,13 +241,13 @@ class _Run:
                 rebuild(session.key)
         dispatch.concatenate(session.key)
 
-    def _report_lost(self, session: _Session, lost: int, total: int) -> None:
+    def _report_lost(self, session: JournaledSession, lost: int, total: int) -> None:
         if lost:
             session.is_uncertain = True
             sentence = f"{lost} of {total} chunks are in no journal."
             self.add_problem("chunks_lost", sentence, session_id=str(session.key))
 
-    def _finish(self, session: _Session) -> None:
+    def _finish(self, session: JournaledSession) -> None:
         taken = _accepted(session)
         self.done.rejected_chunks += len(session.in_flight) - len(taken)
         session.is_uncertain |= bool(taken)
@@ -338,7 +260,7 @@ class _Run:
         self.done.chunks += session.chunks + len(new)
         self.done.uncertain_sessions += session.is_uncertain
 
-    def _complete(self, session: _Session) -> None:
+    def _complete(self, session: JournaledSession) -> None:
         totals = AudioChunk.objects.filter(session_id=session.key).aggregate(
             count=Count("pk"), size_bytes=Sum("size_bytes"), last=Max("sequence"), at=Max("received_at")
         )
@@ -362,7 +284,7 @@ class _Run:
             dispatch.concatenate(session.key)
 
 
-def _complete_source(key: int, connections: dict[int, _Connection]) -> None:
+def _complete_source(key: int, connections: dict[int, ConnectionCounts]) -> None:
     """Update the counters of a named source."""
     if connections:
         count = AudioChunk.objects.filter(source_id=key, session__sources=key).count()
@@ -383,7 +305,7 @@ class _Journal:
         rows = AudioChunk.objects.filter(journal__name=self.name)
         # The offset of the last chunk that the database knew before.
         self._last_known: int = rows.aggregate(last=Max("offset", default=-1))["last"]
-        self._places: list[_Place] = []
+        self._places: list[CommittedChunk] = []
 
     def take(self, record: ScannedRecord) -> None:
         """Process the next record. An erased chunk is not restored."""
@@ -409,7 +331,7 @@ class _Journal:
         # A rejected chunk is included, because its connection has counted it.
         if header.epoch:
             source = self._run.session(header.session_id).connections.setdefault(header.source_id, {})
-            connection = source.setdefault(header.epoch, _Connection(header.number))
+            connection = source.setdefault(header.epoch, ConnectionCounts(header.number))
             connection.first_number = min(connection.first_number, header.number)
 
     def _commit(self, entry: Committed) -> None:
@@ -427,14 +349,14 @@ class _Journal:
         self._last[session.key] = entry.sequence
         if header.epoch:
             session.connections[header.source_id][header.epoch].take(header.number, entry.source_count)
-        if session.is_ours:
+        if session.is_restored:
             session.chunks += 1
             session.is_uncertain |= self.is_behind_damage
         if not record.intact:
             where = {"session_id": str(session.key), "file_name": self.name, **entry._asdict()}
             where.pop("source_count")
             self._run.add_problem("chunk_damaged", "A chunk fails its CRC-32.", **where)
-        self._places.append(_Place(session, entry.offset, entry.sequence, header))
+        self._places.append(CommittedChunk(session, entry.offset, entry.sequence, header))
         if len(self._places) >= _ROWS_PER_STATEMENT:
             self._flush()
 
@@ -448,23 +370,23 @@ class _Journal:
     def _flush(self) -> None:
         """Insert the missing rows, and report chunks whose sequence another chunk has."""
         places, self._places = self._without_rows(self._places), []
-        if not self._run.is_dry_run and (ours := [place for place in places if place.session.is_ours]):
-            _insert([self._row(place) for place in ours])
-            self._report_duplicates(self._without_rows(ours))
+        if not self._run.is_dry_run and (restored := [place for place in places if place.session.is_restored]):
+            _insert([self._row(place) for place in restored])
+            self._report_duplicates(self._without_rows(restored))
         others = sorted((place for place in places if place.session.is_known), key=_session_key)
         for _, group in itertools.groupby(others, key=_session_key):
             self._extend(list(group))
 
-    def _without_rows(self, places: Sequence["_Place"]) -> list["_Place"]:
+    def _without_rows(self, places: Sequence["CommittedChunk"]) -> list["CommittedChunk"]:
         rows = AudioChunk.objects.filter(journal__name=self.name, offset__in=[place.offset for place in places])
         there = set(rows.values_list("offset", flat=True))
         return [place for place in places if place.offset not in there]
 
-    def _row(self, place: "_Place") -> AudioChunk:
+    def _row(self, place: "CommittedChunk") -> AudioChunk:
         self._run.source(place.session, place.header.source_id)
-        return _chunk(place.session, _InFlight(self._journal_id(), place.offset, place.header, 0), place.sequence)
+        return _chunk(place.session, InFlightChunk(self._journal_id(), place.offset, place.header, 0), place.sequence)
 
-    def _extend(self, places: Sequence["_Place"]) -> None:
+    def _extend(self, places: Sequence["CommittedChunk"]) -> None:
         """Add chunks to a session that the database knows."""
         session = places[0].session
         there = _there(session, places)
@@ -475,7 +397,7 @@ class _Journal:
         if new and not self._run.is_dry_run:
             _insert_counted(session, [self._row(place) for place in new.values()])
 
-    def _report_duplicates(self, places: Sequence["_Place"]) -> None:
+    def _report_duplicates(self, places: Sequence["CommittedChunk"]) -> None:
         """Report those of these chunks whose sequence another chunk has. A moved chunk is not another one."""
         for place in places:
             other = _there(place.session, [place]).get(place.sequence)
@@ -491,7 +413,7 @@ class _Journal:
         for offset, record in self._open_records.items():
             session = self._run.session(record.header.session_id)
             if not record.intact:
-                session.unreadable.append(_Unreadable(self.name, offset, offset > self._last_known))
+                session.unreadable.append(UnreadableChunk(self.name, offset, offset > self._last_known))
             elif (
                 not record.header.erased
                 and self._run.begun(session, record.header.source_id)
@@ -499,9 +421,9 @@ class _Journal:
             ):
                 journal_id = 0 if self._run.is_dry_run else self._journal_id()
                 after = self._last.get(session.key, 0)
-                session.in_flight.append(_InFlight(journal_id, offset, record.header, after))
+                session.in_flight.append(InFlightChunk(journal_id, offset, record.header, after))
 
-    def _is_outcome_known(self, session: _Session, offset: int) -> bool:
+    def _is_outcome_known(self, session: JournaledSession, offset: int) -> bool:
         """Whether the database knows the outcome of a chunk that no commit names.
 
         The rows of a file are inserted in its order. So the database knows it if it had the row of that chunk, or of a
@@ -510,7 +432,7 @@ class _Journal:
         return session.is_known and offset <= self._last_known
 
 
-def _session_key(place: _Place) -> uuid.UUID:
+def _session_key(place: CommittedChunk) -> uuid.UUID:
     return place.session.key
 
 
@@ -519,13 +441,13 @@ def _identity(header: Header) -> tuple[datetime, int, int]:
     return _received_at(header), header.length_bytes, header.payload_crc32
 
 
-def _there(session: _Session, places: Sequence[_Place]) -> dict[int, tuple[datetime, int, int]]:
+def _there(session: JournaledSession, places: Sequence[CommittedChunk]) -> dict[int, tuple[datetime, int, int]]:
     """Return the chunks of the session that have these sequences."""
     rows = AudioChunk.objects.filter(session_id=session.key, sequence__in=[place.sequence for place in places])
     return {row[0]: row[1:] for row in rows.values_list("sequence", "received_at", "size_bytes", "crc32")}
 
 
-def _insert_counted(session: _Session, rows: Sequence[AudioChunk]) -> None:
+def _insert_counted(session: JournaledSession, rows: Sequence[AudioChunk]) -> None:
     """Insert chunks of a session that the database knows, and update its counters, in one transaction."""
     if not rows:
         return
@@ -545,7 +467,7 @@ def _insert_counted(session: _Session, rows: Sequence[AudioChunk]) -> None:
                 _count_in_source(session.source_ids[source_id], connections, rows)
 
 
-def _count_in_source(key: int, connections: dict[int, _Connection], rows: Sequence[AudioChunk]) -> None:
+def _count_in_source(key: int, connections: dict[int, ConnectionCounts], rows: Sequence[AudioChunk]) -> None:
     source = AudioSource.objects.select_for_update().get(pk=key)
     added = sum(chunk.source_id == key for chunk in rows)
     epoch = max(source.epoch, *connections)
@@ -594,7 +516,7 @@ def _project(name: str) -> Project:
     return Project.objects.get_or_create(name=name)[0]
 
 
-def _chunk(session: _Session, place: _InFlight, sequence: int) -> AudioChunk:
+def _chunk(session: JournaledSession, place: InFlightChunk, sequence: int) -> AudioChunk:
     return AudioChunk(
         session_id=session.key,
         sequence=sequence,
@@ -616,7 +538,7 @@ def _insert(rows: Sequence[AudioChunk]) -> None:
     AudioChunk.objects.bulk_create(rows, batch_size=_ROWS_PER_STATEMENT, ignore_conflicts=True)
 
 
-def _accepted(session: _Session) -> list[_InFlight]:
+def _accepted(session: JournaledSession) -> list[InFlightChunk]:
     """Return the chunks in flight that were accepted, or may have been, in the order of their arrival."""
     kept: dict[tuple[int, int, bool], int] = {}
     taken = []
@@ -628,7 +550,7 @@ def _accepted(session: _Session) -> list[_InFlight]:
     return _by_arrival(taken)
 
 
-def _most_accepted(session: _Session, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
+def _most_accepted(session: JournaledSession, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
     """Return how many chunks of a chunk's group were accepted although no commit names them, and the key of the group.
 
     A group is the chunks of one connection either before or after the last one that a commit names. The number is None
@@ -643,7 +565,7 @@ def _most_accepted(session: _Session, header: Header) -> tuple[int | None, tuple
     return most, (header.source_id, header.epoch, is_before)
 
 
-def _accepted_behind(connections: dict[int, _Connection], epoch: int) -> int | None:
+def _accepted_behind(connections: dict[int, ConnectionCounts], epoch: int) -> int | None:
     """Return how many chunks of a connection were accepted after its last committed one; None if nothing tells it.
 
     The next connection of a named source continues to count after the accepted chunks. So its first number tells it.
@@ -656,7 +578,7 @@ def _accepted_behind(connections: dict[int, _Connection], epoch: int) -> int | N
     return connections[min(later)].first_number - 1 - known
 
 
-def _without_those_there(session: _Session, taken: Sequence[_InFlight]) -> list[_InFlight]:
+def _without_those_there(session: JournaledSession, taken: Sequence[InFlightChunk]) -> list[InFlightChunk]:
     """Leave out chunks that were moved to another file, where a commit names them."""
     mine = AudioChunk.objects.filter(session_id=session.key)
     times = [_received_at(chunk.header) for chunk in taken]
@@ -669,13 +591,13 @@ def _without_those_there(session: _Session, taken: Sequence[_InFlight]) -> list[
     ]
 
 
-def _by_arrival(chunks: Sequence[_InFlight]) -> list[_InFlight]:
+def _by_arrival(chunks: Sequence[InFlightChunk]) -> list[InFlightChunk]:
     """Return the chunks in the order of their arrival.
 
     That is the order of their files and of their named sources, and otherwise the order of their times. Times come last
     because clocks differ and may be set back.
     """
-    files: dict[int, deque[_InFlight]] = {}
+    files: dict[int, deque[InFlightChunk]] = {}
     for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
         files.setdefault(chunk.journal_id, deque()).append(chunk)
     sources: dict[int, deque[tuple[int, int]]] = {}
@@ -691,13 +613,13 @@ def _by_arrival(chunks: Sequence[_InFlight]) -> list[_InFlight]:
     return ordered
 
 
-def _turn(chunk: _InFlight) -> tuple[int, int, int]:
+def _turn(chunk: InFlightChunk) -> tuple[int, int, int]:
     """Return a chunk's source and its position in the source. Chunks of the unnamed source have no order."""
     header = chunk.header
     return (header.source_id, header.epoch, header.number) if header.epoch else (header.source_id, 0, 0)
 
 
-def _placed(session: _Session, taken: Sequence[_InFlight]) -> list[AudioChunk]:
+def _placed(session: JournaledSession, taken: Sequence[InFlightChunk]) -> list[AudioChunk]:
     """Give each chunk the first free sequence after those of its file and, if it has a name, of its source."""
     gaps, last = _gaps(session.key)
     rows = []
