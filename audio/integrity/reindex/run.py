@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from audio import dispatch, ingest
 from audio.assembly import superseded
 from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleasedError, InvalidParameterError
+from audio.integrity.reindex.outcomes import accepted, free_sequences
 from audio.integrity.reindex.result import Reindexed
 from audio.integrity.reindex.state import (
     CommittedChunk,
@@ -214,7 +214,7 @@ class _Run:
 
     def _extend(self, session: JournaledSession) -> None:
         """Add chunks that were in flight to a session that the database knows, behind its other chunks."""
-        taken = _accepted(session)
+        taken = accepted(session)
         self.done.rejected_chunks += len(session.in_flight) - len(taken)
         if not (session.chunks or taken):
             self.done.known_sessions += 1
@@ -248,7 +248,7 @@ class _Run:
             self.add_problem("chunks_lost", sentence, session_id=str(session.key))
 
     def _finish(self, session: JournaledSession) -> None:
-        taken = _accepted(session)
+        taken = accepted(session)
         self.done.rejected_chunks += len(session.in_flight) - len(taken)
         session.is_uncertain |= bool(taken)
         new = _without_those_there(session, taken)
@@ -538,46 +538,6 @@ def _insert(rows: Sequence[AudioChunk]) -> None:
     AudioChunk.objects.bulk_create(rows, batch_size=_ROWS_PER_STATEMENT, ignore_conflicts=True)
 
 
-def _accepted(session: JournaledSession) -> list[InFlightChunk]:
-    """Return the chunks in flight that were accepted, or may have been, in the order of their arrival."""
-    kept: dict[tuple[int, int, bool], int] = {}
-    taken = []
-    for chunk in sorted(session.in_flight, key=lambda chunk: chunk.header.number):
-        most, key = _most_accepted(session, chunk.header)
-        kept[key] = kept.get(key, 0) + 1
-        if most is None or kept[key] <= most:
-            taken.append(chunk)
-    return _by_arrival(taken)
-
-
-def _most_accepted(session: JournaledSession, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
-    """Return how many chunks of a chunk's group were accepted although no commit names them, and the key of the group.
-
-    A group is the chunks of one connection either before or after the last one that a commit names. The number is None
-    if nothing tells it.
-    """
-    if not header.epoch:
-        return None, (header.source_id, 0, False)
-    connections = session.connections[header.source_id]
-    connection = connections[header.epoch]
-    is_before = header.number < connection.last_number
-    most = connection.accepted_before() if is_before else _accepted_behind(connections, header.epoch)
-    return most, (header.source_id, header.epoch, is_before)
-
-
-def _accepted_behind(connections: dict[int, ConnectionCounts], epoch: int) -> int | None:
-    """Return how many chunks of a connection were accepted after its last committed one; None if nothing tells it.
-
-    The next connection of a named source continues to count after the accepted chunks. So its first number tells it.
-    """
-    later = [number for number in connections if number > epoch]
-    if not later:
-        return None
-    connection = connections[epoch]
-    known = max(connection.last_count, connection.first_number - 1)
-    return connections[min(later)].first_number - 1 - known
-
-
 def _without_those_there(session: JournaledSession, taken: Sequence[InFlightChunk]) -> list[InFlightChunk]:
     """Leave out chunks that were moved to another file, where a commit names them."""
     mine = AudioChunk.objects.filter(session_id=session.key)
@@ -591,51 +551,10 @@ def _without_those_there(session: JournaledSession, taken: Sequence[InFlightChun
     ]
 
 
-def _by_arrival(chunks: Sequence[InFlightChunk]) -> list[InFlightChunk]:
-    """Return the chunks in the order of their arrival.
-
-    That is the order of their files and of their named sources, and otherwise the order of their times. Times come last
-    because clocks differ and may be set back.
-    """
-    files: dict[int, deque[InFlightChunk]] = {}
-    for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
-        files.setdefault(chunk.journal_id, deque()).append(chunk)
-    sources: dict[int, deque[tuple[int, int]]] = {}
-    for source_id, *turn in sorted(_turn(chunk) for chunk in chunks):
-        sources.setdefault(source_id, deque()).append((turn[0], turn[1]))
-    ordered = []
-    while heads := [file[0] for file in files.values() if file]:
-        next_ones = [chunk for chunk in heads if _turn(chunk)[1:] == sources[chunk.header.source_id][0]]
-        chunk = min(next_ones or heads, key=lambda chunk: (chunk.header.received_at_us, chunk.journal_id))
-        files[chunk.journal_id].popleft()
-        sources[chunk.header.source_id].remove(_turn(chunk)[1:])
-        ordered.append(chunk)
-    return ordered
-
-
-def _turn(chunk: InFlightChunk) -> tuple[int, int, int]:
-    """Return a chunk's source and its position in the source. Chunks of the unnamed source have no order."""
-    header = chunk.header
-    return (header.source_id, header.epoch, header.number) if header.epoch else (header.source_id, 0, 0)
-
-
-def _placed(session: JournaledSession, taken: Sequence[InFlightChunk]) -> list[AudioChunk]:
-    """Give each chunk the first free sequence after those of its file and, if it has a name, of its source."""
-    gaps, last = _gaps(session.key)
-    rows = []
-    in_files: dict[int, int] = {}
-    in_sources: dict[int, int] = {}
-    for chunk in taken:
-        source_id = chunk.header.source_id if chunk.header.epoch else 0
-        behind = max(chunk.after, in_files.get(chunk.journal_id, 0), in_sources.get(source_id, 0))
-        sequence = _take_gap(gaps, behind)
-        if not sequence:
-            sequence = last = last + 1
-        in_files[chunk.journal_id] = sequence
-        if source_id:
-            in_sources[source_id] = sequence
-        rows.append(_chunk(session, chunk, sequence))
-    return rows
+def _placed(session: JournaledSession, chunks: Sequence[InFlightChunk]) -> list[AudioChunk]:
+    """Return the rows of chunks whose outcome was unknown, not saved, each with the sequence that it gets."""
+    sequences = free_sequences(chunks, *_gaps(session.key))
+    return [_chunk(session, chunk, sequence) for chunk, sequence in zip(chunks, sequences, strict=True)]
 
 
 def _gaps(session_id: uuid.UUID) -> tuple[list[tuple[int, int]], int]:
@@ -647,13 +566,3 @@ def _gaps(session_id: uuid.UUID) -> tuple[list[tuple[int, int]], int]:
                 gaps.append((last + 1, sequence - 1))
             last = sequence
     return gaps, last
-
-
-def _take_gap(gaps: list[tuple[int, int]], behind: int) -> int:
-    """Remove the first free sequence after `behind` from the ranges, and return it; 0 if there is none."""
-    for index, (first, last) in enumerate(gaps):
-        place = max(first, behind + 1)
-        if place <= last:
-            gaps[index : index + 1] = [run for run in ((first, place - 1), (place + 1, last)) if run[0] <= run[1]]
-            return place
-    return 0
