@@ -50,8 +50,8 @@ def _accepted_behind(connections: dict[int, ConnectionCounts], epoch: int) -> in
 def _by_arrival(chunks: Sequence[InFlightChunk]) -> list[InFlightChunk]:
     """Return the chunks in the order of their arrival.
 
-    That is the order of their journals and of their named sources, and otherwise the order of their times. Times come last
-    because clocks differ and may be set back.
+    That is the order of their journals and of their named sources, and otherwise the order of their times. Times come
+    last because clocks differ and may be set back.
     """
     journals: dict[int, deque[InFlightChunk]] = {}
     for chunk in sorted(chunks, key=lambda chunk: chunk.offset):

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,20 @@ from audio import dispatch, ingest
 from audio.assembly import superseded
 from audio.assembly.rebuild import rebuild
 from audio.errors import ChunksReleasedError, InvalidParameterError
-from audio.integrity.reindex.outcomes import accepted, free_sequences
+from audio.integrity.reindex.outcomes import accepted
 from audio.integrity.reindex.result import Reindexed
+from audio.integrity.reindex.rows import (
+    ROWS_PER_STATEMENT,
+    chunk_row,
+    complete_source,
+    identities,
+    identity,
+    in_flight_rows,
+    insert,
+    insert_counted,
+    session_row,
+    without_moved,
+)
 from audio.integrity.reindex.state import (
     CommittedChunk,
     ConnectionCounts,
@@ -27,9 +38,8 @@ from audio.integrity.reindex.state import (
 )
 from audio.integrity.verify import Problem
 from audio.journal.files import Damage, ScannedRecord, walk
-from audio.journal.records import Committed, Header, RecordType, parse_commit, parse_session, parse_void
+from audio.journal.records import Committed, RecordType, parse_commit, parse_session, parse_void
 from audio.models import (
-    DEFAULT_PROJECT_NAME,
     AudioChunk,
     AudioSession,
     AudioSource,
@@ -40,15 +50,10 @@ from audio.models import (
     Recording,
     RecordingState,
     Recovery,
-    SessionStatus,
 )
-from audio.pages import in_pages
 from audio.storage import derived, paths, session_file
-from audio.wire.parameters import parse_metadata
 
 OnProgress = Callable[[float], None]
-_ROWS_PER_STATEMENT = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) -> Reindexed:
@@ -118,14 +123,14 @@ class _Run:
             return False
         description = next(iter(session.descriptions.values()), {})
         try:
-            row = _row_of(session.key, description | self._changed(session.key))
+            row = session_row(session.key, description | self._changed(session.key))
         except (KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameterError):
             sentence = "The journals do not describe this session. Its chunks are left where they are."
             self.add_problem("session_unknown", sentence, session_id=str(session.key))
             return False
         if not self.is_dry_run:
             with transaction.atomic():
-                row.project = _project(row.project.name)
+                row.project = Project.objects.get_or_create(name=row.project.name)[0]
                 row.save(force_insert=True)
                 ingest.index_metadata(row)
                 Marker.objects.bulk_create(self._markers(session.key))
@@ -196,8 +201,8 @@ class _Run:
         An older backup names such a file if the recording was rebuilt since.
         """
         keys = [session.key for session in self._sessions.values() if session.is_known]
-        for start in range(0, len(keys), _ROWS_PER_STATEMENT):
-            batch = Recording.objects.here().filter(pk__in=keys[start : start + _ROWS_PER_STATEMENT])
+        for start in range(0, len(keys), ROWS_PER_STATEMENT):
+            batch = Recording.objects.here().filter(pk__in=keys[start : start + ROWS_PER_STATEMENT])
             for key, name in batch.filter(rebuild_requested_at=None).values_list("pk", "file_name"):
                 if not (paths.root() / name).exists():
                     with contextlib.suppress(ChunksReleasedError):  # it can't be rebuilt; `verify` reports it
@@ -223,8 +228,8 @@ class _Run:
         if not self.is_dry_run:
             for chunk in taken:
                 self.source(session, chunk.header.source_id)
-            taken = _without_those_there(session, taken)
-            _insert_counted(session, _placed(session, taken))
+            taken = without_moved(session, taken)
+            insert_counted(session, in_flight_rows(session, taken))
             self._conclude(session)
         self.done.in_flight_chunks += len(taken)
         self.done.chunks += session.chunks + len(taken)
@@ -251,10 +256,10 @@ class _Run:
         taken = accepted(session)
         self.done.rejected_chunks += len(session.in_flight) - len(taken)
         session.is_uncertain |= bool(taken)
-        new = _without_those_there(session, taken)
+        new = without_moved(session, taken)
         self.done.in_flight_chunks += len(new)
         if not self.is_dry_run:
-            _insert(_placed(session, new))
+            insert(in_flight_rows(session, new))
             self._complete(session)
         self.done.sessions += 1
         self.done.chunks += session.chunks + len(new)
@@ -272,7 +277,7 @@ class _Run:
         derived.delete(session.key)
         with transaction.atomic():
             for source_id, key in session.source_ids.items():
-                _complete_source(key, session.connections.get(source_id, {}))
+                complete_source(key, session.connections.get(source_id, {}))
             Recording.objects.get_or_create(session_id=session.key)
             AudioSession.objects.filter(pk=session.key, recovered=Recovery.PENDING).update(
                 total_chunks=totals["last"],
@@ -282,13 +287,6 @@ class _Run:
                 recovered=Recovery.UNCERTAIN if session.is_uncertain else Recovery.EXACT,
             )
             dispatch.concatenate(session.key)
-
-
-def _complete_source(key: int, connections: dict[int, ConnectionCounts]) -> None:
-    """Update the counters of a named source."""
-    if connections:
-        count = AudioChunk.objects.filter(source_id=key, session__sources=key).count()
-        AudioSource.objects.filter(pk=key).update(epoch=max(connections), chunk_count=count)
 
 
 class _Journal:
@@ -357,7 +355,7 @@ class _Journal:
             where.pop("source_count")
             self._run.add_problem("chunk_damaged", "A chunk fails its CRC-32.", **where)
         self._places.append(CommittedChunk(session, entry.offset, entry.sequence, header))
-        if len(self._places) >= _ROWS_PER_STATEMENT:
+        if len(self._places) >= ROWS_PER_STATEMENT:
             self._flush()
 
     def _journal_id(self) -> int:
@@ -371,7 +369,7 @@ class _Journal:
         """Insert the missing rows, and report chunks whose sequence another chunk has."""
         places, self._places = self._without_rows(self._places), []
         if not self._run.is_dry_run and (restored := [place for place in places if place.session.is_restored]):
-            _insert([self._row(place) for place in restored])
+            insert([self._row(place) for place in restored])
             self._report_duplicates(self._without_rows(restored))
         others = sorted((place for place in places if place.session.is_known), key=_session_key)
         for _, group in itertools.groupby(others, key=_session_key):
@@ -384,24 +382,24 @@ class _Journal:
 
     def _row(self, place: "CommittedChunk") -> AudioChunk:
         self._run.source(place.session, place.header.source_id)
-        return _chunk(place.session, InFlightChunk(self._journal_id(), place.offset, place.header, 0), place.sequence)
+        return chunk_row(place.session, place.header, self._journal_id(), place.offset, place.sequence)
 
     def _extend(self, places: Sequence["CommittedChunk"]) -> None:
         """Add chunks to a session that the database knows."""
         session = places[0].session
-        there = _there(session, places)
+        there = identities(session, [place.sequence for place in places])
         new = {place.sequence: place for place in reversed(places) if place.sequence not in there}
         self._report_duplicates([place for place in places if new.get(place.sequence) is not place])
         session.chunks += len(new)
         session.is_uncertain |= bool(new) and self.is_behind_damage
         if new and not self._run.is_dry_run:
-            _insert_counted(session, [self._row(place) for place in new.values()])
+            insert_counted(session, [self._row(place) for place in new.values()])
 
     def _report_duplicates(self, places: Sequence["CommittedChunk"]) -> None:
         """Report those of these chunks whose sequence another chunk has. A moved chunk is not another one."""
         for place in places:
-            other = _there(place.session, [place]).get(place.sequence)
-            if other is not None and other != _identity(place.header):
+            other = identities(place.session, [place.sequence]).get(place.sequence)
+            if other is not None and other != identity(place.header):
                 place.session.is_uncertain = True
                 sentence = f"Another chunk of the session has the sequence {place.sequence}."
                 where = {"session_id": str(place.session.key), "sequence": place.sequence, "offset": place.offset}
@@ -436,133 +434,9 @@ def _session_key(place: CommittedChunk) -> uuid.UUID:
     return place.session.key
 
 
-def _identity(header: Header) -> tuple[datetime, int, int]:
-    """Return the values that identify a chunk in any file."""
-    return _received_at(header), header.length_bytes, header.payload_crc32
-
-
-def _there(session: JournaledSession, places: Sequence[CommittedChunk]) -> dict[int, tuple[datetime, int, int]]:
-    """Return the chunks of the session that have these sequences."""
-    rows = AudioChunk.objects.filter(session_id=session.key, sequence__in=[place.sequence for place in places])
-    return {row[0]: row[1:] for row in rows.values_list("sequence", "received_at", "size_bytes", "crc32")}
-
-
-def _insert_counted(session: JournaledSession, rows: Sequence[AudioChunk]) -> None:
-    """Insert chunks of a session that the database knows, and update its counters, in one transaction."""
-    if not rows:
-        return
-    with transaction.atomic():
-        mine = AudioSession.objects.filter(pk=session.key)
-        row = mine.select_for_update().get()
-        AudioChunk.objects.bulk_create(rows, batch_size=_ROWS_PER_STATEMENT)
-        at = max(chunk.received_at for chunk in rows)
-        mine.update(
-            total_chunks=max(row.total_chunks, *(chunk.sequence for chunk in rows)),
-            byte_count=row.byte_count + sum(chunk.size_bytes for chunk in rows),
-            last_chunk_at=max(at, row.last_chunk_at or at),
-            recovered=row.recovered or Recovery.EXACT,
-        )
-        for source_id, connections in session.connections.items():
-            if connections and source_id in session.source_ids:
-                _count_in_source(session.source_ids[source_id], connections, rows)
-
-
-def _count_in_source(key: int, connections: dict[int, ConnectionCounts], rows: Sequence[AudioChunk]) -> None:
-    source = AudioSource.objects.select_for_update().get(pk=key)
-    added = sum(chunk.source_id == key for chunk in rows)
-    epoch = max(source.epoch, *connections)
-    AudioSource.objects.filter(pk=key).update(epoch=epoch, chunk_count=source.chunk_count + added)
-
-
 def _process_id(path: Path) -> uuid.UUID:
     """Return the id of the process that wrote a journal, with which the file's name begins."""
     try:
         return uuid.UUID(path.name.partition("-")[0])
     except ValueError:
         return uuid.UUID(int=0)
-
-
-def _row_of(key: uuid.UUID, description: dict[str, Any]) -> AudioSession:
-    """Return a session's row, not saved, with a project, not saved, from the description in a session record.
-
-    A version before the details and projects has described neither.
-
-    Raises:
-        KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameterError: The description is
-            wrong.
-    """
-    row = AudioSession(
-        pk=key,
-        status=SessionStatus.COMPLETED,
-        recovered=Recovery.PENDING,
-        user_id=description["user_id"],
-        start_time=datetime.fromisoformat(description["start_time"]),
-        chunk_mode=description["chunks"],
-        undecided=description.get("undecided", []),
-        project=Project(name=description.get("project", DEFAULT_PROJECT_NAME)),
-        name=description.get("name"),
-        metadata=parse_metadata(description.get("metadata", {})),
-        retention_days=description.get("retention_days"),
-        legal_hold=description.get("legal_hold", False),
-        **{name: description[name] for name in ("sample_rate", "channels", "format", "encoding")},
-    )
-    row.project.clean_fields()
-    row.clean_fields(exclude=["project"])
-    return row
-
-
-def _project(name: str) -> Project:
-    """Return the project with this name. It is created if the database has lost it, without members and keys."""
-    return Project.objects.get_or_create(name=name)[0]
-
-
-def _chunk(session: JournaledSession, place: InFlightChunk, sequence: int) -> AudioChunk:
-    return AudioChunk(
-        session_id=session.key,
-        sequence=sequence,
-        source_id=session.source_ids[place.header.source_id],
-        journal_id=place.journal_id,
-        offset=place.offset,
-        size_bytes=place.header.length_bytes,
-        crc32=place.header.payload_crc32,
-        received_at=_received_at(place.header),
-    )
-
-
-def _received_at(header: Header) -> datetime:
-    return _EPOCH + timedelta(microseconds=header.received_at_us)
-
-
-def _insert(rows: Sequence[AudioChunk]) -> None:
-    """Insert the rows that do not exist yet."""
-    AudioChunk.objects.bulk_create(rows, batch_size=_ROWS_PER_STATEMENT, ignore_conflicts=True)
-
-
-def _without_those_there(session: JournaledSession, taken: Sequence[InFlightChunk]) -> list[InFlightChunk]:
-    """Leave out chunks that were moved to another file, where a commit names them."""
-    mine = AudioChunk.objects.filter(session_id=session.key)
-    times = [_received_at(chunk.header) for chunk in taken]
-    there = set(mine.filter(received_at__in=times).values_list("source_id", "received_at", "size_bytes", "crc32"))
-    return [
-        chunk
-        for chunk, at in zip(taken, times, strict=True)
-        if (session.source_ids[chunk.header.source_id], at, chunk.header.length_bytes, chunk.header.payload_crc32)
-        not in there
-    ]
-
-
-def _placed(session: JournaledSession, chunks: Sequence[InFlightChunk]) -> list[AudioChunk]:
-    """Return the rows of chunks whose outcome was unknown, not saved, each with the sequence that it gets."""
-    sequences = free_sequences(chunks, *_gaps(session.key))
-    return [_chunk(session, chunk, sequence) for chunk, sequence in zip(chunks, sequences, strict=True)]
-
-
-def _gaps(session_id: uuid.UUID) -> tuple[list[tuple[int, int]], int]:
-    """Return the ranges of sequences that no row has, and the last sequence of a row."""
-    gaps, last = [], 0
-    for page in in_pages(AudioChunk.objects.filter(session_id=session_id), "sequence"):
-        for (sequence,) in page:
-            if sequence > last + 1:
-                gaps.append((last + 1, sequence - 1))
-            last = sequence
-    return gaps, last
