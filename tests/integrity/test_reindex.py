@@ -18,7 +18,7 @@ from audio.errors import DatabaseUnavailableError
 from audio.ingest import sessions
 from audio.ingest.types import Producer
 from audio.integrity import survey, verify
-from audio.integrity.reindex import reindex, rows, run
+from audio.integrity.reindex import completion, journal, reindex, rows
 from audio.journal.files import scan
 from audio.journal.records import HEADER_BYTES, RecordType
 from audio.models import AudioChunk, AudioSession, AudioSource, DeletedSession, JournalFile, Marker, Project, Recording
@@ -212,12 +212,12 @@ def test_a_run_that_died_is_begun_anew(recorded, lost, monkeypatch):
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "ROWS_PER_STATEMENT", 3)
+    monkeypatch.setattr(journal, "ROWS_PER_STATEMENT", 3)
     monkeypatch.setattr(rows, "ROWS_PER_STATEMENT", 3)
     monkeypatch.setattr(pages, "ROWS_PER_PAGE", 3)
     for step in ("in_flight_rows", "complete_source"):
         with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-            broken.setattr(run, step, die)
+            broken.setattr(completion, step, die)
             reindex()
         session = AudioSession.objects.get(pk=key)
         assert (session.recovered, session.total_chunks, session.status) == ("pending", 0, "completed")
