@@ -15,7 +15,7 @@ import pytest
 from django.core.management.base import CommandError
 
 from audio.management.commands import demo
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 from tests.server import DEADLINE_SECONDS, eventually, is_running
 from tests.services import REPOSITORY, product_variables
 from tests.sound import decoded, encoded, speech, wav_bytes

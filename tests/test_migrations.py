@@ -5,7 +5,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 from audio.models import AudioSession
 from audio.storage import downloads
 

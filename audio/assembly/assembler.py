@@ -19,7 +19,7 @@ from audio.assembly.losses import Losses
 from audio.assembly.made import Made
 from audio.assembly.master import Master
 from audio.media.plan import Family
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 from audio.models import AudioSession, Recording
 
 OnProgress = Callable[[float], None]

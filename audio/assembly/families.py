@@ -8,7 +8,7 @@ from audio.assembly.pcm import PcmAssembler
 from audio.assembly.stream import StreamAssembler
 from audio.media import plan
 from audio.media.plan import Family
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 from audio.models import AudioSession, Recording
 
 ASSEMBLERS: dict[Family, type[Assembler]] = {

@@ -26,7 +26,8 @@ from audio.media.parts import FORMATS as HEADED_FORMATS
 from audio.media.parts import ChunkOffsets, HeaderScanner, part_finder
 from audio.media.pcm import Shortfall
 from audio.media.plan import Family, Part
-from audio.media.wav import SAMPLE_BYTES, PcmFormat, Samples, WavReader
+from audio.media.samples import SAMPLE_BYTES, PcmFormat, Samples
+from audio.media.wav_reader import WavReader
 from audio.models import AudioSession, Recording
 from audio.storage.paths import folder, root
 

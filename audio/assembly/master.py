@@ -13,7 +13,7 @@ from pathlib import Path
 from audio.errors import MasterDamagedError
 from audio.journal.files import sync_folder
 from audio.media import wav
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 
 _BATCH_BYTES = 1 << 20
 

@@ -21,7 +21,8 @@ from audio.assembly.samples import MOST_CHANNELS, SampleAssembler
 from audio.errors import ChunkDamagedError
 from audio.media import convert, wav
 from audio.media.plan import Family
-from audio.media.wav import Fault, PcmFormat, Samples, WavReader
+from audio.media.samples import PcmFormat, Samples
+from audio.media.wav_reader import Fault, WavReader
 from audio.models import AudioSession, Recording
 
 logger = structlog.stdlib.get_logger(__name__)

@@ -12,7 +12,7 @@ from audio.assembly.chunks import PendingChunk
 from audio.assembly.comparison import Comparison, blocks
 from audio.media import convert, wav
 from audio.media.convert import Converter
-from audio.media.wav import PcmFormat, Samples
+from audio.media.samples import PcmFormat, Samples
 from audio.models import AudioSession, Recording
 from audio.storage import downloads
 

@@ -29,7 +29,7 @@ from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.parts import ChunkOffsets, part_finder
 from audio.media.plan import CONTAINERS, Family, Span
 from audio.media.remux import Measured
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 from audio.models import AudioSession, Recording
 from audio.storage.paths import folder
 

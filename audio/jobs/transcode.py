@@ -8,7 +8,7 @@ from audio.errors import UndecodableChunkError
 from audio.jobs import rows
 from audio.media import ffmpeg, frames, plan, waveform
 from audio.media.pcm import encoding_of
-from audio.media.wav import Samples
+from audio.media.samples import Samples
 from audio.models import AudioSession, BackgroundTask, Recording, TaskKind
 from audio.storage import downloads, local, paths
 from audio.storage.downloads import Servable

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from audio.deferred import DeferredModule
-from audio.media.wav import PcmFormat, Samples
+from audio.media.samples import PcmFormat, Samples
 
 if TYPE_CHECKING:
     import numpy as np

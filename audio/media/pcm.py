@@ -17,10 +17,11 @@ from typing import Any
 import structlog
 
 from audio.errors import FfmpegFailedError, MediaError, UndecodableChunkError, UnsupportedMediaError
-from audio.media import ffmpeg, plan, remux, wav
+from audio.media import ffmpeg, plan, remux
 from audio.media.plan import Part
+from audio.media.samples import PcmFormat, Samples, is_recordable
 from audio.media.timeline import BlockReader, Timeline, silence
-from audio.media.wav import PcmFormat, Samples, WavReader
+from audio.media.wav_reader import WavReader
 
 with warnings.catch_warnings():
     # pydub looks for an FFmpeg on PATH when it is imported; it is given ours by name.
@@ -121,7 +122,7 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
     # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles what ADTS headers say.
     if segment.frame_count() != expected and not (audio_format == "aac" and segment.frame_count() == 2 * expected):
         raise FfmpegFailedError(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
-    if not wav.is_recordable(segment.channels, segment.frame_rate):
+    if not is_recordable(segment.channels, segment.frame_rate):
         # What goes through FFmpeg directly is rejected by its WAV header.
         raise FfmpegFailedError("The decoded samples are of an unusual format.")
     return Samples(PcmFormat(_ENCODINGS[segment.sample_width], segment.frame_rate, segment.channels), segment.raw_data)
@@ -309,6 +310,6 @@ class Blocks:
 
     def _format_of(self, reader: BlockReader) -> PcmFormat:
         channels, rate_hz = reader.channels, reader.sample_rate
-        if not wav.is_recordable(channels, rate_hz):
+        if not is_recordable(channels, rate_hz):
             raise UnsupportedMediaError(f"Sound with {channels} channels at {rate_hz} Hz can't be recorded.")
         return PcmFormat(self._encoding, rate_hz, channels)

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from audio.media.chapters import IN_COMMENTS
 from audio.media.frames import PartDescription
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 
 WINDOW_BYTES = 4 << 20
 WINDOW_CHUNKS = 4096

@@ -24,7 +24,8 @@ from audio.deferred import DeferredModule
 from audio.errors import MasterDamagedError
 from audio.media import convert, ffmpeg, plan, wav
 from audio.media.pcm import Blocks
-from audio.media.wav import PcmFormat, Samples, WavReader
+from audio.media.samples import PcmFormat, Samples
+from audio.media.wav_reader import WavReader
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from pathlib import Path
 from audio.errors import RecordingBuildingError, RecordingEmptyError, RecordingFailedError
 from audio.media import wav
 from audio.media.plan import FORMATS
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 from audio.models import AudioSession, Recording, RecordingState
 from audio.storage.paths import root
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from audio.assembly import live
 from audio.assembly.concatenate import concatenate
 from audio.media import wav
+from audio.media.samples import PcmFormat
 from audio.models import AudioSession, JournalFile, Marker, Recording
 from audio.storage import paths
 from audio.storage.lock import session_lock
@@ -99,7 +100,7 @@ def test_sessions_without_pending_chunks_cost_one_statement(stored):
 
 
 def test_what_media_decide_is_stored_with_the_first_window(stored):
-    (session,) = sessions_with(stored, [wav.header(wav.PcmFormat("s16le", 48000, 2), 64) + bytes(64)], 1)
+    (session,) = sessions_with(stored, [wav.header(PcmFormat("s16le", 48000, 2), 64) + bytes(64)], 1)
     AudioSession.objects.filter(pk=session.session.pk).update(undecided=["sample_rate", "channels"])
     assert live.extend(keys([session])) == []
     row = AudioSession.objects.get(pk=session.session.pk)

@@ -11,7 +11,7 @@ from audio.assembly.losses import Losses
 from audio.assembly.pcm import PcmAssembler
 from audio.media import wav
 from audio.media.convert import Converter
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 from audio.storage.downloads import master_format
 from tests.sound import cut, encoded, speech, wav_bytes
 

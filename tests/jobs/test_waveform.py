@@ -11,7 +11,7 @@ from audio.assembly.rebuild import rebuild
 from audio.errors import MasterDamagedError, RecordingNotReadyError, TaskRunningError
 from audio.jobs import peaks, recording, rows, run
 from audio.media import waveform
-from audio.media.wav import PcmFormat, Samples
+from audio.media.samples import PcmFormat, Samples
 from audio.models import BackgroundTask, Recording, TaskKind
 from audio.storage import paths
 from tests.sound import cut, decoded, encoded, speech

@@ -7,7 +7,7 @@ import pytest
 import soxr
 
 from audio.media.convert import Converter, decode, encode, remix
-from audio.media.wav import PcmFormat, Samples
+from audio.media.samples import PcmFormat, Samples
 from tests.sound import decoded, encoded_live, speech
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from audio.media import cues, wav
 from audio.media.cues import Cue
-from audio.media.wav import PcmFormat
+from audio.media.samples import PcmFormat
 
 PCM = PcmFormat("s16le", 48000, 2)
 

@@ -18,7 +18,8 @@ from audio.media import ffmpeg, frames, pcm, plan
 from audio.media.ffmpeg import Limits
 from audio.media.frames import FlacCounter, FrameCounter, PartDescription
 from audio.media.plan import Part
-from audio.media.wav import PcmFormat, WavReader
+from audio.media.samples import PcmFormat
+from audio.media.wav_reader import WavReader
 from audio.sniff import Container, contradicts, id3_size_bytes, is_info_frame, lacks_header, sniff
 from tests import bait
 from tests.server import eventually

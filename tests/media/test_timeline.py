@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.media import convert, pcm, plan, wav
+from audio.media import convert, pcm, plan
+from audio.media.samples import Samples
 from audio.media.timeline import BlockReader, Timeline
 from tests.containers import vector
 from tests.gaps import RATE, bursts, ogg_with_gaps, onsets_seconds, retimed
@@ -174,6 +175,6 @@ def test_what_is_lossless_stays_as_deep_as_it_is(tmp_path, name):
     part = plan.Part(1, 1, path.read_bytes(), None)
     decoded_samples = list(pcm.decode([part], audio_format, tmp_path))
     assert {samples.format.encoding for samples in decoded_samples} == {encoding}
-    heard = convert.decode(wav.Samples(decoded_samples[0].format, b"".join(each.data for each in decoded_samples)))
+    heard = convert.decode(Samples(decoded_samples[0].format, b"".join(each.data for each in decoded_samples)))
     if encoding != "s16le":
         assert np.array_equal(heard[:, 0], sound[:, 0] / (1 << 31))

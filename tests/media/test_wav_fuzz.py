@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from audio.media.wav import AUDIO_DROPPED, SIZE_EXCEEDED, PcmFormat, Samples, WavReader
+from audio.media.samples import PcmFormat, Samples
+from audio.media.wav_reader import AUDIO_DROPPED, SIZE_EXCEEDED, WavReader
 
 RAW = PcmFormat("s16le", 16000, 1)
 TAGS = {

@@ -30,7 +30,8 @@ from audio.errors import AudioError, FfmpegMissingError
 from audio.management.examples import ExampleCommand
 from audio.management.lifeline import die_with_parent
 from audio.media import ffmpeg
-from audio.media.wav import PcmFormat, WavReader
+from audio.media.samples import PcmFormat
+from audio.media.wav_reader import WavReader
 from audio.sniff import Container, sniff
 from audio.storage.durable import sha256_of
 from audio.wire.parameters import CHANNELS, SAMPLE_RATES_HZ
