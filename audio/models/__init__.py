@@ -26,34 +26,30 @@ from audio.models.access import (
     SessionToken,
     TokenPurpose,
 )
+from audio.models.chunks import AudioChunk, JournalErasure, JournalFile
+from audio.models.expressions import DatabaseNow, Literal
+from audio.models.recordings import Marker, Recording, RecordingQuerySet, RecordingState
 from audio.models.sessions import (
     OPEN_STATUSES,
-    OPEN_TASK_STATES,
-    AudioChunk,
     AudioConnection,
     AudioSession,
     AudioSource,
-    BackgroundTask,
-    Chore,
-    ClockReading,
-    DatabaseNow,
     DeletedSession,
     IngestProcess,
-    JournalErasure,
-    JournalFile,
-    Literal,
-    Marker,
     MetadataEntry,
-    Recording,
-    RecordingQuerySet,
-    RecordingState,
     Recovery,
     SessionQuerySet,
     SessionStatus,
+    metadata_digest,
+)
+from audio.models.tasks import (
+    OPEN_TASK_STATES,
+    BackgroundTask,
+    Chore,
+    ClockReading,
     TaskKind,
     TaskQuerySet,
     TaskState,
-    metadata_digest,
 )
 from audio.models.webhooks import (
     TEST_TYPE,

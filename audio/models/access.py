@@ -10,6 +10,8 @@ from django.utils import timezone
 
 # The first migration of projects creates it with this key.
 DEFAULT_PROJECT_ID = 1
+# The same for a foreign key: the stubs of Django do not know that a key can be its default.
+DEFAULT_PROJECT: Any = DEFAULT_PROJECT_ID
 DEFAULT_PROJECT_NAME = "default"
 PROJECT_NAME, PROJECT_NAME_LENGTH = r"^[a-z0-9][a-z0-9-]*\Z", 50
 PROJECT_NAME_HELP = "Use lower-case letters, digits and hyphens."

@@ -11,7 +11,7 @@ from django.db import models
 from django.utils import timezone
 
 from audio.models.access import Project
-from audio.models.sessions import Literal
+from audio.models.expressions import Literal
 
 URL_MAX_LENGTH = 2000
 _ANSWER_CHARACTERS = 1000
