@@ -3,43 +3,33 @@
 The frames of MP3, ADTS and FLAC are counted, so that the length is known at the end. Bytes that are no frames get a
 warning. The master becomes the recording: only the counts in its header are corrected.
 
-A session of WebM, Ogg or MP4 may consist of several parts, each with its own header, whose packets fit together. The
-master contains the parts one after the other, and `examine` checks each when it is complete. At the end their packets
-are copied into one file, which needs an index.
+A session of WebM, Ogg or MP4 may consist of several parts, each with its own header, whose packets fit together
+(`audio.assembly.container`). At the end their packets are copied into one file, which needs an index.
 """
 
 import itertools
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any, ClassVar
 
-import structlog
-
+from audio.assembly import container
 from audio.assembly.assembler import OnProgress, PartsDifferError, Windows
 from audio.assembly.chunks import Chunk, PendingChunk, read
 from audio.assembly.comparison import Comparison, ReadyRecording, RecordingDiffersError, blocks
+from audio.assembly.container import ContainerParts
 from audio.assembly.losses import Losses, Place
-from audio.assembly.made import Made, beside, name_of, no_audio
+from audio.assembly.made import Made, name_of
 from audio.assembly.master import Master
-from audio.errors import ChunkDamagedError, FfmpegFailedError, MasterDamagedError, MediaError, UndecodableChunkError
-from audio.media import ffmpeg, frames, plan, remux
+from audio.errors import ChunkDamagedError, MasterDamagedError, UndecodableChunkError
+from audio.media import frames
 from audio.media.frames import FlacCounter, FrameCounter
 from audio.media.parts import ChunkOffsets, part_finder
-from audio.media.plan import CONTAINERS, Family, Span
-from audio.media.remux import Measured
+from audio.media.plan import CONTAINERS, Family
 from audio.media.samples import PcmFormat
 from audio.models import AudioSession, Recording
-from audio.storage.paths import folder
 
-logger = structlog.stdlib.get_logger(__name__)
-
-# Of one stream; more are decoded, so that what is carried from window to window stays small.
-_MOST_PARTS = 1000
 _MOST_FRAME_BYTES = 1 << 18
-# What an encoder puts behind its last sound stays at a joint: the packets of its last page move by less than one.
-_MOST_DISPLACED_SECONDS = 0.1
 
 
 class StreamAssembler:
@@ -51,54 +41,61 @@ class StreamAssembler:
     def __init__(
         self, session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
     ) -> None:
-        self._session = session
         self.looked_to = self.done_to = done_to
         self.suffix = session.format
         self._session_id: uuid.UUID = session.id
         self._finder = part_finder(session.format, session.chunk_mode, checkpoint.get("finder"))
-        flac = checkpoint.get("flac")
-        self._flac = FlacCounter.restore(flac) if flac else FlacCounter() if session.format == "flac" else None
         self._size_bytes: int = checkpoint.get("size_bytes", 0)
         self._offsets = ChunkOffsets(checkpoint.get("offsets", []))
-        # Where each part begins in the master, and with which chunk.
-        self._starts: list[list[int]] = checkpoint.get("starts", [[0, 1]])
-        self._parameters: str = checkpoint.get("parameters", "")
-        self._compared: int = checkpoint.get("compared", 0)
-        self._left_out: list[int] = checkpoint.get("left_out", [])
-        self._measured: list[list[Any] | None] = checkpoint.get("measured", [])
-        self._track: int = checkpoint.get("track", 0)
         # The first and the last chunk of each span that the counter did not recognise.
         self._spans: list[list[int]] = checkpoint.get("spans", [])
         self._gaps = checkpoint.get("gaps", 0)
         self.losses = Losses(**checkpoint.get("losses", {}))
+        self._content = self._restore_content(session, checkpoint)
+
+    def _restore_content(
+        self, session: AudioSession, checkpoint: dict[str, Any]
+    ) -> FrameCounter | FlacCounter | ContainerParts:
+        """Return the frames of MP3, ADTS or FLAC, or the parts of a container, as they are known so far."""
+        if session.format in CONTAINERS:
+            parts = ContainerParts(session, self.losses, checkpoint)
+            parts.extend(self._size_bytes, self.done_to)
+            return parts
+        if isinstance(self._finder, FrameCounter):
+            return self._finder
+        flac = checkpoint.get("flac")
+        return FlacCounter.restore(flac) if flac else FlacCounter()
 
     @property
     def _counter(self) -> FrameCounter | None:
-        """The frames counted so far; of MP3 and ADTS only."""
-        return self._finder if isinstance(self._finder, FrameCounter) else None
+        """The counter of frames; only for MP3 and ADTS."""
+        return self._content if isinstance(self._content, FrameCounter) else None
 
     @property
-    def _codec(self) -> str:
-        """FFmpeg's name of the codec; of WebM, Ogg and MP4 only."""
-        return remux.codec_of(self._parameters)
+    def _flac(self) -> FlacCounter | None:
+        """The counter of frames; only for FLAC."""
+        return self._content if isinstance(self._content, FlacCounter) else None
+
+    @property
+    def _parts(self) -> ContainerParts | None:
+        """The parts; only for WebM, Ogg and MP4."""
+        return self._content if isinstance(self._content, ContainerParts) else None
 
     @property
     def sample_rate(self) -> int:
-        """The sample rate in Hz, as the first header or frame says; 0 while that is not known."""
-        counted = self._counter or self._flac
-        return counted.sample_rate if counted else remux.rate_of(self._parameters)
+        """The sample rate of the first header or frame in Hz; 0 while it is unknown."""
+        return self._content.sample_rate
 
     @property
     def channels(self) -> int:
-        """The channels, as the first header or frame says; 0 while that is not known."""
-        counted = self._counter or self._flac
-        return counted.channels if counted else remux.channels_of(self._parameters)
+        """The channels of the first header or frame; 0 while they are unknown."""
+        return self._content.channels
 
     def take(self, window: Sequence[PendingChunk], is_last: bool) -> Iterator[bytes]:
         """Yield the window's bytes.
 
         Raises:
-            PartsDifferError: A part begins that can't follow those before it as it is.
+            PartsDifferError: A part begins that cannot be copied after the earlier ones.
         """
         begin = self._size_bytes
         data = b"".join([self._placed(chunk) for chunk in read(window, self._note_damage)])
@@ -112,6 +109,8 @@ class StreamAssembler:
         self._note_frames(begin, is_last)
         self._offsets.forget_before(self._size_bytes - len(self._finder.held))
         self.looked_to = self.done_to = window[-1].sequence if window else self.done_to
+        if self._parts is not None:
+            self._parts.extend(self._size_bytes, self.done_to)
         yield data
 
     def _placed(self, chunk: Chunk) -> bytes:
@@ -127,9 +126,9 @@ class StreamAssembler:
     def _begin_part(self, start: int) -> None:
         if not start:
             return
-        if self.suffix not in CONTAINERS or len(self._starts) == _MOST_PARTS:
+        if self._parts is None:
             raise PartsDifferError
-        self._starts.append([start, self._offsets.at(start)[0]])
+        self._parts.begin(start, self._offsets.at(start)[0])
 
     def _note_damage(self, error: ChunkDamagedError, size_bytes: int) -> bytes:
         sequence = error.details["sequence"]
@@ -139,22 +138,19 @@ class StreamAssembler:
     @property
     def seconds(self) -> float:
         """The length of the frames counted so far; 0 in a container."""
-        counted = self._counter or self._flac
-        return counted.duration_seconds if counted else 0.0
+        return 0.0 if isinstance(self._content, ContainerParts) else self._content.duration_seconds
 
     @property
     def untimed_bytes(self) -> int | None:
-        """The length of the stream so far, in a container; otherwise None."""
-        return self._size_bytes if self.suffix in CONTAINERS else None
+        """The number of bytes so far for a container; otherwise None."""
+        return self._size_bytes if self._parts else None
 
     def moments(self, offsets: Sequence[int], master: Path) -> list[float]:
-        """Return when in the recording the first packets begin that came behind these lengths of a container."""
-        copied = (self._track, self._codec, self._timelines or [])
-        with ffmpeg.working_folder(folder(self._session_id)) as work:
-            return remux.moments(master, self._kept_spans(), self.suffix, work, offsets, copied)
+        """Return the positions in the recording of the first packets after these lengths of a container."""
+        return self._parts.moments(offsets, master) if self._parts else []
 
     def _note_frames(self, begin: int, is_last: bool) -> None:
-        """Note what the counters did not recognise, and with which chunks it came; bytes from `begin` on are new."""
+        """Note unrecognised bytes and their chunks. Bytes from `begin` on are new."""
         if self._flac is not None:
             self._note_gaps(self._flac)
         counter = self._counter
@@ -177,109 +173,41 @@ class StreamAssembler:
         self._gaps = len(flac.gaps)
 
     def examine(self, master: Path, is_last: bool) -> None:
-        """Examine the parts in the master that are complete.
+        """Examine the parts of a container in the master that are complete.
 
         Raises:
-            PartsDifferError: One does not go with those before it.
+            PartsDifferError: A part does not fit the earlier ones.
         """
-        complete = len(self._starts) if is_last else len(self._starts) - 1
-        if self.suffix not in CONTAINERS or self._compared >= complete:
-            return
-        with ffmpeg.working_folder(folder(self._session_id)) as work:
-            while self._compared < complete:
-                self._examine(self._compared, master, work)
-                self._compared += 1
-
-    def _examine(self, number: int, master: Path, work: Path) -> None:
-        span = self._span(number)
-        try:
-            header = remux.header_of(master, span, self.suffix, work)
-        except MediaError as error:
-            if error.retryable:
-                raise
-            # The others are copied all the same.
-            self._lose(number, UndecodableChunkError(error.detail) if isinstance(error, FfmpegFailedError) else error)
-            return
-        if not header.has_packets:
-            # A recorder that was stopped before its first sound.
-            self._left_out.append(number)
-        elif self._parameters and header.parameters != self._parameters:
-            raise PartsDifferError
-        else:
-            self._parameters, self._track = header.parameters, header.track
-            self._measure(number, master, work)
-
-    def _measure(self, number: int, master: Path, work: Path) -> None:
-        """Measure a part's timeline when it is complete, so that nothing but the copy is left for the close."""
-        try:
-            measured = remux.measure(master, self._span(number), self.suffix, work, self._track)
-        except FfmpegFailedError:
-            # It can't be read to its end.
-            self._measured.append(None)
-        else:
-            self._measured.append(list(astuple(measured)))
-            if measured.damage:
-                sentence = f"A part of the stream can't be read and was left out. {measured.damage}"
-                self.losses.warn("stream_damaged", sentence, self._place_of(number, self._timelines or [measured]))
-
-    @property
-    def _timelines(self) -> list[Measured] | None:
-        """The timelines of the parts that `_kept_spans` returns; None if one of them can't be read to its end."""
-        parts = [Measured(*part) for part in self._measured if part is not None]
-        return parts if len(parts) == len(self._measured) else None
-
-    def _lose(self, number: int, error: MediaError) -> None:
-        """Leave a part out of the recording, and say so."""
-        self.losses.lose(error, self._place_of(number, []))
-        self._left_out.append(number)
-
-    def _place_of(self, number: int, measured: Sequence[Measured]) -> Place:
-        """Return the place of a part: its chunks, and its seconds if it is the last of those that were measured."""
-        first = self._starts[number][1]
-        last = self._starts[number + 1][1] - 1 if number + 1 < len(self._starts) else self.looked_to
-        if not measured:
-            return Place(first, max(first, last), self.seconds, self.seconds)
-        start, end = remux.duration_seconds(measured[:-1], self._codec), remux.duration_seconds(measured, self._codec)
-        return Place(first, max(first, last), start, end)
-
-    def _span(self, number: int) -> Span:
-        end = self._starts[number + 1][0] if number + 1 < len(self._starts) else self._size_bytes
-        return Span(self._starts[number][0], end)
-
-    def _kept_spans(self) -> list[Span]:
-        """Return where the parts that hold packets lie in the master."""
-        return [self._span(number) for number in range(len(self._starts)) if number not in self._left_out]
+        if self._parts is not None:
+            self._parts.examine(master, is_last)
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return the state of the counters, and what is known of the parts."""
+        """Return the state of the counters and the parts."""
         return {
             "finder": self._finder.state(),
             "flac": self._flac.state() if self._flac else None,
             "size_bytes": self._size_bytes,
             "offsets": self._offsets.marks,
-            "starts": self._starts,
-            "parameters": self._parameters,
-            "compared": self._compared,
-            "left_out": self._left_out,
-            "measured": self._measured,
-            "track": self._track,
             "spans": self._spans,
             "gaps": self._gaps,
             "losses": self.losses.state(),
+            **(self._parts.state() if self._parts else {}),
         }
 
     def finish(self, master: Master, on_progress: OnProgress) -> Made:
         """Correct the header of a counted stream, or copy the packets of a container into one file."""
         if master.size_bytes != self._size_bytes:
             raise MasterDamagedError(f"The master has {master.size_bytes} bytes instead of {self._size_bytes}.")
-        if self._counter is not None:
-            return self._finish_counted(self._counter, master)
-        if self._flac is not None:
-            return self._finish_flac(self._flac, master)
-        return self._finish_container(master)
+        match self._content:
+            case FrameCounter() as counter:
+                return self._finish_counted(counter, master)
+            case FlacCounter() as counter:
+                return self._finish_flac(counter, master)
+            case ContainerParts() as parts:
+                return parts.finish(master)
 
     def _finish_counted(self, counter: FrameCounter, master: Master) -> Made:
-        """Bring the Info frame of MP3 in line with the stream that came."""
+        """Correct the Info frame of MP3."""
         if not counter.samples:
             raise UndecodableChunkError(f"The stream has no {self.suffix} frames.", sequence=1)
         if counter.unrecognised_bytes > counter.audio_bytes:
@@ -289,7 +217,7 @@ class StreamAssembler:
         return self._with_true_header(master, counter.duration_seconds)
 
     def _finish_flac(self, counter: FlacCounter, master: Master) -> Made:
-        """Write the total into STREAMINFO where a live encoder left it open, or the stream ended before it."""
+        """Write the total into STREAMINFO if a live encoder has left it out, or the stream has ended early."""
         if counter.info is None:
             raise UndecodableChunkError("The stream does not begin with a FLAC header.", sequence=1)
         if not counter.samples:
@@ -304,7 +232,7 @@ class StreamAssembler:
         return Made(name_of(self._session_id, master.path), self.suffix, master.size_bytes, duration_seconds)
 
     def _leave_out_torn_frame(self, path: Path) -> None:
-        """Leave out of a FLAC stream's counts a last frame that is cut off, and say so; `path` holds the stream."""
+        """Leave a truncated last frame of the FLAC stream in `path` out of the counts, and note a warning."""
         counter = self._flac
         if counter is None or not counter.last_samples or self._size_bytes - counter.last_at > _MOST_FRAME_BYTES:
             return
@@ -319,10 +247,10 @@ class StreamAssembler:
         self.losses.warn("stream_damaged", sentence, place)
 
     def _true_header(self) -> tuple[int, bytes] | None:
-        """Return the offset of the counts in the header, and what they should be; None if they are right.
+        """Return the offset of the counts in the header, and the right bytes; None if they are right.
 
-        The counts are in the Info frame of MP3 and the STREAMINFO of FLAC. A live encoder leaves them open, and a
-        stream that ended early has less than they say.
+        The counts are in the Info frame of MP3 and in STREAMINFO of FLAC. A live encoder leaves them out, and a stream
+        that has ended early has less than they declare.
         """
         if self._flac is not None and self._flac.info is not None:
             info, samples = self._flac.info, self._flac.samples
@@ -340,47 +268,9 @@ class StreamAssembler:
             return range(self._counter.info_at, self._counter.info_at + len(self._counter.info.frame))
         return range(0)
 
-    def _finish_container(self, master: Master) -> Made:
-        spans, timelines = self._kept_spans(), self._timelines
-        if not spans:
-            raise no_audio(self.losses)
-        if timelines is None and len(spans) > 1:
-            raise PartsDifferError
-
-        def make(output: Path, work: Path) -> float:
-            place = (output, work, self._track)
-            try:
-                seconds = remux.copy(master.path, spans, self.suffix, self._codec, *place, timelines or ())
-            except FfmpegFailedError as error:
-                if len(spans) == 1:
-                    raise
-                raise PartsDifferError from error
-            self._require_packets(master, output, work, seconds)
-            return seconds
-
-        return beside(self._session, master, make)
-
-    def _require_packets(self, master: Master, output: Path, work: Path, seconds: float) -> None:
-        """Compare what was copied with what came; where packets lack or are at other times, all has to be decoded.
-
-        One part that can't be read to its end is kept as far as it can be read, and that is said.
-        """
-        spans = self._kept_spans()
-        try:
-            proof = remux.compare(master.path, spans, self.suffix, output, work)
-        except FfmpegFailedError as error:
-            if len(spans) > 1:
-                raise PartsDifferError from error
-            sentence = f"The stream is damaged. It is kept as far as it can be read. {error.detail}"
-            self.losses.warn("stream_damaged", sentence, Place(1, self.done_to, 0.0, seconds))
-            return
-        if not proof.is_complete or proof.most_displaced_seconds > _MOST_DISPLACED_SECONDS:
-            logger.warning("packets_differ", missing=proof.missing, extra=proof.extra, displaced=proof.displaced)
-            raise PartsDifferError
-
     def compare(self, ready: ReadyRecording, windows: Windows) -> None:
         """Compare every byte, except the counts in a header, or every packet of a container."""
-        if self.suffix in CONTAINERS:
+        if self._parts is not None:
             self._compare_packets(ready, windows)
         else:
             self._compare_bytes(ready, windows)
@@ -399,7 +289,7 @@ class StreamAssembler:
                     raise RecordingDiffersError("The header of the recording does not declare its length.")
 
     def _compare_packets(self, ready: ReadyRecording, windows: Windows) -> None:
-        """Make the recording once more, and compare its packets: a container contains random numbers."""
+        """Make the recording again, and compare its packets, because a container contains random numbers."""
         master = Master(ready.work / f"master.{self.suffix}")
         try:
             for window, is_last in windows:
@@ -408,19 +298,7 @@ class StreamAssembler:
             made = self.finish(master, lambda _: None)
         finally:
             master.close()
-        expected = self._packets(ready.work / Path(made.file_name).name, ready.work)
-        for number, pair in enumerate(itertools.zip_longest(expected, self._packets(ready.path, ready.work)), start=1):
-            if pair[0] != pair[1]:
-                raise RecordingDiffersError(f"Packet {number} of the recording differs from its chunks.")
-
-    def _packets(self, path: Path, work: Path) -> Iterator[bytes]:
-        """Yield the size and the MD5 of each packet."""
-        held = b""
-        for block in ffmpeg.output_of(plan.packets(self.suffix, str(path)), work):
-            *lines, held = (held + block).split(b"\n")
-            for line in lines:
-                if not line.startswith(b"#"):
-                    yield b",".join(line.split(b",")[4:])
+        container.compare(ready.work / Path(made.file_name).name, ready.path, self.suffix, ready.work)
 
     def compare_header(self, recording: Recording, path: Path) -> None:
-        """Do nothing: what a header says can't be checked without the stream behind it."""
+        """Do nothing, because the header can only be checked with the stream after it."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audio.assembly import stream
+from audio.assembly import container
 from audio.assembly.concatenate import concatenate
 from audio.assembly.rebuild import rebuild
 from audio.media import ffmpeg
@@ -151,7 +151,7 @@ def test_a_header_alone_is_no_recording(stored):
 
 
 def test_more_parts_than_are_carried_are_decoded(stored, tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "_MOST_PARTS", 2)
+    monkeypatch.setattr(container, "_MOST_PARTS", 2)
     session, _ = recorders(stored, tmp_path, ("ogg", 1), ("ogg", 2), ("ogg", 3))
     recording = session.made()
     assert recording.state == "ready"
