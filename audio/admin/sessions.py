@@ -20,6 +20,7 @@ from audio.admin.markers import MarkedSessions
 from audio.admin.scope import ProjectFilter
 from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, Recording, RecordingState, TaskKind, TaskState
+from audio.narrowing import OnColumn, narrowed
 from audio.storage import downloads
 
 _SHOWN_TASKS = 10
@@ -62,12 +63,12 @@ def _matching(term: str, visible: QuerySet[AudioSession]) -> set[UUID]:
     sessions = visible.select_related(None).order_by("-start_time", "-id")
     newest = sessions.values_list("pk", flat=True)
     span = searched_span(term)
-    searches = [newest.filter(pk__range=span)] if span else []
+    searches = narrowed(newest, [OnColumn("pk", "range", span)]) if span else []
     beginning = sessions.values_list("start_time", flat=True)[SEARCH_LIMIT : SEARCH_LIMIT + 1].first()
     among = newest.filter(start_time__gt=beginning) if beginning else newest
     searches += [
         newest.filter(user_id=term),
-        sessions.filter(name__begins=term).values_list("pk", flat=True),
+        *narrowed(newest, [OnColumn("name", "begins", term)]),
         among.filter(user_id__icontains=term),
     ]
     return {found for search in searches for found in search[:MATCH_LIMIT]}

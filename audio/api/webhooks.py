@@ -331,7 +331,10 @@ class DeliveryList(WebhookView, generics.ListAPIView[WebhookDelivery]):
         sent = WebhookDelivery.objects.filter(endpoint=self.webhook())
         if "session_id" in self.request.query_params:
             named = ingest.parse_session_id(self.request.query_params["session_id"])
-            sent = sent.filter(event__in=WebhookEvent.objects.filter(session_id=named))
+            # With a subquery, SQLite would read all deliveries of the webhook.
+            sent = sent.filter(
+                event__in=list(WebhookEvent.objects.filter(session_id=named).values_list("pk", flat=True))
+            )
         return sent.select_related("event").prefetch_related("attempts")
 
 

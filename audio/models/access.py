@@ -198,6 +198,7 @@ class AuditEntry(models.Model):
             models.Index(fields=["-at", "-id"], name="audit_newest"),
             models.Index(fields=["project", "-at", "-id"], name="audit_by_project"),
             models.Index(fields=["action", "-at", "-id"], name="audit_by_action"),
+            models.Index(fields=["project", "action", "-at", "-id"], name="audit_by_project_action"),
             models.Index(fields=["session_id", "-at", "-id"], name="audit_by_session"),
         ]
         verbose_name_plural = "audit entries"

@@ -57,7 +57,10 @@ class WebhookEvent(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["session_id"], name="event_by_session")]
+        indexes = [
+            models.Index(fields=["session_id"], name="event_by_session"),
+            models.Index(fields=["project", "-id"], name="event_by_project"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.type} {self.message_id}"
