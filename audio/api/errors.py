@@ -20,6 +20,7 @@ from audio.errors import (
     AudioError,
     NotAuthenticatedError,
     RangeNotSatisfiableError,
+    RequestError,
     StorageFullError,
     UpgradeRequiredError,
 )
@@ -91,8 +92,13 @@ def _is_api(request: HttpRequest) -> bool:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer a request that Django rejects before a view sees it, for example because of its host (handler400)."""
+    """Answer a request that is rejected before a view sees it, for example because of its host (handler400).
+
+    If one of this project's errors is the cause of the exception, the response has its code and details.
+    """
     if _is_api(request):
+        if isinstance(exception.__cause__, RequestError):
+            return JsonResponse(body(exception.__cause__), status=exception.__cause__.http_status)
         detail = str(exception) if isinstance(exception, BadRequest) else "The request could not be understood."
         return JsonResponse({"detail": detail, "code": "bad_request"}, status=400)
     return defaults.bad_request(request, exception)

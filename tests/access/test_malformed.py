@@ -44,7 +44,8 @@ def manager():
 )
 def test_a_query_has_no_control_characters(program, path, character):
     answer = program.call("GET", path + character)
-    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter")
+    assert answer.json()["parameter"].startswith(path.partition("?")[2].partition("=")[0])
     assert "control characters" in answer.json()["detail"]
 
 
