@@ -89,7 +89,7 @@ class ScopedAdmin(_ModelAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def response_action(
-        self, request: HttpRequest, queryset: QuerySet[Any], *where: Any, **named: Any
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **options: Any
     ) -> HttpResponse | None:
         """Run an action on the selected rows.
 
@@ -101,7 +101,7 @@ class ScopedAdmin(_ModelAdmin):
                 self.opts.pk.to_python(text)
         except ValidationError as error:
             raise BadRequest("A selected row can not exist.") from error
-        return super().response_action(request, queryset, *where, **named)
+        return super().response_action(request, queryset, *args, **options)
 
 
 class ScopedInline(_TabularInline):
