@@ -6,6 +6,7 @@ The functions read the database, and are called once for a request or a connecti
 import contextlib
 import uuid
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +28,7 @@ from audio.access.identity import (
     Identity,
     Kind,
 )
+from audio.access.tickets import Maker
 from audio.errors import InvalidParameterError, NotAuthenticatedError, ProjectNotFoundError
 from audio.models import DEFAULT_PROJECT_ID, ApiKey, AudioSession, Membership, Project, SessionToken
 
@@ -67,6 +69,10 @@ def _by_key(presented: secrets.Presented) -> Identity | None:
         # A database that is full or read-only still admits those who want to read.
         with contextlib.suppress(DatabaseError):
             ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
+    return _identity_of(key)
+
+
+def _identity_of(key: ApiKey) -> Identity:
     scopes = {key.project_id: frozenset(key.scopes)}
     limit = key.project.max_requests_per_second
     return Identity(Kind.KEY, key.prefix, scopes, key=key.pk, home=key.project_id, requests_per_second=limit)
@@ -115,11 +121,39 @@ def by_user(user: AbstractBaseUser | AnonymousUser) -> Identity:
     return Identity(Kind.USER, name, scopes, key=known.pk, home=home, requests_per_second=limit)
 
 
-def by_ticket(session_id: uuid.UUID) -> Identity:
-    """Return the identity of whoever has spent a ticket of a session."""
+def by_ticket(session_id: uuid.UUID, maker: Maker) -> Identity:
+    """Return the identity of whoever has spent a ticket of a session: its maker's, for this session alone.
+
+    So it ends with that of the maker, on every host. Its connection is in no limit of requests, because a rejected
+    client could not come back with a ticket that is spent.
+
+    Raises:
+        NotAuthenticatedError: The maker may not record any more.
+    """
     project_id = AudioSession.objects.filter(pk=session_id).values_list("project_id", flat=True).first()
     scopes = {} if project_id is None else {project_id: PURPOSE_SCOPES["record"]}
-    return Identity(Kind.TICKET, f"of {session_id}", scopes, session_id=session_id, home=project_id)
+    if maker.kind not in (Kind.KEY, Kind.USER):
+        return Identity(Kind.TICKET, f"of {session_id}", scopes, session_id=session_id, home=project_id)
+    found = _maker(maker)
+    if found is None or not all(found.may(RECORD, project) for project in scopes):
+        raise NotAuthenticatedError("The ticket was made with an API key or a login that may not record any more.")
+    return replace(
+        found,
+        scopes=scopes,
+        everywhere=frozenset(),
+        session_id=session_id,
+        home=project_id,
+        requests_per_second=None,
+    )
+
+
+def _maker(maker: Maker) -> Identity | None:
+    """Return the identity of a ticket's maker as it is now; None if it is not valid any more."""
+    if maker.kind == Kind.KEY:
+        key = ApiKey.objects.filter(_valid(), pk=maker.key).select_related("project").first()
+        return _identity_of(key) if key else None
+    user = get_user_model().objects.filter(pk=maker.key, is_active=True).first()
+    return by_user(user) if user else None
 
 
 def visible(identity: Identity, sessions: QuerySet[Any]) -> QuerySet[Any]:

@@ -86,16 +86,15 @@ def identify(handshake: Handshake, token: str | None, ticket: str | None, sessio
 
     Raises:
         NotAllowedError: The ticket is not valid for this session.
-        NotAuthenticatedError: The key or token is not valid.
+        NotAuthenticatedError: The key or token is not valid, or the ticket's maker may not record any more.
         ServiceError: Tickets can't be checked, because Redis is away.
     """
     secret = handshake.secret if handshake.secret is not None else token
-    if ticket is not None:
-        spend_ticket(ticket, session_id)
+    maker = None if ticket is None else spend_ticket(ticket, session_id)
     if secret is not None:
         return doors.by_secret(secret)
-    if ticket is not None and session_id is not None:
-        return doors.by_ticket(session_id)
+    if maker is not None and session_id is not None:
+        return doors.by_ticket(session_id, maker)
     return _by_cookie(handshake)
 
 

@@ -161,7 +161,7 @@ class CreatedTokenSerializer(TokenSerializer):
         """Return where to send the audio; None for a token to listen."""
         if token.purpose == TokenPurpose.LISTEN:
             return None
-        return websocket_url(self.context["request"], token.session_id, with_ticket=False)
+        return websocket_url(self.context["request"], token.session_id)
 
 
 class NewSessionTokenSerializer(ClosedSerializer):

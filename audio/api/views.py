@@ -238,15 +238,15 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
             requested.parameters(), user_id, requested.undecided(), project_id, details=details
         )
         self.note("session.created", created, **({"legal_hold": True} if details.legal_hold else {}))
-        context = {"request": request, "websocket_url": websocket_url(request, created.pk)}
+        context = {"request": request, "websocket_url": websocket_url(request, created.pk, self.identity)}
         shown = CreatedSessionSerializer(find_session(created.pk, self.identity, RECORD), context=context).data
         location = reverse("session-detail", [created.pk], request=request)
         return Response(shown, status=status.HTTP_201_CREATED, headers={"Location": location})
 
 
-def websocket_url(request: Request, session_id: UUID, with_ticket: bool = True) -> str:
-    """Return the URL to which a client sends a session's audio."""
-    query = f"?{urlencode({'ticket': access.make_ticket(session_id)})}" if with_ticket else ""
+def websocket_url(request: Request, session_id: UUID, maker: access.Identity | None = None) -> str:
+    """Return the URL to which a client sends a session's audio, with a ticket if somebody makes one."""
+    query = f"?{urlencode({'ticket': access.make_ticket(session_id, maker)})}" if maker else ""
     url = request.build_absolute_uri(f"{get_script_prefix()}api/ws/audio/{session_id}{query}")
     return f"ws{url.removeprefix('http')}"
 

@@ -8,7 +8,7 @@ import pytest
 from django.core import signing
 from django.utils import timezone
 
-from audio.access import tickets
+from audio.access import ANYONE, Identity, Kind, tickets
 from audio.access.tickets import TICKET_SECONDS, make_ticket, spend_ticket
 from audio.errors import NotAllowedError, ServiceError
 
@@ -24,14 +24,22 @@ def rejection(ticket: str, session_id: uuid.UUID | None) -> str:
 
 def test_a_ticket_is_good_once():
     session_id = uuid.uuid4()
-    ticket = make_ticket(session_id)
+    ticket = make_ticket(session_id, ANYONE)
     spend_ticket(ticket, session_id)
     assert "used before" in rejection(ticket, session_id)
 
 
+def test_a_ticket_says_who_has_made_it():
+    session_id, key_id = uuid.uuid4(), uuid.uuid4()
+    maker = Identity(Kind.KEY, "abc", key=key_id)
+    assert spend_ticket(make_ticket(session_id, maker), session_id) == ("key", str(key_id))
+    # One of the version before this one, during an upgrade.
+    assert spend_ticket(signing.dumps([session_id.hex, "nonce"], salt=tickets._SALT), session_id) == ("", "")
+
+
 def test_tickets_of_a_session_are_spent_one_by_one():
     session_id = uuid.uuid4()
-    first, second = make_ticket(session_id), make_ticket(session_id)
+    first, second = make_ticket(session_id, ANYONE), make_ticket(session_id, ANYONE)
     spend_ticket(first, session_id)
     spend_ticket(second, session_id)
 
@@ -39,7 +47,7 @@ def test_tickets_of_a_session_are_spent_one_by_one():
 @pytest.mark.parametrize("shown_for", [uuid.uuid4(), None])
 def test_a_ticket_opens_its_own_session_only_and_stays_good_for_it(shown_for):
     session_id = uuid.uuid4()
-    ticket = make_ticket(session_id)
+    ticket = make_ticket(session_id, ANYONE)
     assert "another session" in rejection(ticket, shown_for)
     spend_ticket(ticket, session_id)
 
@@ -51,9 +59,9 @@ def test_what_is_no_ticket(text):
 
 def test_a_changed_ticket_is_rejected():
     session_id = uuid.uuid4()
-    ticket = make_ticket(session_id)
+    ticket = make_ticket(session_id, ANYONE)
     payload, rest = ticket.split(":", 1)
-    other = make_ticket(uuid.uuid4()).split(":", 1)[0]
+    other = make_ticket(uuid.uuid4(), ANYONE).split(":", 1)[0]
     for forged in (f"{other}:{rest}", f"{payload}x:{rest}", f"{ticket}x", ticket[:-1]):
         assert "not valid" in rejection(forged, session_id)
 
@@ -70,13 +78,13 @@ def test_an_old_ticket_is_rejected(monkeypatch):
     then = timezone.now() - timedelta(seconds=TICKET_SECONDS + 1)
     with monkeypatch.context() as past:
         past.setattr("django.core.signing.time.time", then.timestamp)
-        ticket = make_ticket(session_id)
+        ticket = make_ticket(session_id, ANYONE)
     assert "has expired" in rejection(ticket, session_id)
 
 
 def test_of_many_that_show_one_ticket_at_once_one_is_let_in():
     session_id = uuid.uuid4()
-    ticket = make_ticket(session_id)
+    ticket = make_ticket(session_id, ANYONE)
     barrier = threading.Barrier(8)
     admitted: list[bool] = []
 
@@ -98,7 +106,7 @@ def test_of_many_that_show_one_ticket_at_once_one_is_let_in():
 
 
 def test_without_redis_no_ticket_is_taken_and_the_client_is_told_to_come_back(settings, tmp_path):
-    ticket = make_ticket(session_id := uuid.uuid4())
+    ticket = make_ticket(session_id := uuid.uuid4(), ANYONE)
     nowhere = {"default": {"BACKEND": REDIS_CACHE, "LOCATION": f"unix://{tmp_path}/redis.sock"}}
     with pytest.raises(ServiceError) as caught:
         settings.CACHES = nowhere

@@ -136,6 +136,47 @@ async def test_a_revoked_key_ends_the_connections_of_its_tokens_too(server, rest
             assert await client.close_code() == 1008
 
 
+async def test_a_revoked_key_ends_its_tickets_and_their_connections(server, rest):
+    """Whoever has stolen a key must not go on with the tickets that they made with it."""
+    created = rest.post("/api/keys", json={"name": "stolen", "scopes": ["record"]}).json()
+    stolen = {"Authorization": f"Bearer {created['key']}"}
+    used, unused = (rest.post(SESSIONS, json={}, headers=stolen).json()["websocket_url"] for _ in range(2))
+    async with opened(server, used.removeprefix(f"{server.ws_url}/api/ws/audio")) as client:
+        assert await client.store(b"abcd") == [1]
+        await asyncio.to_thread(rest.delete, f"/api/keys/{created['id']}")
+        assert (await client.answer())["code"] == "not_authenticated"
+        assert await client.close_code() == 1008
+    async with opened(server, unused.removeprefix(f"{server.ws_url}/api/ws/audio")) as client:
+        assert client.greeting["code"] == "not_authenticated"
+        assert await client.close_code() == 1008
+
+
+async def test_a_ticket_does_not_outlive_the_role_of_its_maker(server):
+    """The heartbeat notices it."""
+    script = (
+        "from django.contrib.auth.models import User; from django.test import Client; from audio.models import *;"
+        "user = User.objects.create_user('eve', password='long enough'); client = Client(); client.force_login(user);"
+        "project, _ = Project.objects.get_or_create(name='clinic');"
+        "Membership.objects.create(user=user, project=project, role='recorder');"
+        f"made = lambda: client.post('{SESSIONS}', headers={{'host': 'localhost'}}).json()['websocket_url'];"
+        "print(made(), made(), made())"
+    )
+    urls = (await asyncio.to_thread(server.manage, "shell", "-v", "0", "-c", script)).split()
+    used, unused, late = (url.partition("/api/ws/audio")[2] for url in urls)
+    change = "from audio.models import *; from django.contrib.auth.models import User; {}"
+    async with opened(server, used) as client:
+        assert await client.store(b"abcd") == [1]
+        lower = change.format("Membership.objects.filter(user__username='eve').update(role='viewer')")
+        await asyncio.to_thread(server.manage, "shell", "-v", "0", "-c", lower)
+        assert (await client.answer())["code"] == "not_authenticated"
+    async with opened(server, unused) as client:
+        assert client.greeting["code"] == "not_authenticated"
+    disable = change.format("User.objects.filter(username='eve').update(is_active=False)")
+    await asyncio.to_thread(server.manage, "shell", "-v", "0", "-c", disable)
+    async with opened(server, late) as client:
+        assert client.greeting["code"] == "not_authenticated"
+
+
 async def test_a_login_works_from_pages_of_this_server_alone(server):
     """A page of another site that a person visits has their cookie too (cross-site WebSocket hijacking)."""
     script = (
