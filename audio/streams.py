@@ -8,9 +8,10 @@ none. The progress of a session is read from its row, so this adds no work for e
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -73,6 +74,8 @@ class Listener:
         self.is_new = True
         # Whether the listener may have lost its right to listen.
         self.is_in_doubt = False
+        # When that was last checked, on the steady clock.
+        self.checked_at = time.monotonic()
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING + 1)
         self.is_over = False
 
@@ -336,35 +339,43 @@ class EventStreams:
         try:
             for message in messages:
                 await send(_without_end(message))
-            await self._send_missed(listener, send)
-            await self._send_all(listener, scope, send)
+            if await self._send_missed(listener, scope, send):
+                await self._send_all(listener, scope, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
             metrics.event_listeners.dec()
             hub.remove(listener)
 
-    async def _send_missed(self, listener: Listener, send: Any) -> None:
-        hub = self._hub_of_loop()
-        subscription = listener.subscription
-        while news := await hub.missed(listener):
+    async def _send_missed(self, listener: Listener, scope: Any, send: Any) -> bool:
+        """Send the events that a listener has missed. It may read them slowly, for hours.
+
+        Returns:
+            Whether it may listen on.
+        """
+        while news := await self._hub_of_loop().missed(listener):
             for each in news:
-                if subscription.wants(each.project_id, each.session_id):
+                if not await self._may_listen(listener, scope):
+                    return False
+                if listener.subscription.wants(each.project_id, each.session_id):
                     await send({"type": "http.response.body", "body": each.text, "more_body": True})
-            subscription = Subscription(subscription.identity, subscription.session_ids, news[-1].position)
-            listener.subscription = subscription
+            listener.subscription = replace(listener.subscription, after=news[-1].position)
+        return True
 
     async def _send_all(self, listener: Listener, scope: Any, send: Any) -> None:
-        loop = asyncio.get_running_loop()
-        checked_at = loop.time()
         while (text := await listener.next()) is not None:
-            if listener.is_in_doubt or loop.time() - checked_at >= HEARTBEAT_SECONDS:
-                listener.is_in_doubt = False
-                await self._check(listener, scope)
-                checked_at = loop.time()
-                if listener.is_over:
-                    return
+            if not await self._may_listen(listener, scope):
+                return
             await send({"type": "http.response.body", "body": text, "more_body": True})
+
+    async def _may_listen(self, listener: Listener, scope: Any) -> bool:
+        """Tell whether a listener still may listen. Django is asked if it is in doubt, and once in a while."""
+        if not listener.is_in_doubt and time.monotonic() - listener.checked_at < HEARTBEAT_SECONDS:
+            return True
+        listener.is_in_doubt = False
+        await self._check(listener, scope)
+        listener.checked_at = time.monotonic()
+        return not listener.is_over
 
     async def _check(self, listener: Listener, scope: Any) -> None:
         """Ask Django again, because a key may have been revoked, a role changed, or a session deleted."""

@@ -1,9 +1,11 @@
 """The event stream of a real server."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import uuid
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -13,7 +15,7 @@ from audio.access.identity import ANYONE
 from audio.streams import MAX_WAITING, Listener, News
 from audio.webhooks.subscriptions import Subscription
 from tests.client import recorder
-from tests.server import Server, eventually
+from tests.server import DEADLINE_SECONDS, Server, eventually
 from tests.services import REPOSITORY
 from tests.sound import speech
 from tests.webhooks.listening import Listening, listening
@@ -26,6 +28,21 @@ from django.test import Client
 client = Client()
 client.force_login(User.objects.create_user("bo"))
 print(client.cookies["sessionid"].value)
+"""
+# More than what fits between a server and a client that does not read.
+_MANY_EVENTS = """
+import uuid
+from audio.models import Project, WebhookEvent
+project, pad = Project.objects.get(name="slow"), "x" * 20_000
+WebhookEvent.objects.bulk_create(
+    [
+        WebhookEvent(
+            type="session.opened", project=project, session_id=uuid.uuid4(), data={"pad": pad}, position=1000 + each
+        )
+        for each in range(2500)
+    ],
+    batch_size=100,
+)
 """
 LIFE = ["session.opened", "session.closed", "recording.ready"]
 
@@ -253,6 +270,29 @@ class TestAccess:
             await call(httpx.delete, f"{members}/{added.json()['id']}", headers=manager)
             await stream.until(lambda: stream.is_over)
             assert stream.comments == comments
+
+    async def test_a_revoked_key_ends_a_stream_that_is_still_told_what_it_missed(self, guarded):
+        """Its client reads slowly, so that the end of what it has missed is far away."""
+        manager = self.key(guarded, "slow", "read", "record", "manage")
+        keys = f"{guarded.url}/api/keys"
+        made = (await call(httpx.post, keys, headers=manager, json={"name": "page", "scopes": ["read"]})).json()
+        mine = {"Authorization": f"Bearer {made['key']}"}
+        await call(self.manage, guarded, "shell", "-v", "0", "-c", _MANY_EVENTS)
+        address = urlsplit(guarded.url)
+        with socket.create_connection((address.hostname, address.port), DEADLINE_SECONDS) as slow:
+            headers = "".join(f"{name}: {value}\r\n" for name, value in mine.items())
+            slow.sendall(f"GET /api/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 999\r\n{headers}\r\n".encode())
+            heard = await call(slow.recv, 65536)
+            assert heard.startswith(b"HTTP/1.1 200")
+            async with listening(guarded.url, headers=mine) as stream:
+                await self.hears(guarded, stream, manager)
+                await call(httpx.delete, f"{keys}/{made['id']}", headers=manager)
+                # The same reading of the server finds both streams.
+                await stream.until(lambda: stream.is_over)
+            while part := await call(slow.recv, 1 << 20):
+                heard += part
+        assert b"id: 1000\n" in heard
+        assert b"id: 3499\n" not in heard
 
     @staticmethod
     async def hears(server: Server, stream: Listening, key: dict[str, str]) -> None:
