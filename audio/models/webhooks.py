@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from audio.models.access import Project
 from audio.models.expressions import Literal
+from audio.wire.parameters import LABEL_MAX_LENGTH
 
 URL_MAX_LENGTH = 2000
 _ANSWER_CHARACTERS = 1000
@@ -50,7 +51,7 @@ class WebhookEvent(models.Model):
         Project, models.CASCADE, related_name="events", db_constraint=False, db_index=False, editable=False
     )
     session_id = models.UUIDField(null=True, blank=True)
-    user_id = models.CharField(max_length=200, null=True, blank=True)
+    user_id = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True)
     at = models.DateTimeField(default=timezone.now)
     data = models.JSONField(default=dict)
     position = models.BigIntegerField(null=True, blank=True, unique=True)

@@ -24,6 +24,7 @@ from audio.models import (
     WebhookEvent,
 )
 from audio.webhooks import endpoints, events, outbox
+from audio.wire.parameters import LABEL_MAX_LENGTH
 from sercuescribe.addresses import public_url
 from tests.sound import speech, wav_bytes
 
@@ -37,6 +38,15 @@ def types(session_id: uuid.UUID | None = None) -> list[str]:
 
 def shown(event_type: str) -> dict:
     return events.payload(WebhookEvent.objects.select_related("project").get(type=event_type))
+
+
+def test_events_have_the_longest_label_that_a_session_can_have():
+    label = "😀" * LABEL_MAX_LENGTH
+    session = ingest.create_session(ingest.default_parameters(), label)
+    ingest.close_session(session.pk)
+    upkeep.delete_session(session.pk)
+    assert types(session.pk) == ["session.opened", "session.closed", "session.deleted"]
+    assert shown("session.deleted")["data"]["user_id"] == label
 
 
 def test_a_session_tells_of_its_life(recorded):
