@@ -184,8 +184,9 @@ def _validators(servable: Servable) -> dict[str, str]:
         "ETag": quote_etag(servable.etag),
         "Last-Modified": http_date(servable.modified_at.timestamp()),
         "Accept-Ranges": "bytes",
-        # Caches have to revalidate each time, because a session can be deleted, and a live one grows.
-        "Cache-Control": "private, no-cache",
+        # Caches have to revalidate each time, because a session can be deleted. They keep nothing that still grows: a
+        # browser would ask for the version that it has with If-Range, and then get it without the newest sound.
+        "Cache-Control": "no-store" if servable.is_growing else "private, no-cache",
     }
 
 

@@ -18,7 +18,8 @@ class Servable:
     """A file to download. `head` replaces the first bytes of the file at `path`, and `tail` follows it.
 
     `size_bytes` counts the bytes that are served. `etag` is strong and quoted (RFC 9110 section 8.8.3). `remote_name`
-    names the object in the remote storage to which the file has moved; it is empty if the file is local.
+    names the object in the remote storage to which the file has moved; it is empty if the file is local. `is_growing`
+    says that the next request may get a longer file.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class Servable:
     modified_at: datetime
     remote_name: str = ""
     tail: bytes = b""
+    is_growing: bool = False
 
 
 def master_format(session: AudioSession, recording: Recording) -> PcmFormat:
@@ -55,7 +57,7 @@ def servable(session: AudioSession, recording: Recording, is_partial: bool = Fal
         case RecordingState.READY:
             return _ready(session, recording)
         case RecordingState.LIVE if recording.master_bytes:
-            return _snapshot(session, recording)
+            return replace(_snapshot(session, recording), is_growing=True)
         case RecordingState.FAILED if is_partial and has_part(recording):
             return _part(session, recording)
         case RecordingState.FAILED:

@@ -95,6 +95,12 @@ def test_a_live_recording_is_a_whole_wav_file_of_what_is_committed(storage):
     assert fetch(session)["ETag"] != answer["ETag"]
 
 
+def test_no_cache_keeps_a_recording_that_still_grows(storage):
+    """A browser would ask for the version that it has, and get it without the newest sound."""
+    assert fetch(make_live(storage))["Cache-Control"] == "no-store"
+    assert fetch(make_ready(storage, SAMPLES))["Cache-Control"] == "private, no-cache"
+
+
 def test_the_length_of_a_live_recording_is_exact(storage, client):
     shown = client.get(f"/api/audio/sessions/{make_live(storage).pk}").json()
     assert shown["duration_seconds"] == 0.5

@@ -218,7 +218,8 @@ class Markers {
   }
 }
 
-function sessionPath(id) {
+/** Return the path of a session under the server's URL. */
+export function sessionPath(id) {
   return `${SESSIONS}/${encodeURIComponent(id)}`;
 }
 

@@ -539,10 +539,16 @@ export class LivePlayer extends EventTarget {
   constructor(element: HTMLMediaElement, options: { client: Client; sessionId: string; token?: string });
   /** Whether the session is still being recorded. */
   readonly isLive: boolean;
+  /** Whether it has played what there is, and plays on by itself when there is more. */
+  readonly isWaiting: boolean;
   /** Load what is there. */
   load(): Promise<void>;
+  /** Play. At the end of what there is, wait for more. */
+  play(): Promise<void>;
+  /** Pause, or wait no longer. */
+  pause(): void;
   /** Jump to the newest sound. */
-  seekToLive(): void;
+  seekToLive(): Promise<void>;
   /** Stop, and leave the element. */
   close(): void;
 }

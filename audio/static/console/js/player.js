@@ -20,6 +20,7 @@ export class Player extends EventTarget {
   #live = null;
   #grownAt = 0;
   #sourceUrl = null;
+  #loadedSeconds = 0;
 
   /**
    * @param {HTMLElement} element - The card that is filled.
@@ -47,8 +48,12 @@ export class Player extends EventTarget {
 
   /** The length of what can be listened to. */
   get duration() {
-    const known = this.session.duration_seconds ?? 0;
-    return known || (Number.isFinite(this.audio.duration) ? this.audio.duration : 0);
+    return this.session.duration_seconds || this.#loadedSeconds;
+  }
+
+  /** Whether it plays, or will play by itself what is being recorded. */
+  get #isPlaying() {
+    return !this.audio.paused || Boolean(this.#live?.isWaiting);
   }
 
   /** Show the new state of the session. */
@@ -70,13 +75,15 @@ export class Player extends EventTarget {
 
   toggle() {
     if (!this.#sourceUrl) return;
-    if (this.audio.paused) this.audio.play().catch((error) => error.name === "AbortError" || tell(`It can't be played: ${error.message}`));
-    else this.audio.pause();
+    const player = this.#live ?? this.audio;
+    if (this.#isPlaying) player.pause();
+    else player.play().catch((error) => error.name === "AbortError" || tell(`It can't be played: ${error.message}`));
+    this.#showPlaying();
   }
 
   async seek(seconds) {
     const end = () => (Number.isFinite(this.audio.duration) ? this.audio.duration : Infinity);
-    const wasPlaying = !this.audio.paused;
+    const wasPlaying = this.#isPlaying;
     const isLoaded = seconds <= end();
     // What was recorded after the file was loaded is in a newer file. At the very end a player would begin anew.
     if (this.#live && !isLoaded) await this.#live.load().catch(() => null);
@@ -107,16 +114,17 @@ export class Player extends EventTarget {
   }
 
   #load(source) {
-    const { currentTime, paused } = this.audio;
+    const { currentTime } = this.audio;
     const hadSource = Boolean(this.#sourceUrl);
     this.#sourceUrl = source;
     // A player that follows a session plays on, and finds out by itself that the recording is complete.
-    if (hadSource && this.#live && !paused) return;
+    if (hadSource && this.#live && this.#isPlaying) return;
     this.#live?.close();
     this.#live = null;
     if (source === "live") {
       this.#live = new LivePlayer(this.audio, { client, sessionId: this.session.session_id });
       this.#live.addEventListener("error", ({ detail }) => tell(explain(detail)));
+      for (const type of ["waiting", "complete", "error"]) this.#live.addEventListener(type, () => this.#showPlaying());
       this.#live.load().catch(() => null);
     } else if (source) {
       this.audio.src = source;
@@ -173,7 +181,7 @@ export class Player extends EventTarget {
 
   /** Play the newest sound. */
   async #goLive() {
-    await this.seek(this.duration - BEHIND_SECONDS);
+    await this.#live?.seekToLive().catch(() => null);
     this.audio.play().catch(() => null);
   }
 
@@ -183,7 +191,7 @@ export class Player extends EventTarget {
   }
 
   #showPlaying() {
-    const isPlaying = !this.audio.paused;
+    const isPlaying = this.#isPlaying;
     const label = isPlaying ? "Pause" : "Play";
     this.playButton.replaceChildren(icon(isPlaying ? "pause" : "play"));
     this.playButton.setAttribute("aria-label", label);
@@ -205,6 +213,7 @@ export class Player extends EventTarget {
   }
 
   #showDuration() {
+    if (Number.isFinite(this.audio.duration)) this.#loadedSeconds = this.audio.duration;
     const isDue = !words.isOpen(this.session) || Date.now() - this.#grownAt >= GROW_MS;
     if (this.duration !== this.wave.duration && isDue) {
       this.#grownAt = Date.now();

@@ -13,7 +13,7 @@ def _widen(apps: Any, editor: BaseDatabaseSchemaEditor) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("audio", "0016_scale"),
+        ("audio", "0017_lists_of_managers"),
     ]
 
     operations = [
