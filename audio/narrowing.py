@@ -19,7 +19,7 @@ from audio.models import AudioSession, MetadataEntry
 
 FEW = 1000
 
-Sessions = QuerySet[AudioSession]
+Sessions = QuerySet[AudioSession, Any]
 
 
 class Unindexed(Func):

@@ -69,15 +69,14 @@ def is_running(process: psutil.Process) -> bool:
 class Server:
     """A `manage.py serve` on `folder`, with `environment` on top of a clean one.
 
-    The first `start` finds an SQLite database with all migrations, which take longer than the rest of it; `is_new`
-    leaves them to the server.
+    The first `start` in a new folder finds a migrated SQLite database there, because the migrations would take longer
+    than everything else. `launch` leaves them to the server.
 
     `start` must be called from a thread that outlives the server: the kernel ends it with that thread.
     """
 
-    def __init__(self, folder: Path, is_new: bool = False, **environment: str) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
-        self.is_new = is_new
         self.log = folder.with_name(f"{folder.name}.log")
         foreign = product_variables()
         inherited = {name: value for name, value in os.environ.items() if name not in foreign}
@@ -128,7 +127,7 @@ class Server:
 
     def start(self) -> None:
         """Starts the server and waits until it says that it is ready."""
-        if not (self.is_new or self.folder.exists() or "DATABASE_URL" in self.environment):
+        if not (self.folder.exists() or "DATABASE_URL" in self.environment):
             copy_database(self.folder)
         self.launch()
         line = self._first_line()

@@ -7,7 +7,8 @@ several instructions of SQLite, or a row of PostgreSQL, for each session more.
 import base64
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 from django.conf import settings as product
@@ -113,7 +114,7 @@ def pages(names: tuple[str, ...], paths: list[str], clients: dict[str, Client]) 
         yield f"{name}: {path}", lambda client=clients[name], path=path: fetch(client, path)
 
 
-def assert_flat(made: Callable[[], Iterator[tuple[str, Callable]]]) -> None:
+def assert_flat(made: Callable[[], Iterable[tuple[str, Callable[..., Any]]]]) -> None:
     """Check that no path does more with LARGE sessions than with SMALL ones."""
     before = {name: plans.work(act) for name, act in made()}
     fill(SMALL, LARGE - 1)
