@@ -66,6 +66,14 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
+def command_of(process: psutil.Process) -> str:
+    """The command line of a process; empty if the process has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 class Server:
     """A `manage.py serve` on `folder`, with `environment` on top of a clean one.
 
@@ -165,14 +173,12 @@ class Server:
 
     def child(self, role: str) -> psutil.Process | None:
         """The supervisor's child that is the `web`, `worker` or `redis` process, if it lives."""
-        for process in psutil.Process(self.process.pid).children():
-            try:
-                command = " ".join(process.cmdline())
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-            if ROLES[role] in command and is_running(process):
-                return process
-        return None
+        children = psutil.Process(self.process.pid).children()
+        return next((child for child in children if ROLES[role] in command_of(child) and is_running(child)), None)
+
+    def commands(self, text: str) -> list[psutil.Process]:
+        """The processes of the server that live, and whose command line contains a text."""
+        return [process for process in self.processes() if text in command_of(process)]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Sends the signal to the supervisor, waits for its end, and returns its exit code."""

@@ -160,7 +160,7 @@ def test_an_open_session_can_be_verified(server, rest):
 
 def encoders(server):
     """The FFmpeg processes under the server."""
-    return [process for process in server.processes() if "ffmpeg" in process.name()]
+    return server.commands("ffmpeg")
 
 
 def test_a_long_one_tells_how_far_it_is_and_delays_no_closing_and_is_revoked(server, rest, long_session_id):

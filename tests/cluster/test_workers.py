@@ -1,6 +1,7 @@
 """Two workers on one session: never both at once, and what one of them leaves undone the other does."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -157,4 +158,6 @@ def in_a_window(cluster: Cluster, session_id: str) -> tuple[Worker, psutil.Proce
 
 
 def has_lock(process: psutil.Process, session_id: str) -> bool:
-    return any(file.path.endswith(f"/{session_id}/{LOCK_NAME}") for file in process.open_files())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(file.path.endswith(f"/{session_id}/{LOCK_NAME}") for file in process.open_files())
+    return False
