@@ -207,8 +207,8 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
         holds, loop = self._ingest.holds, asyncio.get_running_loop()
         opener, target = self._handshake.opener(request.token or request.ticket), (session_id, request.project)
         if held := holds.held(opener, target, loop.time()):
-            await self._hold(loop.time() + access.HOLD_SECONDS)
-            raise held
+            await self._hold(held.until_seconds)
+            raise held.error
         try:
             self.identity = await self._identify(request, session_id)
             opening = ingest.Opening(request, session_id, self.identity, self._handshake.address, self._is_gone)
@@ -218,7 +218,7 @@ class AudioConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typ
             raise
 
     async def _hold(self, until: float) -> None:
-        """Let a client wait for its rejection until a time of the event loop's clock, unless it leaves."""
+        """Let a client wait until a time of the event loop's clock, unless it leaves."""
         loop = asyncio.get_running_loop()
         await asyncio.wait([self._first], timeout=until - loop.time())
         if not self._is_gone():

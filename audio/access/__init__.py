@@ -6,7 +6,7 @@ REST, the WebSocket, the admin and the pages find the `Identity` of a caller onc
 from audio.access import audit, limits
 from audio.access.doors import by_secret, by_user, lapsed, project_for, projects_of, standing, visible, without_identity
 from audio.access.handshake import Handshake, identify
-from audio.access.holds import HELD, HOLD_SECONDS, Holds
+from audio.access.holds import HELD, Holds
 from audio.access.identity import ANYONE, COMMAND, STRANGER, Identity, Kind
 from audio.access.tickets import TICKET_SECONDS, make_ticket
 
@@ -14,7 +14,6 @@ __all__ = [
     "ANYONE",
     "COMMAND",
     "HELD",
-    "HOLD_SECONDS",
     "STRANGER",
     "TICKET_SECONDS",
     "Handshake",

@@ -2,26 +2,45 @@
 
 A rejection costs queries to the database, to Redis, or to both. Clients that ignore `retry_after_seconds` could so take
 most of the time of a process, and the clients of other projects would notice it. Therefore the server checks only a few
-openings in a second that come with one secret and fail. The others of that second wait, and get the same error.
+openings in a second that come with one secret and fail. The others of that second get the same error later, one after
+the other. So they don't come again all at once.
 """
 
 from collections import Counter
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 from audio.errors import AudioError, LimitReachedError, NotAuthenticatedError, TooManySessionsError
 
 # How many openings of one kind may be rejected in a second before the others are held.
 REJECTIONS_PER_SECOND = 10
-HOLD_SECONDS = 1.0
+# How long the others wait: at least MIN_HOLD_SECONDS, and until SPACING_SECONDS after the one before.
+MIN_HOLD_SECONDS = 1.0
+MAX_HOLD_SECONDS = 5.0
+SPACING_SECONDS = 0.01
 # Rejections that depend on nothing but who wants to open what.
 HELD = (LimitReachedError, NotAuthenticatedError, TooManySessionsError)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A client that gets an error without being checked.
+
+    Attributes:
+        error: The error.
+        until_seconds: When it gets the error, on the clock that the caller uses.
+    """
+
+    error: AudioError
+    until_seconds: float
+
+
 class Holds:
-    """The rejected openings of the current second."""
+    """The rejected openings of the current second, and the times at which others are rejected."""
 
     def __init__(self) -> None:
         self._second = 0
+        self._last_turns: dict[Hashable, float] = {}
         self._counts: Counter[Hashable] = Counter()
         self._errors: dict[Hashable, AudioError] = {}
 
@@ -41,14 +60,20 @@ class Holds:
         if self._counts[key] >= REJECTIONS_PER_SECOND:
             self._errors[key] = error
 
-    def held(self, opener: Hashable, target: Hashable, now_seconds: float) -> AudioError | None:
-        """Return the error for a client that has to wait for HOLD_SECONDS, None for any other client."""
+    def held(self, opener: Hashable, target: Hashable, now_seconds: float) -> Held | None:
+        """Return how a client is held that wants to open something, None if it has to be checked."""
         self._begin(int(now_seconds))
         error = self._errors.get((opener, None)) or self._errors.get((opener, target))
-        return None if error is None else type(error)(error.detail, **error.details)
+        if error is None:
+            return None
+        turn = max(now_seconds + MIN_HOLD_SECONDS, self._last_turns.get(opener, 0.0) + SPACING_SECONDS)
+        self._last_turns[opener] = turn = min(turn, now_seconds + MAX_HOLD_SECONDS)
+        return Held(type(error)(error.detail, **error.details), turn)
 
     def _begin(self, second: int) -> None:
         if second != self._second:
-            self._second = second
-            self._counts.clear()
-            self._errors.clear()
+            # One more rejection holds those again who were held until now.
+            known = self._errors if second == self._second + 1 else ()
+            self._counts = Counter(dict.fromkeys(known, REJECTIONS_PER_SECOND - 1))
+            self._second, self._errors = second, {}
+            self._last_turns = {opener: turn for opener, turn in self._last_turns.items() if turn > second}

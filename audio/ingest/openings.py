@@ -44,23 +44,24 @@ class Opening:
         )
 
 
-def open_new(openings: Sequence[Opening], process_id: uuid.UUID) -> list[Opened | AudioError]:
-    """Open a new session for each of these clients.
+def open_new(openings: Sequence[Opening], process_id: uuid.UUID) -> list[Opened | AudioError | None]:
+    """Open a new session for each of these clients whose project has no limits.
 
     Args:
         openings: The clients.
         process_id: The process that has their connections.
 
     Returns:
-        The opened connection, or the error, for each of the clients, in order.
+        The opened connection, or the error, for each of the clients, in order. It is None for a client that has to be
+        opened alone.
     """
-    results: dict[int, Opened | AudioError] = {}
+    results: dict[int, Opened | AudioError | None] = {}
     together: dict[int, tuple[Opening, Project]] = {}
     for number, opening in enumerate(openings):
         try:
             project = _project(opening, [project for _, project in together.values()])
             if limits.are_set(project) or not connection.features.can_return_rows_from_bulk_insert:
-                results[number] = opening.open_alone(process_id)
+                results[number] = None
             else:
                 together[number] = opening, project
         except AudioError as error:

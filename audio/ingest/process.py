@@ -121,7 +121,17 @@ class Ingest:
         return await self.write(opening.open_alone, self.process_id)
 
     async def _open_new(self, batch: Sequence[Opening]) -> Sequence[sessions.Opened | AudioError]:
-        return await self.write(open_new, batch, self.process_id)
+        results = await self.write(open_new, batch, self.process_id)
+        alone = [opening for opening, result in zip(batch, results, strict=True) if result is None]
+        opened = iter(await asyncio.gather(*(self._open_alone(opening) for opening in alone)))
+        return [next(opened) if result is None else result for result in results]
+
+    async def _open_alone(self, opening: Opening) -> sessions.Opened | AudioError:
+        """Open one session in a call of its own, so that chunks may pass before the next one."""
+        try:
+            return await self.write(opening.open_alone, self.process_id)
+        except AudioError as error:
+            return error
 
     async def _remove_rows(self, batch: Sequence[int]) -> Sequence[None]:
         return await self.write(sessions.remove_connections, batch)

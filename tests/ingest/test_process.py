@@ -17,13 +17,22 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from audio import dispatch, events, upkeep
 from audio.access import ANYONE
-from audio.errors import DatabaseUnavailableError
+from audio.errors import DatabaseUnavailableError, LimitReachedError
 from audio.ingest import connections as live_connections
 from audio.ingest import heartbeat, process, sessions, windows
 from audio.ingest.openings import Opening
 from audio.ingest.process import Ingest
+from audio.ingest.sessions import Opened
 from audio.ingest.types import Accepted
-from audio.models import AudioChunk, AudioConnection, AudioSession, AudioSource, IngestProcess
+from audio.models import (
+    DEFAULT_PROJECT_ID,
+    AudioChunk,
+    AudioConnection,
+    AudioSession,
+    AudioSource,
+    IngestProcess,
+    Project,
+)
 from audio.wire.parameters import ConnectionRequest
 from tests.broker import requests_for, shown_for
 from tests.client import Rest, recorder
@@ -411,6 +420,25 @@ async def test_a_crowd_shares_tasks_of_bounded_size(ingest, connect, settings, m
     await until(lambda: requests_for(clients[-1].producer.session_id))
     shown = {shown_for(client.producer.session_id)[0].split(" ")[0] for client in clients}
     assert shown == {"(2", "(1"}
+
+
+@with_rows
+async def test_the_limit_of_a_project_holds_in_a_crowd(ingest):
+    """Sessions of projects with limits and without come in one batch."""
+
+    def prepare() -> None:
+        Project.objects.filter(pk=DEFAULT_PROJECT_ID).update(max_open_sessions=2)
+        Project.objects.create(name="free")
+
+    await ingest.run(prepare)
+
+    def opening(project: str | None) -> Opening:
+        return Opening(ConnectionRequest({}, project=project), None, ANYONE, None, lambda: False)
+
+    wanted = [opening(project) for project in (None, "free", None, None, "free", None)]
+    results = await asyncio.gather(*map(ingest.open, wanted), return_exceptions=True)
+    kinds = [type(result) for result in results]
+    assert kinds == [Opened, Opened, Opened, LimitReachedError, Opened, LimitReachedError]
 
 
 @with_rows
