@@ -12,7 +12,7 @@ from tests.server import DEADLINE_SECONDS
 
 CLEAR_WINDOWS = 3
 DEADLINE_MS = 1000 * DEADLINE_SECONDS
-BEGIN = """async ([server, options, isReload]) => {
+BEGIN = """async ([server, options, first]) => {
     const scribe = await import("/client/sercuescribe.js");
     window.queue = new scribe.IndexedDbQueue();
     window.warnings = [];
@@ -21,36 +21,66 @@ BEGIN = """async ([server, options, isReload]) => {
     const leftBehind = () => new Promise((resolve) => {
         queue.leftovers({ onChange: () => resolve(leftBehind()) }).then(([found]) => found && resolve(found));
     });
-    const leftover = isReload ? await leftBehind() : undefined;
-    window.live = await scribe.record({ server, queue, ...options, leftover });
-    live.recorder.addEventListener("warning", ({ detail }) => warnings.push(detail.code));
-    live.microphone.addEventListener("chunk", async ({ detail }) => {
+    const leftover = first ? await leftBehind() : undefined;
+    const listen = (microphone, life) => microphone.addEventListener("chunk", async ({ detail }) => {
         const bytes = new Uint8Array(detail instanceof Blob ? await detail.arrayBuffer() : detail);
         // Spread over an argument list, a chunk of a stream that is not live would be too long.
-        await window.heard(btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
+        await window.heard(life, btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
         window.heardCount += 1;
     });
+    const { open } = scribe.Microphone;
+    let opened = 0;
+    scribe.Microphone.open = async (options) => {
+        const microphone = await open(options);
+        listen(microphone, first + opened);
+        opened += 1;
+        return microphone;
+    };
+    window.live = await scribe.record({ server, queue, ...options, leftover });
+    live.recorder.addEventListener("warning", ({ detail }) => warnings.push(detail.code));
     return { mode: live.microphone.mode, ...live.microphone.parameters };
 }"""
 
 
 class Live:
-    """Drives a page; `lives` is what its microphone has given, in each of its lives."""
+    """Drives a page; `lives` is what each microphone has given, in each life of the page."""
 
     def __init__(self, page: Page, server: str = "") -> None:
         self.page = page
         self.server = server
         self.lives: list[list[bytes]] = []
         self.sample_rate_hz = 0
-        page.expose_function("heard", lambda chunk: self.lives[-1].append(base64.b64decode(chunk)))
+        page.expose_function("heard", self._hear)
+
+    def _hear(self, life: int, chunk: str) -> None:
+        while len(self.lives) <= life:
+            self.lives.append([])
+        self.lives[life].append(base64.b64decode(chunk))
 
     def begin(self, **options: Any) -> dict[str, Any]:
         """Record, or go on with what an earlier life of the page has left; return what is recorded."""
-        self.lives.append([])
         server = self.server or self.page.evaluate("location.origin")
-        found: dict[str, Any] = self.page.evaluate(BEGIN, [server, options, len(self.lives) > 1])
+        first = len(self.lives)
+        self.lives.append([])
+        found: dict[str, Any] = self.page.evaluate(BEGIN, [server, options, first])
         self.sample_rate_hz = found.get("sample_rate", 0)
         return found
+
+    def switch_to(self, **options: Any) -> str:
+        """Go on with another microphone, and return its label."""
+        self.lives.append([])
+        label: str = self.page.evaluate(
+            "(options) => live.switchTo(options).then(() => live.microphone.label)", options
+        )
+        return label
+
+    def lose(self) -> None:
+        """Disconnect the microphone."""
+        self.page.evaluate("""() => {
+            const [track] = live.microphone.stream.getAudioTracks();
+            track.stop();
+            track.dispatchEvent(new Event("ended"));
+        }""")
 
     @property
     def chunks(self) -> list[bytes]:

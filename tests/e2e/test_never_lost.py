@@ -15,6 +15,21 @@ from tests.sound import samples_of
 
 # A session stays open while a test takes its time.
 GRACE_SECONDS = "600"
+NOTE_LOCKS = """() => {
+    const { request } = WakeLock.prototype;
+    window.locks = [];
+    WakeLock.prototype.request = async function (type) {
+        const lock = await request.call(this, type);
+        locks.push(lock);
+        return lock;
+    };
+}"""
+# A browser without windows hides no page.
+SHOW = """async (state) => {
+    Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+    await new Promise((resolve) => setTimeout(resolve));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +211,91 @@ def test_a_compressed_stream_goes_on_as_a_new_part(live, rest, tmp_path):
     assert recording[-len(after) :] == after
     # A quarter of a second has a dozen packets.
     assert_kept(recording[: -len(after)], before, 15)
+
+
+def test_another_microphone_goes_on_in_the_same_recording(live, rest):
+    live.begin()
+    live.hear()
+    devices = live.page.evaluate("""async () => {
+        const { Microphone } = await import("/client/sercuescribe.js");
+        return (await Microphone.devices()).map(({ deviceId, label }) => [deviceId, label]);
+    }""")
+    device_id, label = devices[-1]
+    assert live.page.evaluate("live.microphone.label") != label
+    assert live.switch_to(deviceId=device_id) == label
+    live.hear()
+    assert_recorded(rest, live.stop(), live)
+    assert len(live.lives) == 2
+
+
+def test_another_microphone_hears_nothing_in_a_pause(live, rest):
+    live.begin()
+    live.hear()
+    live.page.evaluate("live.pause()")
+    live.switch_to()
+    assert live.page.evaluate("live.isPaused")
+    assert live.lives[-1] == []
+    live.wait_for("() => live.recorder.state === 'paused' && !live.recorder.pendingChunks")
+    assert live.lives[-1] == []
+    live.page.evaluate("live.resume()")
+    live.hear()
+    assert_recorded(rest, live.stop(), live)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_microphone_that_is_disconnected(live, rest, goes_on):
+    """What it heard is kept, silence is not recorded, and the recording is continued or finished."""
+    live.begin()
+    live.page.evaluate("live.microphone.addEventListener('lost', () => (window.losses = (window.losses ?? 0) + 1))")
+    live.hear()
+    live.lose()
+    assert live.page.evaluate("[live.isLost, live.isPaused, losses]") == [True, False, 1]
+    seconds = live.page.evaluate("live.seconds")
+    if goes_on:
+        live.switch_to()
+        assert not live.page.evaluate("live.isLost")
+        live.hear()
+        assert live.page.evaluate("live.seconds") > seconds
+    else:
+        assert live.page.evaluate("live.seconds") == seconds
+    assert_recorded(rest, live.stop(), live)
+
+
+def test_a_disconnected_microphone_of_a_compressed_stream(live, rest, tmp_path):
+    """A MediaRecorder ends with its device. The next one begins a new part."""
+    live.begin(mode="compressed")
+    live.wait_for_acknowledged(8)
+    live.lose()
+    live.switch_to()
+    live.wait_for_acknowledged(8)
+    session = live.stop()
+    files = {name: tmp_path / f"{name}.webm" for name in ("recording", "before", "after")}
+    files["recording"].write_bytes(rest.download(session["session_id"]))
+    for name, life in zip(("before", "after"), live.lives, strict=True):
+        files[name].write_bytes(b"".join(life))
+    recording, before, after = (hashes(file) for file in files.values())
+    assert recording == before + after
+
+
+def test_the_screen_stays_on_while_it_records(browser, server):
+    """A browser releases the lock when the page is hidden, and the page asks again when it is visible."""
+    released = "() => locks.map((lock) => lock.released)"
+    with browser.new_context(base_url=server.url, permissions=["microphone", "screen-wake-lock"]) as context:
+        page = context.new_page()
+        page.goto("/login")
+        page.evaluate(NOTE_LOCKS)
+        live = Live(page)
+        live.begin()
+        assert page.evaluate(released) == [False]
+        page.evaluate("locks[0].release()")
+        page.evaluate(SHOW, "hidden")
+        assert page.evaluate(released) == [True]
+        page.evaluate(SHOW, "visible")
+        live.wait_for("() => locks.length === 2")
+        # A lock that is still held is enough.
+        page.evaluate(SHOW, "visible")
+        assert page.evaluate(released) == [True, False]
+        live.stop()
+        assert page.evaluate(released) == [True, True]
+        page.evaluate(SHOW, "visible")
+        assert page.evaluate(released) == [True, True]

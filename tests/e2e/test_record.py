@@ -17,6 +17,21 @@ from tests.sound import samples_of, speech, wav_bytes
 
 DEADLINE_MS = 1000 * DEADLINE_SECONDS
 expect.set_options(timeout=DEADLINE_MS)
+# The microphones that the page opens, and whether there are any.
+WATCH_DEVICES = """() => {
+    const { mediaDevices } = navigator;
+    const open = mediaDevices.getUserMedia.bind(mediaDevices);
+    window.hasDevices = true;
+    mediaDevices.getUserMedia = async (options) => {
+        if (!hasDevices) throw new DOMException("Requested device not found", "NotFoundError");
+        const [track] = (window.stream = await open(options)).getAudioTracks();
+        window.disconnect = () => {
+            track.stop();
+            track.dispatchEvent(new Event("ended"));
+        };
+        return stream;
+    };
+}"""
 RUN_AXE = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
     .map((found) => [found.id, found.nodes.map((node) => node.html.slice(0, 120) + ' ' + node.failureSummary)])"""
 
@@ -65,11 +80,12 @@ def record_for(page: Page, seconds: int) -> None:
     eventually(lambda: clock(page) >= before + seconds)
 
 
-def assert_sounds(rest: Rest, session_id: str, folder: Path, channels: int = 1) -> None:
+def assert_sounds(rest: Rest, session_id: str, folder: Path, channels: int = 1, joints: int = 0) -> None:
+    """Assert that a recording is of the sound. A half-second in which a microphone follows another one is not."""
     path = folder / "recording.wav"
     path.write_bytes(rest.download(session_id))
     found = correlations(path, channels=channels)
-    assert found and sum(each > CLEAR for each in found) >= len(found) - 1, found
+    assert found and sum(each > CLEAR for each in found) >= len(found) - 1 - joints, found
 
 
 def test_one_click_records_and_another_saves(page, rest, tmp_path, complaints):
@@ -188,6 +204,43 @@ def test_files_are_streamed_as_sessions(page, rest, tmp_path):
         else rest.http.get("/api/audio/sessions", params={"name": "talk.wav"}).json()["results"][0]
     )
     assert samples_of(rest.download(session["session_id"])) == sound.tobytes()
+
+
+def test_another_microphone_is_chosen_while_it_records(page, rest, tmp_path):
+    page.click(".start")
+    record_for(page, 2)
+    page.select_option(".device", label="Fake Audio Input 2")
+    expect(page.locator(".state")).to_have_text("Recording continues with Fake Audio Input 2.")
+    record_for(page, 2)
+    page.click(".stop")
+    expect(page.locator(".state")).to_have_text("Saved.")
+    session = newest(rest)
+    assert session["duration_seconds"] > 3
+    assert_sounds(rest, session["session_id"], tmp_path, joints=1)
+
+
+def test_a_disconnected_microphone_is_replaced_or_waited_for(page, rest, tmp_path):
+    page.evaluate(WATCH_DEVICES)
+    page.click(".start")
+    record_for(page, 2)
+    page.evaluate("disconnect()")
+    expect(page.locator(".state")).to_have_text("Recording continues with Fake Default Audio Input.")
+    record_for(page, 2)
+    page.evaluate("window.hasDevices = false, disconnect()")
+    expect(page.locator(".state")).to_contain_text("There is no microphone. The microphone was disconnected.")
+    before = clock(page)
+    page.evaluate("window.hasDevices = true")
+    page.click("text=Resume")
+    expect(page.locator(".state")).to_have_text("Recording continues with Fake Default Audio Input.")
+    expect(page.locator(".pause")).to_have_text("Pause")
+    record_for(page, 1)
+    page.evaluate("window.hasDevices = false, disconnect()")
+    expect(page.locator(".state")).to_contain_text("press Stop to save what was recorded")
+    page.click(".stop")
+    expect(page.locator(".state")).to_have_text("Saved.")
+    session = newest(rest)
+    assert session["duration_seconds"] > before
+    assert_sounds(rest, session["session_id"], tmp_path, joints=2)
 
 
 def test_a_rejected_permission_says_what_to_do(browser, server):

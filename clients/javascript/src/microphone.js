@@ -36,6 +36,9 @@ const REASONS = {
 /** A microphone: chunks of PCM (AudioWorklet) or of a compressed stream (MediaRecorder). */
 export class Microphone extends EventTarget {
   #capture;
+  #isPaused = false;
+  #isStarted = false;
+  #stopped = null; // a promise, once it was told to stop
   #wakeLock = null;
   #keepAwake = () => document.visibilityState === "visible" && this.#lockScreen();
 
@@ -72,7 +75,7 @@ export class Microphone extends EventTarget {
     super();
     this.stream = stream;
     this.level = { peak: 0, rms: 0 };
-    this.isRecording = false;
+    this.isLost = false;
     this.#capture = capture;
     this.mode = capture.mode;
     this.parameters = capture.parameters;
@@ -81,9 +84,9 @@ export class Microphone extends EventTarget {
       this.level = level;
       this.dispatchEvent(new CustomEvent("level", { detail: level }));
     };
-    capture.onlost = () => this.dispatchEvent(new Event("lost"));
+    capture.onlost = () => this.#lose();
     const [track] = stream.getAudioTracks();
-    track.addEventListener("ended", () => this.dispatchEvent(new Event("lost")));
+    track.addEventListener("ended", () => this.#lose());
     for (const type of ["mute", "unmute"]) track.addEventListener(type, () => this.dispatchEvent(new Event(type)));
   }
 
@@ -95,34 +98,60 @@ export class Microphone extends EventTarget {
     return this.stream.getAudioTracks()[0].label;
   }
 
+  get isRecording() {
+    return this.#isStarted && !this.#isPaused && !this.#stopped && !this.isLost;
+  }
+
+  /** Begin to give sound. A microphone that was paused before gives its first sound when it is resumed. */
   async start() {
     await this.#capture.start();
-    this.isRecording = true;
+    if (this.#stopped) return;
+    this.#isStarted = true;
+    if (this.isRecording) this.#capture.resume();
     document.addEventListener("visibilitychange", this.#keepAwake);
     await this.#lockScreen();
   }
 
   pause() {
-    this.isRecording = false;
+    this.#isPaused = true;
     this.#capture.pause();
   }
 
   resume() {
-    this.isRecording = true;
-    this.#capture.resume();
+    this.#isPaused = false;
+    if (this.isRecording) this.#capture.resume();
   }
 
-  async stop() {
-    this.isRecording = false;
+  stop() {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop() {
     document.removeEventListener("visibilitychange", this.#keepAwake);
-    await this.#wakeLock?.release().catch(() => undefined);
     await this.#capture.stop();
+    await this.#unlockScreen();
     for (const track of this.stream.getTracks()) track.stop();
+  }
+
+  /** Give what was heard. A track that has ended would be silence. */
+  #lose() {
+    if (this.isLost || this.#stopped) return;
+    this.isLost = true;
+    this.#capture.pause();
+    this.dispatchEvent(new Event("lost"));
   }
 
   /** A phone that falls asleep stops recording. The lock ends whenever the page is hidden. */
   async #lockScreen() {
+    if (this.#wakeLock?.released === false) return;
     this.#wakeLock = (await navigator.wakeLock?.request("screen").catch(() => null)) ?? null;
+    // The browser may have needed so long that there is nothing to keep awake any more.
+    if (this.#stopped) await this.#unlockScreen();
+  }
+
+  async #unlockScreen() {
+    await this.#wakeLock?.release().catch(() => undefined);
   }
 }
 
@@ -183,7 +212,6 @@ class PcmCapture {
     const deadline = performance.now() + 1000 * SILENT_SECONDS;
     while (!this.#hasSound && performance.now() < deadline) await sleep(SETTLING_SECONDS / 10);
     await sleep(SETTLING_SECONDS);
-    this.resume();
   }
 
   pause() {
@@ -242,6 +270,8 @@ class Compressed {
   #media;
   #chunkMs;
   #meter;
+  #isStarted = false;
+  #ended;
 
   constructor(stream, { chunkMs = COMPRESSED_CHUNK_MS, bitRate }) {
     const found = COMPRESSED.find(([type]) => globalThis.MediaRecorder?.isTypeSupported(type));
@@ -252,27 +282,28 @@ class Compressed {
     this.#media = new MediaRecorder(stream, { mimeType, ...(bitRate && { audioBitsPerSecond: bitRate }) });
     this.#media.ondataavailable = ({ data }) => data.size && this.onchunk(data);
     this.#media.onerror = () => this.onlost();
+    // It also ends by itself when its device has gone, and gives its last slice before.
+    this.#ended = new Promise((resolve) => this.#media.addEventListener("stop", resolve, { once: true }));
     this.#meter = new Meter(stream, (level) => this.onlevel(level));
   }
 
-  async start() {
-    this.#media.start(this.#chunkMs);
-  }
+  async start() {}
 
   pause() {
     if (this.#media.state === "recording") this.#media.pause();
   }
 
   resume() {
-    if (this.#media.state === "paused") this.#media.resume();
+    this.#isStarted = true;
+    if (this.#media.state === "inactive") this.#media.start(this.#chunkMs);
+    else if (this.#media.state === "paused") this.#media.resume();
   }
 
   async stop() {
     this.#meter.stop();
-    if (this.#media.state === "inactive") return;
-    const stopped = new Promise((resolve) => this.#media.addEventListener("stop", resolve, { once: true }));
-    this.#media.stop();
-    await stopped;
+    if (!this.#isStarted) return;
+    if (this.#media.state !== "inactive") this.#media.stop();
+    await this.#ended;
   }
 }
 

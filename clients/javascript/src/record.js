@@ -34,19 +34,23 @@ function modeOf({ encoding, sample_rate, channels }) {
 /** A microphone and its recorder. */
 class LiveRecording {
   #milliseconds = 0;
-  #since = null; // when it began to count, in milliseconds; null while it is paused
+  #since = null; // when it began to count, in milliseconds; null while nothing is recorded
+  #isPaused = false;
+  #isStopped = false;
+  #given = null; // a promise: the microphone before has given all its chunks
+  #switched = Promise.resolve();
 
   constructor(microphone, recorder) {
     this.recorder = recorder;
     this.#attach(microphone);
     // Nothing more can be uploaded by a recorder that has failed. What it has is in the queue.
-    recorder.addEventListener("error", () => this.microphone.stop(), { once: true });
+    recorder.addEventListener("error", () => this.#stopMicrophone(), { once: true });
   }
 
   /** Begin to count when the microphone does. */
   async start() {
     await this.microphone.start();
-    this.#since = performance.now();
+    this.#count();
   }
 
   get seconds() {
@@ -54,7 +58,12 @@ class LiveRecording {
   }
 
   get isPaused() {
-    return this.#since === null;
+    return this.#isPaused;
+  }
+
+  /** Whether the microphone has gone. `switchTo` goes on with another one, and `stop` ends the recording. */
+  get isLost() {
+    return this.microphone.isLost;
   }
 
   marker(label) {
@@ -62,43 +71,76 @@ class LiveRecording {
   }
 
   pause() {
-    if (this.isPaused) return;
-    this.#halt();
+    if (this.#isPaused) return;
+    this.#isPaused = true;
+    this.#count();
     this.microphone.pause();
     this.recorder.pause();
   }
 
   resume() {
-    if (!this.isPaused) return;
-    this.#since = performance.now();
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
     this.recorder.resume();
     this.microphone.resume();
+    this.#count();
   }
 
-  /** Go on with another microphone, of which the same is recorded. */
-  async switchTo(options = {}) {
+  /** Go on with another microphone, of which the same is recorded. The old one is heard until the new one is ready. */
+  switchTo(options = {}) {
+    const switched = this.#switched.then(() => this.#switchTo(options));
+    this.#switched = switched.catch(() => undefined);
+    return switched;
+  }
+
+  async #switchTo(options) {
     const next = await Microphone.open({ ...options, ...modeOf(this.microphone.parameters) });
-    await this.microphone.stop();
-    this.#attach(next);
-    await next.start();
-    if (this.isPaused) next.pause();
+    next.pause();
+    try {
+      await next.start();
+    } catch (error) {
+      await next.stop();
+      throw error;
+    }
+    if (this.#isStopped) return next.stop();
+    const previous = this.microphone;
+    const given = previous.stop();
+    this.#attach(next, given);
+    if (!this.#isPaused) next.resume();
+    this.#count();
+    await given;
   }
 
   async stop() {
-    this.#halt();
-    await this.microphone.stop();
+    await this.#stopMicrophone();
     return this.recorder.close();
   }
 
-  #attach(microphone) {
-    this.microphone = microphone;
-    // Errors of the queue are told by the recorder's events.
-    microphone.addEventListener("chunk", ({ detail }) => this.recorder.send(detail).catch(() => undefined));
+  async #stopMicrophone() {
+    this.#isStopped = true;
+    this.#count();
+    await this.microphone.stop();
+    // Its chunks wait for those of the microphone before.
+    await this.#given;
   }
 
-  #halt() {
-    if (this.#since !== null) this.#milliseconds += performance.now() - this.#since;
-    this.#since = null;
+  /** Send what a microphone gives, behind what the one before has given. */
+  #attach(microphone, given = Promise.resolve()) {
+    this.microphone = microphone;
+    this.#given = given;
+    microphone.addEventListener("chunk", async ({ detail }) => {
+      await given;
+      // Errors of the queue are told by the recorder's events.
+      await this.recorder.send(detail).catch(() => undefined);
+    });
+    microphone.addEventListener("lost", () => this.#count());
+  }
+
+  /** Count while something is recorded. */
+  #count() {
+    const now = performance.now();
+    if (this.#since !== null) this.#milliseconds += now - this.#since;
+    this.#since = this.#isPaused || this.#isStopped || this.isLost ? null : now;
   }
 }
 

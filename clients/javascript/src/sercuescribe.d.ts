@@ -473,6 +473,9 @@ export class Microphone extends EventTarget {
   readonly label: string;
   readonly level: Level;
   readonly isRecording: boolean;
+  /** Whether the device has gone. */
+  readonly isLost: boolean;
+  /** Begin to give sound. A microphone that was paused before gives its first sound when it is resumed. */
   start(): Promise<void>;
   pause(): void;
   resume(): void;
@@ -504,12 +507,17 @@ export interface LiveRecording {
   readonly microphone: Microphone;
   readonly recorder: Recorder;
   readonly isPaused: boolean;
+  /** Whether the microphone has gone. `switchTo` goes on with another one, and `stop` ends the recording. */
+  readonly isLost: boolean;
   /** Seconds that were recorded, without pauses. */
   readonly seconds: number;
   marker(label: string): Promise<void>;
   pause(): void;
   resume(): void;
-  /** Go on with another microphone, such as after the event `lost`. Its sound is of the same session. */
+  /**
+   * Go on with another microphone, such as after the event `lost`. Its sound is of the same session. The old one is
+   * heard until the new one is ready.
+   */
   switchTo(options?: MicrophoneOptions): Promise<void>;
   /** Stop the microphone, upload everything, and wait for the recording. */
   stop(): Promise<Session>;

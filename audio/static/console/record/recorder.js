@@ -19,6 +19,7 @@ const STATES = {
   recording: "Recording.",
   offline: "The network is away. Recording continues, and the sound is kept in this browser.",
   paused: "Paused.",
+  lost: "The microphone was disconnected. Connect or choose one and press Resume, or press Stop to save what was recorded.",
   closing: "Saving.",
 };
 
@@ -101,13 +102,14 @@ export class RecorderPage extends HTMLElement {
   #listen() {
     const { microphone } = this.#live;
     microphone.addEventListener("level", ({ detail }) => this.#showLevel(detail));
-    microphone.addEventListener("lost", () => this.#replace(), { once: true });
+    microphone.addEventListener("lost", () => this.#replace());
   }
 
   // While it records.
 
   togglePause() {
     if (!this.#live) return;
+    if (this.#live.isLost) return void this.#changeDevice();
     if (this.#live.isPaused) this.#live.resume();
     else this.#live.pause();
     this.#show();
@@ -190,18 +192,23 @@ export class RecorderPage extends HTMLElement {
   /** The device has gone: go on with the default one. */
   async #replace() {
     if (!this.#live || this.#live.recorder.state === "closing") return;
-    this.#say("The microphone was disconnected.", "problem");
+    this.#show();
+    await this.#listDevices();
     await this.#switchTo("");
-    this.#listDevices();
   }
 
   async #switchTo(deviceId) {
+    const live = this.#live;
     try {
-      await this.#live.switchTo(deviceId ? { deviceId } : {});
+      await live.switchTo(deviceId ? { deviceId } : {});
+      if (live !== this.#live) return;
       this.#listen();
-      this.#say(`Recording continues with ${this.#live.microphone.label}.`, "recording");
+      this.#show();
+      const { label } = live.microphone;
+      this.#say(live.isPaused ? `Paused. The microphone is now ${label}.` : `Recording continues with ${label}.`);
     } catch (error) {
-      this.#say(reason(error), "problem");
+      if (live !== this.#live) return;
+      this.#say(`${error.message} ${live.isLost ? STATES.lost : `The microphone is still ${live.microphone.label}.`}`, "problem");
     }
   }
 
@@ -244,11 +251,17 @@ export class RecorderPage extends HTMLElement {
 
   // What is shown.
 
-  #show(state = this.#live?.isPaused ? "paused" : this.#live?.recorder.state) {
+  get #state() {
+    const { recorder, isLost, isPaused } = this.#live ?? {};
+    if (recorder?.state === "closing") return "closing";
+    return isLost ? "lost" : isPaused ? "paused" : recorder?.state;
+  }
+
+  #show(state = this.#state) {
     if (!this.#live || !STATES[state]) return;
     if (state === "recording" && this.#unsavedName) this.#saveName(this.#live.recorder.sessionId);
     this.#showButtons(state);
-    this.#say(STATES[state], state);
+    this.#say(STATES[state], state === "lost" ? "problem" : state);
     this.#tick();
   }
 
@@ -261,7 +274,7 @@ export class RecorderPage extends HTMLElement {
     }
     this.#part(".start").hidden = isOn;
     for (const name of [".pause", ".stop", ".mark"]) this.#part(name).hidden = !isOn || isClosing;
-    this.#part(".pause").textContent = this.#live?.isPaused ? "Resume" : "Pause";
+    this.#part(".pause").textContent = this.#live?.isPaused || this.#live?.isLost ? "Resume" : "Pause";
     const project = this.#part(".project");
     if (project) project.disabled = isOn;
   }
@@ -278,7 +291,7 @@ export class RecorderPage extends HTMLElement {
   }
 
   #showLevel({ peak, rms }) {
-    if (this.#live && !this.#live.isPaused) this.#part("scribe-live-waveform").add(peak);
+    if (this.#live && !this.#live.isPaused && !this.#live.isLost) this.#part("scribe-live-waveform").add(peak);
     const shown = Math.sqrt(rms);
     this.#part(".level span").style.transform = `scaleX(${shown})`;
     this.#part(".level").setAttribute("aria-valuenow", Math.round(100 * shown));
