@@ -42,7 +42,6 @@ from audio.models import (
 _KEPT_SECONDS = 5.0
 _KEPT_TIMES = 100
 _REDIS_SECONDS = 1.0
-_UNFINISHED = (RecordingState.EMPTY, RecordingState.LIVE, RecordingState.BUILDING)
 
 
 class Reading(Collector):
@@ -112,7 +111,7 @@ def _ages(now: datetime) -> Iterator[Metric]:
         "Age of the oldest chunk that no window has taken yet.",
         _age(now, oldest_waiting_chunk().aggregate(at=Min("received_at"))["at"]),
     )
-    closed = Recording.objects.filter(state__in=_UNFINISHED, session__total_chunks__gt=0)
+    closed = Recording.objects.unfinished().filter(session__total_chunks__gt=0)
     ended_at = closed.exclude(session__status__in=OPEN_STATUSES).aggregate(at=Min("session__end_time"))["at"]
     yield _gauge(
         "recording_delay_seconds",
@@ -137,7 +136,7 @@ def oldest_waiting_chunk() -> QuerySet[Recording]:
     """
     looked_to = Cast(KeyTextTransform("looked_to", "checkpoint"), BigIntegerField())
     seen = Greatest(F("chunks_done"), Coalesce(looked_to, 0))
-    waiting = Recording.objects.filter(state__in=_UNFINISHED).annotate(seen=seen)
+    waiting = Recording.objects.unfinished().annotate(seen=seen)
     first = AudioChunk.objects.filter(session=OuterRef("pk"), sequence=OuterRef("seen") + 1).order_by()
     return waiting.filter(session__total_chunks__gt=F("seen")).annotate(
         received_at=Subquery(first.values("received_at")[:1])

@@ -13,8 +13,6 @@ from django.db.models import Count, Min, Sum
 from audio.models import AudioConnection, AudioSession, Recording, RecordingState, SessionStatus
 from audio.storage import paths
 
-_UNFINISHED = (RecordingState.EMPTY, RecordingState.LIVE, RecordingState.BUILDING)
-
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -59,8 +57,10 @@ def collect() -> Statistics:
 
 def _oldest_unfinished_at() -> datetime | None:
     """Return the close of the session that has waited longest, from the index of the few unfinished recordings."""
-    due = Recording.objects.filter(
-        state__in=_UNFINISHED, session__status=SessionStatus.COMPLETED, session__total_chunks__gt=0
-    ).aggregate(at=Min("session__end_time"))
+    due = (
+        Recording.objects.unfinished()
+        .filter(session__status=SessionStatus.COMPLETED, session__total_chunks__gt=0)
+        .aggregate(at=Min("session__end_time"))
+    )
     at: datetime | None = due["at"]
     return at

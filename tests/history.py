@@ -16,6 +16,8 @@ OPEN = 20
 _LENGTH_SECONDS = 600
 # A thousandth of the sessions belongs to the last project, and a hundredth has no audio.
 _PROJECT = f"CASE WHEN n % 1000 = 7 THEN {len(PROJECTS)} WHEN n % 10 = 0 THEN 3 ELSE 1 + n % 2 END"
+# Rows that a server adds behind these have room before those that are filled in next.
+_SPACED = "1 + n * 1000"
 _IS_EMPTY = "n % 100 = 37"
 HASH = 2654435761
 
@@ -68,7 +70,7 @@ def fill(execute: Callable[[str], object], vendor: str, first: int, last: int) -
         execute: Executes a statement.
         vendor: The kind of the database, as Django names it.
         first: The first number; 0 for an empty database, which is then also given its projects and a webhook.
-        last: The last number. The OPEN ones before it are open.
+        last: The last number. Every second one of the last OPEN is open.
     """
     made = _Statements(SQLITE if vendor == "sqlite" else POSTGRESQL, first, last)
     for statement in [*(made.small_tables() if first == 0 else ()), *made.rows(), *made.sequences()]:
@@ -83,7 +85,7 @@ class _Statements:
         self._numbers = dialect.numbers.format(first=first, last=last)
         self._last = last
         self._age = f"({last} - n) * {SECONDS_BETWEEN}"
-        self._is_open = f"n > {last - OPEN}"
+        self._is_open = f"(n > {last - OPEN} AND n % 2 = 0)"
 
     def _key(self, kind: int = 0, number: str = "n") -> str:
         return self._dialect.key.format(n=number, kind=kind)
@@ -189,11 +191,11 @@ class _Statements:
         ]  # fmt: skip
 
     def _sources(self) -> str:
-        return self._insert("audiosource", id="1 + n", session_id=self._key(), name="''", epoch="0", chunk_count="0")
+        return self._insert("audiosource", id=_SPACED, session_id=self._key(), name="''", epoch="0", chunk_count="0")
 
     def _chunks(self) -> str:
         return self._insert(
-            "audiochunk", f"NOT ({_IS_EMPTY})", session_id=self._key(), sequence="1", source_id="1 + n",
+            "audiochunk", f"NOT ({_IS_EMPTY})", session_id=self._key(), sequence="1", source_id=_SPACED,
             journal_id="1 + n / 1000", offset="n * 32000", size_bytes="32000", crc32="0",
             received_at=self._time(self._age),
         )  # fmt: skip
@@ -220,8 +222,8 @@ class _Statements:
         types = ("session.opened", "session.closed", "recording.ready")
         return [
             self._insert(
-                "webhookevent", "true" if number == 0 else f"NOT {self._is_open}", id=f"1 + n * 3 + {number}",
-                uid=self._key(4 + number), type=f"'{name}'", position=f"1 + n * 3 + {number}",
+                "webhookevent", "true" if number == 0 else f"NOT {self._is_open}", id=f"{_SPACED} + {number}",
+                uid=self._key(4 + number), type=f"'{name}'", position=f"{_SPACED} + {number}",
                 project_id=_PROJECT, session_id=self._key(), at=self._time(self._age),
                 data=self._dialect.json.format(text="'{}'"),
             )
@@ -233,7 +235,7 @@ class _Statements:
         return [
             self._insert(
                 "webhookdelivery", f"{_PROJECT} = 2", id=self._key(7), endpoint_id=self._key(9, "1"),
-                event_id="1 + n * 3", state="'delivered'", attempt_count="1", due_at=self._time(self._age),
+                event_id=_SPACED, state="'delivered'", attempt_count="1", due_at=self._time(self._age),
                 created_at=self._time(self._age), ended_at=self._time(self._age),
             ),
             self._insert(

@@ -17,7 +17,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from audio import access, ingest, narrowing, streams, upkeep
+from audio import access, gauges, ingest, narrowing, streams, upkeep
 from audio.admin import lists
 from audio.ingest import openings
 from audio.ingest.clock import ClockSet
@@ -228,6 +228,7 @@ def test_sweeps_and_chores(settings):
         "events": outbox.delete_old,
         "audit": lambda: audits.delete_old(Sweep()),
         "removed journals": lambda: journals._forget_removed(Sweep()),
+        "ages of the gauges": lambda: list(gauges._ages(timezone.now())),
         "leftovers": lambda: leftovers.tidy_next(Sweep()),
     }
     assert_flat(paths.items)

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from tests.bench import concatenation, generator, scale
+from tests.bench import concatenation, generator, scale, sessions
 from tests.bench.processes import SOCKET_PATH, Target, application, cpu_seconds, family_cpu_seconds, pss_mib
 from tests.bench.report import Report, Row, say
 from tests.client import Rest, recorder
@@ -50,6 +50,7 @@ class Options:
     minutes: int
     soak_minutes: float
     scales: tuple[int, ...]
+    sessions: tuple[int, ...]
     load: tuple[str, ...]
 
 
@@ -418,6 +419,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=60, help="minutes of audio to join (default 60)")
     parser.add_argument("--soak-minutes", type=float, default=10.0, help="length of the case `soak` (default 10)")
     parser.add_argument("--scales", type=int, nargs="+", default=SCALES, help="sessions and chunks that are stored")
+    parser.add_argument("--sessions", type=int, nargs="+", default=sessions.SCALES, help="sessions that are stored")
     parser.add_argument("--only", nargs="+", choices=CASES, default=DEFAULT, help="what is measured")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where bench.md and bench.json are written")
     chosen = parser.parse_args()
@@ -430,6 +432,7 @@ def main() -> None:
             minutes=chosen.minutes,
             soak_minutes=chosen.soak_minutes,
             scales=tuple(chosen.scales),
+            sessions=tuple(chosen.sessions),
             load=generator.built(folder),
         )
         for name in chosen.only:
@@ -438,6 +441,13 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     say(f"\n{report.markdown()}")
+
+
+def sessions_stored(options: Options, folder: Path, report: Report) -> None:
+    """Measure what must not cost more with more sessions."""
+    for database in ("SQLite", "PostgreSQL"):
+        with product(folder / f"sessions-{database}", database) as ours:
+            report.add(*sessions.rows(ours.server, database, options.sessions))
 
 
 CASES: dict[str, Callable[[Options, Path, Report], None]] = {
@@ -449,6 +459,7 @@ CASES: dict[str, Callable[[Options, Path, Report], None]] = {
     "soak": soak,
     "starts": starts,
     "scale": scales,
+    "sessions": sessions_stored,
     "concatenation": lambda options, folder, report: concatenation.measure(folder, options.minutes, report),
 }
 
