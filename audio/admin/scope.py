@@ -53,9 +53,11 @@ class ScopedAdmin(_ModelAdmin):
         rows = super().get_queryset(request)
         if is_staff(request):
             return rows
-        return (
-            rows.filter(**{f"{self.project_path}__in": managed_projects(request)}) if self.project_path else rows.none()
-        )
+        return self.of_projects(rows, managed_projects(request)) if self.project_path else rows.none()
+
+    def of_projects(self, rows: QuerySet[Any], project_ids: frozenset[int]) -> QuerySet[Any]:
+        """Return the rows of some projects."""
+        return rows.filter(**{f"{self.project_path}__in": project_ids})
 
     def manages(self, request: HttpRequest, act: str = "view") -> bool:
         """Whether a person may do something as the manager of a project."""

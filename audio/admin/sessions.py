@@ -102,6 +102,13 @@ class AudioSessionAdmin(MarkedSessions):
         *("state", "described", "chunks", "size", "sources", "connections", "tasks"),
     ]
 
+    def of_projects(self, rows: QuerySet[Any], project_ids: frozenset[int]) -> QuerySet[Any]:
+        """Return the sessions of some projects. A plain query of several would sort all of them."""
+        if len(project_ids) == 1:
+            return super().of_projects(rows, project_ids)
+        (found,) = narrowed(rows, [OnColumn("project_id", "in", sorted(project_ids))])
+        return found
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
