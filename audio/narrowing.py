@@ -99,19 +99,31 @@ def one_of(column: str, values: Sequence[Any]) -> OnColumn:
     return OnColumn(column, "in", values, values)
 
 
-def narrowed(sessions: Sessions, conditions: Sequence[Condition]) -> list[Sessions]:
-    """Filter sessions by all conditions.
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """Sessions that meet some conditions.
 
-    Returns:
-        One or several queries, whose results do not overlap. The first rows of each are found fast.
+    Attributes:
+        parts: One or several queries, whose results do not overlap. The first rows of each are found fast.
+        are_few: Whether there is one part of at most FEW sessions, which have to be sorted. PostgreSQL may read a whole
+            index to save itself that, unless it is not asked for an order.
     """
+
+    parts: list[Sessions]
+    are_few: bool
+
+
+def narrowed(sessions: Sessions, conditions: Sequence[Condition]) -> Narrowed:
+    """Filter sessions by all conditions."""
     driving = None if len(conditions) == 1 and conditions[0].walk(sessions) else _of_few(conditions)
+    are_few = driving is not None
     if driving is not None:
         parts = [sessions.filter(pk__in=list(driving.keys()))]
     else:
         driving = next((each for each in conditions if each.walk(sessions)), None)
         parts = driving.walk(sessions) if driving else [sessions]
-    return [_checked(part, (each for each in conditions if each is not driving)) for part in parts]
+    checked = [_checked(part, (each for each in conditions if each is not driving)) for part in parts]
+    return Narrowed(checked, are_few)
 
 
 def _of_few(conditions: Iterable[Condition]) -> Condition | None:

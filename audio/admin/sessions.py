@@ -60,18 +60,17 @@ def _matching(term: str, visible: QuerySet[AudioSession]) -> set[UUID]:
     Only the newest SEARCH_LIMIT sessions are searched for a part of the user_id, because no index finds it. A user_id
     that equals the term is found in all sessions.
     """
-    sessions = visible.select_related(None).order_by("-start_time", "-id")
-    newest = sessions.values_list("pk", flat=True)
+    newest = visible.select_related(None).order_by("-start_time", "-id")
     span = searched_span(term)
-    searches = narrowed(newest, [OnColumn("pk", "range", span)]) if span else []
-    beginning = sessions.values_list("start_time", flat=True)[SEARCH_LIMIT : SEARCH_LIMIT + 1].first()
+    searches = narrowed(newest, [OnColumn("pk", "range", span)]).parts if span else []
+    beginning = newest.values_list("start_time", flat=True)[SEARCH_LIMIT : SEARCH_LIMIT + 1].first()
     among = newest.filter(start_time__gt=beginning) if beginning else newest
     searches += [
         newest.filter(user_id=term),
-        *narrowed(newest, [OnColumn("name", "begins", term)]),
+        *narrowed(newest, [OnColumn("name", "begins", term)]).parts,
         among.filter(user_id__icontains=term),
     ]
-    return {found for search in searches for found in search[:MATCH_LIMIT]}
+    return {found for search in searches for found in search.values_list("pk", flat=True)[:MATCH_LIMIT]}
 
 
 @admin.register(AudioSession)
@@ -106,7 +105,7 @@ class AudioSessionAdmin(MarkedSessions):
         """Return the sessions of some projects. A plain query of several would sort all of them."""
         if len(project_ids) == 1:
             return super().of_projects(rows, project_ids)
-        (found,) = narrowed(rows, [OnColumn("project_id", "in", sorted(project_ids))])
+        (found,) = narrowed(rows, [OnColumn("project_id", "in", sorted(project_ids))]).parts
         return found
 
     def get_search_results(

@@ -11,7 +11,7 @@ from django_filters.constants import EMPTY_VALUES
 from django_filters.fields import IsoDateTimeField
 
 from audio.models import AudioSession, Project, SessionStatus, metadata_digest
-from audio.narrowing import Condition, OnColumn, OnMetadata, equal, narrowed, one_of
+from audio.narrowing import Condition, Narrowed, OnColumn, OnMetadata, equal, narrowed, one_of
 from audio.wire.parameters import FORMATS, METADATA_PREFIX, parse_metadata
 
 _TIMES = ("started_after", "started_before")
@@ -53,9 +53,7 @@ class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]
         model = AudioSession
         fields: list[str] = []
 
-    def narrow(
-        self, queryset: QuerySet[AudioSession], conditions: Sequence[Condition] = ()
-    ) -> list[QuerySet[AudioSession]]:
+    def narrow(self, queryset: QuerySet[AudioSession], conditions: Sequence[Condition] = ()) -> Narrowed:
         """Apply the filters, which are valid, and other conditions (`narrowing.narrowed`).
 
         Raises:

@@ -82,7 +82,7 @@ class PartedPages(NewestFirst):
     """Pages of rows that several queries find together."""
 
     def paginate_parts(
-        self, parts: Sequence[QuerySet[Any]], everything: QuerySet[Any], request: Request
+        self, parts: Sequence[QuerySet[Any]], everything: QuerySet[Any], request: Request, *, are_few: bool = False
     ) -> list[Any] | None:
         """Return the page of the request from several queries, whose results do not overlap.
 
@@ -92,19 +92,23 @@ class PartedPages(NewestFirst):
             parts: The queries.
             everything: The query of all rows, with what is read of each.
             request: The request.
+            are_few: Whether there are so few rows that they are sorted here.
         """
-        if len(parts) == 1:
+        if len(parts) == 1 and not are_few:
             return self.paginate_queryset(parts[0], request)
-        keys = [key for part in parts for key in self._first_keys(part, request)]
+        keys = [key for part in parts for key in self._first_keys(part, request, are_few)]
         return self.paginate_queryset(everything.filter(pk__in=keys), request)
 
-    def _first_keys(self, part: QuerySet[Any], request: Request) -> Sequence[Any]:
+    def _first_keys(self, part: QuerySet[Any], request: Request, are_few: bool) -> Sequence[Any]:
         cursor = self.decode_cursor(request) or Cursor(offset=0, reverse=False, position=None)
+        moment, key = (name.removeprefix("-") for name in self.ordering)
         if cursor.position is not None:
-            moment = self.ordering[0].removeprefix("-")
             part = part.filter(**{f"{moment}__{'gt' if cursor.reverse else 'lt'}": cursor.position})
-        ordering = [name.removeprefix("-") for name in self.ordering] if cursor.reverse else self.ordering
         last = cursor.offset + self.get_page_size(request) + 1
+        if are_few:
+            rows = part.order_by().values_list(moment, key)
+            return [found for _, found in sorted(rows, reverse=not cursor.reverse)[:last]]
+        ordering = (moment, key) if cursor.reverse else self.ordering
         return list(part.order_by(*ordering).values_list("pk", flat=True)[:last])
 
 

@@ -212,9 +212,9 @@ class SessionList(CheckedView, generics.ListAPIView[AudioSession]):
         filtered = SessionFilter(request.query_params, sessions(), request=request)
         if not filtered.is_valid():
             raise self._filter_error(filtered.errors)
-        parts = filtered.narrow(sessions(), visibility(self.identity))
+        found = filtered.narrow(sessions(), visibility(self.identity))
         pages = SessionPages()
-        page = pages.paginate_parts(parts, sessions(), request)
+        page = pages.paginate_parts(found.parts, sessions(), request, are_few=found.are_few)
         return pages.get_paginated_response(SessionSerializer(page, many=True, context={"request": request}).data)
 
     def _filter_error(self, errors: Any) -> InvalidParameterError:

@@ -188,7 +188,7 @@ class Command(BaseCommand):
         if not 1 <= options["limit"] <= _LISTED_AT_MOST:
             raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
         try:
-            (matching,) = filtered.narrow(sessions())
+            (matching,) = filtered.narrow(sessions()).parts
             found = list(matching.order_by("-start_time", "-pk")[: options["limit"]])
         except InvalidParameterError as error:
             raise CommandError(f"--metadata: {error.detail}", returncode=BAD_ARGUMENTS) from error
