@@ -145,7 +145,7 @@ class Completion:
     def _replace_missing_recordings(self) -> None:
         """Enqueue recordings whose file is gone.
 
-        An older backup names such a file if the recording was rebuilt since.
+        An older backup names such a file if the recording was rebuilt after it.
         """
         keys = [session.key for session in self._sessions if session.is_known]
         for start in range(0, len(keys), ROWS_PER_STATEMENT):

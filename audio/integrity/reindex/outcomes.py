@@ -8,7 +8,7 @@ from audio.journal.records import Header
 
 
 def accepted(session: JournaledSession) -> list[InFlightChunk]:
-    """Return the chunks in flight that were accepted, or may have been, in the order of their arrival."""
+    """Return the chunks in flight that were or may have been accepted, in the order of their arrival."""
     kept: dict[tuple[int, int, bool], int] = {}
     taken = []
     for chunk in sorted(session.in_flight, key=lambda chunk: chunk.header.number):
@@ -20,10 +20,10 @@ def accepted(session: JournaledSession) -> list[InFlightChunk]:
 
 
 def _most_accepted(session: JournaledSession, header: Header) -> tuple[int | None, tuple[int, int, bool]]:
-    """Return how many chunks of a chunk's group were accepted although no commit names them, and the key of the group.
+    """Return the number of accepted chunks of a chunk's group that no commit names, and the key of the group.
 
     A group is the chunks of one connection either before or after the last one that a commit names. The number is None
-    if nothing tells it.
+    if it is unknown.
     """
     if not header.epoch:
         return None, (header.source_id, 0, False)
@@ -35,9 +35,9 @@ def _most_accepted(session: JournaledSession, header: Header) -> tuple[int | Non
 
 
 def _accepted_behind(connections: dict[int, ConnectionCounts], epoch: int) -> int | None:
-    """Return how many chunks of a connection were accepted after its last committed one; None if nothing tells it.
+    """Return the number of accepted chunks of a connection after its last committed one; None if it is unknown.
 
-    The next connection of a named source continues to count after the accepted chunks. So its first number tells it.
+    The next connection of a named source continues the count after the accepted chunks, so its first number shows it.
     """
     later = [number for number in connections if number > epoch]
     if not later:

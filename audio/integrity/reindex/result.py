@@ -18,9 +18,9 @@ class Reindexed:
         extended_sessions: Sessions that have rows and got more chunks.
         deleted_sessions: Sessions that do not come back.
         chunks: Chunks that were restored.
-        in_flight_chunks: Those of `chunks` that no commit record names.
+        in_flight_chunks: Restored chunks that no commit record names.
         rejected_chunks: Chunks that were in flight and certainly not accepted.
-        problems: What is wrong with the journals.
+        problems: The problems of the journals.
     """
 
     journals: int = 0

@@ -29,9 +29,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def session_row(key: uuid.UUID, description: dict[str, Any]) -> AudioSession:
-    """Return the row of a session and that of its project, both not saved, from the description in a session record.
+    """Return the unsaved row of a session, with an unsaved project, from the description in a session record.
 
-    Early versions described neither the details nor the project.
+    Descriptions of early versions contain no details and no project.
 
     Raises:
         KeyError, ValueError, TypeError, AttributeError, ValidationError, InvalidParameterError: The description is

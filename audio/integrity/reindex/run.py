@@ -14,7 +14,7 @@ OnProgress = Callable[[float], None]
 def reindex(is_dry_run: bool = False, on_progress: OnProgress = lambda _: None) -> Reindexed:
     """Restore every session and chunk that the journals know and the database does not, and return the counts.
 
-    No server may take chunks meanwhile.
+    No server may receive chunks meanwhile.
 
     Args:
         is_dry_run: Whether to write nothing.

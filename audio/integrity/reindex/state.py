@@ -35,7 +35,7 @@ class ConnectionCounts:
             self.last_number, self.last_count = number, count
 
     def accepted_before(self) -> int:
-        """Return how many accepted chunks before the last committed one are named by no commit record."""
+        """Return the number of accepted chunks before the last committed one that no commit record names."""
         return self.last_count - (self.first_number - 1) - self.committed
 
 
