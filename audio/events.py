@@ -33,17 +33,17 @@ _collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("collected", de
 
 
 def session_closed(session_id: uuid.UUID) -> None:
-    """Tell every process, once the surrounding transaction is committed, that a session takes no more."""
+    """Tell every process that a session is closed, after the surrounding transaction is committed."""
     transaction.on_commit(lambda: _send({"type": CLOSED, "session_id": str(session_id)}))
 
 
 async def source_superseded(source_id: int, epoch: int) -> None:
-    """Tell every process that connections of this source before `epoch` are over; called after the commit."""
+    """Tell every process that connections of this source before `epoch` have ended. It is called after the commit."""
     await _send_or_warn({"type": SUPERSEDED, "source_id": source_id, "epoch": epoch})
 
 
 def recording_warned(session_id: uuid.UUID, warning: dict[str, Any]) -> None:
-    """Tell every process, after the commit, of a new entry of a session's `recording.warnings`.
+    """Tell every process about a new entry of a session's `recording.warnings`, after the commit.
 
     Args:
         session_id: The session's id.
@@ -53,7 +53,7 @@ def recording_warned(session_id: uuid.UUID, warning: dict[str, Any]) -> None:
 
 
 def access_revoked(keys: Iterable[uuid.UUID]) -> None:
-    """Tell every process, after the commit, that API keys or tokens are not valid any more."""
+    """Tell every process that API keys or tokens are no longer valid, after the commit."""
     named = [str(key) for key in keys]
     transaction.on_commit(lambda: _send({"type": REVOKED, "keys": named}))
 

@@ -1,11 +1,11 @@
-"""Lists of sessions under conditions: which condition is looked up, and which are checked on the way.
+"""Lists of sessions with several conditions: the choice of the condition that is looked up in an index.
 
-An index in the order of the list finds the sessions of one condition, and reads no more of them than a page has. Only
-one of several conditions can be looked up like that, and some conditions have no such index, like the beginning of a
-name. The databases choose by estimates, which SQLite does not even have, and may read or sort a whole table.
+An index in the order of the list finds the sessions of one condition, and reads only those of a page. But only one of
+several conditions can use its index, and some conditions have no such index, such as the beginning of a name. The
+databases choose by estimates, which SQLite does not even have, and may read or sort a whole table.
 
-So the sessions that a condition finds are counted, but not beyond FEW. If there are so few, they are looked up by their
-keys and sorted. If every condition finds more, the list is walked in its order, and a match is never far.
+So the sessions of each condition are counted, up to FEW. If a condition has no more, its sessions are looked up by
+their keys and sorted. If every condition has more, the list is read in its order, and the next match is never far.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ Sessions = QuerySet[AudioSession, Any]
 
 
 class Unindexed(Func):
-    """A column for whose value SQLite uses no index."""
+    """A column for which SQLite uses no index."""
 
     template = "%(expressions)s"
     arity = 1

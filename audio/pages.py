@@ -1,4 +1,4 @@
-"""Large tables, page by page. Each page begins behind the key of the one before, so none costs more than another."""
+"""Large tables, page by page. Each page begins after the last key of the previous one, so all pages cost the same."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +13,8 @@ def in_pages(
 ) -> Iterator[list[tuple[Any, ...]]]:
     """Yield pages of rows, each row as its key and some of its columns, in the order of the keys.
 
-    Each page is a query of its own. So no cursor stays open, a caller may change rows on the way, and rows that are
-    added behind the last key are found too.
+    Each page is a separate query. So no cursor stays open, the caller may change rows meanwhile, and rows that are
+    added after the last key are found too.
 
     Args:
         rows: The rows, in any order.

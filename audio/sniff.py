@@ -69,7 +69,7 @@ class Container(StrEnum):
     UNKNOWN = "unknown"
 
 
-# The format of a session that records the container.
+# The format of a session that records each container.
 FORMATS = {
     Container.RIFF_WAVE: "wav",
     Container.MPEG_AUDIO: "mp3",
@@ -80,7 +80,7 @@ FORMATS = {
     Container.OGG: "ogg",
     Container.MP4: "mp4",
 }
-# What people call them.
+# The names of the containers for people.
 NAMES = {
     Container.RIFF_WAVE: "WAV",
     Container.FLAC: "FLAC",
@@ -138,7 +138,7 @@ _BARE = {
     *(Container.MPEG_AUDIO, Container.ADTS, Container.ID3, Container.LAYER_I_II),
     *(Container.AC3, Container.DTS, Container.LOAS),
 }
-# What stands inside of a stream of the format too, so that a cut right before it says nothing.
+# Containers whose signatures also occur within a stream of the format, where a message may begin with them.
 _INSIDE = {"wav": {Container.ID3}, "webm": {*_BARE, Container.FLAC}, "ogg": {*_BARE, Container.FLAC}, "mp4": _BARE}
 _CONSECUTIVE_HEADERS = 3
 _LAYER_III_KBITS = {
@@ -156,15 +156,15 @@ _AC3_RATES_HZ = (48000, 44100, 32000)
 _TS_PACKET_BYTES = 188
 _STREAM_MAGIC = {"flac": b"fLaC", "ogg": b"OggS", "webm": b"\x1a\x45\xdf\xa3"}
 _MP4_BEGINNINGS = (b"ftyp", b"wide", b"moov", b"mdat", b"free", b"skip", b"pnot")
-# A stream that was joined in its middle begins with the rest of a frame; no frame of MP3 or of ADTS in two channels is
-# longer, by far.
+# A stream that is read from its middle begins with the rest of a frame. Frames of MP3, and of ADTS with two channels,
+# are much shorter than this.
 _JOINED_WITHIN_BYTES = 4096
 _SYNC = re.compile(rb"\xff[\xe0-\xff]")
 _APE_HEAD_BYTES = 32
 FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")
-# Hardly a frame of two channels of 16 bits is longer.
+# Frames with two channels of 16 bits are rarely longer.
 FLAC_WITHIN_BYTES = 1 << 14
-# A frame's header has at most so many.
+# The largest size of a frame's header.
 FLAC_HEADER_BYTES = 16
 
 
@@ -183,7 +183,7 @@ class FlacHeader(NamedTuple):
 
 
 def mpeg_rate_hz(header: bytes) -> int:
-    """Return the sample rate in Hz of the MPEG audio Layer III frame that four bytes begin, 0 if they begin none."""
+    """Return the sample rate in Hz of the MPEG audio Layer III frame that begins with four bytes; 0 if none does."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return 0
     version_bits, rate_index = header[1] >> 3 & 3, header[2] >> 2 & 3
@@ -193,9 +193,9 @@ def mpeg_rate_hz(header: bytes) -> int:
 
 
 def mpeg_frame_size_bytes(header: bytes) -> int:
-    """Return the size of the MPEG audio Layer III frame that four bytes begin, 0 if they begin none.
+    """Return the size of the MPEG audio Layer III frame that begins with four bytes; 0 if none does.
 
-    Free-format frames (bit rate index 0) don't tell their size and count as none.
+    Free-format frames (bit rate index 0) do not declare their size, and are ignored.
     """
     rate_hz = mpeg_rate_hz(header)
     if not rate_hz:
@@ -206,7 +206,7 @@ def mpeg_frame_size_bytes(header: bytes) -> int:
 
 
 def adts_frame_size_bytes(header: bytes) -> int:
-    """Return the size of the ADTS frame that six bytes begin, 0 if they begin none."""
+    """Return the size of the ADTS frame that begins with six bytes; 0 if none does."""
     if len(header) < 6 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or header[2] >> 2 & 15 > 12:
         return 0
     size = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
@@ -214,7 +214,7 @@ def adts_frame_size_bytes(header: bytes) -> int:
 
 
 def id3_size_bytes(head: bytes) -> int:
-    """Return the size of the ID3v2 tag at the beginning of ten bytes or more, 0 if there is none."""
+    """Return the size of the ID3v2 tag at the beginning of ten bytes or more; 0 if there is none."""
     if len(head) < 10 or head[:3] != b"ID3" or not 2 <= head[3] <= 4 or head[4] == 0xFF or head[5] & 0x0F:
         return 0
     if any(byte & 0x80 for byte in head[6:10]):
@@ -224,9 +224,9 @@ def id3_size_bytes(head: bytes) -> int:
 
 
 def ape_tag_size_bytes(head: bytes) -> int:
-    """Return the size of the APE tag that begins at `head`, of which 32 bytes suffice, 0 if there is none.
+    """Return the size of the APE tag at the beginning of `head` (32 bytes are enough); 0 if there is none.
 
-    A footer, which tells the size of what stands before it, is 32 bytes.
+    A footer, which declares the size of the tag before it, has 32 bytes.
     """
     if head[:8] != b"APETAGEX" or len(head) < _APE_HEAD_BYTES:
         return 0
@@ -241,7 +241,7 @@ def is_info_frame(head: bytes) -> bool:
     mono, mpeg_1 = head[3] >> 6 == 3, head[1] >> 3 & 3 == 3
     side_bytes = (17 if mono else 32) if mpeg_1 else (9 if mono else 17)
     crc_bytes = 0 if head[1] & 1 else 2
-    # Encoders disagree on whether the tag of a frame with a CRC stands behind it.
+    # If a frame has a CRC, some encoders put the tag after it, and some do not.
     tags = {head[4 + side_bytes + skip :][:4] for skip in (0, crc_bytes)}
     return bool(tags & {b"Xing", b"Info"}) or head[36:40] == b"VBRI"
 
@@ -267,7 +267,7 @@ def _is_ebml(head: bytes) -> bool:
     if head[4] == 0:
         return False
     first_child = 4 + 9 - head[4].bit_length()
-    # EBMLVersion, MaxIDLength and their kin begin with 0x42; Void and CRC-32 may come first.
+    # EBMLVersion, EBMLMaxIDLength and similar elements begin with 0x42. Void and CRC-32 may come first.
     return head[first_child] in (0x42, 0xEC, 0xBF)
 
 
@@ -315,7 +315,7 @@ class _Signature(NamedTuple):
     magic: bytes
     size_bytes: int = 0
     is_structured: Callable[[bytes], bool] = lambda head: True
-    # For the beginning of a stream alone: too little to reject a message in the middle of raw PCM.
+    # Only for the beginning of a stream: the signature is too weak to reject a message in the middle of raw PCM.
     is_weak: bool = False
 
 
@@ -340,7 +340,7 @@ _SIGNATURES = (
     _Signature(_C.AIFF, b"FORM", 12, _is_iff),
     _Signature(_C.AMR, b"#!AMR", 6, lambda head: head[5] in b"\n-_"),
     _Signature(_C.APE, b"MAC ", 6, _is_ape),
-    # It stands where an ID3 tag may stand.
+    # An APE tag may be in the place of an ID3 tag.
     _Signature(_C.ID3, b"APETAGEX", 32, lambda head: bool(ape_tag_size_bytes(head))),
     _Signature(_C.ASF, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
     _Signature(_C.AU, b".snd", 16, _is_au),
@@ -458,7 +458,7 @@ class _Frames(NamedTuple):
 _MPEG_AUDIO = _Frames(_C.MPEG_AUDIO, 4, mpeg_frame_size_bytes, _mpeg_constants)
 _ADTS = _Frames(_C.ADTS, 6, adts_frame_size_bytes, _adts_constants)
 _BLOCKS = _Frames(_C.EBML, 13, _block_size_bytes, lambda header: b"")
-# What is found somewhere in a stream of such a container, and hardly ever in anything else.
+# Structures within a stream of each container, which other data hardly ever contain.
 _INSIDE_OF = (
     (_C.OGG, re.compile(rb"OggS\0[\0-\7]")),
     (_C.EBML, re.compile(rb"\x1f\x43\xb6\x75[\x01-\xff].{0,7}?\xe7[\x81-\x88]", re.DOTALL)),
@@ -473,14 +473,14 @@ _FRAMES = {
     0x7F: (_Frames(_C.DTS, 8, _dts_frame_size_bytes, lambda header: b""),),
 }
 _TS_SYNC = 0x47
-# What a message may begin with that `sniff` recognises.
+# The first bytes of messages that `sniff` may recognise.
 _FIRST_BYTES = frozenset({*(each.magic[0] for each in _SIGNATURES if not each.is_weak), *_FRAMES, _TS_SYNC})
 
 
 def _follow(kind: _Frames, head: bytes, at: int = 0, is_all: bool = False) -> bool | None:
-    """Return whether frames of the kind follow each other from `at`; None if the bytes end before that is known.
+    """Return whether frames of this kind follow each other from `at`; None if more bytes are needed.
 
-    With `is_all` nothing follows: two frames, or one that ends where the bytes end, are enough.
+    With `is_all` there are no more bytes: two frames, or one that ends at the end of the bytes, are enough.
     """
     first, count = b"", 0
     while at + kind.header_bytes <= len(head):
@@ -495,7 +495,7 @@ def _follow(kind: _Frames, head: bytes, at: int = 0, is_all: bool = False) -> bo
 
 
 def _is_transport_stream(head: bytes) -> bool | None:
-    """Return whether packets of an MPEG transport stream follow each other; None if the bytes are too few."""
+    """Return whether packets of an MPEG transport stream follow each other; None if more bytes are needed."""
     packets = [head[at : at + _TS_PACKET_BYTES] for at in range(0, min(len(head), 1 << 14), _TS_PACKET_BYTES)]
     if any(packet[0] != _TS_SYNC or (len(packet) > 3 and not packet[3] & 0x30) for packet in packets):
         return False
@@ -522,7 +522,7 @@ def _heads_free_format(header: bytes) -> bool:
 
 
 def is_free_format(head: bytes) -> bool:
-    """Return whether frames of MPEG audio Layer III of free format begin at `head`: three, equally far apart."""
+    """Return whether three free-format frames of MPEG audio Layer III, at equal distances, begin at `head`."""
     if not _heads_free_format(head[:4]):
         return False
     syncs = (sync.start() for sync in _SYNC.finditer(head, 48))
@@ -532,7 +532,7 @@ def is_free_format(head: bytes) -> bool:
 
 
 def _match(head: bytes, takes_weak: bool, is_all: bool) -> Container | None:
-    """Return the container that begins at `head`, UNKNOWN if none does, None while one may."""
+    """Return the container that begins at `head`; UNKNOWN if none does, None while one may."""
     may_be = False
     for signature in _BY_FIRST_BYTE.get(head[0], ()):
         if signature.is_weak and not takes_weak:
@@ -570,26 +570,26 @@ def _match_box(head: bytes, takes_weak: bool) -> Container | None:
 
 
 def sniff(head: bytes) -> Container:
-    """Return the container that begins at `head`: the beginning of a message, of which 8 KiB suffice, or all of it."""
+    """Return the container of a message that begins with `head`, which is the whole message or at least 8 KiB of it."""
     return (_match(head, takes_weak=False, is_all=False) if head else None) or Container.UNKNOWN
 
 
 def identify(head: bytes, is_all: bool = False) -> Container | None:
-    """Return what a stream is that begins with `head`.
+    """Return the container of a stream that begins with `head`.
 
     Args:
         head: The first bytes of the stream, however few.
         is_all: Whether nothing follows them.
 
     Returns:
-        The container, UNKNOWN if it is none that is known (such as raw PCM), None if the bytes are too few to tell.
+        The container; UNKNOWN for other data such as raw PCM, None if more bytes are needed.
     """
     found = _match(head, takes_weak=True, is_all=is_all) if head else None
     return found if found is not None or not is_all else Container.UNKNOWN
 
 
 def behind_tags(head: bytes) -> tuple[bytes, int]:
-    """Return what follows the ID3v2 and APE tags at the beginning of `head`.
+    """Return the bytes after the ID3v2 and APE tags at the beginning of `head`.
 
     The second value is the number of bytes of a tag that are still to come.
     """
@@ -601,18 +601,21 @@ def behind_tags(head: bytes) -> tuple[bytes, int]:
 
 
 def accepts(audio_format: str, container: Container) -> bool:
-    """Return whether a session of that format may hold the container; what is unknown contradicts nothing."""
+    """Return whether a session of this format may contain the container. An unknown container always may."""
     return container is Container.UNKNOWN or container in _ACCEPTED[audio_format]
 
 
 def contradicts(audio_format: str, head: bytes) -> Container | None:
-    """Return the container that a message positively is when a stream of that format can't go on with it, else None.
+    """Return the container at the beginning of a message, if it cannot continue a stream of this format.
 
     Args:
         audio_format: The session's format.
-        head: The beginning of any message of it, or all of it.
+        head: The beginning of the message, or all of it.
+
+    Returns:
+        The container; None if the message may continue the stream.
     """
-    # Asked of every message: most are ruled out by their first byte.
+    # This is checked for every message. The first byte rules out most of them.
     if head[:1] and head[0] not in _FIRST_BYTES and head[4:8] not in _BOXES:
         return None
     container = sniff(head)
@@ -625,11 +628,11 @@ def contradicts(audio_format: str, head: bytes) -> Container | None:
 def finds_frames(audio_format: str, head: bytes, is_all: bool = False) -> bool | None:
     """Return whether a stream of MP3 or ADTS begins with frames that follow each other.
 
-    A stream may be joined in its middle and begin with the rest of a frame; zeros before the first one don't count.
+    A stream may be read from its middle and begin with the rest of a frame. Zeros before the first frame are ignored.
 
     Args:
         audio_format: `mp3` or `aac`.
-        head: The first bytes of the stream, behind its ID3 tags.
+        head: The first bytes of the stream, after its ID3 tags.
         is_all: Whether nothing follows them.
 
     Returns:
@@ -667,7 +670,7 @@ def _crc8(data: bytes) -> int:
 
 
 def _coded_number(data: bytes) -> tuple[int, int]:
-    """Return the number of a FLAC frame, coded like UTF-8, and its size in bytes; (0, 0) if it is none."""
+    """Return the number of a FLAC frame, coded like UTF-8, and its size in bytes; (0, 0) if it is invalid."""
     ones = 8 - (data[0] ^ 0xFF).bit_length()
     if ones in (1, 8) or len(data) < max(1, ones) or any(byte >> 6 != 2 for byte in data[1:ones]):
         return 0, 0
@@ -678,10 +681,10 @@ def _coded_number(data: bytes) -> tuple[int, int]:
 
 
 def flac_frame_header(frame: bytes) -> FlacHeader | None:
-    """Return what the header of a FLAC frame says, whose CRC-8 holds; None if none begins here.
+    """Return the header of the FLAC frame that begins here, if its CRC-8 is right; None if there is none.
 
     Args:
-        frame: The beginning of the frame; FLAC_HEADER_BYTES suffice.
+        frame: The beginning of the frame; FLAC_HEADER_BYTES are enough.
     """
     # A frame of silence, constant in each channel, takes eleven bytes.
     if len(frame) < 11 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
@@ -703,13 +706,13 @@ def flac_frame_header(frame: bytes) -> FlacHeader | None:
 
 
 def finds_flac_frames(head: bytes) -> bool | None:
-    """Return whether a stream begins in the middle of FLAC: two frames follow each other by their numbers.
+    """Return whether a stream begins in the middle of FLAC, so that two frames with consecutive numbers follow.
 
     Args:
         head: The first bytes of the stream.
 
     Returns:
-        None if the bytes are too few to tell: there is one frame, or one may still come.
+        None if more bytes are needed, because there is one frame, or one may follow.
     """
     following: set[tuple[bytes, int]] = set()
     if b"fLaC" in head:
@@ -726,13 +729,13 @@ def finds_flac_frames(head: bytes) -> bool | None:
 
 
 def joined(head: bytes) -> Container | None:
-    """Return the container in whose middle a stream begins, where `identify` knows none that begins there.
+    """Return the container in whose middle a stream begins, if `identify` finds no container at its beginning.
 
     Args:
         head: The first bytes of the stream.
 
     Returns:
-        UNKNOWN if it is none that is known (such as raw PCM), None if the bytes are too few to tell.
+        UNKNOWN for other data such as raw PCM, None if more bytes are needed.
     """
     inside = next((container for container, mark in _INSIDE_OF if mark.search(head)), None)
     if inside is not None:
@@ -746,9 +749,9 @@ def joined(head: bytes) -> Container | None:
 
 
 def lacks_header(audio_format: str, head: bytes) -> bool:
-    """Return whether a stream that begins with `head` lacks the header without which the rest can't be read.
+    """Return whether a stream that begins with `head` lacks a header without which it cannot be read.
 
-    That is so for FLAC, WebM, Ogg and MP4. A stream may be cut anywhere: a proper prefix of the magic is a beginning.
+    FLAC, WebM, Ogg and MP4 need such a header. `head` may be short, so a prefix of the magic counts as a header.
 
     Args:
         audio_format: The session's format.

@@ -33,8 +33,8 @@ logger = structlog.stdlib.get_logger(__name__)
 
 PATH = "/api/events"
 POLL_SECONDS = 1.0
-# How often a comment is sent, so that proxies and clients know that the connection lives, and how often Django is asked
-# again whether the listener still may listen. It is also asked when a key, a token or a role has changed.
+# The interval of comments, which show proxies and clients that the connection is alive, and of the check by Django that
+# the listener may still listen.
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"
 MAX_LISTENERS = 1000
@@ -102,7 +102,7 @@ class Listener:
             self._waiting.put_nowait(None)
 
     async def next(self) -> bytes | None:
-        """Return what is to be sent next: a heartbeat if there is nothing for a while, None at the end."""
+        """Return the messages to send next: a heartbeat if there is nothing for a while, None at the end."""
         try:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 return await self._waiting.get()
@@ -122,9 +122,9 @@ class Hub:
         self._is_draining = False
         # Everything up to this position was put to the listeners; unknown while there are none.
         self._position: int | None = None
-        # What was last told of sessions.
+        # The progress of sessions that was sent last.
         self._marks: Marks = {}
-        # What the database last said of the keys, tokens and people of the listeners.
+        # The last known values of the keys, tokens and people of the listeners.
         self._standing: dict[Any, Any] = {}
 
     async def add(self, subscription: Subscription) -> Listener:
@@ -157,7 +157,7 @@ class Hub:
             self._standing = {}
 
     async def missed(self, listener: Listener) -> list[News]:
-        """Return the next events between those that a listener had before and those that it is sent by itself."""
+        """Return the next events between those that a listener had before and the new ones."""
         after = listener.subscription.after
         if after is None or after >= listener.since:
             return []
@@ -195,7 +195,7 @@ class Hub:
             self._tell(listeners, found)
 
     async def _look_at(self, listeners: Sequence[Listener]) -> None:
-        """Doubt the listeners whose key, token or roles are not what they were."""
+        """Check the listeners again whose key, token or roles have changed."""
         identities = [listener.subscription.identity for listener in listeners]
         standing = await self._database.run(access.standing, identities)
         for listener, identity in zip(listeners, identities, strict=True):
@@ -322,7 +322,7 @@ class EventStreams:
         return self._hub
 
     async def _ask(self, scope: Any, receive: Any) -> tuple[Messages, Subscription | None]:
-        """Let Django answer, and return its answer, with what the view has allowed to listen to."""
+        """Call Django, and return its answer, with the subscription that the view has accepted."""
         messages: Messages = []
 
         async def keep(message: dict[str, Any]) -> None:
@@ -406,7 +406,7 @@ def _nothing_received() -> Callable[[], Any]:
 
 
 def _without_end(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message of Django's response as one of a response that goes on."""
+    """Return a message of Django's response, changed so that the response continues."""
     if message["type"] == "http.response.body":
         return message | {"more_body": True}
     return message | {"headers": [header for header in message["headers"] if header[0].lower() != b"content-length"]}

@@ -1,7 +1,7 @@
 """Hooks of MkDocs that build the documentation site from the repository.
 
 The documents link to each other by their paths in the repository, so that they can be read there too. The site also has
-pages from outside of `docs/`: these hooks add them, and point the links to where each file is on the site.
+pages from outside of `docs/`. These hooks add them, and change the links to the paths of the site.
 """
 
 import gzip
@@ -27,7 +27,7 @@ OUTSIDE = {
     "examples/README.md": "examples/index.md",
     "audio/static/console/icon.svg": "assets/icon.svg",
 }
-# The examples that can be downloaded. A page among them would run on the server's own origin.
+# The examples that can be downloaded. Pages are excluded, because they would run on the server's own origin.
 SOURCES = {".mjs", ".py"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 COMPRESSED = {".css", ".html", ".js", ".json", ".svg", ".xml"}
@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Return the text of a page with links that lead to where the files are on the site."""
+    """Return the text of a page, with links to the paths of the site."""
     here = _in_repository(page.file.src_uri)
 
     def moved(link: re.Match[str]) -> str:

@@ -27,7 +27,7 @@ class HandshakeValidator:
 
     It rejects hosts that are not in ALLOWED_HOSTS, and pages of origins that are not allowed. A client that sends no
     Origin header (RFC 6454) is not a browser, and passes. Rejected handshakes are counted, and logged once for each
-    value: a page of an operator who forgot a setting tries again and again.
+    value, because a page whose origin is not allowed tries again and again.
     """
 
     def __init__(self, application: Any) -> None:

@@ -1,7 +1,6 @@
 """A Celery worker that starts fast: `python -m sercuescribe.celery_worker` with the options of `celery worker`.
 
-It loads that command alone. The other commands of Celery take longer to load than the worker itself, and stay in its
-memory.
+It loads only this command. The other commands of Celery take longer to load than the worker itself, and use memory.
 """
 
 from celery.bin.base import CLIContext

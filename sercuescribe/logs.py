@@ -1,8 +1,8 @@
-"""Logging: one event a line from every library, for people (`plain`) or for programs (`json`).
+"""Logging: one event per line, also from libraries, for people (`plain`) or for programs (`json`).
 
-The event is a stable word, and keys beside it say what it is about. Keys of a connection, a task or a request are bound
-to the context (`structlog.contextvars`). They are on every line that is written meanwhile, even by code that does not
-know them. Content that clients send is never logged, and neither are tickets.
+The event is a stable word, and its keys have the details. Keys of a connection, a task or a request are bound to the
+context (`structlog.contextvars`). They are on every line that is written meanwhile, even by code that does not know
+them. Content that clients send is never logged, and neither are tickets.
 """
 
 import logging
@@ -76,9 +76,9 @@ def _quoted(value: object) -> str:
 
 
 class Rejections(logging.Filter):
-    """A filter that shortens the log of requests that Django rejects with 400 to a line each.
+    """A filter that shortens the log of each request that Django rejects with 400 to one line.
 
-    With their tracebacks anybody could fill the log.
+    With tracebacks anybody could fill the log.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

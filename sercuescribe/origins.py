@@ -28,8 +28,8 @@ def allows(origin: str) -> bool:
 def is_foreign(request: HttpRequest) -> bool:
     """Tell whether a page of an origin that is not allowed sends a request.
 
-    Browsers name the origin of a page with each request that is no GET. They ask no permission first for what a form
-    could send too.
+    Browsers name the origin of a page with each request that is no GET. Browsers send requests that a form could send
+    too without asking for permission first.
     """
     origin = request.headers.get("origin")
     if origin is None:
@@ -41,7 +41,7 @@ def is_foreign(request: HttpRequest) -> bool:
 class CrossOrigin(CorsMiddleware):
     """A middleware that lets pages of allowed origins use the API (CORS, as the Fetch standard describes it).
 
-    Where the server asks nobody, it also keeps other pages from changing anything. Elsewhere they would need a key or
+    If authentication is off, it also prevents other pages from changing anything. Otherwise these would need a key or
     token, or the CSRF token of a login.
     """
 

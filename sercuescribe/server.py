@@ -4,9 +4,9 @@
     python -m sercuescribe.server --workers 4              # as many processes on one socket, under a supervisor
     python -m sercuescribe.server --fd 3 --ready-fd 4      # as a supervisor starts it
 
-The original uvicorn closes every socket first and tells the application afterwards. Here a stop has another order. The
-server accepts no new connections. Then each open connection commits the chunks in flight, acknowledges them and closes
-with 1012. The original shutdown comes last.
+The original uvicorn closes every socket first and notifies the application afterwards. This server stops in another
+order. It accepts no new connections. Then each open connection commits the chunks in flight, acknowledges them and
+closes with 1012. The original shutdown comes last.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """All settings. Only this module reads the environment. docs/configuration.md lists the variables.
 
-An invalid value stops the process at once. The sentence names the variable, its value and what would be right.
+An invalid value stops the process at once. The message names the variable, its value and the valid values.
 """
 
 import hashlib
@@ -353,8 +353,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_IMPORTS = ("tasks.recordings", "tasks.jobs", "tasks.upkeep", "tasks.sweeps", "tasks.removal", "tasks.webhooks")
-# By default a worker takes tasks from all queues. `serve` runs one for `celery`, one for `jobs` and `webhooks`, and
-# sweeps by itself.
+# By default a worker consumes all queues. `serve` runs one for `celery`, one for `jobs` and `webhooks`, and sweeps by
+# itself.
 _QUEUES = ("celery", "jobs", "webhooks", "sweeps")
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in _QUEUES]
 CELERY_TASK_ROUTES = {
@@ -548,7 +548,7 @@ LOGGING = {
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
-        # The event `process_ready` tells that a worker is ready.
+        # The event `process_ready` says that a worker is ready.
         "celery.apps.worker": {"level": "WARNING"},
         "celery.worker.consumer.connection": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},

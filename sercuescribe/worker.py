@@ -46,8 +46,8 @@ class Consumer(StockConsumer):
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close a connection whose broker is gone.
 
-        If a task runs, kombu tries to give its message back a second time, without its transport. The error of that
-        would end the worker.
+        If a task runs, kombu tries to return its message to the queue a second time, without a transport. The error of
+        that would end the worker.
         """
         try:
             super().on_connection_error_after_connected(exc)

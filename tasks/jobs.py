@@ -1,7 +1,7 @@
 """The tasks that REST shows. Each has a row, which has the id of the task and stores its progress.
 
-Each task can be repeated. A run that died starts again; a task that has ended or was revoked does not. The outcome is
-also stored as Celery's result, for operators who look there.
+Each task can be repeated. If a run has died, the task starts again; if the task has ended or was revoked, it does not.
+The result is also stored as Celery's result, for operators who look there.
 """
 
 import uuid

@@ -22,7 +22,7 @@ WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (*AWAY, OSError, *_retryable(Au
 
 
 class Repeatable(Task[Any, Any]):
-    """A task that retries when the database, the disk or a service was not available. Any other error ends it."""
+    """A task that retries if the database, the disk or a service was not available. Any other error ends it."""
 
     autoretry_for = WORTH_ANOTHER_TRY
     retry_backoff = 1

@@ -25,7 +25,7 @@ def record(
     """Store what somebody did. The entry is part of the surrounding transaction.
 
     Args:
-        action: What was done, such as `session.opened`.
+        action: The action, such as `session.opened`.
         identity: Who did it.
         project_id: The project to which it was done.
         session_id: The session to which it was done.
@@ -78,7 +78,7 @@ def note(action: str, identity: Identity, session: AudioSession, address: str | 
 
 
 def _ip_address(text: str | None) -> str | None:
-    """Return the address without the zone of IPv6; None for what is no IP address, such as the name of a socket."""
+    """Return the address without the zone of IPv6; None if it is no IP address, such as the name of a socket."""
     try:
         return str(ipaddress.ip_address((text or "").partition("%")[0]))
     except ValueError:

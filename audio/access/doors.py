@@ -42,7 +42,7 @@ def without_identity() -> Identity:
 
 
 def by_secret(text: str) -> Identity:
-    """Return the identity behind an API key or a session token.
+    """Return the identity of an API key or a session token.
 
     Raises:
         NotAuthenticatedError: It is not one, or it has expired or was revoked.
@@ -103,7 +103,7 @@ def _valid_tokens() -> QuerySet[SessionToken]:
 
 
 def by_user(user: AbstractBaseUser | AnonymousUser) -> Identity:
-    """Return the identity of a person who has logged in, or of nobody.
+    """Return the identity of a person who has logged in; that of a caller without a login if nobody has.
 
     If authentication is off, a login makes no difference.
     """
@@ -157,7 +157,7 @@ def _maker(maker: Maker) -> Identity | None:
 
 
 def visible(identity: Identity, sessions: QuerySet[Any]) -> QuerySet[Any]:
-    """Return those sessions that exist for an identity."""
+    """Return the sessions that an identity may see."""
     if identity.session_id is not None:
         sessions = sessions.filter(pk=identity.session_id)
     if identity.everywhere:
@@ -166,7 +166,7 @@ def visible(identity: Identity, sessions: QuerySet[Any]) -> QuerySet[Any]:
 
 
 def projects_of(identity: Identity) -> QuerySet[Project]:
-    """Return the projects that exist for an identity."""
+    """Return the projects that an identity may see."""
     return Project.objects.all() if identity.everywhere else Project.objects.filter(pk__in=sorted(identity.scopes))
 
 
@@ -192,13 +192,13 @@ def lapsed(holders: Collection[tuple[Identity, int]]) -> list[Identity]:
 
 
 def standing(identities: Collection[Identity]) -> dict[tuple[Kind, Any], Any]:
-    """Return what the database says now of the keys, tokens and people behind identities, to notice its changes.
+    """Return the current values of the keys, tokens and people of identities, to notice changes.
 
     Args:
-        identities: Who listens, for hours.
+        identities: The identities of listeners, which stay connected for hours.
 
     Returns:
-        Values to compare, by the kind and the key of an identity. One without a value is not valid any more.
+        Values to compare, by the kind and the key of an identity. An identity without a value is no longer valid.
     """
     keys, tokens, users = (_keys(kind, identities) for kind in (Kind.KEY, Kind.TOKEN, Kind.USER))
     found: dict[tuple[Kind, Any], Any] = {}
@@ -243,13 +243,13 @@ def project_for(identity: Identity, name: str | None) -> int:
     """Return the project of a new session.
 
     Args:
-        identity: Who creates the session.
-        name: The name of the project, None if it was not named.
+        identity: The identity that creates the session.
+        name: The name of the project; None if the request names none.
 
     Raises:
-        InvalidParameterError: No project was named, and there are several.
-        NotAuthenticatedError: Nobody has said who asks.
-        ProjectNotFoundError: The project does not exist for this identity.
+        InvalidParameterError: The request names no project, and there are several.
+        NotAuthenticatedError: The caller is not authenticated.
+        ProjectNotFoundError: The identity may not see this project.
     """
     if identity.kind is Kind.STRANGER:
         raise NotAuthenticatedError

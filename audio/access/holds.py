@@ -1,9 +1,9 @@
-"""Clients that are rejected again and again: they wait, and cost next to nothing.
+"""The delay of openings by clients that are rejected again and again.
 
-A rejection costs queries to the database, to Redis, or to both. Clients that ignore `retry_after_seconds` could so take
-most of the time of a process, and the clients of other projects would notice it. Therefore the server checks only a few
-openings in a second that come with one secret and fail. The others of that second get the same error later, one after
-the other. So they don't come again all at once.
+A rejection costs queries to the database, to Redis, or to both. Clients that ignore `retry_after_seconds` could use
+most of the time of a process, and so slow down other projects. If a few openings with one secret are rejected within a
+second, the server does not check the others of that second. They get the same error
+later, one after the other, so that they do not come again all at once.
 """
 
 from collections import Counter
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from audio.errors import AudioError, LimitReachedError, NotAuthenticatedError, TooManySessionsError
 
-# How many openings of one kind may be rejected in a second before the others are held.
+# The number of openings of one kind that may be rejected within a second before others are delayed.
 REJECTIONS_PER_SECOND = 10
-# How long the others wait: at least MIN_HOLD_SECONDS, and until SPACING_SECONDS after the one before.
+# The delay: at least MIN_HOLD_SECONDS, and until SPACING_SECONDS after the one before.
 MIN_HOLD_SECONDS = 1.0
 MAX_HOLD_SECONDS = 5.0
 SPACING_SECONDS = 0.01
-# Rejections that depend on nothing but who wants to open what.
+# Rejections that depend only on the client and the target of the opening.
 HELD = (LimitReachedError, NotAuthenticatedError, TooManySessionsError)
 
 
@@ -48,20 +48,20 @@ class Holds:
         """Note that an opening was rejected.
 
         Args:
-            opener: What the client has shown, such as its secret.
-            target: What it wanted to open.
+            opener: The identification of the client, such as its secret.
+            target: The session or project to open.
             error: The rejection.
             now_seconds: The time of a monotonic clock.
         """
         self._begin(int(now_seconds))
-        # The limit of requests is one for all that a client opens.
+        # The limit of requests applies to all openings of a client together.
         key = (opener, None) if error.details.get("limited") == "max_requests_per_second" else (opener, target)
         self._counts[key] += 1
         if self._counts[key] >= REJECTIONS_PER_SECOND:
             self._errors[key] = error
 
     def held(self, opener: Hashable, target: Hashable, now_seconds: float) -> Held | None:
-        """Return how a client is held that wants to open something, None if it has to be checked."""
+        """Return the error and the delay of an opening; None if it has to be checked."""
         self._begin(int(now_seconds))
         error = self._errors.get((opener, None)) or self._errors.get((opener, target))
         if error is None:

@@ -37,10 +37,12 @@ class Identity:
     """A person or program that sends requests.
 
     Attributes:
-        kind: How the caller has authenticated. name: What people call them, for the log and the audit: a user name, or
-        the prefix of a key or token. scopes: What they may do, by the ids of projects. everywhere: What they may do in
-        all projects, including future ones. session_id: The only session that exists for them; None if there is no such
-        limit. key: The id of the user, the key or the token, with which the server finds out that it was revoked.
+        kind: How the caller has authenticated.
+        name: What people call them, for the log and the audit: a user name, or the prefix of a key or token.
+        scopes: What they may do, by the ids of projects.
+        everywhere: What they may do in all projects, including future ones.
+        session_id: The only session that exists for them; None if there is no such limit.
+        key: The id of the user, the key or the token, with which the server finds out that it was revoked.
         home: The project of the sessions that they create, unless they name another; None if they must name one.
         requests_per_second: The limit of their requests and new connections; None if there is none.
     """

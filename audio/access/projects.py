@@ -53,12 +53,12 @@ def save_members(
         identity: Who does it.
         address: The IP address of the client.
         saved: The new members, which are not stored yet, and those whose role has changed.
-        removed: Those who are no members any more.
+        removed: The members to remove.
 
     Raises:
         LastManagerError: The project would lose its last manager.
         MemberNotFoundError: Somebody else has removed one of them meanwhile.
-        NotAllowedError: A member could do what the identity may not do.
+        NotAllowedError: A member would get a scope that the identity does not have.
     """
     for member in saved:
         if not all(identity.may(scope, project.pk) for scope in ROLE_SCOPES[member.role]):

@@ -47,7 +47,7 @@ def digest(text: str) -> str:
 
 
 def parse(text: str) -> Presented | None:
-    """Return what was presented; None if it does not have the form of a secret."""
+    """Parse a secret; return None if the text does not have the form of one."""
     found = _SECRET.fullmatch(text)
     return Presented(found[1], found[2], digest(text)) if found else None
 

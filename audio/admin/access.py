@@ -36,7 +36,7 @@ ACTIONS = [
 
 
 def audit(request: HttpRequest, action: str, project_id: int, **details: Any) -> None:
-    """Store in the audit what a person did in the admin."""
+    """Store an action in the admin in the audit."""
     identity = access.by_user(request.user)
     access.audit.record(action, identity, project_id, address=request.META.get("REMOTE_ADDR"), **details)
 
@@ -109,7 +109,7 @@ class MembershipInline(ScopedInline):
     extra = 1
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
-        """Return the class of the forms, which knows who asks."""
+        """Return the class of the forms, which gets the identity of the user."""
         formset: Any = super().get_formset(request, obj, **kwargs)
         formset.identity = access.by_user(request.user)
         return formset

@@ -92,7 +92,7 @@ class MarkedSessions(SessionActions):
         """Save nothing of the session. Others change its row meanwhile."""
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Save the markers. What cannot be saved is told, and the others are saved."""
+        """Save the markers. If a marker cannot be saved, the user gets a message, and the others are saved."""
         formset.save(commit=False)
         changes: list[partial[None]] = [partial(_delete, request, marker) for marker in formset.deleted_objects]
         changes += [partial(_change, marker, fields) for marker, fields in formset.changed_objects]

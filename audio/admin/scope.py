@@ -24,7 +24,7 @@ def managed_projects(request: HttpRequest) -> frozenset[int]:
 
 
 def is_staff(request: HttpRequest) -> bool:
-    """Whether Django's permissions decide what a person may do, and not their membership in projects."""
+    """Whether Django's permissions apply to a person, and not their roles in projects."""
     user: Any = request.user
     return bool(user.is_active and user.is_staff)
 

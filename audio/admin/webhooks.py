@@ -32,7 +32,7 @@ class ActingAdmin(ReadOnlyAdmin):
     def act(
         self, request: HttpRequest, rows: QuerySet[Any], action: Callable[[Any], object], done: str, audited: str
     ) -> None:
-        """Do something with each row, tell the user what came of it, and store it in the audit."""
+        """Apply an action to each row, show the result to the user, and store the action in the audit."""
         for row in rows:
             try:
                 action(row)

@@ -53,7 +53,7 @@ _POSITION_HELP = "Where the marker is in the recording. Null or absent: at the e
 
 
 class MarkerChangesSerializer(serializers.Serializer[Marker]):
-    """Changes of a marker. What is absent stays."""
+    """Changes of a marker. Absent fields do not change."""
 
     label = LabelField(  # type: ignore[assignment]  # REST framework's own attribute is replaced in the class
         required=False, max_length=LABEL_MAX_LENGTH, trim_whitespace=False

@@ -34,7 +34,7 @@ _FIELDS = (
 
 
 class ProjectSerializer(serializers.ModelSerializer[Project]):
-    """A project, and what the caller may do in it."""
+    """A project, and the scopes of the caller in it."""
 
     scopes = serializers.SerializerMethodField()
 
@@ -45,7 +45,7 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
 
     @extend_schema_field(serializers.ListField(child=serializers.ChoiceField(Scope.choices)))
     def get_scopes(self, project: Project) -> list[str]:
-        """Return what the caller may do in the project."""
+        """Return the scopes of the caller in the project."""
         identity: access.Identity = self.context["view"].identity
         return [scope for scope in Scope.values if identity.may(scope, project.pk)]
 

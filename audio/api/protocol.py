@@ -39,7 +39,7 @@ class PlainYamlRenderer(OpenApiYamlRenderer):
 
 
 class SuffixFirst(DefaultContentNegotiation):
-    """A content negotiation in which a suffix of the path takes precedence over Accept."""
+    """A content negotiation in which a suffix of the path has precedence over Accept."""
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None

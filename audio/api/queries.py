@@ -32,7 +32,7 @@ def find_session(session_id: uuid.UUID, identity: Identity, scope: str) -> Audio
 
     Args:
         session_id: The session's id.
-        identity: Who asks.
+        identity: The identity of the caller.
         scope: What they want to do with it; an empty scope requires only that they see it.
 
     Raises:

@@ -31,7 +31,7 @@ from audio.media.plan import TARGETS
 from audio.models import AudioSession, BackgroundTask, RecordingState, TaskKind, TaskState
 
 _RECEIVED_CHARACTERS = 64
-# What a download or a page would start too.
+# The tasks that a download or a page would start too.
 _OF_READERS = (TaskKind.TRANSCODE, TaskKind.WAVEFORM)
 RETRY_AFTER_SECONDS = 1
 
@@ -95,7 +95,7 @@ class TaskResultSerializer(serializers.Serializer[Any]):
 
 
 class ProblemSerializer(serializers.Serializer[Any]):
-    """A problem, and where it is."""
+    """A problem, and its place."""
 
     code = serializers.CharField()
     detail = serializers.CharField()

@@ -114,7 +114,7 @@ class CheckedView(APIView):
 
     @property
     def identity(self) -> access.Identity:
-        """The identity behind the request."""
+        """The identity of the caller."""
         return identity_of(self.request)
 
     def managed(self, rows: QuerySet[ManagedT]) -> QuerySet[ManagedT]:
@@ -129,7 +129,7 @@ class CheckedView(APIView):
         return rows.filter(project_id__in=mine)
 
     def note(self, action: str, session: AudioSession, **details: Any) -> None:
-        """Store in the audit what is done with a session."""
+        """Store an action on a session in the audit."""
         access.audit.note(action, self.identity, session, address_of(self.request), **details)
 
 
@@ -264,7 +264,7 @@ def websocket_url(request: Request, session_id: UUID, maker: access.Identity | N
 class SessionDetail(SessionView):
     """One session and its recording."""
 
-    # PATCH needs what the fields need that it changes.
+    # The scopes of PATCH depend on the fields that it changes.
     scopes = {"GET": ANY, "PATCH": ANY, "DELETE": MANAGE}
     serializer_class = SessionSerializer
 

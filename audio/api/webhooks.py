@@ -1,4 +1,4 @@
-"""The REST API of webhooks: create, change, test and delete them, and see what was delivered."""
+"""The REST API of webhooks: create, change, test and delete them, and list their deliveries."""
 
 from typing import Any
 from uuid import UUID
@@ -157,7 +157,7 @@ class WebhookView(CheckedView):
         return found
 
     def note_webhook(self, action: str, webhook: WebhookEndpoint, **details: Any) -> None:
-        """Store in the audit what was done with a webhook."""
+        """Store an action on a webhook in the audit."""
         address = address_of(self.request)
         access.audit.record(
             action, self.identity, webhook.project_id, None, address, webhook=str(webhook.pk), **details

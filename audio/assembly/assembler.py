@@ -48,33 +48,33 @@ class Assembler(Protocol):
     def __init__(
         self, session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]
     ) -> None:
-        """Continue where another assembler of the session stood.
+        """Continue from the state of another assembler of the session.
 
         Args:
             session: The session.
-            target: The format of the master's samples, None while it is not known and for a stream.
+            target: The format of the master's samples; None while it is unknown, and for a stream.
             done_to: The last sequence whose audio is in the master.
-            checkpoint: What `checkpoint` returned then; empty at the beginning.
+            checkpoint: The value of its `checkpoint`; empty at the beginning.
         """
         ...
 
     @property
     def format(self) -> PcmFormat | None:
-        """The format of a WAV master's samples, None while it is not known and for a stream."""
+        """The format of a WAV master's samples; None while it is unknown, and for a stream."""
         ...
 
     @property
     def seconds(self) -> float:
-        """The length of the audio that the assembler has taken; 0 where only the end of a stream tells it."""
+        """The length of the audio so far; 0 if it is known only at the end of the stream."""
         ...
 
     @property
     def untimed_bytes(self) -> int | None:
-        """The length of the stream so far, where only its end tells times (`moments`); otherwise None."""
+        """The number of bytes so far, if times are known only at the end of the stream (`moments`); otherwise None."""
         ...
 
     def moments(self, offsets: Sequence[int], master: Path) -> list[float]:
-        """Return when in the recording the audio begins that came behind these lengths of a complete stream.
+        """Return the positions in the recording of the first audio after these lengths of a complete stream.
 
         Args:
             offsets: Values of `untimed_bytes`, in order.
@@ -110,7 +110,7 @@ class Assembler(Protocol):
         ...
 
     def examine(self, master: Path, is_last: bool) -> None:
-        """Examine what the last window has completed in the master.
+        """Examine the parts of the master that the last window has completed.
 
         Args:
             master: The path of the master.
@@ -122,7 +122,7 @@ class Assembler(Protocol):
         ...
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return what the next window needs."""
+        """Return the state that the next window needs."""
         ...
 
     def finish(self, master: Master, on_progress: OnProgress) -> Made:
@@ -133,7 +133,7 @@ class Assembler(Protocol):
             on_progress: Called with numbers from 0 to 1 while FFmpeg encodes.
 
         Raises:
-            UndecodableChunkError: The session holds no audio.
+            UndecodableChunkError: The session has no audio.
             PartsDifferError: The session needs the family that decodes.
             MediaError: What FFmpeg's runs raise.
         """
@@ -154,13 +154,13 @@ class Assembler(Protocol):
         ...
 
     def compare_header(self, recording: Recording, path: Path) -> None:
-        """Compare what can be compared without the chunks.
+        """Compare the header, which does not need the chunks.
 
         Args:
             recording: The row of the recording.
             path: Its file.
 
         Raises:
-            RecordingDiffersError: The header is not the one that the recording was given.
+            RecordingDiffersError: The header has changed.
         """
         ...

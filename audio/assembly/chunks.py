@@ -62,7 +62,7 @@ def windows_after(places: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[Pendi
     """Return a window for each of many sessions, in one query.
 
     Args:
-        places: The sequence behind which the window of each session begins.
+        places: The sequence after which the window of each session begins.
 
     Returns:
         The windows, as `window_after` returns them. A session is absent if its row of a chunk is missing.
@@ -81,7 +81,7 @@ def windows_after(places: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[Pendi
 
 
 def _window(session_id: uuid.UUID, sequence: int, rows: Sequence[tuple[Any, ...]]) -> list[PendingChunk]:
-    """Return as many of the chunks behind `sequence` as make one window, from their rows in order."""
+    """Return the chunks after `sequence` that make one window, from their rows in order."""
     waiting = [PendingChunk(session_id, row[0], row[1], Extent(*row[2:])) for row in rows]
     for expected, chunk in enumerate(waiting, start=sequence + 1):
         if chunk.sequence != expected:
@@ -90,12 +90,12 @@ def _window(session_id: uuid.UUID, sequence: int, rows: Sequence[tuple[Any, ...]
 
 
 def read(waiting: Sequence[PendingChunk], on_damage: OnDamage | None = None) -> Iterator[Chunk]:
-    """Give the chunks of one window with their payloads.
+    """Yield the chunks of one window with their payloads.
 
     Args:
         waiting: The chunks.
-        on_damage: Called with the error of each chunk that is not as it was stored, and its size in bytes; what it
-            returns is given in the chunk's place, if that is anything. Without it the error is raised.
+        on_damage: Called with the error of each damaged chunk and its size in bytes. The bytes that it returns, if
+            any, are yielded instead of the payload. Without it the error is raised.
 
     Raises:
         ChunkDamagedError, ChunksReleasedError: With the `sequence` of the chunk.
@@ -114,10 +114,10 @@ def read(waiting: Sequence[PendingChunk], on_damage: OnDamage | None = None) -> 
 
 
 def payload(session_id: uuid.UUID, sequence: int) -> bytes:
-    """Return the bytes of one chunk of a session as they came.
+    """Return the bytes of one chunk of a session.
 
     Raises:
-        ChunkNotFoundError, ChunksReleasedError, ChunkDamagedError: They can't be read.
+        ChunkNotFoundError, ChunksReleasedError, ChunkDamagedError: They cannot be read.
     """
     source_id, extent = _row(session_id, sequence)
     with JournalReader(root()) as reader, chunk_context(sequence):
@@ -138,10 +138,10 @@ def _payload(reader: JournalReader, chunk: PendingChunk) -> bytes:
 
 
 def _row(session_id: uuid.UUID, sequence: int) -> tuple[int, Extent]:
-    """Return the source of a chunk, and where the chunk is.
+    """Return the source of a chunk, and its extent.
 
     Raises:
-        ChunkNotFoundError, ChunksReleasedError: It is not there, or not any more.
+        ChunkNotFoundError, ChunksReleasedError: It does not exist, or is deleted.
     """
     rows = AudioChunk.objects.filter(session_id=session_id, sequence=sequence)
     row = rows.values_list("source_id", "journal__removed_at", "journal__name", "offset", "size_bytes", "crc32").first()
@@ -158,7 +158,7 @@ def are_released(session_id: uuid.UUID) -> bool:
 
 
 def read_range(session_id: uuid.UUID, first: int, last: int, on_damage: OnDamage | None = None) -> Iterator[Chunk]:
-    """Give the chunks `first` to `last` of a session, window by window; `on_damage` as `read` has it."""
+    """Yield the chunks `first` to `last` of a session, window by window. `on_damage` is that of `read`."""
     while first <= last:
         window = [chunk for chunk in window_after(session_id, first - 1) if chunk.sequence <= last]
         if not window:

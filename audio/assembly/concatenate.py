@@ -29,10 +29,11 @@ logger = structlog.stdlib.get_logger(__name__)
 
 
 def concatenate(session_id: uuid.UUID) -> None:
-    """Bring a session's recording as far as its chunks allow.
+    """Process all pending chunks of a session.
 
-    It returns at once if another run has the session's lock, and looks for new chunks after it has released the lock. A
-    fault of the media makes the recording `failed`. Any other error is raised, and the same call may succeed later.
+    If another run has the session's lock, the function returns at once. After it has released the lock, it looks for
+    new chunks. An error in the audio makes the recording `failed`. Any other error is raised, and the same call may
+    succeed later.
     """
     with bound_contextvars(session_id=str(session_id)):
         while _run_once(session_id) and _has_work(session_id):
@@ -87,7 +88,7 @@ def _decided(session_id: uuid.UUID) -> AudioSession:
         raise ClaimLostError
     if "format" in session.undecided and session.total_chunks:
         admission = Admission(session.format, session.chunk_mode, is_undecided=True)
-        # A row that is missing is told by the run that needs it.
+        # The run that needs a missing row reports it.
         with contextlib.suppress(MediaError):
             for chunk in chunks.read(chunks.window_after(session_id, 0), lambda *_: b""):
                 admission.rejection(chunk.payload)
@@ -125,22 +126,22 @@ def run_of(session: AudioSession, recording: Recording, is_handed_over: bool) ->
     Args:
         session: The session.
         recording: Its recording, claimed by the run.
-        is_handed_over: Whether the run before has ended.
+        is_handed_over: Whether the previous run has ended.
     """
     if recording.checkpoint.get("version") != CHECKPOINT_VERSION or not _has_master(recording):
-        # Nothing was made yet; or a version wrote it whose checkpoints this one does not read; or what was made is
-        # not there, as after an older backup of the database was put back. The chunks are.
+        # There is no master yet, or its checkpoint is of another version, or its file is missing because an older
+        # backup of the database was restored. The run begins with the first chunk.
         return Run(session, Recording(session=session, token=recording.token))
     return Run(session, recording, is_handed_over)
 
 
 def _has_master(recording: Recording) -> bool:
-    """Whether the file that the row names is there, at the length that was committed."""
+    """Whether the file that the row names exists, with the committed length."""
     return not recording.master_name or Master.holds(paths.root() / recording.master_name, recording.master_bytes)
 
 
 def _has_work(session_id: uuid.UUID) -> bool:
-    """Whether chunks or a close arrived that the last run did not see, or the recording is to be made anew."""
+    """Whether there are chunks or a close that the last run did not see, or a rebuild was requested."""
     session = AudioSession.objects.select_related("recording").filter(pk=session_id).first()
     if session is None or session.recording.state == RecordingState.FAILED:
         return False

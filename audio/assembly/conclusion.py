@@ -9,7 +9,7 @@ from audio.webhooks import events
 
 
 def conclude(recording: Recording) -> None:
-    """Do what is left to do with a recording that is ready; its SHA-256 comes last and says that it was done."""
+    """Finish a ready recording. Its SHA-256 is stored last, and so shows that all steps are done."""
     superseded.tidy(recording.pk)
     add_digest(recording)
 

@@ -19,16 +19,16 @@ ASSEMBLERS: dict[Family, type[Assembler]] = {
 
 
 def restore(session: AudioSession, target: PcmFormat | None, done_to: int, checkpoint: dict[str, Any]) -> Assembler:
-    """Return a session's assembler where it stood. The arguments are those of `Assembler`.
+    """Return the assembler of a session in its last state. The arguments are those of `Assembler`.
 
-    The checkpoint names the family: it changes if the parts of a stream have to be decoded.
+    The checkpoint names the family, which changes if the parts of a stream have to be decoded.
     """
     family = Family(checkpoint.get("family") or plan.family(session.format, session.chunk_mode))
     return ASSEMBLERS[family](session, target, done_to, checkpoint)
 
 
 def decoding(session: AudioSession) -> Assembler:
-    """Return a new assembler for a session whose parts can't be copied (`PartsDifferError`)."""
+    """Return a new assembler for a session whose parts cannot be copied (`PartsDifferError`)."""
     return ASSEMBLERS[Family.FILES](session, None, 0, {})
 
 

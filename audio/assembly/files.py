@@ -33,13 +33,13 @@ from audio.storage.paths import folder, root
 
 _HEAD_BYTES = 1 << 16
 _ENCODED_HEAD_BYTES = 1 << 20
-# The delay and the last frame of every lossy encoder are shorter.
+# The delay and the last frame of every lossy encoder are shorter than this.
 _ENCODED_TOLERANCE_SECONDS = 0.25
-# Encodings whose samples FLAC returns as they were.
+# Encodings whose samples FLAC does not change.
 _EXACT_FLAC = ("s16le", "s24le")
 _ONE_SOURCE = 0
-# Each file costs a run of FFmpeg or two. A session may have so many more of them than messages: a message of headers
-# alone could hold a hundred thousand.
+# Each file costs one or two runs of FFmpeg. A session may have this many more files than messages, because one message
+# could contain the headers of a hundred thousand files.
 _MOST_FILES_BEYOND_MESSAGES = 1000
 
 
@@ -58,17 +58,17 @@ class FilesAssembler(SampleAssembler):
         self._format = session.format
         self._is_file_each = session.chunk_mode == "files"
         self._finder = part_finder(session.format, session.chunk_mode, checkpoint.get("finder"))
-        # Of audio, in all files so far.
+        # The length of the audio in all files so far.
         self._seconds: float = checkpoint.get("seconds", 0.0)
-        # How many bytes of the session were looked at, and where its last chunks lie among them.
+        # The number of bytes of the session that were examined, and the offsets of its last chunks in them.
         self._looked_at_bytes: int = checkpoint.get("looked_at_bytes", 0)
         self._offsets = ChunkOffsets(checkpoint.get("offsets", []))
-        # The file whose end is not known yet: where it begins, and with which byte of which chunk.
+        # The file whose end is not known yet: its offset, its first chunk, and its first byte in that chunk.
         self._open_at: int = checkpoint.get("open_at", 0)
         self._open_sequence: int = checkpoint.get("open_sequence", done_to + 1)
         self._open_skip: int = checkpoint.get("open_skip", 0)
         self._files: int = checkpoint.get("files", 0)
-        # What came in this window, from `_window_at` on.
+        # The bytes of this window, from `_window_at` on.
         self._window = bytearray()
         self._window_at = self._looked_at_bytes
         self.losses = Losses(**checkpoint.get("losses", {}))
@@ -81,12 +81,12 @@ class FilesAssembler(SampleAssembler):
                 yield from self._kept(parts, work)
         if is_last:
             yield from self.output.flush()
-        # A file that goes on is read again when it is complete.
+        # A file that continues is read again when it is complete.
         self._window = bytearray()
         self._offsets.forget_before(self._looked_at_bytes - len(self._finder.held))
 
     def _kept(self, parts: Sequence[Part], work: Path) -> Iterator[bytes]:
-        """Give what can be decoded of the files; note the others."""
+        """Yield the samples of the files that can be decoded, and note the other files."""
         while parts:
             try:
                 self._require_room(parts[0])
@@ -100,7 +100,7 @@ class FilesAssembler(SampleAssembler):
                 parts = self._without(parts, error)
 
     def _without(self, parts: Sequence[Part], error: MediaError) -> Sequence[Part]:
-        """Note the file that could not be decoded; return those behind it."""
+        """Note the file that could not be decoded, and return the files after it."""
         number = next(n for n, part in enumerate(parts) if part.last_sequence >= error.details["sequence"])
         part = parts[number]
         place = Place(part.first_sequence, part.last_sequence, self._seconds, self._seconds)
@@ -110,8 +110,8 @@ class FilesAssembler(SampleAssembler):
     def _count(self, samples: Samples, part: Part) -> None:
         """Count the seconds of audio.
 
-        A small file can hold weeks of silence, so what files become is bounded as what is recorded live is; twice
-        that, for the padding that files carry.
+        A small file can contain weeks of silence. So the decoded files are limited to twice the length that a session
+        may have; the rest is for the padding of files.
         """
         self._seconds += len(samples.data) / samples.format.frame_bytes / samples.format.sample_rate
         self._require_room(part)
@@ -143,9 +143,9 @@ class FilesAssembler(SampleAssembler):
             self.losses.warn("stream_damaged", sentence, place)
 
     def _batches(self, window: Sequence[PendingChunk], is_last: bool, work: Path) -> Iterator[list[Part]]:
-        """Give the complete files by the run of FFmpeg; a large one is alone, in a file, and without `data`.
+        """Yield the complete files that one run of FFmpeg decodes. A large file has a run of its own, and no `data`.
 
-        Files of one run share no chunk: a chunk is what names them.
+        Files of one run share no chunk, because errors name them by their chunks.
         """
         small: list[Part] = []
         for part in self._parts(window, is_last, work):
@@ -175,7 +175,7 @@ class FilesAssembler(SampleAssembler):
             self.done_to = self.looked_to
 
     def _ends(self, chunk: Chunk) -> list[int]:
-        """Look at a chunk; return where files end, and others begin, that are known now."""
+        """Examine a chunk, and return the offsets at which files end and others begin."""
         self._offsets.add(self._looked_at_bytes, chunk.sequence)
         if self._open_at == self._looked_at_bytes:
             self._open_sequence, self._open_skip = chunk.sequence, 0
@@ -185,7 +185,7 @@ class FilesAssembler(SampleAssembler):
             return self._finder.feed(chunk.payload)
         if self._format not in HEADED_FORMATS:
             return []
-        # Files that were put together, such as the links of an Ogg chain, are decoded apart.
+        # Joined files, such as the links of an Ogg chain, are decoded separately.
         begin = self._looked_at_bytes - len(chunk.payload)
         return [begin + start for start in HeaderScanner(self._format).feed(chunk.payload)]
 
@@ -197,7 +197,7 @@ class FilesAssembler(SampleAssembler):
         return b""
 
     def _closed(self, end: int, work: Path) -> Iterator[Part]:
-        """End the open file before the byte at `end`, and give it, if it holds anything."""
+        """End the open file before the byte at `end`, and yield it unless it is empty."""
         if end <= self._open_at:
             return
         self._files += 1
@@ -221,7 +221,7 @@ class FilesAssembler(SampleAssembler):
         return Part(first, last, data, frames.describe(self._format, data))
 
     def _reread(self, first: int, last: int, skip: int, left: int) -> Iterator[bytes]:
-        """Give `left` bytes of the chunks `first` to `last`, without the first `skip`."""
+        """Yield `left` bytes of the chunks `first` to `last`, without the first `skip`."""
         for chunk in read_range(self._session_id, first, last, lambda *_: b""):
             piece = chunk.payload[skip : skip + left]
             skip, left = 0, left - len(piece)
@@ -239,7 +239,7 @@ class FilesAssembler(SampleAssembler):
         """Do nothing: `take` knows everything about the samples."""
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return how far it looked, what it knows of the open file, and the state of the converter."""
+        """Return the number of examined bytes, the open file, and the state of the converter."""
         return {
             "looked_to": self.looked_to,
             "finder": self._finder.state(),
@@ -289,7 +289,7 @@ class FilesAssembler(SampleAssembler):
 
 
 def _require_all(audio_format: str, output: Path, pcm: PcmFormat, frame_count: int, written_seconds: float) -> None:
-    """Compare what was encoded with what should be, by what the file says: in FLAC and MP3 to the sample."""
+    """Compare the declared length of the encoded file with that of the samples: for FLAC and MP3 exactly."""
     with output.open("rb") as file:
         head = file.read(_ENCODED_HEAD_BYTES)
     if audio_format == "flac":

@@ -73,7 +73,7 @@ def _fits(session: AudioSession) -> bool:
 
 
 def _extend(session_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Extend the recordings of sessions whose locks are held, and return those that need a run of their own."""
+    """Extend the recordings of sessions whose locks the caller holds, and return those that need a run of their own."""
     token = uuid.uuid4()
     free = Recording.objects.filter(pk__in=session_ids, state__in=_GROWING, token=None)
     free.update(token=token)
@@ -81,7 +81,8 @@ def _extend(session_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
     runs = {recording.pk: run_of(recording.session, recording, is_handed_over=True) for recording in recordings}
     try:
         windows = chunks.windows_after({key: run.looked_to for key, run in runs.items()})
-        # Read after the chunks: a marker that is set later is behind all of them (`audio.ingest.markers`).
+        # The markers are read after the chunks. A marker that is set later is after all of them
+        # (`audio.ingest.markers`).
         marked = set(_unplaced(runs).values_list("session_id", flat=True))
         alone = [key for key, run in runs.items() if key in marked or not _append(run, windows.get(key))]
         for key in alone:
@@ -98,7 +99,7 @@ def _unplaced(session_ids: Iterable[uuid.UUID]) -> QuerySet[Marker]:
 
 
 def _append(run: Run, window: list[chunks.PendingChunk] | None) -> bool:
-    """Write a window to its master, and return whether that succeeded. The run of its own says why it did not."""
+    """Write a window to its master, and return whether that succeeded. If not, the run of its own says why."""
     if not window:
         return False
     with bound_contextvars(session_id=str(window[0].session_id)):
@@ -118,7 +119,7 @@ def _commit(token: uuid.UUID, runs: dict[uuid.UUID, Run]) -> None:
 
 
 def _closed_meanwhile(session_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Return the sessions that were closed while their locks were held: the task of the close found them locked.
+    """Return the sessions that were closed while this task held their locks, because their own task found them locked.
 
     The files of sessions that were deleted meanwhile are deleted again.
     """

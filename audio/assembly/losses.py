@@ -59,14 +59,14 @@ class Losses:
         self.warn(error.code, error.detail, place)
 
     def warn(self, code: str, detail: str, place: Place) -> None:
-        """Note something that is in doubt; the recording can be `ready` all the same."""
+        """Note a warning. The recording can become `ready` nevertheless."""
         self.count += 1
         if len(self.entries) < _MOST_ENTRIES:
             where = {name: round(value, 3) for name, value in asdict(place).items()}
             self.entries.append({"code": code, "detail": detail[:_DETAIL_CHARACTERS], **where})
 
     def extend(self, code: str, first_sequence: int, last_sequence: int) -> None:
-        """Say that what began with `first_sequence` goes on up to `last_sequence`."""
+        """Extend the entry that began with `first_sequence` to `last_sequence`."""
         for entry in reversed(self.entries):
             if (entry["code"], entry["first_sequence"]) == (code, first_sequence):
                 entry["last_sequence"] = max(entry["last_sequence"], last_sequence)
@@ -74,7 +74,7 @@ class Losses:
 
     @property
     def failure(self) -> "Failure | None":
-        """Why the recording is failed, None if nothing is lost."""
+        """The reason why the recording is failed; None if nothing is lost."""
         if not self.lost:
             return None
         code, detail, sequence = self.first

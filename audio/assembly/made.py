@@ -30,7 +30,7 @@ def name_of(session_id: uuid.UUID, path: Path) -> str:
 
 
 def beside(session: AudioSession, master: Master, make: Callable[[Path, Path], float]) -> Made:
-    """Make a recording beside its master, durable, with the same token in its name.
+    """Make a durable recording beside its master, with the same token in its name.
 
     Args:
         session: The session.

@@ -24,16 +24,16 @@ def cut(window: list[PendingChunk]) -> list[PendingChunk]:
 
 
 def place(session_id: uuid.UUID, assembler: Assembler) -> None:
-    """Give the markers behind the last chunk that was seen the time, or the length, that the assembler has reached."""
+    """Set the position, or the length in bytes, of the markers after the last chunk that the assembler has seen."""
     behind = Marker.objects.filter(session=session_id, after_sequence=assembler.looked_to)
     offset = assembler.untimed_bytes
     behind.update(byte_offset=offset, position_seconds=assembler.seconds if offset is None else None)
 
 
 def place_rest(session_id: uuid.UUID, duration_seconds: float) -> None:
-    """Give the markers that have no position yet the end of the recording, which is ready.
+    """Move the markers that have no position yet to the end of the ready recording.
 
-    Positions that were computed are not behind that end either, so that rounding puts no marker outside.
+    Computed positions after that end are moved to it too, so that rounding puts no marker outside.
     """
     placed = Marker.objects.filter(session=session_id, after_sequence__isnull=False)
     placed.filter(position_seconds=None).update(position_seconds=duration_seconds)
@@ -41,7 +41,7 @@ def place_rest(session_id: uuid.UUID, duration_seconds: float) -> None:
 
 
 def place_untimed(session_id: uuid.UUID, assembler: Assembler, master: Path) -> None:
-    """Give the markers in a stream that has told no times their positions, once the recording was made of it."""
+    """Set the positions of markers in a container, whose times are known after the recording was made."""
     waiting = Marker.objects.filter(session=session_id, byte_offset__isnull=False)
     offsets = sorted({marker.byte_offset or 0 for marker in waiting})
     if offsets and assembler.untimed_bytes is not None:

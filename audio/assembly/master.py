@@ -22,16 +22,16 @@ class Master:
     """An open master file. `size_bytes` is its length, including appended bytes that are not synced yet."""
 
     def __init__(self, path: Path) -> None:
-        """Creates the file, which must not exist."""
+        """Create the file, which must not exist."""
         self.path = path
         self.size_bytes = 0
-        # The names that lead to it are not durable yet.
+        # The entries in its folders are not durable yet.
         self._is_new = True
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
     @staticmethod
     def holds(path: Path, size_bytes: int) -> bool:
-        """Return whether there is a file with at least so many bytes."""
+        """Return whether there is a file with at least this many bytes."""
         return _size_bytes(path) >= size_bytes
 
     @classmethod
@@ -43,7 +43,7 @@ class Master:
             size_bytes: The length that was committed.
 
         Returns:
-            The master, or None if the file is longer than that: somebody has written what the database does not know.
+            The master; None if the file is longer, because it then contains bytes that were not committed.
 
         Raises:
             MasterDamagedError: The file is missing or shorter.
@@ -77,7 +77,7 @@ class Master:
         os.close(self._handle)
 
     def cut_to(self, size_bytes: int) -> None:
-        """Cut off what this run has appended behind a committed length."""
+        """Remove the bytes that this run has appended after a committed length."""
         os.ftruncate(self._handle, size_bytes)
 
     def append(self, pieces: Iterable[bytes]) -> None:
@@ -102,7 +102,7 @@ class Master:
         return os.pread(self._handle, size_bytes, offset)
 
     def patch(self, data: bytes, offset: int) -> None:
-        """Overwrite bytes that are there already."""
+        """Overwrite existing bytes."""
         os.pwrite(self._handle, data, offset)
 
     def sync(self) -> None:
@@ -114,7 +114,7 @@ class Master:
             self._is_new = False
 
     def finish_wav(self, pcm: PcmFormat) -> int:
-        """Write the sizes into the header of a WAV master, and the pad byte; return the file's size. Repeatable."""
+        """Write the sizes and the pad byte of a WAV master, and return its size. The call can be repeated."""
         data_bytes = self.size_bytes - wav.HEADER_BYTES
         self.patch(wav.header(pcm, data_bytes), 0)
         if data_bytes % 2:
@@ -124,5 +124,5 @@ class Master:
 
 
 def _size_bytes(path: Path) -> int:
-    """Return the length of a file, -1 if there is none."""
+    """Return the length of a file; -1 if there is none."""
     return path.stat().st_size if path.exists() else -1

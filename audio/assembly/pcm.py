@@ -52,7 +52,7 @@ class PcmAssembler(SampleAssembler):
         if target is not None:
             self._decide(target)
         self.losses = Losses(**checkpoint.get("losses", {}))
-        # Damaged chunks that are not noted yet, and how much silence takes their place.
+        # Damaged chunks that are not noted yet, and the length of the silence in their place.
         self._damaged: list[Fault] = []
         self._silent_seconds: dict[int, float] = {}
         for source, state in checkpoint.get("readers", {}).items():
@@ -88,7 +88,7 @@ class PcmAssembler(SampleAssembler):
         return Place(first_sequence, last_sequence, self.output.seconds, self.output.seconds)
 
     def _note_damage(self, error: ChunkDamagedError, size_bytes: int) -> bytes:
-        """Note a damaged chunk; return as much silence, so that what follows stays at its moment, and whole."""
+        """Note a damaged chunk, and return silence of the same length, so that the audio after it does not move."""
         sequence = error.details["sequence"]
         self._damaged.append(Fault(error, error.code, error.detail, sequence, sequence))
         self._silent_seconds[sequence] = size_bytes / self._raw.frame_bytes / self._raw.sample_rate
@@ -128,7 +128,7 @@ class PcmAssembler(SampleAssembler):
             yield source_id, entry
 
     def _decide(self, first: PcmFormat) -> None:
-        """Headerless PCM has the master's rate and channels, where the first samples decided these."""
+        """Set the rate and the channels of raw PCM to those of the master, if the first samples have decided these."""
         raw = self._raw
         rate_hz = first.sample_rate if "sample_rate" in self._undecided else raw.sample_rate
         channels = min(first.channels, MOST_CHANNELS) if "channels" in self._undecided else raw.channels
@@ -140,18 +140,18 @@ class PcmAssembler(SampleAssembler):
         """Do nothing: `take` knows everything about the samples."""
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return the state of every reader and of the converters, and what is noted."""
+        """Return the state of every reader and of the converters, and the damaged chunks."""
         readers = {str(source): reader.state() for source, reader in self._readers.items()}
         return {"readers": readers, "losses": self.losses.state(), **self.output.checkpoint()}
 
     def finish(self, master: Master, on_progress: OnProgress) -> Made:
-        """Write the sizes into the header: the master is the recording."""
+        """Write the sizes into the header. The master becomes the recording."""
         session = self._session
         pcm = self.format or PcmFormat(convert.master_encoding(session.encoding), session.sample_rate, session.channels)
         if not master.size_bytes and self.losses.failure:
             raise no_audio(self.losses)
         if not master.size_bytes:
-            # Less than one sample came.
+            # The session has less than one sample.
             master.append([wav.header(pcm, 0)])
         seconds = (master.size_bytes - wav.HEADER_BYTES) / pcm.frame_bytes / pcm.sample_rate
         return Made(name_of(session.id, master.path), "wav", master.finish_wav(pcm), seconds)
@@ -170,6 +170,6 @@ class PcmAssembler(SampleAssembler):
 
 
 def _kind(entry: tuple[int, Samples | Fault]) -> tuple[int, PcmFormat | None]:
-    """Return the source and the format of samples, None of a fault."""
+    """Return the source and the format of samples; None for a fault."""
     source_id, item = entry
     return source_id, item.format if isinstance(item, Samples) else None

@@ -32,12 +32,12 @@ _NOTHING: dict[str, Any] = {
 
 
 def rebuild(session_id: uuid.UUID) -> None:
-    """Request that the next run makes the recording anew from the chunks.
+    """Request that the next run makes the recording again from the chunks.
 
-    A recording that is ready stays until the other one is complete. In any other state, what was made is forgotten.
+    A ready recording stays until the new one is complete. In any other state, the earlier result is discarded.
 
     Raises:
-        ChunksReleasedError: The chunks are not all there any more.
+        ChunksReleasedError: Some of the chunks have been deleted.
     """
     with transaction.atomic():
         # The lock prevents that a sweep finds the recording ready and removes its chunks in between.
@@ -78,7 +78,7 @@ class Rebuild(Run):
     def _publish(self, **values: Any) -> None:
         self._is_certain = False
         with transaction.atomic():
-            # The session's row first, as whoever inserts a task does.
+            # The row of the session is locked first, as by an insert of a task.
             AudioSession.objects.select_for_update().filter(pk=self._session.id).first()
             if not self._mine().update(**_NOTHING | self._values | values, updated_at=DatabaseNow()):
                 raise ClaimLostError
@@ -87,7 +87,7 @@ class Rebuild(Run):
         derived.delete(self._session.id)
 
     def fail(self, failure: Failure, kept: Made | None = None) -> None:
-        """Keep the ready recording, and say in its row why there is no other."""
+        """Keep the ready recording, and store in its row why there is no new one."""
         logger.error("rebuild_failed", code=failure.code, error=failure.detail)
         self._commit()
         self._mine().update(
@@ -99,7 +99,7 @@ class Rebuild(Run):
         self._delete_files()
 
     def give_back(self) -> None:
-        """Delete what this run has made: the next run starts again."""
+        """Delete the files of this run. The next run starts again."""
         if self._is_certain:
             self._delete_files()
 

@@ -33,7 +33,7 @@ from audio.webhooks import events as webhook_events
 
 logger = structlog.stdlib.get_logger(__name__)
 
-# The version of the checkpoints. A recording with a checkpoint of another version is made from its first chunk on.
+# The version of the checkpoints. A recording with a checkpoint of another version is made again from the first chunk.
 CHECKPOINT_VERSION = 3
 DETAIL_CHARACTERS = 500
 _PROGRESS_SECONDS = 1.0
@@ -60,18 +60,18 @@ class Run:
         Args:
             session: The session.
             recording: Its recording, claimed by this run.
-            is_handed_over: Whether the previous run has ended, so that nobody else writes its master.
+            is_handed_over: Whether the previous run has ended, so that no other process writes its master.
         """
         self._session = session
         self._token = recording.token
         self._is_handed_over = is_handed_over
-        # The master that the row names, and whether that is certain.
+        # The master that the row names, and whether the row certainly names it.
         self._named = recording.master_name
         self._is_certain = True
         self._is_flushed = bool(recording.checkpoint.get("is_flushed"))
         target = downloads.master_format(session, recording) if recording.master_encoding else None
         self._assembler = families.restore(session, target, recording.chunks_done, recording.checkpoint)
-        # How many warnings were told to the clients.
+        # The number of warnings that were sent to the clients.
         self._told = len(self._assembler.losses.entries)
         self._master_bytes = recording.master_bytes
         self._master: Master | None = None
@@ -84,9 +84,9 @@ class Run:
             self._master = None
 
     def to_the_end(self) -> None:
-        """Process the pending windows, and finish the recording once the session is closed and all chunks are in."""
+        """Process the pending windows. If the session is closed, finish the recording."""
         while self._token is not None:
-            # In this order: what is read of a closed session is final, and so are the rows read after it.
+            # The order matters: values of a closed session are final, and so are the rows that are read after them.
             outlook = self._outlook()
             window = markers.cut(chunks.window_after(self._session.id, self._assembler.looked_to))
             seen_to = window[-1].sequence if window else self._assembler.looked_to
@@ -111,7 +111,7 @@ class Run:
         return Outlook(session.total_chunks, not session.is_open)
 
     def _take(self, window: list[PendingChunk], is_last: bool, outlook: Outlook) -> None:
-        # Those that were set when all chunks before them had been processed.
+        # The markers that were set after all chunks before them had been processed.
         markers.place(self._session.id, self._assembler)
         try:
             self._append(window, is_last)
@@ -121,7 +121,7 @@ class Run:
         master = self._opened()
         master.sync()
         self._is_flushed = is_last
-        # Nothing waits behind this window: the master is handed over with it.
+        # No chunk is pending after this window, so the master is handed over with it.
         is_handed_over = not outlook.is_closed and window[-1].sequence == outlook.total
         self._commit(
             lambda: markers.place(self._session.id, self._assembler),
@@ -136,7 +136,7 @@ class Run:
             self._token = None
 
     def _append(self, window: list[PendingChunk], is_last: bool) -> None:
-        """Write a window to the master, and what it adds to the waveform.
+        """Write a window to the master, and its peaks to the waveform.
 
         Raises:
             PartsDifferError: The session needs the family that decodes.
@@ -146,8 +146,7 @@ class Run:
         self._assembler.examine(master.path, is_last)
         self._extend_peaks(master, is_last)
 
-    # The same steps, for a caller who takes one window of many open sessions and commits them together
-    # (`audio.assembly.live`).
+    # The same steps for a caller that commits one window of many open sessions together (`audio.assembly.live`).
 
     @property
     def looked_to(self) -> int:
@@ -155,7 +154,7 @@ class Run:
         return self._assembler.looked_to
 
     def append(self, window: list[PendingChunk]) -> None:
-        """Write a window to the master. It is not durable yet, and neither is it in the row.
+        """Write a window to the master. It is not durable yet, and the row does not contain it.
 
         Raises:
             PartsDifferError: The session needs the family that decodes.
@@ -171,14 +170,14 @@ class Run:
         return self._position(master)
 
     def committed(self) -> None:
-        """Note that the values of `sync` were committed, and that the claim was given up with them."""
+        """Note that the values of `sync` were committed, and the claim given up with them."""
         self._is_certain = True
         self._token = None
         self._took(self._opened())
         self._tell_clients()
 
     def _tell_clients(self) -> None:
-        """Send new warnings to the connected clients, and store what the media have decided in the session."""
+        """Send new warnings to the connected clients, and store the parameters from the audio in the session."""
         for warning in self._assembler.losses.entries[self._told :]:
             events.recording_warned(self._session.id, warning)
         self._told = len(self._assembler.losses.entries)
@@ -189,7 +188,7 @@ class Run:
             self._session.undecided = [name for name in self._session.undecided if name not in decided]
 
     def _took(self, master: Master) -> None:
-        """Note that the row names this master now; delete the one that it was copied from, unless that is longer."""
+        """Note that the row names this master now. Delete the one from which it was copied, unless that is longer."""
         name = self._name_of(master)
         before = paths.root() / self._named
         if self._named not in ("", name) and before.exists() and before.stat().st_size <= self._master_bytes:
@@ -197,7 +196,7 @@ class Run:
         self._named, self._master_bytes = name, master.size_bytes
 
     def _extend_peaks(self, master: Master, is_last: bool) -> None:
-        """Add what this window has added to the waveform, while its samples are still in memory."""
+        """Add the peaks of this window to the waveform, while its samples are still in memory."""
         if (pcm := self._assembler.format) is not None:
             before, now = (max(0, size - wav.HEADER_BYTES) for size in (self._master_bytes, master.size_bytes))
             waveform.extend(paths.peaks_path_of(master.path), master.path, pcm, before, now, is_last)
@@ -255,10 +254,10 @@ class Run:
         self._took(master)
 
     def _commit(self, *also: Callable[[], object], **values: Any) -> None:
-        """Write to the row, and do what else belongs to the same transaction.
+        """Write to the row, and make the other changes of the same transaction.
 
         Raises:
-            ClaimLostError: The token in the row is not that of this run any more.
+            ClaimLostError: The token in the row is no longer that of this run.
         """
         self._is_certain = False
         with transaction.atomic():
@@ -272,9 +271,9 @@ class Run:
         return Recording.objects.filter(pk=self._session.id, token=self._token)
 
     def give_back(self) -> None:
-        """Give up the master as it was committed, because this run could not go on.
+        """Hand the master over in its committed state, because this run cannot continue.
 
-        If it is not known whether the last commit was made, the next run copies the master instead.
+        If it is unknown whether the last commit succeeded, the next run copies the master instead.
         """
         if not self._is_certain or self._token is None:
             return
@@ -314,7 +313,7 @@ class Run:
             self._commit(progress=progress)
 
     def fail(self, failure: Failure, kept: Made | None = None) -> None:
-        """Make the recording `failed`; `kept` is the part of it that could be made."""
+        """Make the recording `failed`. `kept` is the part of it that could be made."""
         logger.warning("recording_failed", code=failure.code, error=failure.detail)
         rest = self._position(self._opened()) | _file(kept) if kept else {}
         self._commit(

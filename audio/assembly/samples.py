@@ -17,7 +17,7 @@ from audio.models import AudioSession, Recording
 from audio.storage import downloads
 
 MOST_CHANNELS = 2
-# By so many frames the resampler's output may be longer or shorter than its input, whatever its length.
+# The output of the resampler may be this many frames longer or shorter than its input, whatever the length.
 _RESAMPLER_FRAMES = 2
 
 
@@ -37,7 +37,7 @@ class _Run:
         return cls(PcmFormat(*state[:3]), *state[3:])
 
     def is_balanced(self, target: PcmFormat, is_over: bool) -> bool:
-        """Whether as many frames were given as came: exactly, or when it is over within a frame of the resampler."""
+        """Whether as many frames were yielded as received: exactly, or after the end approximately."""
         if self.format.sample_rate == target.sample_rate:
             return self.taken == self.given
         expected = self.taken * target.sample_rate / self.format.sample_rate
@@ -56,37 +56,37 @@ class PcmOutput:
 
         Args:
             session: The session.
-            known: The format of the master that is there, None while there is none.
-            checkpoint: What `checkpoint` returned.
+            known: The format of the existing master; None if there is none.
+            checkpoint: The value of `checkpoint`.
         """
         self.format = known
         self._rate_hz = None if "sample_rate" in session.undecided else session.sample_rate
         self._channels = None if "channels" in session.undecided else session.channels
         self._converters: dict[int, Converter] = {}
         if known is not None:
-            # One that holds nothing has no state.
+            # A converter without held frames has no state.
             states: dict[str, dict[str, Any]] = {
                 **{source: {} for source in checkpoint.get("runs", {})},
                 **checkpoint.get("converters", {}),
             }
             self._converters = {int(source): Converter.restore(known, state) for source, state in states.items()}
         self._runs = {int(source): _Run.restore(state) for source, state in checkpoint.get("runs", {}).items()}
-        # Sample frames so far, by the rate at which they came.
+        # The number of sample frames so far, by their original rate.
         self._frames: dict[str, int] = checkpoint.get("frames", {})
         self._faults: list[str] = []
 
     @property
     def encoding(self) -> str:
-        """The master's encoding, empty before the first sample."""
+        """The encoding of the master; empty before the first sample."""
         return self.format.encoding if self.format else ""
 
     @property
     def seconds(self) -> float:
-        """The length of what was put in so far."""
+        """The length of the input so far."""
         return sum(frames / int(rate_hz) for rate_hz, frames in self._frames.items())
 
     def put(self, source_id: int, samples: Samples) -> Iterator[bytes]:
-        """Give pieces for the master from samples of a source, the master's header first of all."""
+        """Yield pieces for the master from samples of a source. The first piece is the header of the master."""
         if self.format is None:
             self.format = self._decided(samples.format)
             yield wav.header(self.format, 0)
@@ -107,7 +107,7 @@ class PcmOutput:
     def _run(self, source_id: int, pcm_format: PcmFormat) -> _Run:
         if source_id not in self._runs:
             converter = self._converters[source_id]
-            # What a converter holds of a run that nobody has counted yet.
+            # The frames that a converter holds, and that are not counted yet.
             held = len(converter.tail) // pcm_format.frame_bytes
             self._runs[source_id] = _Run(pcm_format, held, converter.given_frames)
         return self._runs[source_id]
@@ -135,24 +135,24 @@ class PcmOutput:
             )
 
     def flush(self) -> Iterator[bytes]:
-        """Give what the converters still hold."""
+        """Yield the samples that the converters still hold."""
         for source_id in list(self._runs):
             yield from self._end(source_id)
 
     @property
     def is_resampling(self) -> bool:
-        """Whether a converter holds samples. What it gives for them then depends on where the windows ended."""
+        """Whether a converter holds samples. Its output then depends on the ends of the windows."""
         return any(converter.state() for converter in self._converters.values())
 
     def faults(self) -> list[str]:
-        """Return what does not add up since the last call: sample frames that were put in against those given."""
+        """Return the differences since the last call between the sample frames that were received and yielded."""
         for run in self._runs.values():
             self._prove(run, is_over=False)
         faults, self._faults = self._faults, []
         return faults
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return the state of the converters that hold something, and the counts."""
+        """Return the state of the converters that hold samples, and the counts."""
         states = {str(source): converter.state() for source, converter in self._converters.items()}
         return {
             "converters": {source: state for source, state in states.items() if state},
@@ -173,7 +173,7 @@ class SampleAssembler(ABC):
 
     @property
     def format(self) -> PcmFormat | None:
-        """The format of the master's samples, None before the first."""
+        """The format of the master's samples; None before the first one."""
         return self.output.format
 
     @property
@@ -182,7 +182,7 @@ class SampleAssembler(ABC):
         return self.output.seconds
 
     def moments(self, offsets: Sequence[int], master: Path) -> list[float]:
-        """Return nothing: the times of samples are known at once."""
+        """Return an empty list, because the times of samples are known at once."""
         return []
 
     @property

@@ -42,10 +42,10 @@ _SQLITE = (
 
 
 def commit_windows(token: uuid.UUID, windows: Mapping[uuid.UUID, Mapping[str, Any]]) -> list[uuid.UUID]:
-    """Write what windows have made to the rows of their recordings, which become `live`, and give up their claims.
+    """Write the results of windows to the rows of their recordings, which become `live`, and give up their claims.
 
     Args:
-        token: The claim. A recording that has another one was claimed by another run, and does not change.
+        token: The claim. A recording with another claim does not change.
         windows: The values of the rows, by their sessions.
 
     Returns:

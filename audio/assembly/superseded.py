@@ -19,7 +19,7 @@ logger = structlog.stdlib.get_logger(__name__)
 
 ASIDE = "aside"
 _BLOCK_BYTES = 1 << 20
-# Lengths stand there, which are written when the rest is complete.
+# The first bytes contain lengths, which are written when the rest is complete.
 _HEAD_BYTES = wav.HEADER_BYTES
 
 
@@ -49,7 +49,7 @@ def tidy(session_id: uuid.UUID, token: uuid.UUID | None = None) -> None:
 
 
 def set_aside(session_id: uuid.UUID) -> None:
-    """Move everything that was made of a session into the folder `aside`. No run may work on the session."""
+    """Move all masters and recordings of a session into the folder `aside`. No run may work on the session."""
     for path in _files(session_id):
         _put_aside(session_id, path)
 
@@ -74,7 +74,7 @@ def _files(session_id: uuid.UUID) -> Iterator[Path]:
 
 
 def _holds(recording: Path, path: Path) -> bool:
-    """Whether the recording begins with what is in the other file, but for the head of both."""
+    """Whether the recording begins with the content of the other file, apart from the first bytes of both."""
     if path.suffix != recording.suffix:
         return not path.stat().st_size
     if path.stat().st_size > recording.stat().st_size:
@@ -97,14 +97,14 @@ def _put_aside(session_id: uuid.UUID, path: Path) -> None:
         target = aside / f"{path.stem}.{number}{path.suffix}"
     durable.place(path, target)
     logger.warning("file_put_aside", session_id=str(session_id), name=str(target.relative_to(paths.root())))
-    # It holds what the rows that were read again from the journals do not know.
+    # The file contains audio that the restored rows do not have.
     AudioSession.objects.filter(pk=session_id, recovered=Recovery.EXACT).update(recovered=Recovery.UNCERTAIN)
 
 
 def _forget_master(recording: Recording) -> None:
-    """Remove a master that the recording makes superfluous, and peaks that belong to another master.
+    """Remove a master that is no longer needed beside the recording, and peaks that belong to another master.
 
-    A master of samples is kept beside a lossy recording: transcodes are better encoded from it.
+    A master of samples is kept beside a lossy recording, because transcodes from it are better.
     """
     master = _path(recording.master_name)
     is_needed = recording.master_encoding and recording.format not in plan.LOSSLESS

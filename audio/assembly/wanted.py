@@ -15,7 +15,7 @@ from audio import dispatch
 from audio.database import database_time
 from audio.models import AudioSession, Recording, RecordingState
 
-# A window that is not older is new enough.
+# A window that is not older than this is new enough.
 FRESH_SECONDS = 1.0
 WAIT_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 1
@@ -24,7 +24,7 @@ _GROWING = (RecordingState.EMPTY, RecordingState.LIVE)
 
 
 def wait_for_window(session: AudioSession) -> bool:
-    """Bring the recording of an open session up to date, if a worker does so in WAIT_SECONDS.
+    """Wait until a worker has updated the recording of an open session, for WAIT_SECONDS at most.
 
     Args:
         session: The session, with its recording.
@@ -51,14 +51,14 @@ def enqueue_windows(session_ids: Collection[uuid.UUID]) -> None:
 
 
 def _is_behind(session: AudioSession) -> bool:
-    """Whether audio of an open session has waited too long to be heard, as far as the rows tell."""
+    """Whether audio of an open session has been pending for too long, by its rows."""
     recording = getattr(session, "recording", None)
     if recording is None or not session.is_open or recording.state not in _GROWING or "format" in session.undecided:
         return False
     if session.total_chunks <= recording.looked_to:
         return False
     age_seconds = (database_time() - recording.updated_at).total_seconds()
-    # The clock may have been put back.
+    # The clock may have been set back.
     return recording.state == RecordingState.EMPTY or not 0 <= age_seconds < FRESH_SECONDS
 
 

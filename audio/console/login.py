@@ -48,7 +48,7 @@ class Login(LoginView):
         return answer
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
-        """Show what is wrong; with 429 and Retry-After if logins are locked (RFC 6585)."""
+        """Show the errors, with 429 and Retry-After if logins are locked (RFC 6585)."""
         is_locked = getattr(self.request, "axes_locked_out", False)
         answer = self.render_to_response(self.get_context_data(form=form, is_locked=is_locked))
         if is_locked:

@@ -114,7 +114,7 @@ class Callback(OpenIdView):
 
 
 def logout_url(request: HttpRequest, id_token: str) -> str | None:
-    """Return where a person logs out at the provider (OpenID Connect RP-Initiated Logout 1.0).
+    """Return the URL of the logout at the provider (OpenID Connect RP-Initiated Logout 1.0).
 
     Args:
         request: The request of the logout.

@@ -1,4 +1,4 @@
-"""The logins of people (Django's sessions), in the database. Their keys come from a cookie, so from anybody."""
+"""The logins of people (Django's sessions), in the database. Their keys come from a cookie, which anybody can send."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ _KEY = re.compile(r"[a-z0-9]{8,40}", re.ASCII)
 
 
 class SessionStore(db.SessionStore):
-    """A store that asks the database only for what can be a key.
+    """A store that queries the database only for valid keys.
 
     A cookie can contain any character, and PostgreSQL rejects a query with a NUL.
     """

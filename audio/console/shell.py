@@ -22,7 +22,7 @@ from audio.models import Scope
 
 logger = structlog.stdlib.get_logger(__name__)
 
-# A page carries the names of so many projects. Somebody who has more, such as staff, may see the others too.
+# The most projects whose names are in a page. Somebody who has more, such as staff, may see the others too.
 MAX_PROJECTS = 500
 
 Page = Callable[..., HttpResponse]

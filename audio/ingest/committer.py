@@ -96,14 +96,14 @@ class Committer:
         self._wake()
 
     def _wake(self) -> None:
-        # The committer sets the flag before it looks at the queues for the last time. So it either sees what is there,
-        # or is notified here.
+        # The committer sets the flag before it reads the queues for the last time. So it either finds the item, or is
+        # notified here.
         if self._idle:
             with self._changed:
                 self._changed.notify()
 
     def stop(self) -> None:
-        """Commit what is pending, close the journal and end the thread, if it was started."""
+        """Commit the pending chunks, close the journal and end the thread, if it was started."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -186,7 +186,7 @@ class Committer:
         return outcomes
 
     def _reject_all(self, batch: list[Append], error: AudioError) -> Sequence[Outcome]:
-        """Reject a batch for good, and abandon the journal, because it is no longer known which bytes are durable."""
+        """Reject a batch finally, and abandon the journal, because it is no longer known which bytes are durable."""
         self._abandon_journal()
         for append in batch:
             append.producer.rejection = error

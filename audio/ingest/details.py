@@ -25,7 +25,7 @@ def change_details(
     Args:
         session_id: The session.
         changes: The new values of `name`, `retention_days` and `legal_hold`, and the changes of `metadata`
-            (`merge_metadata`). What is absent stays.
+            (`merge_metadata`). Absent fields do not change.
         identity: Who changes them, for the audit.
         address: The IP address of the client, for the audit.
 

@@ -1,6 +1,6 @@
-"""The chunks that wait for the committer. While more wait than fit into one batch, projects take turns.
+"""The chunks that wait for the committer. If more wait than fit into one batch, projects take turns.
 
-Without turns, the chunks of everybody would wait for those of a project whose clients send as fast as they can.
+Without turns, all other chunks would wait for those of a project whose clients send as fast as they can.
 """
 
 from collections import deque
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from audio.ingest.types import LiveConnection, Producer
 
-# A project adds that many bytes to a batch, or one chunk that is larger, before it is the turn of the next.
+# In its turn a project adds this many bytes to a batch, or one larger chunk.
 TURN_BYTES = 64 * 1024
 
 

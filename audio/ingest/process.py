@@ -137,7 +137,7 @@ class Ingest:
         return await self.write(sessions.remove_connections, batch)
 
     def _after_commit(self, functions: list[AfterCommit]) -> None:
-        """Run what was to be done after a commit of the committer's thread, which calls this, in another thread."""
+        """Run the functions to call after a commit in another thread. The committer's thread calls this."""
         self._loop.call_soon_threadsafe(self._run_after_commit, functions)
 
     def _run_after_commit(self, functions: list[AfterCommit]) -> None:

@@ -58,10 +58,10 @@ class LiveConnection(Protocol):
         """Send the pending answers."""
 
     def session_closed(self) -> None:
-        """Tell the client that the session was closed elsewhere, and end."""
+        """Tell the client that somebody else has closed the session, and end."""
 
     def session_deleted(self) -> None:
-        """Tell the client that the session was deleted elsewhere, and end."""
+        """Tell the client that the session was deleted, and end."""
 
     def superseded(self) -> None:
         """Tell the client that a newer connection has taken over its source, and end."""

@@ -19,7 +19,8 @@ from audio.ingest.executor import DatabaseExecutor
 # A window with this many pending bytes is due at once.
 DUE_BYTES = 1024 * 1024
 FIRST_WINDOW_SECONDS = 5.0
-# A task has at most so many sessions, and there is one task at a time. A crowd that becomes due together is spread.
+# A task has at most this many sessions, and there is one task at a time, so that sessions that are due together are
+# spread.
 SESSIONS_PER_TASK = 40
 _TICK_SECONDS = 1.0
 

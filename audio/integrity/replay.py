@@ -37,7 +37,7 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
 
     Raises:
         RecordingDiffersError: The chunks make another recording.
-        SessionBusyError: Another run is at work on the session.
+        SessionBusyError: Another run is working on the session.
         MediaError: An error that may pass.
     """
     try:
@@ -57,10 +57,10 @@ def compare(session: AudioSession, recording: Recording, path: Path, on_chunk: O
 
 
 def compare_header(session: AudioSession, recording: Recording, path: Path) -> None:
-    """Compare what can be compared of a ready recording whose chunks are gone.
+    """Compare the header of a ready recording whose chunks are deleted.
 
     Raises:
-        RecordingDiffersError: The header is not the one that the recording was given.
+        RecordingDiffersError: The header has changed.
     """
     families.of_ready(session, recording).compare_header(recording, path)
 

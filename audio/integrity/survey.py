@@ -64,10 +64,10 @@ def journal_names() -> list[str]:
 
 
 def journal(name: str) -> Surveyed:
-    """Count the chunks of a journal, and find what is wrong with it.
+    """Count the chunks of a journal, and find its problems.
 
     A row is missing if a commit record names it and the table does not have it. A record that neither a commit nor a
-    void names was in flight when its process ended, which is no fault.
+    void names was in flight when its process ended, which is no problem.
     """
     found = Surveyed(name)
     _Journal(found).compare()
@@ -148,7 +148,7 @@ class _Journal:
             self._next = next(self._rows, None)
 
     def _skip_rows_behind(self) -> None:
-        """Skip rows behind the end of the file.
+        """Skip rows after the end of the file.
 
         A row whose record exists was inserted after the file was read to its end.
         """
@@ -184,7 +184,7 @@ class _Journal:
             self._report(chunk.record, "record_contradicts", sentence, chunk.sequence)
 
     def _sequence_now(self, record: ScannedRecord, sequence: int) -> int:
-        """Return the current sequence of a chunk's row, 0 if there is none.
+        """Return the current sequence of a chunk's row; 0 if there is none.
 
         The row of a copy of the chunk in another file counts too.
         """
@@ -209,7 +209,7 @@ def _rows_of(journal_id: int) -> Iterator[tuple[int, int]]:
 def orphans(on_progress: OnProgress = lambda _: None) -> Surveyed:
     """Count the files of all sessions; find files and folders that no row names, and rows whose file is missing.
 
-    Files of unfinished recordings are not checked, because a run may be at work on them.
+    Files of unfinished recordings are not checked, because a run may be working on them.
     """
     found = Surveyed(paths.FOLDER)
     for number, folder in enumerate(folders := sorted((paths.root() / paths.FOLDER).glob("*")), start=1):
@@ -251,7 +251,7 @@ def _states(keys: Sequence[uuid.UUID]) -> dict[uuid.UUID, str | None]:
 
 
 def _look_at_files(found: Surveyed, session_id: uuid.UUID, folder: Path) -> None:
-    """Find files of a finished session that no row names, unless a task is at work on them.
+    """Find files of a finished session that no row names, unless a task is working on them.
 
     A journal of the session's own is checked with the other journals.
     """
@@ -267,7 +267,7 @@ def _look_at_files(found: Surveyed, session_id: uuid.UUID, folder: Path) -> None
 
 
 def _is_in_work(path: Path) -> bool:
-    """Whether a run is at work on a file, or was when it died. The next run removes such files."""
+    """Whether a run is working on a file, or was when it died. The next run removes such files."""
     is_task = path.parts[0] == paths.DERIVED_FOLDER and len(path.parts) > _DERIVED_FILE_PARTS
     return is_task or path.parts[0].startswith(WORK_PREFIX)
 

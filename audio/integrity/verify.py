@@ -99,7 +99,7 @@ def session(session_id: uuid.UUID, on_progress: OnProgress = lambda _: None) -> 
 
     Raises:
         SessionNotFoundError: There is no such session, or it was deleted meanwhile.
-        SessionBusyError: A run is at work on the recording.
+        SessionBusyError: A run is working on the recording.
     """
     found = Verified(session_id)
     _Session(found, on_progress).compare()
@@ -120,7 +120,7 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class _Source:
-    """The row of a source, and what was seen of its chunks so far."""
+    """The row of a source, and the values of its chunks so far."""
 
     name: str
     chunk_count: int
@@ -213,7 +213,7 @@ class _Session:
             self._check_order(row, header)
 
     def _count_released(self, row: _Row) -> None:
-        """Count a chunk of which only the row is left."""
+        """Count a chunk whose bytes are deleted."""
         self._is_released = True
         if row.source_id in self._sources:
             self._sources[row.source_id].seen += 1
@@ -226,7 +226,7 @@ class _Session:
     def _record_of(
         self, reader: JournalReader, row: _Row, names: dict[int, str]
     ) -> tuple[Header | None, list[tuple[str, str]]]:
-        """Return the header of a chunk's record, if it exists, with codes and sentences of what is wrong."""
+        """Return the header of a chunk's record, if it exists, and the codes and sentences of its problems."""
         name = names.get(row.journal_id)
         if name is None:
             return None, [("journal_row_missing", f"Chunk {row.sequence} is in no known journal.")]

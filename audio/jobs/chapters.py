@@ -25,7 +25,7 @@ def servable(session: AudioSession, recording: Recording, audio_format: str) -> 
 
     Raises:
         TaskRunningError: The file is being made.
-        TaskFailedError: It could not be made. The next call begins anew.
+        TaskFailedError: It could not be made. The next call starts again.
         AudioError: The recording or the transcode is not ready.
     """
     rows.require_ready(session)
@@ -60,13 +60,13 @@ def _digest(text: str) -> str:
 
 
 def _forget(task: BackgroundTask, path: Path) -> None:
-    """Remove a file whose chapters are not those of the session any more."""
+    """Remove a file whose chapters are no longer those of the session."""
     if BackgroundTask.objects.filter(pk=task.pk, is_current=True).update(is_current=False):
         path.unlink(missing_ok=True)
 
 
 def make(task: BackgroundTask, work: Path) -> None:
-    """Make the file of a task with chapters; `work` is a folder of the task's own."""
+    """Make the file with chapters of a task. `work` is its working folder."""
     recording = rows.ready_recording(task)
     report = rows.reporter(task, recording.duration_seconds or 0.0)
     if task.format == recording.format:
@@ -90,9 +90,9 @@ def make(task: BackgroundTask, work: Path) -> None:
 
 
 def _tagged(path: Path, skipped_bytes: int, tag: Path) -> Path:
-    """Return an MP3 file with the tag of another file, of which it has nothing else.
+    """Return an MP3 file with only the tag of another file.
 
-    Its frames stay as they are: FFmpeg would replace the first one, which tells players how much silence to skip.
+    Its frames do not change. FFmpeg would replace the first one, which tells players how much silence to skip.
     """
     with tag.open("r+b") as output, path.open("rb") as file:
         output.truncate(chapters.id3_bytes(output.read(_HEAD_BYTES)))

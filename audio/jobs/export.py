@@ -68,7 +68,7 @@ def export(
     Raises:
         FileExistsError: One of the files exists; nothing was made or written.
         RecordingNotReadyError: The session is open. Other errors are those of `downloads.servable`.
-        TaskFailedError, MasterDamagedError: The transcode failed, or the file differs from what was recorded.
+        TaskFailedError, MasterDamagedError: The transcode failed, or the file differs from its SHA-256.
     """
     recording = Recording.objects.filter(pk=session.pk).first() or Recording(session=session)
     metadata = folder / f"{session.pk}.json"
@@ -145,7 +145,7 @@ def _opened(found: Servable) -> "IO[bytes] | SpanReader":
 
 
 def _copy(found: Servable, file: IO[bytes], on_progress: OnProgress) -> str:
-    """Copy the bytes that are served of a file, and return their SHA-256."""
+    """Copy the bytes of a download, and return their SHA-256."""
     digest, done = hashlib.sha256(), 0
     with _opened(found) as source:
         while block := source.read(min(_BLOCK_BYTES, found.size_bytes - done)):

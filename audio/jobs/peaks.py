@@ -13,7 +13,7 @@ from audio.storage.remote import remote_storage
 
 
 def make(task: BackgroundTask, work: Path) -> None:
-    """Make the waveform of a task's recording by decoding it; `work` is a folder of the task's own."""
+    """Make the waveform of a task's recording by decoding it. `work` is the working folder of the task."""
     recording = rows.ready_recording(task)
     report = rows.reporter(task, recording.duration_seconds or 0.0)
     audio_format, path, encoding = transcode.source(recording, work, report)
@@ -30,7 +30,7 @@ def shown(
     While samples are recorded, these are the peaks of the audio so far.
 
     Raises:
-        AudioError: As `rows.file_of` does.
+        AudioError: The errors of `rows.file_of`.
     """
     span = (points, start_seconds, end_seconds)
     if recording.state == RecordingState.LIVE and recording.master_encoding:
@@ -62,7 +62,7 @@ def _master_frames(session: AudioSession, recording: Recording) -> int:
 
 
 def keep_peaks(recording: Recording) -> bool:
-    """Make the waveform from the peaks that the windows have left; return False if they left none."""
+    """Make the waveform from the peaks of the windows, and return False if there are none."""
     peaks = paths.peaks_path(recording)
     if not recording.master_encoding or not peaks.exists():
         return False

@@ -19,7 +19,7 @@ def make_recording(session_id: uuid.UUID) -> None:
     A recording that becomes ready gets its waveform; then its upload is enqueued (`audio.jobs.upload`).
 
     Raises:
-        AudioError: As `concatenate` does.
+        AudioError: The errors of `concatenate`.
     """
     concatenate.concatenate(session_id)
     recording = Recording.objects.select_related("session").filter(pk=session_id, state=RecordingState.READY).first()
@@ -41,7 +41,7 @@ def make(task: BackgroundTask, work: Path) -> None:
     """Process the pending chunks of a session for a task that a client requested.
 
     Raises:
-        SessionBusyError: Another run is at work on the session.
+        SessionBusyError: Another run is working on the session.
     """
     make_recording(task.session_id)
     recording = Recording.objects.select_related("session").filter(pk=task.session_id).first()

@@ -138,7 +138,7 @@ def file_of(session: AudioSession, kind: TaskKind, audio_format: str = "") -> tu
     Raises:
         TaskRunningError: The task has not ended yet.
         TaskFailedError: The task failed.
-        AudioError: As `enqueue` does.
+        AudioError: The errors of `enqueue`.
     """
     task = enqueue(session, kind, audio_format)
     match task.state:

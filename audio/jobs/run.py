@@ -24,10 +24,10 @@ logger = structlog.stdlib.get_logger(__name__)
 
 
 def run(task_id: uuid.UUID) -> None:
-    """Run the task with this id, unless it has ended or is gone, or another run is at work on it.
+    """Run the task with this id, unless it has ended or is deleted, or another run is working on it.
 
-    A fault of the media, or of the state of the recording, makes the task `failed`. All other errors, and those that
-    may pass, are raised. The same call may succeed later.
+    An error of the audio or of the state of the recording makes the task `failed`. Temporary and other errors are
+    raised, and the same call may succeed later.
     """
     task = BackgroundTask.objects.select_related("session").filter(pk=task_id).first()
     if task is None:

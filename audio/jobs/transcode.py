@@ -17,7 +17,7 @@ _HEAD_BYTES = 1 << 20
 
 
 def make(task: BackgroundTask, work: Path) -> None:
-    """Make the recording of a task's session in the task's format; `work` is a folder of the task's own."""
+    """Make the recording of a task's session in the format of the task. `work` is its working folder."""
     recording = rows.ready_recording(task)
     report = rows.reporter(task, recording.duration_seconds or 0.0)
     audio_format, path, encoding = source(recording, work, report)
@@ -54,8 +54,8 @@ def _encode_samples(
 def source(recording: Recording, work: Path, report: Callable[[float], None]) -> tuple[str, Path, str]:
     """Return the format, the file and the sample encoding of the best source for a transcode.
 
-    That is the master of samples if there is one, else the recording itself. A recording that has moved to the remote
-    storage is copied into the folder first.
+    That is the master of samples if there is one, otherwise the recording itself. A recording that has moved to the
+    remote storage is copied into the folder first.
 
     Args:
         recording: A ready recording.

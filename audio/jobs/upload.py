@@ -31,7 +31,7 @@ def upload(session_id: uuid.UUID) -> None:
     The local file stays if an error is raised, and the same call may succeed later.
 
     Raises:
-        SessionBusyError: Another run is at work on the session.
+        SessionBusyError: Another run is working on the session.
         StorageUnavailableError: The remote storage does not answer.
         ObjectDamagedError: The object that was read back differs from the recording.
     """
@@ -86,7 +86,7 @@ def _upload(recording: Recording) -> bool:
 
 
 def _forget_others(recording: Recording) -> None:
-    """Delete other objects of the session with the same bytes, left by a rebuild. An object that differs stays."""
+    """Delete older objects of the session with the same bytes, which a rebuild has left. Objects that differ stay."""
     remote = remote_storage()
     for name in remote.names(paths.folder_name(recording.pk)):
         if name == recording.file_name:

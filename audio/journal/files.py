@@ -49,7 +49,7 @@ class Extent:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable, which fsync(2) of a file in it does not do."""
+    """Make the entries of `folder` durable. The fsync(2) of a file in it does not do this."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -81,7 +81,7 @@ class JournalWriter:
 
     @classmethod
     def at(cls, root: Path, name: str) -> "JournalWriter":
-        """Create the file `name`, relative to `root`, instead of one of the process's own."""
+        """Create the file `name`, relative to `root`, instead of a journal of the process."""
         writer = cls.__new__(cls)
         writer._create(root, name)
         return writer
@@ -108,8 +108,8 @@ class JournalWriter:
         More than IOV_MAX buffers need one writev for each IOV_MAX of them.
 
         Raises:
-            OSError: The write or the sync failed. None of the buffers is in the file then, unless cutting it back
-                failed too.
+            OSError: The write or the sync failed. The file then contains none of the buffers, unless its truncation
+                has failed too.
         """
         try:
             for batch in _batches(buffers):
@@ -125,7 +125,7 @@ class JournalWriter:
         expected = sum(map(len, batch))
         written = os.writev(self._handle, batch)
         if written != expected:
-            # The rest tells why: an error comes only where nothing can be written.
+            # Write the rest to get the error, which is raised only if nothing can be written.
             os.write(self._handle, b"".join(batch)[written:])
             raise OSError(errno.ENOSPC, f"short write to {self.name}: {written} of {expected} bytes")
 
@@ -163,7 +163,7 @@ class JournalReader:
         """Return the payload at `extent`.
 
         Raises:
-            ChunkDamagedError: The file is missing, or does not hold the payload as it was stored.
+            ChunkDamagedError: The file is missing, or the payload has changed.
         """
         try:
             payload = os.pread(self._open(extent.journal_name), extent.size_bytes, extent.offset + HEADER_BYTES)
@@ -177,7 +177,7 @@ class JournalReader:
         """Return the whole record at `extent`, header and payload.
 
         Raises:
-            ChunkDamagedError: The file is missing, or does not hold the record as it was stored.
+            ChunkDamagedError: The file is missing, or the record has changed.
         """
         payload = self.read(extent)
         packed = os.pread(self._open(extent.journal_name), HEADER_BYTES, extent.offset)
@@ -246,7 +246,7 @@ class ScannedRecord:
 
 
 def scan(path: Path, start: int = 0) -> Iterator[ScannedRecord]:
-    """Yield the records of a journal in order, up to the first place where no complete record begins.
+    """Yield the records of a journal in order, up to the first place at which no complete record begins.
 
     Args:
         path: The journal file.
@@ -268,8 +268,8 @@ def scan(path: Path, start: int = 0) -> Iterator[ScannedRecord]:
 def resumes_at(path: Path, end: int) -> int | None:
     """Find the next record after the place where `scan` ended.
 
-    A torn record at the end is what a crash leaves behind. Behind damage the next valid header is searched for. A
-    payload can contain bytes that look like a header, so records found in this way deserve less trust.
+    A crash leaves an incomplete record at the end. After damage, the function searches for the next valid header. A
+    payload can contain bytes that look like a header, so records that are found in this way are less certain.
 
     Args:
         path: The journal file.
@@ -326,18 +326,18 @@ def _next_header(file: IO[bytes], at: int) -> int | None:
 def erase(root: Path, extents: Sequence[Extent], own: Collection[str] = (), *, flags: int = ERASED) -> set[str]:
     """Overwrite payloads with zeros, mark their headers erased, and sync each file once.
 
-    The records keep their length, so that the rest of the file can still be scanned. Files that are gone, and
-    places that don't hold the chunk any more, are passed over. A file that another process appends to is not touched:
-    on a network file system a host writes whole pages, as it last saw them.
+    The records keep their length, so that the rest of the file can still be scanned. Missing files, and places that no
+    longer contain the chunk, are skipped. A file to which another process appends is not touched, because on a network
+    file system a host writes whole pages, as it last saw them.
 
     Args:
         root: The storage root.
         extents: The chunks.
-        own: Names of files that the caller may write to: it appends to them itself, or holds them.
-        flags: What the headers get.
+        own: Names of files to which the caller may write, because it appends to them or holds their lock.
+        flags: The flags for the headers.
 
     Returns:
-        The names of the files that were left alone.
+        The names of the files that were not touched.
     """
     busy = set()
     for name, group in itertools.groupby(sorted(extents, key=lambda e: (e.journal_name, e.offset)), _name):
@@ -354,7 +354,7 @@ def erase(root: Path, extents: Sequence[Extent], own: Collection[str] = (), *, f
 def erase_sessions(path: Path, session_ids: Collection[uuid.UUID]) -> None:
     """Erase every chunk record of these sessions from a file whose lock the caller holds.
 
-    Nothing is erased behind damage: what looks like a record there may be a client's payload.
+    Nothing is erased after damage, because bytes that look like a record there may be the payload of a client.
     """
     with _writable(path, is_own=True) as handle:
         if handle is None:

@@ -103,7 +103,7 @@ def pack_header(
 
 
 def parse_header(data: bytes) -> Header | None:
-    """Return the header in the first 64 bytes of `data`; None if there is none, as at the end of a torn file."""
+    """Return the header in the first 64 bytes of `data`; None if there is none, as after an incomplete write."""
     if len(data) < HEADER_BYTES or data[:4] != MAGIC:
         return None
     (crc32,) = _CRC.unpack_from(data, 60)

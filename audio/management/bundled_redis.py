@@ -76,7 +76,7 @@ def fault(url: str) -> str:
     except redis.AuthenticationError as error:
         return f"authentication failed ({str(error).partition(',')[0].rstrip('.')})"
     except redis.TimeoutError as error:
-        # A Redis without TLS takes the beginning of the handshake for a command, and waits for its end.
+        # A Redis without TLS reads the beginning of the handshake as a command, and waits for its end.
         hint = ". If this Redis has no TLS, use redis:// instead of rediss://" if url.startswith("rediss:") else ""
         return f"{str(error).rstrip('.')}{hint}"
     except (redis.RedisError, OSError) as error:  # includes BusyLoadingError, while Redis reads its file

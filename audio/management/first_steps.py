@@ -17,7 +17,7 @@ NOBODY_KNOWN = (
 
 
 def sentence(host: str) -> str | None:
-    """Return what to tell the operator.
+    """Return advice for the operator.
 
     Args:
         host: The address that the server listens on.

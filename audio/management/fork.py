@@ -53,13 +53,13 @@ class Fork:
         """
         self._arguments, self._environment, self._descriptors = list(arguments), dict(environment), set(descriptors)
         self._parent_pid = os.getpid()
-        # What the module loads is shared too.
+        # Modules that the module loads are shared too.
         self._module = importlib.import_module(arguments[2])
         # A database connection must not be used by two processes.
         connections.close_all()
         # Garbage collection would write to the memory of each object, which then is not shared any more.
         gc.freeze()
-        # Celery takes a process of another name for one of a pool.
+        # Celery treats a process of another name as one of a pool.
         self._process = Process(target=self._run, name="MainProcess")
         self._process.start()
         self.pid = int(self._process.pid or 0)
@@ -92,7 +92,7 @@ class Fork:
         self._module.main()
 
     def _renounce(self) -> None:
-        """Give up what belongs to the parent: its signal handlers, its standard output and its descriptors."""
+        """Give up the objects of the parent: its signal handlers, its standard output and its descriptors."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             if signal.getsignal(number) is not signal.SIG_IGN:

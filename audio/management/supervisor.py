@@ -249,7 +249,7 @@ class Supervisor:
     def _has_started(self, child: Child) -> None:
         child.is_ready = True
         seconds = round(time.monotonic() - child.started_at, 1)
-        # The first start of all children is reported elsewhere. A restart is reported only here.
+        # `start` reports the first start of all children. A restart is reported only here.
         level = logging.INFO if child.has_worked else logging.DEBUG
         logger.log(level, "process_ready", process=child.program.name, seconds=seconds)
         child.has_worked = True

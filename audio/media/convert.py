@@ -31,7 +31,7 @@ _BLOCK_FRAMES = 1 << 17
 _REACH_FRAMES = 160
 _MASTER_ENCODINGS = {"mulaw": "s16le", "alaw": "s16le", "f64le": "f32le"}
 _INTEGER_BITS = {"s16le": 16, "s24le": 24, "s32le": 32}
-# What float32 holds, and what no filter can drive out of float64.
+# The largest value: it fits float32, and no filter can make it exceed float64.
 _LOUDEST = 3e38
 _HALF = math.sqrt(0.5)
 # Weights (left, right) of the channels of WAV files, in the order of Microsoft's channel mask.
@@ -128,7 +128,7 @@ class Converter:
     given_frames: int = 0
 
     def state(self) -> dict[str, Any]:
-        """Return the state as JSON; `restore` is the inverse. It holds at most a second and a few frames of input."""
+        """Return the state as JSON; `restore` is the inverse. It has at most a second and a few frames of input."""
         if self.source is None or not self.tail:
             return {}
         return {
@@ -139,7 +139,7 @@ class Converter:
 
     @classmethod
     def restore(cls, target: PcmFormat, state: dict[str, Any]) -> Converter:
-        """Return the converter of a master's format whose `state` this was."""
+        """Return the converter with this `state`, for a format of the master."""
         if not state:
             return cls(target)
         return cls(target, PcmFormat(*state["source"]), base64.b64decode(state["tail"]), state["given_frames"])
@@ -172,7 +172,7 @@ class Converter:
         ready = max(self.given_frames, (len(block) // source.frame_bytes - reach) * step_out // step_in)
         output = self._resample(source, block)[: ready * self.target.frame_bytes]
         given = output[self.given_frames * self.target.frame_bytes :]
-        # Cut where both rates have a sample, so that the next run falls on the same grid.
+        # Cut at a place where both rates have a sample, so that the next run has the same grid.
         steps = max(0, ready * step_in // step_out - reach) // step_in
         self.tail, self.given_frames = block[steps * step_in * source.frame_bytes :], ready - steps * step_out
         return given

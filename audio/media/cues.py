@@ -9,12 +9,12 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# From here on a file has its format and the sizes that change. FFmpeg and this product write these first.
+# The bytes that contain the format and the sizes that change. FFmpeg and the server write these first.
 HEAD_BYTES = 80
 _MOST = 0xFFFFFFFF
 _SIZE = struct.Struct("<I")
 _LONG_SIZE = struct.Struct("<Q")
-# Of the RIFF header, which is not counted in its own size.
+# The bytes of the RIFF header that its size does not count.
 _UNCOUNTED_BYTES = 8
 _DS64_SIZE_AT = 20
 _RATE_BEHIND_TAG = 12
@@ -47,12 +47,12 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def grown_head(head: bytes, file_bytes: int, added_bytes: int) -> bytes | None:
-    """Return the beginning of a WAV file with the size that it has with more bytes behind it.
+    """Return the beginning of a WAV file with the size that it has after bytes were added.
 
     Args:
         head: The beginning of the file.
         file_bytes: Its length, which is even.
-        added_bytes: How many bytes are added.
+        added_bytes: The number of added bytes.
 
     Returns:
         The beginning, with the same length; None if it has no place for the size.

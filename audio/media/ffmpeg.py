@@ -45,7 +45,7 @@ _LIMIT_SIGNALS = (signal.SIGXFSZ, signal.SIGALRM, signal.SIGKILL)
 _OF_ANOTHER_TRACK = re.compile(
     r"not on whitelist|Last message repeated|Could not find codec parameters for stream .*Video"
 )
-# What its demuxers say when they leave something out and go on.
+# Messages of its demuxers when they leave something out and continue.
 _DAMAGE = re.compile(
     r"CRC mismatch|invalid as first byte of an EBML number|Invalid EBML number|File ended prematurely"
     r"|exceeds containing master element|partial file|Error during demuxing"
@@ -71,10 +71,10 @@ LONG_LIMITS = Limits(cpu_seconds=3600, wall_seconds=4 * 3600, file_bytes=64 << 3
 
 
 def find() -> Path:
-    """Return the FFmpeg program: FFMPEG_BINARY, else imageio-ffmpeg's, else that on PATH.
+    """Return the FFmpeg program: FFMPEG_BINARY, otherwise that of imageio-ffmpeg, otherwise the one on PATH.
 
     Raises:
-        FfmpegMissingError: None of them is there.
+        FfmpegMissingError: None of them exists.
     """
     asked = settings.FFMPEG_BINARY
     found = shutil.which(asked) if asked else _bundled() or shutil.which("ffmpeg")
@@ -92,10 +92,10 @@ def _bundled() -> str | None:
 
 @functools.cache
 def version(program: Path) -> str:
-    """Return the version of an FFmpeg program, which is run for that once in the life of the process.
+    """Return the version of an FFmpeg program. The program is run once in the life of the process.
 
     Raises:
-        FfmpegMissingError: The program does not run, or is none of FFmpeg's.
+        FfmpegMissingError: The program does not run, or is not FFmpeg.
     """
     try:
         run = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_VERSION_SECONDS)
@@ -168,9 +168,9 @@ def output_of(
     limits: Limits = LONG_LIMITS,
     on_damage: Callable[[str], None] = _ignore,
 ) -> Generator[bytes, None, None]:
-    """Run FFmpeg and give what it writes to its standard output, block by block; raises as `run` does.
+    """Run FFmpeg and yield its standard output, block by block. Errors are those of `run`.
 
-    `on_damage` is called at the end with what FFmpeg said if it left something of its input out.
+    If FFmpeg has left out a part of its input, `on_damage` is called at the end with its message.
     """
     with _started(arguments, folder, limits, on_damage=on_damage) as output:
         while block := output.read(_BLOCK_BYTES):
@@ -178,8 +178,8 @@ def output_of(
 
 
 def feed(arguments: Sequence[str], blocks: Iterable[bytes], folder: Path, limits: Limits = LONG_LIMITS) -> None:
-    """Run FFmpeg to its end in `folder`, with the blocks as its standard input; raises as `run` does."""
-    # It ends early only by an error, which `_started` raises, not the one of the pipe.
+    """Run FFmpeg to its end in `folder`, with the blocks as its standard input. Errors are those of `run`."""
+    # FFmpeg ends early only with an error. `_started` raises that error, and not the one of the pipe.
     with _started(arguments, folder, limits, subprocess.PIPE) as standard_input, contextlib.suppress(BrokenPipeError):
         for block in blocks:
             standard_input.write(block)
@@ -194,7 +194,7 @@ def _started(
     given: int = subprocess.DEVNULL,
     on_damage: Callable[[str], None] = _ignore,
 ) -> Iterator[IO[bytes]]:
-    """Run FFmpeg and give its standard output, or with `given` as a pipe its standard input."""
+    """Run FFmpeg and yield its standard output, or its standard input if `given` is a pipe."""
     is_fed = given == subprocess.PIPE
     with tempfile.TemporaryFile() as errors:
         used_before = _children_cpu_seconds()
@@ -217,7 +217,7 @@ def _started(
                 pipe.close()
             code = process.wait()
         if code == -signal.SIGKILL and _children_cpu_seconds() - used_before < limits.cpu_seconds - 1:
-            # Not the limit's signal but somebody's, or that of a machine short of memory.
+            # The signal is not that of a limit. Somebody, or a machine without free memory, has sent it.
             raise FfmpegStoppedError
         errors.seek(0)
         messages = errors.read(1 << 16).decode(errors="replace")
@@ -232,7 +232,7 @@ def _children_cpu_seconds() -> float:
 
 
 def check(code: int, messages: str) -> None:
-    """Raise the error that an exit code of FFmpeg stands for, unless it is 0.
+    """Raise the error for an exit code of FFmpeg, unless it is 0.
 
     Raises:
         OSError: The disk is full. The same run may succeed later.
@@ -244,14 +244,14 @@ def check(code: int, messages: str) -> None:
         return
     if os.strerror(errno.ENOSPC) in messages:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    # Its demuxers' error -1 becomes the same code; what it says of that is not said of a signal.
+    # Error -1 of a demuxer has the same exit code as a signal, but only it has this message.
     is_denied = os.strerror(errno.EPERM) in messages
     if code in (_STOPPED, -signal.SIGTERM, -signal.SIGINT) and not is_denied:
         raise FfmpegStoppedError
     if -code in _LIMIT_SIGNALS or "Cannot allocate memory" in messages:
         raise MediaLimitExceededError
     if "matches no streams" in messages:
-        # What was mapped is the audio alone.
+        # Only audio tracks are mapped.
         raise UnsupportedMediaError("The file has no audio.")
     first = _readable(_telling_line(messages) or f"exit code {code}")
     logger.warning("ffmpeg_failed", error=first)
@@ -259,14 +259,14 @@ def check(code: int, messages: str) -> None:
 
 
 def _readable(line: str) -> str:
-    """Return a message without addresses, which are of no use to anybody."""
+    """Return a message without memory addresses."""
     return re.sub(r" @ 0x[0-9a-f]+", "", line)[:_MESSAGE_CHARACTERS]
 
 
 def _telling_line(messages: str) -> str:
-    """Return the first line of FFmpeg's messages that says what is wrong, empty if there is none.
+    """Return the first line of FFmpeg's messages that describes the problem; empty if there is none.
 
-    What it says of a picture that nobody decodes comes first, and is told of nothing else.
+    Messages about pictures come first. They are ignored, because pictures are not decoded.
     """
     lines = messages.strip().splitlines()
     return next((line for line in lines if not _OF_ANOTHER_TRACK.search(line)), next(iter(lines), ""))

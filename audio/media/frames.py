@@ -29,18 +29,18 @@ _ADTS_RATES_HZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000,
 _INFO_BYTES = 200
 _TOTAL_MASK = (1 << 36) - 1
 _LAME_TAGS = (b"LAME", b"Lavf", b"Lavc")
-# Where a frame or a tag begins, or may begin with what the next bytes will be.
+# The places at which a frame or a tag begins, or may begin if the right bytes follow.
 _BEGINNING = re.compile(rb"\xff|ID3|ID?\Z")
 _INFO_TAG = re.compile(rb"Xing|Info|VBRI")
 # The tag of an Info frame begins at most 40 bytes into it, and has four bytes.
 _INFO_TAG_WITHIN_BYTES = 44
-# A true header is rarely imitated by chance, this many that follow each other never are.
+# Other data rarely look like a header by chance, and never like this many frames in a row.
 _CONFIRMING_FRAMES = 3
 # The header of an APE tag; those of frames and of other tags are shorter.
 _TAG_HEAD_BYTES = 32
 _ID3V1_BYTES = 128
 _LINEAR_TOC = bytes(n * 256 // 100 for n in range(100))
-# Sample frames by which every decoder of MP3 delays, and so takes at least from the end.
+# The delay of every MP3 decoder in sample frames. Decoders leave out at least as many at the end.
 _DECODER_DELAY = 529
 _MOST_SPANS = 100
 
@@ -90,7 +90,7 @@ class InfoFrame:
 
     @classmethod
     def parse(cls, frame: bytes) -> "InfoFrame | None":
-        """Return what the first bytes of a frame (_INFO_BYTES suffice) say; None if it is no such frame."""
+        """Parse the first bytes of a frame (_INFO_BYTES are enough). Return None if it is no such frame."""
         if not is_info_frame(frame):
             return None
         at = max(frame.find(b"Xing", 0, 42), frame.find(b"Info", 0, 42))
@@ -109,8 +109,8 @@ class InfoFrame:
     def corrected(self, frame_count: int, byte_count: int) -> bytes:
         """Return the bytes of the frame with these counts.
 
-        The padding at the end becomes zero, because the stream did not end where the encoder thought; the table of
-        seek points becomes that of a constant bit rate. Fields that are absent stay absent.
+        The padding at the end becomes zero, because the stream did not end where the encoder expected. The table of
+        seek points becomes that of a constant bit rate. Absent fields stay absent.
         """
         made = bytearray(self.frame)
         if self.frame[self.tag_at : self.tag_at + 4] == b"VBRI":
@@ -200,12 +200,12 @@ class FrameCounter:
 
     @property
     def is_info_true(self) -> bool:
-        """Whether the Info frame, if there is one, says how many frames there are."""
+        """Whether there is no Info frame, or it declares the right number of frames."""
         return self.info is None or self.info.frame_count * self._frame_samples == self.samples
 
     @property
     def decoded_frames(self) -> int:
-        """The sample frames that a decoder gives, once the Info frame says the truth."""
+        """The number of sample frames that a decoder returns once the Info frame is corrected."""
         if self.info is None or not self.info.lame_at:
             return self.samples
         end = max(_DECODER_DELAY, self.info.end_padding if self.is_info_true else 0)
@@ -218,7 +218,7 @@ class FrameCounter:
 
     @property
     def frame_count(self) -> int:
-        """The frames that hold audio."""
+        """The number of frames with audio."""
         return self.samples // self._frame_samples if self.samples else 0
 
     @property
@@ -226,14 +226,14 @@ class FrameCounter:
         return self._samples_of(self.info.frame) if self.info else 1024
 
     def feed(self, data: bytes) -> list[int]:
-        """Count what is complete; return where parts begin that are known now, as offsets in the stream, in order."""
+        """Count complete frames, and return the offsets in the stream at which new parts begin, in order."""
         return self._advance(data, is_last=False)
 
     def finish(self) -> list[int]:
-        """Count what was held because more could have followed; return as `feed` does."""
+        """Count the held frames at the end of the stream, and return the same as `feed`."""
         starts = self._advance(b"", is_last=True)
         if self.last_at >= 0 and self.at > self.fed:
-            # A decoder leaves out a frame that is not whole.
+            # A decoder leaves out an incomplete frame.
             self.samples -= self.last_samples
             self.audio_bytes -= self.at - self.last_at
             self._leave_out(self.last_at, self.fed)
@@ -252,7 +252,7 @@ class FrameCounter:
         return self._starts
 
     def _step(self, block: bytes, index: int, infos: list[int], is_last: bool) -> int:
-        """Look at what stands at `index`; return how many bytes that has, 0 if more must come to tell."""
+        """Examine the bytes at `index`. Return the size of the frame or tag there; 0 if more bytes are needed."""
         head = block[index : index + _TAG_HEAD_BYTES]
         if len(head) < _TAG_HEAD_BYTES and not is_last:
             return 0
@@ -274,7 +274,7 @@ class FrameCounter:
         return step
 
     def _header(self, head: bytes) -> tuple[int, bytes]:
-        """Return the size of the frame that begins here, 0 if none does, and what its stream's headers share."""
+        """Return the size of the frame that begins here, or 0, and the values that all headers of its stream share."""
         if self.audio_format == "mp3":
             size = mpeg_frame_size_bytes(head[:4])
             return size, bytes((head[1] & 0xFE, head[2] & 0x0C, head[3] >> 6 == 3)) if size else b""
@@ -282,7 +282,7 @@ class FrameCounter:
         return size, bytes((head[1] & 0xFE, head[2] & 0xFD, head[3] & 0xC0)) if size else b""
 
     def _is_confirmed(self, block: bytes, index: int, constants: bytes, is_last: bool) -> bool | None:
-        """Whether frames of these constants follow each other from here on, None if more must come to tell."""
+        """Whether frames with these constants follow each other from here on; None if more bytes are needed."""
         for count in range(_CONFIRMING_FRAMES):
             head = block[index : index + _TAG_HEAD_BYTES]
             if len(head) < _TAG_HEAD_BYTES and not is_last:
@@ -344,7 +344,7 @@ class FrameCounter:
 
 
 def _tag_bytes(head: bytes) -> int:
-    """Return the size of the ID3v2, ID3v1 or APE tag that begins here, 0 if none does."""
+    """Return the size of the ID3v2, ID3v1 or APE tag that begins here; 0 if there is none."""
     if head[:3] == b"ID3":
         return id3_size_bytes(head)
     if head[:3] == b"TAG":
@@ -385,7 +385,7 @@ class StreamInfo:
 
     @property
     def total_samples(self) -> int:
-        """Sample frames of the stream; 0 where the encoder did not know."""
+        """The number of sample frames of the stream; 0 if the encoder did not know it."""
         return self._packed & _TOTAL_MASK
 
     def with_total(self, total_samples: int) -> "StreamInfo":
@@ -404,13 +404,13 @@ def flac_stream_info(head: bytes) -> StreamInfo | None:
 
 
 _ID3_HEADER_BYTES = 10
-# Where the STREAMINFO ends, counted from the magic.
+# The end of STREAMINFO, counted from the magic.
 _STREAM_INFO_END = 42
 _NOWHERE = 1 << 62
 
 
 def _crc16_flac(data: bytes) -> int:
-    """The checksum at the end of a FLAC frame: CRC-16 with the polynomial 0x8005. With it, a frame gives zero."""
+    """The checksum at the end of a FLAC frame: CRC-16 with the polynomial 0x8005. That of a whole frame is zero."""
     value = 0
     for byte in data:
         value ^= byte << 8
@@ -420,7 +420,7 @@ def _crc16_flac(data: bytes) -> int:
 
 
 def is_whole_flac_frame(data: bytes) -> bool:
-    """Whether `data` is a complete FLAC frame, behind which a tag may stand."""
+    """Whether `data` is a complete FLAC frame, after which a tag may follow."""
     tag = next(
         (at for at in (data.find(b"TAG", -_ID3V1_BYTES), data.find(b"APETAGEX"), data.find(b"ID3")) if at > 0), 0
     )
@@ -428,7 +428,7 @@ def is_whole_flac_frame(data: bytes) -> bool:
 
 
 def _flac_frame(frame: bytes, info: StreamInfo) -> tuple[int, int]:
-    """Return the first sample frame of the FLAC frame that begins here and the one behind its last; (0, 0) if none."""
+    """Return the first sample frame of the FLAC frame that begins here, and the one after its last; (0, 0) if none."""
     header = flac_frame_header(frame)
     if header is None or header.channels != info.channels:
         return 0, 0
@@ -490,17 +490,17 @@ class FlacCounter:
 
     @property
     def info(self) -> StreamInfo | None:
-        """The stream's STREAMINFO, None before it came."""
+        """The STREAMINFO of the stream; None before it was received."""
         return StreamInfo(self.flac_at + 8, self.stream_info) if self.stream_info else None
 
     @property
     def sample_rate(self) -> int:
-        """In Hz; 0 before the STREAMINFO came."""
+        """The sample rate in Hz; 0 before STREAMINFO was received."""
         return self.info.sample_rate if self.info else 0
 
     @property
     def channels(self) -> int:
-        """0 before the STREAMINFO came."""
+        """The number of channels; 0 before STREAMINFO was received."""
         return self.info.channels if self.info else 0
 
     @property
@@ -513,7 +513,7 @@ class FlacCounter:
         self._advance(data, FLAC_HEADER_BYTES)
 
     def finish(self) -> None:
-        """Count what was held because more could have followed."""
+        """Count the held frames at the end of the stream."""
         self._advance(b"", 0)
         if self.pending is not None:
             self._accept(*self.pending)
@@ -535,7 +535,7 @@ class FlacCounter:
         self.held = block[max(0, end) :]
 
     def _read_header(self, block: bytes, base: int) -> int:
-        """Look for the STREAMINFO; return where in the block the frames may begin."""
+        """Look for STREAMINFO, and return the place in the block at which the frames may begin."""
         if self.flac_at < 0:
             if len(block) < _ID3_HEADER_BYTES:
                 self.held = block
@@ -566,12 +566,12 @@ class FlacCounter:
         self.expected, self.pending = behind, None
 
     def leave_out_last(self) -> None:
-        """The last frame is not whole: a decoder leaves it out."""
+        """Leave the last frame out of the counts, because it is incomplete and decoders leave it out."""
         self.samples, self.last_samples = self.samples - self.last_samples, 0
 
 
 def describe(audio_format: str, data: bytes) -> PartDescription | None:
-    """Return what a complete file says of itself, None if its format is not read here."""
+    """Return the declarations of a complete file; None if this module does not read its format."""
     if audio_format == "flac":
         info = flac_stream_info(data)
         return PartDescription(info.sample_rate, info.channels, info.bits, info.total_samples) if info else None

@@ -20,11 +20,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Set the limits of `sys.argv` on this process, and execute the command behind them."""
+    """Set the limits in `sys.argv` for this process, and execute the command after them."""
     cpu_seconds, wall_seconds, memory_bytes, file_bytes = map(int, sys.argv[1].split(","))
     os.chdir(sys.argv[2])
     os.setsid()
-    # FFmpeg would catch the soft limit's signal and end as if it had been asked to.
+    # FFmpeg would catch the signal of the soft limit, and end like after a normal stop.
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -18,7 +18,7 @@ from typing import Any
 from audio.media.frames import FrameCounter
 from audio.sniff import id3_size_bytes
 
-# Enough for a magic with what stands before it, and for the header of an ID3 tag, that is not complete.
+# Enough for an incomplete magic with the bytes before it, and for an incomplete header of an ID3 tag.
 _KEPT_BYTES = 9
 _MOST_EBML_HEADER_BYTES = 512
 _MOST_FTYP_BYTES = 1024
@@ -33,7 +33,7 @@ _MOST_TAG_BYTES = 16 << 20
 _NO_SEQUENCE = 1 << 62
 
 
-# What a check says of a candidate: the size of its header, 0 where it is none, _MORE where more bytes have to come.
+# A check returns the size of the header of a candidate, 0 if it is none, and _MORE if more bytes are needed.
 _MORE = -1
 
 
@@ -63,7 +63,7 @@ def _ebml(head: bytes) -> int:
     if end - at > _MOST_EBML_HEADER_BYTES:
         return 0
     if len(head) < end:
-        # EBMLVersion, EBMLMaxIDLength and their kin begin with 0x42; Void and CRC-32 may come first.
+        # EBMLVersion, EBMLMaxIDLength and similar elements begin with 0x42. Void and CRC-32 may come first.
         return _MORE if at >= len(head) or head[at] in (0x42, 0xEC, 0xBF) else 0
     while at < end and (child := _element(head[:end], at)):
         number, begin, at = child
@@ -73,7 +73,7 @@ def _ebml(head: bytes) -> int:
 
 
 def _ogg(head: bytes) -> int:
-    """A page that begins a logical stream: its granule position is zero."""
+    """Check for a page that begins a logical stream. Its granule position is zero."""
     if len(head) >= 6 and (head[4] or head[5] & _OGG_CONTINUED or not head[5] & _OGG_FIRST_PAGE or head[5] > 7):
         return 0
     if len(head) < _OGG_PAGE_HEADER_BYTES:
@@ -97,7 +97,7 @@ def ogg_is_cut_off(tail: bytes) -> bool:
         end = at + _OGG_PAGE_HEADER_BYTES + tail[at + 26] + sum(lacing)
         if end == len(tail):
             return lacing[-1:] == b"\xff"
-        # What looks like a page may be in the middle of one: the next one decides.
+        # Bytes in the middle of a page may look like a page. The next page shows whether they are one.
         at = tail.find(b"OggS\0", end if tail.startswith(b"OggS\0", end) else at + 1)
     return True
 
@@ -127,7 +127,7 @@ def _flac(head: bytes) -> int:
     return _STREAM_INFO_BYTES if 16 <= least <= most and rate_hz else 0
 
 
-# By format: the magic, how many bytes of the header stand before it, and the check.
+# By format: the magic, the number of bytes of the header before it, and the check.
 _HEADERS: dict[str, tuple[bytes, int, Callable[[bytes], int]]] = {
     "webm": (b"\x1a\x45\xdf\xa3", 0, _ebml),
     "ogg": (b"OggS", 0, _ogg),
@@ -175,9 +175,9 @@ class HeaderScanner:
         return cls(**{**state, "held": bytes.fromhex(state["held"]), "tag": tuple(state["tag"])})
 
     def feed(self, data: bytes) -> list[int]:
-        """Return where headers begin that are known now, as offsets from the first byte ever fed, in order.
+        """Return the offsets of new headers from the first byte of the stream, in order.
 
-        A header is known when its last byte was fed, so an offset may lie before `data`.
+        A header is recognised when its last byte was fed, so its offset may be before `data`.
         """
         magic, before, check = _HEADERS[self.audio_format]
         block, base = self.held + data, self.at - len(self.held)
@@ -228,21 +228,21 @@ class ChunkOffsets:
     marks: list[list[int]] = field(default_factory=list)
 
     def add(self, offset: int, sequence: int) -> None:
-        """Note where the next chunk begins."""
+        """Note the offset of the next chunk."""
         self.marks.append([offset, sequence])
 
     def at(self, offset: int) -> tuple[int, int]:
-        """Return the sequence of the chunk that holds the byte at `offset`, and the offset of its first byte."""
+        """Return the sequence of the chunk that contains the byte at `offset`, and the offset of its first byte."""
         begin, sequence = self.marks[max(0, bisect_right(self.marks, [offset, _NO_SEQUENCE]) - 1)]
         return sequence, begin
 
     def forget_before(self, offset: int) -> None:
-        """Forget the chunks that end before `offset`: nobody asks for them any more."""
+        """Forget the chunks that end before `offset`, because they are no longer needed."""
         del self.marks[: max(0, bisect_right(self.marks, [offset, _NO_SEQUENCE]) - 1)]
 
 
 def part_finder(audio_format: str, chunk_mode: str, state: dict[str, Any] | None) -> FrameCounter | HeaderScanner:
-    """Return what finds the parts of a format, where it stood if there is a `state`."""
+    """Return the object that finds the parts of a format, restored from its `state` if there is one."""
     if audio_format in ("mp3", "aac"):
         return FrameCounter.restore(state) if state else FrameCounter(audio_format, chunk_mode == "auto")
     return HeaderScanner.restore(state) if state else HeaderScanner(audio_format)

@@ -24,7 +24,7 @@ from audio.media.timeline import BlockReader, Timeline, silence
 from audio.media.wav_reader import WavReader
 
 with warnings.catch_warnings():
-    # pydub looks for an FFmpeg on PATH when it is imported; it is given ours by name.
+    # pydub looks for an FFmpeg on PATH when it is imported. It gets the path of another one later.
     warnings.simplefilter("ignore", RuntimeWarning)
     from pydub import AudioSegment
     from pydub.exceptions import CouldntDecodeError
@@ -50,7 +50,7 @@ class Shortfall:
 
     @property
     def seconds(self) -> float:
-        """The length of what is missing."""
+        """The length of the missing audio."""
         return (self.expected_frames - self.decoded_frames) / self.sample_rate
 
 
@@ -58,22 +58,22 @@ OnShortfall = Callable[[Shortfall], None]
 
 
 def _ignore(shortfall: Shortfall) -> None:
-    """Do nothing about it."""
+    """Do nothing."""
 
 
 def decode(
     parts: Sequence[Part], audio_format: str, folder: Path, on_shortfall: OnShortfall = _ignore
 ) -> Iterator[Samples]:
-    """Give the samples of complete files, in order.
+    """Yield the samples of complete files, in order.
 
-    One FFmpeg run for all, if they may share one. When that fails, or gives another length than the files say,
-    each half is tried by itself, down to the one that can't be decoded.
+    One run of FFmpeg decodes all files, if they may share one. If it fails, or returns another length than the files
+    declare, each half is tried separately, down to the file that cannot be decoded.
 
     Args:
         parts: The files, in order.
         audio_format: Their format.
         folder: An empty folder to work in.
-        on_shortfall: Called with what is missing of a file that could be decoded to its end.
+        on_shortfall: Called for a file that could be decoded to its end, but lacks audio.
 
     Raises:
         UndecodableChunkError, UnsupportedMediaError: The details name the `sequence` of the file.
@@ -105,7 +105,7 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
         (folder / name).write_bytes(part.data)
     listing = folder / "list.ffconcat"
     listing.write_text(plan.concat_list(audio_format, names))
-    # A class of this window's own: the attribute of AudioSegment would be everybody's.
+    # A class for this window alone, because all users of AudioSegment share its attribute.
     guarded: Any = type(
         "GuardedSegment",
         (AudioSegment,),
@@ -119,11 +119,11 @@ def _batch(parts: Sequence[Part], audio_format: str, folder: Path) -> Samples:
         for name in names:
             (folder / name).unlink()
     expected = plan.expected_frames(parts)
-    # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles what ADTS headers say.
+    # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles the declarations of ADTS headers.
     if segment.frame_count() != expected and not (audio_format == "aac" and segment.frame_count() == 2 * expected):
         raise FfmpegFailedError(f"{segment.frame_count():.0f} of {expected} sample frames were decoded.")
     if not is_recordable(segment.channels, segment.frame_rate):
-        # What goes through FFmpeg directly is rejected by its WAV header.
+        # Without pydub, the WAV header is checked instead.
         raise FfmpegFailedError("The decoded samples are of an unusual format.")
     return Samples(PcmFormat(_ENCODINGS[segment.sample_width], segment.frame_rate, segment.channels), segment.raw_data)
 
@@ -141,19 +141,19 @@ def _single(part: Part, audio_format: str, folder: Path, on_shortfall: OnShortfa
 def stream(
     path: Path, part: Part, audio_format: str, folder: Path, on_shortfall: OnShortfall = _ignore
 ) -> Iterator[Samples]:
-    """Give the samples of one file.
+    """Yield the samples of one file.
 
     Args:
         path: The file.
-        part: The part that it is.
+        part: The declarations of the file.
         audio_format: Its format.
         folder: FFmpeg's folder.
-        on_shortfall: Called at the end if there is less than the file says.
+        on_shortfall: Called at the end if there is less audio than the file declares.
 
     Raises:
         UndecodableChunkError: There are no samples. The details of this and of any other error of the media name the
             part's `sequence`.
-        UnsupportedMediaError: The file's sound is of no kind that is recorded.
+        UnsupportedMediaError: The server does not record this kind of sound.
     """
     file = _Decoded(path, part, audio_format, folder)
     frames = 0
@@ -203,7 +203,7 @@ class _Decoded:
             self._blocks = self._blocks_of(0)
             yield from self._blocks.samples()
         except FfmpegFailedError:
-            # Looked for only now, because nearly every file has one track.
+            # The track is looked up only now, because nearly every file has one.
             track = 0 if self._blocks.count else remux.header_in(self._path, self._format, self._folder).track
             if not track:
                 raise
@@ -215,7 +215,7 @@ class _Decoded:
         return Blocks(self._path, self._format, encoding, self._folder, track)
 
     def shortfall(self) -> Shortfall | None:
-        """Return what is missing, None if nothing is or the file does not say."""
+        """Return the missing audio; None if nothing is missing, or the file declares no length."""
         if not self._frames:
             return None
         decoded, damage = self._frames - self._blocks.silent_frames, ""
@@ -232,13 +232,13 @@ class _Decoded:
         described = self._part.description
         if not described or not described.sample_rate:
             return 0
-        # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles the rate that ADTS headers say.
+        # Spectral band replication (ISO/IEC 14496-3 section 4.6.18) doubles the rate that ADTS headers declare.
         return described.sample_frames * self._rate_hz // described.sample_rate
 
     def _expected_in_packets(self, track: remux.Measured, decoded: int) -> int:
-        """Return the length that the packets should have, judged by how many of them were decoded.
+        """Return the length that the packets should have, by the number of decoded packets.
 
-        What precedes zero is decoded and dropped, and so is the first packet of a codec whose windows overlap.
+        Samples before zero are decoded and dropped, and so is the first packet of a codec whose windows overlap.
         """
         packet_seconds = track.audio_seconds / max(1, track.packets)
         dropped = 1 + int(max(0.0, -track.start_seconds) / packet_seconds + 0.01) if packet_seconds else 1
@@ -247,7 +247,7 @@ class _Decoded:
 
 
 def encoding_of(path: Path, audio_format: str, folder: Path, track: int = 0) -> str:
-    """Return the encoding of samples that holds all that a track of a container holds.
+    """Return the encoding of samples that loses nothing of a track of a container.
 
     Raises:
         FfmpegFailedError, UnsupportedMediaError: It can't be read.
@@ -258,7 +258,7 @@ def encoding_of(path: Path, audio_format: str, folder: Path, track: int = 0) -> 
             for _ in reader.feed(piece):
                 pass
     except FfmpegFailedError:
-        # Matroska takes no floats of the other byte order.
+        # Matroska does not support floats of the other byte order.
         codec = remux.header_in(path, audio_format, folder).codec
         return "f32le" if codec.startswith("pcm_f") else "s16le"
     return plan.encoding_of(reader.codec, reader.bits)
@@ -274,13 +274,13 @@ class Blocks:
         self._encoding = encoding
         self._folder = folder
         self.track = track
-        # What was decoded together, and the silence between.
+        # The number of decoded blocks, and the silence between them.
         self.count = 0
         self.silent_frames = 0
         self._held = b""
 
     def samples(self) -> Iterator[Samples]:
-        """Give the samples, in order. Raises what FFmpeg's runs raise, and UnsupportedMediaError."""
+        """Yield the samples, in order. Errors are those of FFmpeg's runs, and UnsupportedMediaError."""
         arguments = plan.decode_timed(self._format, str(self._path), self._encoding, self.track)
         reader, timeline, pcm = BlockReader(), Timeline(), _UNUSED
         for piece in ffmpeg.output_of(arguments, self._folder):
@@ -301,7 +301,7 @@ class Blocks:
     def _next(self, data: bytes) -> bytes:
         """Return the block that is written next; for Ogg the previous one.
 
-        FFmpeg puts the first block behind a gap before it (`plan`).
+        FFmpeg puts the first block after a gap before the gap (`plan`).
         """
         if self._format != "ogg":
             return data

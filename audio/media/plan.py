@@ -15,17 +15,17 @@ from audio.media.samples import PcmFormat
 WINDOW_BYTES = 4 << 20
 WINDOW_CHUNKS = 4096
 DECODE_SECONDS = 30
-# pydub holds a window's samples several times over: what says too little of its length, or that it is larger than
-# this, goes another way.
+# pydub has the samples of a window in memory several times. Larger files, and files that declare no length, are decoded
+# without it.
 DECODE_BYTES = 16 << 20
-# What is no audio, and what a file says of itself, goes into no recording.
+# Recordings contain only audio: no other tracks, and no metadata of the files.
 _AUDIO_ALONE = ("-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1")
-# Timestamps that leap further ahead than this are a clock's fault, not a pause.
+# A larger gap in timestamps is an error of a clock and not a pause.
 LONGEST_GAP_SECONDS = 86400
-# A gap is longer than this. The packets of live streams come some milliseconds early or late, and browsers slip by a
-# packet of 20 ms when they begin; what is shorter adds up until it is this long.
+# A gap is longer than this. The packets of live streams are some milliseconds early or late, and browsers are off by a
+# packet of 20 ms when they begin. Shorter differences add up until they are this long.
 GAP_SECONDS = 0.025
-# FFmpeg takes a gap of more than ten seconds out of an Ogg file's timestamps unless it is told not to.
+# Without this option FFmpeg removes gaps of more than ten seconds from the timestamps of an Ogg file.
 _KEEP_GAPS = ("-dts_delta_threshold", "1000000000")
 
 
@@ -55,7 +55,7 @@ _PCM = (
     "pcm_mulaw,pcm_alaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
     "pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
 )
-# What the recorders of screens, cameras and phones write into Matroska and MP4 besides.
+# Further codecs in the Matroska and MP4 files of screen recorders, cameras and phones.
 _OTHERS = f"aac,flac,mp3float,alac,{_PCM}"
 FORMATS = {
     "wav": FormatPlan("wav", "wav", "pcm_u8,pcm_s16le,pcm_s24le,pcm_s32le,pcm_f32le", "wav", (), "audio/wav"),
@@ -109,14 +109,14 @@ def _goes_with(before: PartDescription, part: PartDescription) -> bool:
 
 
 def is_batchable(description: PartDescription | None) -> bool:
-    """Whether a part may share a run with others: it says what it is, is 16 bits deep and not long."""
+    """Whether a part may share a run with others: it declares its parameters, has 16 bits and is not long."""
     if description is None or description.bits > 16 or not description.channels:
         return False
     return 0 < description.sample_frames <= _most_frames(description)
 
 
 def _most_frames(description: PartDescription) -> int:
-    """The sample frames of such parameters that one run may decode."""
+    """The number of sample frames with these parameters that one run may decode."""
     return min(DECODE_SECONDS * description.sample_rate, DECODE_BYTES // (2 * description.channels))
 
 
@@ -149,13 +149,13 @@ def expected_frames(window: Sequence[Part]) -> int:
 def concat_list(audio_format: str, names: Sequence[str], durations: Sequence[float] = ()) -> str:
     """Return the ffconcat list of files in a format.
 
-    FFmpeg looks for itself what each of them is: one that is a list again is not followed.
+    FFmpeg probes each of them. It does not follow a file that is itself a list.
 
     Args:
         audio_format: The format of all the files.
-        names: Relative file names of ours.
-        durations: How many seconds behind the beginning of each file the next one begins; without them FFmpeg goes
-            by what the files say.
+        names: Relative file names that the server has chosen.
+        durations: The seconds from the beginning of each file to that of the next. Without them FFmpeg uses the
+            lengths that the files declare.
     """
     listing = ["ffconcat version 1.0"]
     for number, name in enumerate(names):
@@ -167,11 +167,11 @@ def concat_list(audio_format: str, names: Sequence[str], durations: Sequence[flo
 def batch_input(audio_format: str, window: Sequence[Part]) -> list[str]:
     """Return the options before the input of a run over a window's ffconcat list.
 
-    They name the only demuxer behind it and its decoders, and limit how much is read, whatever the files contain.
+    They name the only allowed demuxer and its decoders, and limit how much is read, whatever the files contain.
     """
     plan = FORMATS[audio_format]
     seconds = sum(part.description.sample_frames / part.description.sample_rate for part in window if part.description)
-    # Any error ends the run: what FFmpeg conceals in a list of files would be audio lost without a word.
+    # Any error ends the run. Otherwise audio that FFmpeg leaves out would be lost unnoticed.
     return [
         *("-xerror", "-err_detect", "crccheck+explode"),
         *("-t", f"{seconds + 1:.3f}"),
@@ -181,7 +181,7 @@ def batch_input(audio_format: str, window: Sequence[Part]) -> list[str]:
 
 
 def batch_decoder(audio_format: str) -> str:
-    """The decoder that pydub is told to use."""
+    """The decoder that pydub has to use."""
     return FORMATS[audio_format].decoders.split(",")[0]
 
 
@@ -200,9 +200,9 @@ def _output(track: int = 0) -> list[str]:
 
 
 def decode(audio_format: str, path: str, bits: int, *, is_strict: bool = True) -> list[str]:
-    """Arguments to decode one file to a WAV stream on the standard output, as deep as it is.
+    """Arguments to decode one file to a WAV stream on standard output, with its own number of bits.
 
-    Of a lossless file any damage ends the run, unless it is not `is_strict`: then what is damaged is left out.
+    Damage in a lossless file ends the run if `is_strict` is set. Otherwise the damaged part is left out.
     """
     depth = 16 if bits <= 16 else 24 if bits <= 24 else 32
     strict = ["-xerror", "-err_detect", "crccheck+explode"] if is_strict and audio_format in LOSSLESS else []
@@ -210,12 +210,12 @@ def decode(audio_format: str, path: str, bits: int, *, is_strict: bool = True) -
 
 
 def decode_timed(audio_format: str, path: str, encoding: str, track: int) -> list[str]:
-    """Arguments to decode a track of a container to PCM with the times of its blocks: Matroska, on the standard output.
+    """Arguments to decode a track of a container to PCM in Matroska, with the times of its blocks, on standard output.
 
-    Times that go back are moved as those of packets are: a muxer would hide what comes later.
+    Decreasing times are moved like those of packets, because a muxer would leave the later blocks out.
     """
     rising = _rising("PTS").replace("PREV_OUTDURATION", "ld(2)")
-    # 2 holds how long the block before lasts.
+    # Variable 2 contains the length of the previous block.
     head, tail = rising.rsplit(";", 1)
     retimed = f"asetpts='{head};st(2,NB_SAMPLES/(SR*TB));{tail}'"
     written = ["-c:a", f"pcm_{encoding}", "-flush_packets", "0", "-f", "matroska", "pipe:1"]
@@ -223,17 +223,17 @@ def decode_timed(audio_format: str, path: str, encoding: str, track: int) -> lis
 
 
 def first_packet(audio_format: str, path: str, track: int) -> list[str]:
-    """Arguments to copy the first packet of a track of a container: Matroska, whose header tells how deep it is."""
+    """Arguments to copy the first packet of a track to Matroska, whose header declares the number of bits."""
     written = ["-c:a", "copy", "-frames:a", "1", "-f", "matroska", "pipe:1"]
     return [*_input(audio_format, path), *_output(track), *written]
 
 
 def encoding_of(codec: str, bits: int) -> str:
-    """Return the encoding of samples that holds all that a codec holds.
+    """Return the encoding of samples that loses nothing of a codec.
 
     Args:
         codec: The codec, as Matroska names it.
-        bits: How many bits its samples have, if it is lossless.
+        bits: The number of bits of its samples, if it is lossless.
     """
     if codec == "A_PCM/FLOAT/IEEE":
         return "f32le"
@@ -247,7 +247,7 @@ def subfile(name: str, span: Span) -> str:
 
 
 def header(audio_format: str, address: str) -> list[str]:
-    """Arguments to tell, as framemd5, the parameters of each audio track of a part, and its first packet if it has one.
+    """Arguments to list, as framemd5, the parameters of each audio track of a part, and its first packet if it has one.
 
     Args:
         audio_format: The format of the part.
@@ -283,21 +283,22 @@ def not_recordable(audio_format: str, codecs: Sequence[str]) -> str:
 
 
 def packets(audio_format: str, path: str) -> list[str]:
-    """Arguments to tell every packet of a file, with its MD5, as framemd5."""
+    """Arguments to list every packet of a file, with its MD5, as framemd5."""
     return [*_input(audio_format, path), *_output(), "-c:a", "copy", "-f", "framemd5", "pipe:1"]
 
 
 def _rising(timestamp: str) -> str:
-    """Return an FFmpeg expression for a packet's timestamp: its own, moved where it does not rise.
+    """Return an FFmpeg expression for the timestamp of a packet, which is moved if it does not increase.
 
-    What restarts or goes back begins where the packet before it ends, and so does what leaps ahead too far; what
-    follows keeps its distance from it. A packet that follows as it is, without a gap, is not moved any more.
+    If timestamps restart, decrease or jump ahead too far, the packet begins at the end of the previous one, and the
+    following packets keep their distance from it. As soon as a packet follows without being moved and without a gap, no
+    more packets are moved.
     """
 
     def follows(moved: str, most: str) -> str:
         return f"gt({moved},PREV_OUTPTS)*lte({moved}-PREV_OUTPTS,{most})"
 
-    # 0 holds the timestamp, 1 by how much it is moved.
+    # Variable 0 contains the timestamp, and 1 the difference by which it is moved.
     own = follows("ld(0)", f"PREV_OUTDURATION+{GAP_SECONDS}/TB")
     shifted = follows("ld(0)+ld(1)", f"{LONGEST_GAP_SECONDS}/TB")
     shift = f"if({shifted},0,st(1,PREV_OUTPTS+PREV_OUTDURATION-ld(0)))"
@@ -305,10 +306,10 @@ def _rising(timestamp: str) -> str:
 
 
 def _timestamp(audio_format: str) -> str:
-    """Return an FFmpeg expression for a packet's timestamp as the file has it.
+    """Return an FFmpeg expression for the timestamp of a packet in its file.
 
-    Ogg tells when a page ends. Of a page behind a gap FFmpeg puts the first packet before the gap: it belongs to the
-    next one.
+    Ogg has the times at which pages end. FFmpeg puts the first packet of a page after a gap before the gap, although it
+    belongs to the next packet.
     """
     if audio_format != "ogg":
         return "PTS"
@@ -321,23 +322,23 @@ def _retimed(timestamp: str) -> list[str]:
 
 
 def _packets(audio_format: str) -> list[str]:
-    """What tells every packet, as framemd5, with timestamps that rise; the output is flushed in large blocks."""
+    """Return the arguments to list every packet, as framemd5, with increasing timestamps, in large blocks."""
     return ["-c:a", "copy", *_retimed(_timestamp(audio_format)), "-flush_packets", "0", "-f", "framemd5", "pipe:1"]
 
 
 def timed_packets(audio_format: str, listing: str, track: int) -> list[str]:
-    """Arguments to tell every packet of an ffconcat list, as framemd5, with timestamps that rise as in `remux`."""
+    """Arguments to list every packet of an ffconcat list, as framemd5, with increasing timestamps as in `remux`."""
     return ["-copyts", *_listed(audio_format, listing), *_output(track), *_packets(audio_format)]
 
 
 def packet_positions(audio_format: str, listing: str, track: int) -> list[str]:
-    """Arguments to tell every packet of an ffconcat list of one file, with its position in the file as its time."""
+    """Arguments to list every packet of an ffconcat list of one file, with its position in the file as its time."""
     told = ["-c:a", "copy", "-bsf:a", "setts=ts=POS", "-flush_packets", "0", "-f", "framemd5", "pipe:1"]
     return ["-copyts", *_listed(audio_format, listing), *_output(track), *told]
 
 
 def bytes_of(audio_format: str, listing: str, track: int) -> list[str]:
-    """Arguments to write what the packets of an ffconcat list hold, end to end, to the standard output."""
+    """Arguments to write the contents of all packets of an ffconcat list to standard output."""
     return [*_listed(audio_format, listing), *_output(track), "-c:a", "copy", "-f", "data", "pipe:1"]
 
 
@@ -370,19 +371,19 @@ class Copied:
 
 
 def _copy(audio_format: str, output: str, copied: Copied) -> list[str]:
-    # Sound that begins later than the picture begins the recording; what precedes zero is an encoder's priming.
+    # If the sound begins after the picture, the recording begins with the sound. Samples before zero are priming.
     options = ["-c:a", "copy", *_retimed(f"{_timestamp(audio_format)}-max(STARTPTS,0)")]
     if audio_format == "mp4":
         options += ["-movflags", "+faststart"]
     if audio_format == "ogg" and copied.has_gaps:
-        # Ogg tells the time of a page alone: a gap within one would move the packets before it.
+        # Ogg has times of pages only, so a gap within a page would move the packets before it.
         options += ["-page_duration", "1"]
     muxer = _muxer(audio_format, copied.codec)
     return [*_output(copied.track), *options, "-f", muxer, "-y", f"file:{output}"]
 
 
 def _muxer(audio_format: str, codec: str) -> str:
-    """Return FFmpeg's muxer for a codec: the format's own, or where that does not take it, the more general one."""
+    """Return FFmpeg's muxer for a codec: that of the format, or a more general one if necessary."""
     if audio_format == "webm" and codec not in ("opus", "vorbis"):
         return "matroska"
     if audio_format == "mp4" and codec.startswith("pcm_"):
@@ -396,14 +397,14 @@ _DEMUXED = {"m4a": "mp4", "opus": "ogg"}
 def chapters(audio_format: str, path: str, metadata: str, output: str, head: bytes) -> list[str]:
     """Arguments to copy the packets of a recording or a transcode into a file with chapters.
 
-    Of an MP3 file the output has the tag and one frame.
+    For an MP3 file the output contains only the tag and one frame.
 
     Args:
         audio_format: The format of both files.
         path: The file.
         metadata: The chapters (`audio.media.chapters`).
         output: The file to write.
-        head: The beginning of the file, which says what muxer has written it.
+        head: The beginning of the file, which shows the muxer that has written it.
     """
     container = _DEMUXED.get(audio_format, audio_format)
     given = [*_whitelist("ffmetadata", "", "file"), "-f", "ffmetadata", "-i", f"file:{metadata}"]
@@ -416,7 +417,7 @@ def chapters(audio_format: str, path: str, metadata: str, output: str, head: byt
 
 
 def _chapter_options(audio_format: str) -> list[str]:
-    """Return how chapters are written into a format, and what keeps its packets where they are."""
+    """Return the options that write chapters into a format without moving its packets."""
     mapped = ["-map_metadata:g", "-1", "-map_chapters", "1"]
     if audio_format in IN_COMMENTS:
         mapped = ["-map_metadata:g", "1:g", "-map_metadata:s:a:0", "1:g", "-map_chapters", "-1"]
@@ -468,19 +469,19 @@ TARGETS = {
 }
 _FLAC_DEPTHS = {
     "s24le": ("-sample_fmt", "s32", "-bits_per_raw_sample", "24"),
-    # Beyond 24 bits FFmpeg's encoder calls itself experimental; what it writes is exact (RFC 9639 allows 32).
+    # FFmpeg's encoder calls more than 24 bits experimental, but its output is exact (RFC 9639 allows 32).
     "s32le": ("-sample_fmt", "s32", "-bits_per_raw_sample", "32", "-strict", "experimental"),
     "f32le": ("-sample_fmt", "s32", "-bits_per_raw_sample", "24"),
 }
 
 
 def transcode(source: str, path: str, target: str, output: str, encoding: str) -> list[str]:
-    """Arguments to make a file of format `source`, whose samples are as deep as `encoding`, into a `target`."""
+    """Arguments to transcode a file of format `source`, whose samples have `encoding`, to `target`."""
     return [*_input(source, path), *_output(), *_made(target, output, encoding)]
 
 
 def transcode_samples(pcm: PcmFormat, target: str, output: str) -> list[str]:
-    """Arguments to make samples of that format, which come on the standard input, into a `target`."""
+    """Arguments to transcode samples of this format from standard input to `target`."""
     given = ["-f", pcm.encoding, "-ar", str(pcm.sample_rate), "-ac", str(pcm.channels), "-i", "pipe:0"]
     whitelist = _whitelist(pcm.encoding, f"pcm_{pcm.encoding}")
     return [*whitelist, *given, *_output(), *_made(target, output, pcm.encoding)]

@@ -23,17 +23,18 @@ from audio.media import ffmpeg, plan
 from audio.media.parts import MOST_OGG_PAGE_BYTES, ogg_is_cut_off
 from audio.media.plan import Copied, Span
 
-# Of FFmpeg's framemd5 output: what has to be equal for packets to share one track.
+# The values in FFmpeg's framemd5 output that must be equal if packets are to share one track.
 _PARAMETERS = ("#extradata ", "#tb ", "#codec_id ", "#sample_rate ", "#channel_layout_name ")
 _SAMPLE_RATE = re.compile(r"^#sample_rate \d+: (\d+)", re.MULTILINE)
 _LAYOUT = re.compile(r"^#channel_layout_name \d+: ([^(\s]+)", re.MULTILINE)
 # By FFmpeg's names of layouts.
 _CHANNELS = {"mono": 1, "stereo": 2, "2.1": 3, "3.0": 3, "4.0": 4, "quad": 4, "5.0": 5, "5.1": 6, "6.1": 7, "7.1": 8}
 _MOST_OVERHEAD_BYTES = 16 << 20
-# Between a packet's time in a part and in the recording; WebM counts in milliseconds.
+# The allowed difference between a packet's time in its part and in the recording. WebM counts in milliseconds.
 _TOLERANCE_SECONDS = 0.002
 _LOOK_AHEAD_PACKETS = 64
-# Whose packets are equally long. A last one that says less is decoded as a whole where another part follows.
+# Codecs whose packets are equally long. If another part follows, a last packet that declares less is decoded
+# completely.
 _EQUAL_PACKETS = ("aac", "mp3", "opus")
 _BLOCK_BYTES = 4096
 _OGG_CUT_OFF = "The stream ends within a page or a packet."
@@ -52,7 +53,7 @@ class PartHeader:
 
     @property
     def codec(self) -> str:
-        """FFmpeg's name of the codec, empty where the header names none."""
+        """FFmpeg's name of the codec; empty if the header names none."""
         return codec_of(self.parameters)
 
 
@@ -123,45 +124,45 @@ class Proof:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the recording holds every packet, and nothing else."""
+        """Whether the recording contains every packet, and no others."""
         return not self.missing and not self.extra
 
     @property
     def is_exact(self) -> bool:
-        """Whether it also holds every packet at its time."""
+        """Whether every packet is also at its time."""
         return self.is_complete and not self.displaced
 
 
 def codec_of(parameters: str) -> str:
-    """Return FFmpeg's name of the codec in the `parameters` of a header, empty where they name none."""
+    """Return FFmpeg's name of the codec in the `parameters` of a header; empty if they name none."""
     return next((line.split(": ", 1)[1] for line in parameters.splitlines() if line.startswith("#codec_id ")), "")
 
 
 def rate_of(parameters: str) -> int:
-    """Return the sample rate in the `parameters` of a header in Hz, 0 where they name none."""
+    """Return the sample rate in the `parameters` of a header in Hz; 0 if they name none."""
     found = _SAMPLE_RATE.search(parameters)
     return int(found[1]) if found else 0
 
 
 def channels_of(parameters: str) -> int:
-    """Return the number of channels in the `parameters` of a header, 0 where it is not known."""
+    """Return the number of channels in the `parameters` of a header; 0 if it is unknown."""
     found = _LAYOUT.search(parameters)
     return _CHANNELS.get(found[1], 0) if found else 0
 
 
 def header_of(path: Path, span: Span, audio_format: str, folder: Path) -> PartHeader:
-    """Return what one part of a file says of its sound; only the part's beginning is read.
+    """Return the header of one part of a file. Only the beginning of the part is read.
 
     Raises:
         UnsupportedMediaError: The part has no audio track, or none that can be recorded.
-        FfmpegFailedError: It holds no header of that format.
+        FfmpegFailedError: It has no header of this format.
     """
     arguments = plan.header(audio_format, plan.subfile(_linked(path, folder), span))
     return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format)
 
 
 def header_in(path: Path, audio_format: str, folder: Path) -> PartHeader:
-    """Return what a whole file says of its sound; raises as `header_of` does."""
+    """Return the header of a whole file. Errors are those of `header_of`."""
     arguments = plan.header(audio_format, f"file:{path}")
     return _first_recordable(ffmpeg.output_of(arguments, folder, ffmpeg.WINDOW_LIMITS), audio_format)
 
@@ -173,7 +174,7 @@ def _first_recordable(output: Iterable[bytes], audio_format: str) -> PartHeader:
     number = next((number for number, codec in codecs.items() if plan.is_recordable(audio_format, codec)), None)
     if number is None:
         raise UnsupportedMediaError(plan.not_recordable(audio_format, list(codecs.values())))
-    # Each line names its track, which is no parameter of the packets.
+    # Each line has the number of its track, which is no parameter of the packets.
     said = [
         f"{name}0{value}"
         for line in lines
@@ -187,7 +188,7 @@ def _first_recordable(output: Iterable[bytes], audio_format: str) -> PartHeader:
 
 
 def _of_track(told: str, number: str) -> str:
-    """Return what a line of framemd5 tells of a track, empty if it is about another one."""
+    """Return the content of a line of framemd5 about a track; empty if it is about another track."""
     return told.removeprefix(number) if told.startswith((f"{number}:", f"{number},")) else ""
 
 
@@ -199,10 +200,10 @@ def packets(
     track: int = 0,
     on_damage: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Packet]:
-    """Give the packets of an audio track of one part of a file, or of a whole one without a span, in order.
+    """Yield the packets of an audio track of one part of a file, or without a span of the whole file, in order.
 
-    Timestamps that go back are moved as `copy` moves them. Raises FfmpegFailedError behind the last packet that can be
-    read where that is not the part's end.
+    Decreasing timestamps are moved as in `copy`. If the part cannot be read to its end, FfmpegFailedError is raised
+    after the last readable packet.
     """
     listing = _listing(path, [span], audio_format, folder)
     arguments = plan.timed_packets(audio_format, str(listing), track)
@@ -219,7 +220,7 @@ def packets(
 
 
 def measure(path: Path, span: Span | None, audio_format: str, folder: Path, track: int = 0) -> Measured:
-    """Return the timeline of one part, or of a whole file without a span; raises as `packets` does."""
+    """Return the timeline of one part, or without a span of the whole file. Errors are those of `packets`."""
     start, end, count, audio_seconds, has_gaps = 0.0, 0.0, 0, 0.0, False
     padding, last_seconds = 0.0, 0.0
     damage: list[str] = []
@@ -237,13 +238,13 @@ def measure(path: Path, span: Span | None, audio_format: str, folder: Path, trac
 
 
 def _padding_seconds(before_seconds: float, packet: Packet) -> float:
-    """Return by how much a packet is shorter than the one before it."""
+    """Return the difference by which a packet is shorter than the previous one."""
     padding = before_seconds - packet.duration_seconds
     return padding if padding > _TOLERANCE_SECONDS else 0.0
 
 
 def _is_ogg_cut_off(path: Path, span: Span | None) -> bool:
-    """Whether the last page is not whole, of which FFmpeg says nothing."""
+    """Whether the last page is incomplete. FFmpeg does not report this."""
     start, end = (span.start, span.end) if span else (0, path.stat().st_size)
     with path.open("rb") as file:
         begin = max(start, end - MOST_OGG_PAGE_BYTES)
@@ -261,10 +262,10 @@ def copy(
     track: int | None = None,
     measured: Sequence[Measured] = (),
 ) -> float:
-    """Copy the packets of the parts of a file into `output`, one part behind the other; return the seconds written.
+    """Copy the packets of the parts of a file into `output`, one part after the other, and return the seconds.
 
-    One part is copied as far as it can be read. Of several, whose parameters must be equal, FfmpegFailedError is raised
-    where one can't be read to its end: the ones behind it would be missing.
+    A single part is copied as far as it can be read. Several parts must have equal parameters. If one of them cannot be
+    read to its end, FfmpegFailedError is raised, because the parts after it would be missing.
 
     Args:
         path: The file that holds the parts.
@@ -273,8 +274,8 @@ def copy(
         codec: Their codec, as FFmpeg names it.
         output: The file to write.
         folder: An empty folder to work in.
-        track: The number of the audio track; it is looked up where it is not given.
-        measured: The timelines of the parts; they are measured where they are not given.
+        track: The number of the audio track. By default it is read from the file.
+        measured: The timelines of the parts. By default they are measured.
     """
     if track is None:
         track = header_of(path, spans[0], audio_format, folder).track
@@ -285,14 +286,14 @@ def copy(
     else:
         listing = _listing(path, spans, audio_format, folder, _distances(measured, codec))
         arguments = plan.remux_parts(audio_format, str(listing), str(output), copied)
-    # An MP4's tables may name the same bytes again and again.
+    # The tables of an MP4 file may refer to the same bytes many times.
     most_bytes = 4 * sum(span.end - span.start for span in spans) + _MOST_OVERHEAD_BYTES
     seconds = ffmpeg.run(arguments, folder, replace(ffmpeg.LONG_LIMITS, file_bytes=most_bytes))
     return duration_seconds(measured, codec) or seconds
 
 
 def duration_seconds(parts: Sequence[Measured], codec: str) -> float:
-    """Return the length of the recording of these parts; what precedes zero in the first one is not heard."""
+    """Return the length of the recording of these parts, without the samples before zero in the first one."""
     if not parts:
         return 0.0
     begin = max(0.0, parts[0].start_seconds)
@@ -307,7 +308,7 @@ def moments(
     offsets: Sequence[int],
     copied: tuple[int, str, Sequence[Measured]],
 ) -> list[float]:
-    """Return where those packets begin in the recording of these parts that are the first behind offsets of the file.
+    """Return the positions in the recording of the first packets after these offsets of the file.
 
     Args:
         path: The file that holds the parts.
@@ -315,7 +316,7 @@ def moments(
         audio_format: Their format.
         folder: An empty folder to work in.
         offsets: The offsets, in order.
-        copied: The number of the audio track, its codec, and the timelines of the parts, none if one can't be read.
+        copied: The number of the audio track, its codec, and the timelines of the parts; none if one is unreadable.
     """
     track, codec, measured = copied
     shifts = [*itertools.accumulate(_distances(measured, codec), initial=0.0)]
@@ -343,11 +344,11 @@ class _Moment(NamedTuple):
 def _behind(
     path: Path, span: Span, audio_format: str, folder: Path, track: int, offsets: Sequence[int]
 ) -> list[_Moment]:
-    """Return when the first packet behind each offset of a part begins; the end of the part if there is none."""
+    """Return the time of the first packet after each offset of a part; the end of the part if there is none."""
     found: list[_Moment] = []
     first, end = 0.0, 0.0
     positions = _positions(path, span, audio_format, folder, track)
-    # What can't be read to its end is there as far as it can be read.
+    # A part that cannot be read to its end is used as far as it can be read.
     with contextlib.suppress(FfmpegFailedError):
         for count, (packet, position) in enumerate(
             zip(packets(path, span, audio_format, folder, track), positions, strict=False)
@@ -360,7 +361,7 @@ def _behind(
 
 
 def _positions(path: Path, span: Span, audio_format: str, folder: Path, track: int) -> Iterator[int]:
-    """Give where each packet of a part begins in it."""
+    """Yield the offset of each packet in its part."""
     listing = _listing(path, [span], audio_format, folder)
     held = b""
     for block in ffmpeg.output_of(plan.packet_positions(audio_format, str(listing), track), folder):
@@ -381,9 +382,9 @@ def _measured(path: Path, spans: Sequence[Span], audio_format: str, folder: Path
 
 
 def _distances(parts: Sequence[Measured], codec: str) -> list[float]:
-    """Return how far each part's beginning is from that of the next, so that packets follow without a hole.
+    """Return the distance from the beginning of each part to that of the next, so that packets follow without a gap.
 
-    A file's timestamps begin at its first packet of any track; how far its sound is from there is its own affair.
+    The timestamps of a file begin at its first packet of any track, which may be earlier than its sound.
     """
     return [part.joint_seconds(codec) - following.start_seconds for part, following in itertools.pairwise(parts)]
 
@@ -401,7 +402,7 @@ def _listing(
 
 
 def compare(path: Path, spans: Sequence[Span], audio_format: str, output: Path, folder: Path) -> Proof:
-    """Compare a recording with the parts that were copied into it, packet by packet, in bounded memory.
+    """Compare a recording with the parts that were copied into it, packet by packet, with limited memory.
 
     Args:
         path: The file that holds the parts.
@@ -411,8 +412,8 @@ def compare(path: Path, spans: Sequence[Span], audio_format: str, output: Path, 
         folder: An empty folder to work in.
 
     Returns:
-        What became of the packets. Each should be in the recording, bit for bit, in order, and as far behind the
-        beginning of its part as it was there; a part should begin where the one before it ends.
+        The result. Each packet should be in the recording, bit for bit, in order, and at the same distance from the
+        beginning of its part. Each part should begin at the end of the previous one.
 
     Raises:
         FfmpegFailedError: A part or the recording can't be read.
@@ -445,7 +446,7 @@ class _Recorded:
         self.starts_seconds = self._next[0].start_seconds if self._next else 0.0
 
     def take(self, wanted: Packet) -> tuple[Packet | None, int]:
-        """Return the next packet with the same bytes, if it is near, and how many stand before it."""
+        """Return the next packet with the same bytes, if it is near, and the number of packets before it."""
         identity = (wanted.size_bytes, wanted.md5)
         for skipped, packet in enumerate(self._next):
             if (packet.size_bytes, packet.md5) == identity:
@@ -477,7 +478,7 @@ def _compare_packet(packet: Packet, place: Missing, recorded: _Recorded, proof: 
 def _compare_bytes(
     path: Path, spans: Sequence[Span], audio_format: str, output: Path, folder: Path, track: int
 ) -> Proof:
-    """Compare PCM, which every container cuts into packets of its own: byte for byte, in blocks, and in length."""
+    """Compare PCM byte by byte in blocks, because every container splits it into different packets."""
     proof = Proof()
     parts = [measure(path, span, audio_format, folder, track) for span in spans]
     seconds = sum(part.end_seconds - part.start_seconds for part in parts)
@@ -516,7 +517,7 @@ def _block(data: bytes) -> Packet:
 
 
 def _linked(path: Path, folder: Path) -> str:
-    """Give the file a name in FFmpeg's working folder that needs no quoting."""
+    """Link the file to a name in FFmpeg's working folder that needs no quoting."""
     target = path.resolve()
     link = folder / f"parts-{zlib.crc32(str(target).encode()):08x}{path.suffix}"
     if not link.is_symlink():

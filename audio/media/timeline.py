@@ -18,7 +18,7 @@ _TIMESTAMP, _SIMPLE_BLOCK, _BLOCK, _RATE, _CHANNELS = 0xE7, 0xA3, 0xA1, 0xB5, 0x
 _CODEC, _BITS = 0x86, 0x6264
 # An element's number and size take up to this many bytes.
 _HEAD_BYTES = 12
-# Of a block, before its samples: the track's number, the time behind the cluster's, flags.
+# The bytes of a block before its samples: the number of the track, the time after that of the cluster, flags.
 _BLOCK_HEAD_BYTES = 4
 _SILENT_FRAMES = 1 << 16
 
@@ -45,7 +45,7 @@ class BlockReader:
     _held: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> Iterator[Block]:
-        """Give the blocks that are complete with these bytes."""
+        """Yield the blocks that are complete with these bytes."""
         self._held += data
         at = 0
         while (element := self._element(at)) is not None:
@@ -62,7 +62,7 @@ class BlockReader:
         del self._held[:at]
 
     def _element(self, at: int) -> tuple[int, int, int] | None:
-        """Return the number of the element there, where its content begins and its size; None if more has to come."""
+        """Return the element's number, the start of its content and its size; None if more bytes are needed."""
         head = self._held[at : at + _HEAD_BYTES]
         if len(head) < 2:
             return None
@@ -105,7 +105,7 @@ class Timeline:
     _origin: int | None = None
 
     def silence_before(self, start_ms: int, frames: int, sample_rate: int) -> int:
-        """Take the next block into account, at a rate in Hz; return how much silence goes before it."""
+        """Count the next block, at a rate in Hz, and return the length of the silence before it."""
         start = start_ms * sample_rate // 1000
         if self._origin is None:
             self._origin = start
@@ -120,7 +120,7 @@ class Timeline:
 
 
 def silence(frames: int, frame_bytes: int) -> Iterator[bytes]:
-    """Give so many sample frames of silence, of a signed format, in blocks."""
+    """Yield this number of sample frames of silence, of a signed format, in blocks."""
     while frames:
         count = min(frames, _SILENT_FRAMES)
         yield bytes(count * frame_bytes)

@@ -614,7 +614,7 @@ class WavReader:
     # After the data
 
     def _after(self) -> bool:
-        """Handle what follows the data, of which `left` bytes are part of a frame.
+        """Handle the bytes after the data, of which `left` bytes are part of a frame.
 
         It may be a sub-chunk, another file, raw PCM, or more of the samples.
         """

@@ -48,13 +48,13 @@ class Readable(Protocol):
         ...
 
 
-# Takes where bytes begin and end in a file; opens it there.
+# A function that opens a file for the bytes from a start to an end.
 OpenSpan = Callable[[int, int], Readable]
 
 BASE_FRAMES = 256
 FACTOR = 16
 _LEVELS = 4
-# Where a point has so many pairs at least, its borders are off by less than a quarter of its width.
+# If a point has at least this many pairs, its borders are off by less than a quarter of its width.
 _PAIRS_PER_POINT = 4
 _HEADER = struct.Struct("<8sIQ4x")
 _MAGIC = b"SCPEAKS1"
@@ -78,12 +78,12 @@ class Waveform:
 
 
 def samples_of(audio_format: str, path: Path, encoding: str, work: Path) -> Iterator[Samples]:
-    """Give the samples of a whole recording, block by block, at its own rate and channels, silence in its gaps.
+    """Yield the samples of a whole recording, block by block, at its own rate and channels, with silence in its gaps.
 
     Args:
         audio_format: The recording's format.
         path: Its file.
-        encoding: How deep its samples are, if it says nothing of that itself.
+        encoding: The encoding of its samples, if it does not declare one.
         work: FFmpeg's folder.
 
     Raises:
@@ -94,7 +94,7 @@ def samples_of(audio_format: str, path: Path, encoding: str, work: Path) -> Iter
         return
     bits = 16 if encoding == "s16le" else 24
     reader = WavReader(PcmFormat("s16le", 16000, 1), "stream")
-    # A recording that is damaged is ready, with a warning: what can be heard of it can be seen.
+    # A damaged recording may be ready, with a warning. The waveform shows the part that can be decoded.
     arguments = plan.decode(audio_format, str(path), bits, is_strict=False)
     for block in _wav_blocks(path) if audio_format == "wav" else ffmpeg.output_of(arguments, work):
         yield from reader.feed(block)
@@ -117,7 +117,7 @@ def _rows(block: Samples) -> npt.NDArray[Any]:
 
 
 def _peaks(samples: Iterable[Samples], frames: int) -> Iterator[tuple[Pairs, Samples]]:
-    """Yield the pairs of stretches of `frames` frames as they become complete, and at the end those of the rest.
+    """Yield the pairs of spans of `frames` frames as they become complete, and at the end the pair of the rest.
 
     Each result comes with the block that completed it.
     """
@@ -165,11 +165,11 @@ def write(samples: Iterable[Samples], output: Path, tell: Callable[[float], None
 def extend(path: Path, master: Path, pcm: PcmFormat, before_bytes: int, data_bytes: int, is_last: bool) -> None:
     """Extend the first level of the file of peaks at `path` to `data_bytes` of samples of a WAV master.
 
-    It starts at the `before_bytes` that the last commit covers, and overwrites what a run that died wrote behind them.
-    With `is_last`, the pair of the incomplete stretch is included.
+    It starts after the `before_bytes` that the last commit covers, and overwrites the pairs that a dead run has written
+    after them. With `is_last`, the pair of the incomplete span is included.
 
     A file that is shorter than it should be, for example after a power cut, is removed. The peaks are then computed
-    when the recording is ready, because a window must not cost more than itself.
+    when the recording is ready, because a window must not cost more than its own audio.
     """
     first, total = before_bytes // pcm.frame_bytes // BASE_FRAMES, data_bytes // pcm.frame_bytes
     with path.open("ab") as file:
@@ -245,7 +245,7 @@ def _add_levels(file: IO[bytes], path: Path, total_frames: int) -> None:
 
 
 def _level(level: int, total_frames: int) -> tuple[int, int]:
-    """Return the number of pairs of a level, and where in the file they begin."""
+    """Return the number of pairs of a level, and their offset in the file."""
     offset, frames = _HEADER.size, BASE_FRAMES
     for _ in range(level):
         offset += -(-total_frames // frames) * _PAIR_BYTES
@@ -269,10 +269,10 @@ def _joined(pairs: Pairs, edges: npt.NDArray[np.intp]) -> Pairs:
 def read(path: Path, points: int, start_seconds: float, end_seconds: float | None) -> Waveform:
     """Return at most `points` peaks of a span of the recording from a file of peaks.
 
-    There are fewer if the span holds fewer pairs of the first level.
+    There are fewer if the span has fewer pairs of the first level.
 
     Raises:
-        MasterDamagedError: It is no file of peaks.
+        MasterDamagedError: The file is no file of peaks.
     """
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
@@ -296,7 +296,7 @@ def _span(total: int, rate: int, start_seconds: float, end_seconds: float | None
 
 
 def is_near(shown: Waveform, points: int) -> bool:
-    """Whether a span shows more than the first level holds, so that its samples are better read themselves."""
+    """Whether a span needs more detail than the first level has, so that the samples have to be read."""
     return (shown.end_seconds - shown.start_seconds) * shown.sample_rate < points * BASE_FRAMES
 
 

@@ -1,8 +1,8 @@
-"""The models: sessions and their recordings, who may do what with them, and who is told about them.
+"""The models: sessions and their recordings, access to them, and webhooks.
 
 The database is authoritative; the queue and the channel layer only make things happen sooner. Every change of a
 session's state is a conditional UPDATE whose row count is checked (`SessionQuerySet`), so that only one of two
-processes can make it. `docs/architecture.md` draws the states, with the function behind each edge.
+processes can make it. The diagrams in `docs/architecture.md` show the states, and the function of each transition.
 
 A transaction that locks rows of several tables locks them in the following order, and several rows of one table in the
 order of their keys. So no two transactions wait for each other in a circle:
@@ -10,7 +10,7 @@ order of their keys. So no two transactions wait for each other in a circle:
     project, API key, session, metadata entry, source, process, connection, recording, marker, task, chunk, journal,
     erasure, deleted session
 
-An INSERT locks the rows that its foreign keys name: that of a session its project, that of a task its session.
+An INSERT locks the rows that its foreign keys name. An insert of a session locks its project, for example.
 """
 
 from audio.models.access import (

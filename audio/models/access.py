@@ -1,4 +1,4 @@
-"""Projects, the people and the programs that may use them, and what they did."""
+"""Projects, the people and programs that may use them, and the audit of their actions."""
 
 import uuid
 from typing import Any
@@ -114,7 +114,7 @@ class Membership(models.Model):
 
 
 class OpenIdAccount(models.Model):
-    """The account that a person has with an OpenID provider. By it they are known at their next login."""
+    """The account of a person at an OpenID provider. It identifies the person at the next login."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, related_name="openid_account")
     issuer = models.CharField(max_length=500)
@@ -130,10 +130,10 @@ class OpenIdAccount(models.Model):
 
 
 class Secret(models.Model):
-    """A secret that opens a door. It is shown once, and only its SHA-256 is stored.
+    """The base of API keys and session tokens. The secret is shown once, and only its SHA-256 is stored.
 
     It is a random number of 256 bits, so a slow hash for passwords would add nothing. `prefix` is its visible
-    beginning, by which it is found, and by which people and logs name it.
+    beginning. Rows are found by it, and lists and logs show it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -120,8 +120,8 @@ class AudioSession(models.Model):
     recovered = models.CharField(max_length=9, choices=Recovery.choices, default=Recovery.NONE, blank=True)
     # The start of its age, if the clock was set since its start_time (since its end_time for a closed session).
     age_counts_from = models.DateTimeField(null=True, blank=True)
-    # When its deletion was requested, or was last enqueued; null if nobody requested it. A session that is being
-    # deleted can't get a legal hold any more.
+    # When its deletion was requested or last enqueued; null if it was not requested. A session that is being deleted
+    # can't get a legal hold any more.
     delete_requested_at = models.DateTimeField(null=True, blank=True)
     # The details, which people may change (`audio.ingest.details`).
     name = models.CharField(max_length=LABEL_MAX_LENGTH, null=True, blank=True)

@@ -1,7 +1,7 @@
-"""Events, the endpoints that want to know of them, and their deliveries.
+"""Events, the endpoints that receive them, and their deliveries.
 
-An event's row is inserted by the transaction that changes the state (`audio.webhooks.events`), so that no event is
-lost and none is told that did not happen. Everything else about it happens later.
+The transaction that changes a state also inserts the event (`audio.webhooks.events`). So no event is lost, and none is
+sent for a change that did not happen. It is published and delivered later.
 """
 
 import uuid
@@ -36,7 +36,7 @@ TEST_TYPE = "webhook.test"
 
 
 class WebhookEvent(models.Model):
-    """Something that happened to a session, its recording or a task of it.
+    """An event of a session, its recording or one of its tasks.
 
     `position` numbers the events in the order in which they became visible. `audio.webhooks.outbox` assigns it, because
     a transaction with a lower `id` may be committed after one with a higher `id`. The row names its session without a
@@ -100,9 +100,9 @@ class WebhookEndpoint(models.Model):
 
 
 class WebhookSecret(models.Model):
-    """A secret that signs the deliveries to an endpoint. All secrets that have not expired sign each of them.
+    """A secret that signs the deliveries to an endpoint. All secrets that have not expired sign each delivery.
 
-    The server needs the secret itself to sign, so no digest would do.
+    The server signs with the secret itself, so a digest would not be enough.
     """
 
     endpoint = models.ForeignKey(WebhookEndpoint, models.CASCADE, related_name="secrets")
@@ -137,7 +137,7 @@ class DeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
 class WebhookDelivery(models.Model):
     """An event that is sent to an endpoint until the endpoint answers with 2xx.
 
-    Whoever attempts it moves `due_at` a minute ahead first. If that process dies, the delivery is due again then.
+    A process that attempts it first moves `due_at` a minute ahead. If the process dies, the delivery is due again then.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -167,7 +167,7 @@ class WebhookDelivery(models.Model):
 
 
 class WebhookAttempt(models.Model):
-    """One attempt of a delivery: how the endpoint answered, or why it did not."""
+    """One attempt of a delivery: the response of the endpoint, or the reason why there was none."""
 
     delivery = models.ForeignKey(WebhookDelivery, models.CASCADE, related_name="attempts")
     at = models.DateTimeField(default=timezone.now)

@@ -1,1 +1,1 @@
-"""Where the bytes of a session are: folders, locks, uploads and downloads."""
+"""The storage of sessions: folders, locks, uploads and downloads."""

@@ -1,7 +1,7 @@
-"""WAV files to download with the markers of their session as cue points.
+"""Downloads of WAV files with the markers of their session as cue points.
 
-The file itself does not change, and neither does its SHA-256: markers can be changed after it was made. Its header and
-what follows its samples are made for each download.
+The file and its SHA-256 do not change with the markers. The header and the chunks after the samples are made for each
+download.
 """
 
 import uuid

@@ -8,12 +8,12 @@ from audio.storage.paths import DERIVED_FOLDER, folder
 
 
 def forget(session_id: uuid.UUID) -> None:
-    """Revoke the jobs on a session's recording that has changed, and forget the files that they made."""
+    """Revoke the jobs on a recording that has changed, and remove their files from the rows."""
     made = BackgroundTask.objects.filter(session=session_id, is_current=True).exclude(kind=TaskKind.CONCATENATE)
     made.filter(state__in=OPEN_TASK_STATES).revoke()
     made.update(is_current=False)
 
 
 def delete(session_id: uuid.UUID) -> None:
-    """Delete the files that `forget` has forgotten."""
+    """Delete the files that `forget` has removed from the rows."""
     shutil.rmtree(folder(session_id) / DERIVED_FOLDER, ignore_errors=True)

@@ -41,7 +41,7 @@ def master_format(session: AudioSession, recording: Recording) -> PcmFormat:
 
 
 def servable(session: AudioSession, recording: Recording, is_partial: bool = False) -> Servable:
-    """Return what can be downloaded of a session: its recording, or the audio so far.
+    """Return the download of a session: its recording, or the audio so far.
 
     Args:
         session: The session.
@@ -130,7 +130,7 @@ def etag(name: str, size_bytes: int | None, at: datetime | None) -> str:
 def duration_seconds(session: AudioSession, recording: Recording) -> float | None:
     """Return the length of a ready recording, or of the samples so far.
 
-    It is None for a compressed stream that is not ready, because its bytes do not tell the length.
+    It is None for a compressed stream that is not ready, because its bytes do not show the length.
     """
     if recording.duration_seconds is not None:
         return recording.duration_seconds

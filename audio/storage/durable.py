@@ -9,11 +9,11 @@ from audio.journal.files import sync_folder
 
 
 def place(output: Path, final: Path) -> int:
-    """Rename a finished file, durable, to `final` on the same file system.
+    """Rename a finished file durably to `final` on the same file system.
 
     Args:
-        output: The file. Nobody writes to it any more.
-        final: Its new path. A file of that name is replaced. The folder may be new, its parent not.
+        output: The file. No process writes to it any more.
+        final: Its new path. A file with this name is replaced. The folder may be new, but not its parent.
 
     Returns:
         The size in bytes.
@@ -31,7 +31,7 @@ def replace(path: Path, data: bytes) -> None:
     """Write a small file so that after a crash it has either its old content or the new one.
 
     Args:
-        path: The file. Its folder and the parent of that may be new.
+        path: The file. Its folder and the parent of the folder may be new.
         data: The content.
 
     Raises:

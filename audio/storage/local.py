@@ -19,7 +19,7 @@ def recording_file(recording: Recording) -> Iterator[Path]:
     """Yield the file of a ready recording. A copy is deleted at the end of the block.
 
     Raises:
-        StorageUnavailableError, ObjectDamagedError, StorageFullError: As `file_in` does.
+        StorageUnavailableError, ObjectDamagedError, StorageFullError: The errors of `file_in`.
     """
     if not settings.RECORDINGS_STORAGE:
         yield paths.root() / recording.file_name

@@ -1,4 +1,4 @@
-"""A lock on a session's files: one worker at a time writes there. It is an flock that ends with its process."""
+"""The lock on the files of a session: one worker at a time writes them. It is an flock, which ends with its process."""
 
 import contextlib
 import os

@@ -52,7 +52,8 @@ def peaks_path_of(master: Path) -> Path:
 def delete_files(session_id: uuid.UUID) -> None:
     """Delete every file made from a session, remote ones first. Its chunks in the journals stay.
 
-    The call can be repeated. It is also safe while a run still writes there: it deletes until the folder is gone.
+    The call can be repeated. It is also safe while a run still writes there, because it deletes until the folder is
+    gone.
 
     Raises:
         StorageUnavailableError: The remote storage did not answer. No local file has been deleted.
@@ -75,7 +76,7 @@ def deleted_with(session_id: uuid.UUID) -> Iterator[None]:
     A deletion does not wait for writers. So each writer checks at its end whether its files have to go.
 
     Raises:
-        StorageUnavailableError: As `delete_files` does.
+        StorageUnavailableError: The remote storage did not answer.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """Recordings in S3: django-storages, extended to read a range of an object and to empty a folder.
 
-Only this module talks to S3 and knows its library. It is imported only if RECORDINGS_STORAGE names a bucket, because
-boto3 takes time to load, and memory. Any failure of S3 raises StorageUnavailableError. A missing object raises
-FileNotFoundError, as a missing file does.
+Only this module uses the S3 library. It is imported only if RECORDINGS_STORAGE names a bucket, because boto3 needs time
+to load, and memory. Any failure of S3 raises StorageUnavailableError. A missing object raises FileNotFoundError, as a
+missing file does.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _CLIENT = Config(
     read_timeout=20,
     retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=50,
-    # Many servers that speak S3 do not know the newer checksums. `verify` compares the SHA-256 of the whole object.
+    # Many compatible servers do not know the newer checksums. `verify` compares the SHA-256 of the whole object.
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
@@ -90,7 +90,7 @@ class RecordingsStorage(S3Storage):  # type: ignore[misc]  # django-storages is 
         return key
 
     def reach(self) -> None:
-        """Make the requests with which a deletion starts, then close the connections.
+        """Make the same requests as the start of a deletion, and close the connections.
 
         Raises:
             StorageUnavailableError: The server did not answer, or does not allow these requests with this key.
@@ -188,8 +188,8 @@ def _copied(reader: "SpanReader", size_bytes: int, sha256: str, write: Callable[
 class SpanReader:
     """A reader of a range of an object, over one connection.
 
-    A broken connection is replaced and continues where it broke, as happens when a slow client leaves it idle. All
-    bytes belong to the same version of the object. `object_bytes` is the length of the whole object.
+    If the connection breaks, for example because a slow client leaves it idle, another one continues at the same place.
+    All bytes belong to the same version of the object. `object_bytes` is the length of the whole object.
     """
 
     def __init__(self, storage: RecordingsStorage, name: str, start: int, end: int) -> None:

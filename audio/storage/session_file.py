@@ -1,7 +1,7 @@
-"""The files that describe a session beside its recording: its details, if they were changed, and its markers.
+"""The files beside a recording that describe its session: its details, if they were changed, and its markers.
 
-The journals describe a session as it was when its chunks came. A later change of its details, and its markers, are in
-the database and in these files, which have them if the database is lost (`audio.integrity.reindex`).
+The journals describe a session as it was when its chunks arrived. Later changes of its details, and its markers, are in
+the database and in these files, from which they are restored if the database is lost (`audio.integrity.reindex`).
 """
 
 import json
@@ -24,7 +24,7 @@ def write(session_id: uuid.UUID, description: dict[str, Any], name: str = NAME) 
 
 
 def read(session_id: uuid.UUID, name: str = NAME) -> dict[str, Any]:
-    """Return what a file says; nothing if there is no file.
+    """Return the content of a file; empty if there is no file.
 
     Raises:
         ValueError: The file is damaged.

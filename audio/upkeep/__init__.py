@@ -1,8 +1,8 @@
 """Maintenance: sweeps, garbage collection, and the removal of sessions.
 
-A sweep finds in the database what the queue has lost and what can be removed. It needs nothing but the database. It may
-run on any host, at any time, and together with other sweeps, because each step is a conditional update or can be
-repeated. Its own work is a few indexed queries. Longer work (`audio.upkeep.chores`) is enqueued from time to time.
+A sweep finds lost tasks, and data that can be removed, in the database. It needs only the database. It may run on any
+host, at any time, and together with other sweeps, because each step is a conditional update or can be repeated. Its own
+work is a few indexed queries. Longer work (`audio.upkeep.chores`) is enqueued from time to time.
 """
 
 from audio.upkeep import chores, clock, processes, removal, sessions, webhooks, work
@@ -38,7 +38,7 @@ def sweep() -> Swept:
 
 
 def sweep_all(dry_run: bool = False) -> Sweep:
-    """Do everything at once, including the chores, and return what was done, or in a dry run would be.
+    """Do all work at once, including the chores, and return the actions, or in a dry run the possible ones.
 
     Data that may be removed from a certain age on is removed, whether its chore is due or not.
     """

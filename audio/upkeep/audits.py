@@ -1,4 +1,4 @@
-"""The end of audit entries, which are kept for AUDIT_DAYS."""
+"""The removal of audit entries after AUDIT_DAYS."""
 
 from datetime import timedelta
 

@@ -1,8 +1,8 @@
 """Chores: maintenance that not every sweep does. A chore is enqueued when it is due, and a worker does it.
 
 A sweep reads the few rows of chores in one query. It moves the due time of a row with a conditional update, so that
-only one of many sweeps enqueues the chore. A lost task is enqueued again when the chore is due again. It is harmless to
-run a chore twice at a time, or when it is not due.
+only one of many sweeps enqueues the chore. A lost task is enqueued again when the chore is due again. A chore may run
+twice at the same time, or when it is not due.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ _CHORES = {
 def enqueue_due(now: datetime) -> None:
     """Enqueue the first chore that is due.
 
-    A sweep enqueues only one, because each is a write to the database, for which all others have to wait with SQLite.
+    A sweep enqueues only one, because each is a write to the database, for which all others have to wait on SQLite.
     """
     due = dict(Chore.objects.values_list("name", "due_at"))
     for name, chore in _CHORES.items():
@@ -65,7 +65,7 @@ def _claim(name: str, due_at: datetime | None, next_at: datetime) -> bool:
 
 
 def run(name: str) -> Sweep:
-    """Run one step of a chore, which takes about a minute at most, and return what it did."""
+    """Run one step of a chore, which takes about a minute at most, and return its counts."""
     sweep = Sweep(lasts_seconds=_LASTS_SECONDS)
     clock.look(sweep)
     _CHORES[name].step(sweep)

@@ -14,7 +14,7 @@ from audio.models import ClockReading
 from audio.upkeep.sweeps import Sweep
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# In this time the clocks of two machines drift apart by less than the tolerance.
+# In this time the difference between the clocks of two machines grows by less than the tolerance.
 _REFRESH_AFTER = timedelta(minutes=10)
 
 

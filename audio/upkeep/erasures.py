@@ -1,8 +1,7 @@
-"""The last part of a deletion: the erasure of records of deleted sessions in journals, even of records without a row.
+"""The last part of a deletion: the erasure of the records of deleted sessions in journals, with or without a row.
 
 A record has no row if its commit failed, if its process was killed before the commit, or if the chunk was moved. So
-each journal that was written to while a deleted session existed is searched once, when no process appends to it any
-more.
+each journal that was written while a deleted session existed is searched once, when no process appends to it any more.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ def erase_deleted(sweep: Sweep) -> None:
 
 
 def _list_journals() -> None:
-    """Insert a row for each journal and each deleted session that existed while the journal was written to."""
+    """Insert a row for each journal and each deleted session that existed while the journal was written."""
     unlisted = list(DeletedSession.objects.filter(is_listed=False).order_by("deleted_at")[:_SESSIONS_PER_ROUND])
     if not unlisted:
         return
@@ -74,7 +73,7 @@ def _erase(name: str, sweep: Sweep) -> None:
 
 
 def erase_finished(session_id: uuid.UUID) -> None:
-    """Erase all records of a session from its listed journals that no process appends to any more."""
+    """Erase all records of a session from its listed journals to which no process appends any more."""
     noted = JournalErasure.objects.filter(session_id=session_id)
     for key, name in list(noted.values_list("pk", "journal__name")):
         with contextlib.suppress(FileNotFoundError), journal_lock(paths.root() / name) as is_ours:

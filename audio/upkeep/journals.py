@@ -4,8 +4,7 @@ A journal can be removed when each session with chunks in it is deleted, or has 
 
 - The session is closed, and its recording is `ready` and made of all chunks of the session. Each chunk was read from
   its journal with a correct CRC-32, and its window was synced before the chunk was counted.
-- The file of the recording is read now. It has the size and the SHA-256 that were stored when it was made. So the disk
-  holds what was made of the chunks.
+- The file of the recording is read now, and has the size and the SHA-256 that were stored when it was made.
 - The recording has been `ready` for JOURNAL_KEEP_DAYS. In this time people can notice faults that no program finds, and
   `rebuild` it.
 
@@ -148,8 +147,8 @@ def _collect(journal: JournalFile, sweep: Sweep) -> None:
 class _Kept:
     """The sessions with chunks in a journal, by whether they still need them.
 
-    `needed` are sessions that need their chunks, and `spent` are recordings that replace them. `some_wait` tells that
-    one of these recordings is too new or is being rebuilt: then waiting is better than moving chunks.
+    `needed` are sessions that need their chunks, and `spent` are recordings that replace them. `some_wait` is set if
+    one of these recordings is too new or is being rebuilt. Then it is better to wait than to move chunks.
     """
 
     def __init__(self, journal: JournalFile, sweep: Sweep) -> None:
@@ -207,7 +206,7 @@ def _enqueue_digest(recording: Recording, sweep: Sweep) -> None:
 
 
 def _is_sound(recording: Recording, sweep: Sweep) -> bool:
-    """Whether the recording's file is still what was made.
+    """Whether the file of the recording has not changed.
 
     The file is read once a day at most, however many journals wait for the result.
     """
@@ -249,7 +248,7 @@ def _digest(path: Path, size_bytes: int | None) -> str:
 
 
 def _unknown_content(journal: JournalFile) -> str:
-    """Return why the journal has unknown content, or can't be read to its end; empty if neither.
+    """Return why the journal has unknown content or cannot be read to its end; empty if there is no such reason.
 
     A committed chunk is known if its row names this journal, or if it was moved and a row of its session names another
     one. Chunks of deleted sessions are erased, or will be.
@@ -271,7 +270,7 @@ def _unknown_content(journal: JournalFile) -> str:
 def _records(path: Path) -> Iterator[ScannedRecord]:
     """Return the records of a journal.
 
-    Those behind damage are included, because they may be the only copies of their chunks.
+    Records after damage are included, because they may be the only copies of their chunks.
     """
     return (found for found in walk(path) if isinstance(found, ScannedRecord))
 

@@ -1,4 +1,4 @@
-"""The end of expired logins, which Django keeps as rows."""
+"""The removal of expired logins, which Django stores as rows."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Web processes that died, and the traces of them in the database: connections, and tasks that seem to run."""
+"""The removal of dead web processes from the database, with their connections, and of tasks that only seem to run."""
 
 from datetime import datetime, timedelta
 

@@ -1,8 +1,8 @@
-"""The removal of sessions with all their data: those that somebody deletes, and those older than their retention.
+"""The removal of sessions with all their data, on request or after their retention.
 
 A deletion begins with a mark (`delete_requested_at`) in the session's row, under the row's lock. A session under a
-legal hold gets no mark, and a session with a mark gets no legal hold. So a hold never comes between the steps of a
-deletion, and the sweep completes a deletion that was interrupted.
+legal hold gets no mark, and a session with a mark gets no legal hold. So no hold can be set between the steps of a
+deletion. The sweep completes an interrupted deletion.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ REQUESTS_PER_SWEEP = 500
 ROWS_PER_STATEMENT = 1000
 SESSIONS_PER_ROUND = 10_000
 _ANY = Q()
-# In the words of the indexes.
+# The same condition as in the indexes.
 _CAN_EXPIRE = Q(legal_hold=False, end_time__isnull=False)
 
 
@@ -157,10 +157,10 @@ def _erase(session_id: uuid.UUID) -> set[str]:
 
 
 def delete_expired(sweep: Sweep) -> None:
-    """Delete the sessions that ended longer ago than their retention says, the oldest of each retention first.
+    """Delete the sessions whose retention is over, the oldest of each retention first.
 
-    The retention is that of the session, else that of its project, else RETENTION_DAYS; 0 keeps a session. A session
-    with contradictory times is kept, because a clock was wrong.
+    The retention is that of the session, otherwise that of its project, otherwise RETENTION_DAYS. 0 keeps a session. A
+    session with contradictory times is kept, because a clock was wrong.
     """
     for chosen, days in _retentions():
         expired = _expired(chosen, sweep.now - timedelta(days=min(days, RETENTION_MAX_DAYS)))
@@ -180,7 +180,7 @@ def _retentions() -> Iterator[tuple[Q, int]]:
 
 
 def _own_retentions() -> Iterator[int]:
-    """Yield each retention that a session has of its own, with a look-up in the index for each."""
+    """Yield each different retention of single sessions, with one lookup in the index for each."""
     days: int | None = 0
     own = AudioSession.objects.filter(_CAN_EXPIRE).order_by("retention_days").values_list("retention_days", flat=True)
     while days := own.filter(retention_days__gt=days).first():

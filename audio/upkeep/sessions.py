@@ -1,4 +1,4 @@
-"""Open sessions to which no client will return."""
+"""The close of open sessions to which no client will return."""
 
 import uuid
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ SESSIONS_PER_SWEEP = 500
 def close_overdue(sweep: Sweep) -> None:
     """Close open sessions whose grace period is over, or which are open for longer than allowed.
 
-    A clock that is put forward must not close any session. It makes web processes seem dead until each of them has
+    A clock that is set forward must not close any session. It makes web processes seem dead until each of them has
     noticed the change (`audio.ingest.sessions.restart_ages`). Therefore only sessions of live processes are closed.
 
-    A clock that was put back for a moment leaves times from before a session's start. Such a time closes no session. It
-    counts only while the start itself is in the future, because then the clock is still behind.
+    A clock that was set back for a moment leaves times from before the start of a session. Such a time does not close
+    the session. It counts only while the start itself is in the future, because then the clock is still set back.
     """
     for condition in _overdue(sweep):
         for key in _keys(condition):

@@ -1,4 +1,4 @@
-"""The state of one sweep: its time, its deadline, whether it is a dry run, and what it did."""
+"""The state of one sweep: its time, its deadline, whether it is a dry run, and its actions."""
 
 import time
 from collections import defaultdict
@@ -10,7 +10,7 @@ from audio.ingest import database_time
 
 
 class Action(StrEnum):
-    """An action of a sweep. `UNEXPLAINED` counts what a sweep leaves for a person to decide."""
+    """An action of a sweep. `UNEXPLAINED` counts the files and problems that need the decision of a person."""
 
     DEAD_PROCESSES = "dead_processes"
     CLOSED_SESSIONS = "closed_sessions"
@@ -31,7 +31,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How often a sweep took each `Action`, or in a dry run would take it."""
+    """The number of times that a sweep took each `Action`, or in a dry run would take it."""
 
     dead_processes: int = 0
     closed_sessions: int = 0
@@ -57,8 +57,7 @@ class Swept:
 class Sweep:
     """One sweep, or one step of a chore.
 
-    In a dry run it only notes what it would do. It begins nothing new once `lasts_seconds` are over; the next sweep
-    does the rest.
+    In a dry run it only notes its actions. It begins nothing new after `lasts_seconds`; the next sweep continues.
     """
 
     def __init__(self, dry_run: bool = False, lasts_seconds: float = float("inf")) -> None:
@@ -69,11 +68,11 @@ class Sweep:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is over, so that nothing new should be begun."""
+        """Whether the time is over, so that no new work should begin."""
         return time.monotonic() >= self._ends_at
 
     def note(self, action: Action, name: object) -> None:
-        """Note that an action was taken on something, or in a dry run would be."""
+        """Note an action, or in a dry run a possible one."""
         self.names[action].append(str(name))
 
     def swept(self) -> Swept:

@@ -1,4 +1,4 @@
-"""Events and deliveries that the queue has lost, or that are due again; and the end of old events."""
+"""Lost and due events and deliveries, and the removal of old events."""
 
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ REPEAT_AFTER = timedelta(seconds=10)
 def publish(sweep: Sweep) -> None:
     """Publish new events, and enqueue the deliveries that are due.
 
-    While they are due, they are enqueued every REPEAT_AFTER, because the worker may be busy.
+    Due deliveries are enqueued again after REPEAT_AFTER, because the worker may be busy.
     """
     if sweep.dry_run:
         return
@@ -26,7 +26,7 @@ def publish(sweep: Sweep) -> None:
 
 
 def _claim(sweep: Sweep) -> bool:
-    """Move the time at which they may be enqueued again; return whether no other sweep has done that."""
+    """Move the time at which deliveries may be enqueued again, and return whether no other sweep has done that."""
     next_at = sweep.now + REPEAT_AFTER
     chore, is_new = Chore.objects.get_or_create(name=NAME, defaults={"due_at": next_at})
     if is_new:

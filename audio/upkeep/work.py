@@ -1,4 +1,4 @@
-"""Work that the queue lost: recordings, background tasks and uploads."""
+"""Work that the queue has lost: recordings, background tasks and uploads."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +21,7 @@ REQUESTS_PER_SWEEP = 500
 
 
 def take_back_future(sweep: Sweep) -> None:
-    """Set update times that are in the future, because the clock was put back, to now."""
+    """Set update times that are in the future, because the clock was set back, to now."""
     future = sweep.now + REPEAT_AFTER
     recordings = Recording.objects
     waiting = [recordings.unfinished(), recordings.undigested(), recordings.to_rebuild(), BackgroundTask.objects.open()]

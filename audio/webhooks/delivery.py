@@ -1,7 +1,7 @@
-"""Deliveries: those that are due are sent, and sent again until the endpoint takes them or three days are over.
+"""The sending of due deliveries. A delivery is retried until the endpoint accepts it or three days are over.
 
-A delivery that is lost between two processes is due again, because only the database says what was delivered. So an
-endpoint gets each event at least once, always with the same id.
+Only the database says what was delivered, so a delivery that a process has lost is due again later. An endpoint gets
+each event at least once, always with the same id.
 """
 
 import json
@@ -27,12 +27,12 @@ RETRY_DELAYS = (
     timedelta(seconds=5), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2), timedelta(hours=5),
     timedelta(hours=10), timedelta(hours=14), timedelta(hours=20), timedelta(hours=24),
 )  # fmt: skip
-# An endpoint whose attempts have all failed for so long is disabled.
+# An endpoint is disabled if all its attempts have failed for this time.
 DISABLE_AFTER = timedelta(days=3)
-# Whoever attempts a delivery has it for so long, which is several times as long as an attempt may take.
+# A process that attempts a delivery claims it for this time, which is several times as long as an attempt may take.
 LEASE = timedelta(seconds=60)
 MESSAGES_PER_ROUND = 50
-# So that one endpoint with much to receive does not take all places of a round.
+# A limit, so that one endpoint with many deliveries does not delay those of others.
 MESSAGES_PER_ENDPOINT = 10
 _LOOKED_AT = 10 * MESSAGES_PER_ROUND
 _ERROR_CHARACTERS = 500
@@ -45,7 +45,7 @@ def is_due(now: datetime) -> bool:
 
 
 def deliver_due() -> int:
-    """Attempt deliveries that are due, all at the same time, and return how many there were."""
+    """Attempt due deliveries, all at the same time, and return their number."""
     claimed = _claimed(database_time())
     if not claimed:
         return 0
@@ -57,7 +57,7 @@ def deliver_due() -> int:
 
 
 def _claimed(now: datetime) -> list[WebhookDelivery]:
-    """Return deliveries that are due, each with a due time that nobody else has stored."""
+    """Claim and return due deliveries: each has a new due time, which no other process has stored."""
     due = WebhookDelivery.objects.pending().filter(due_at__lte=now).select_related("event__project", "endpoint")
     per_endpoint: Counter[uuid.UUID] = Counter()
     claimed: list[WebhookDelivery] = []
@@ -89,7 +89,7 @@ def _message(delivery: WebhookDelivery, at: datetime) -> Message:
 
 
 def _store(delivery: WebhookDelivery, answer: Answer, at: datetime) -> None:
-    """Store an attempt, and what follows from it for the delivery and for the endpoint."""
+    """Store an attempt, and its effect on the delivery and the endpoint."""
     with transaction.atomic():
         row = WebhookDelivery.objects.select_for_update().filter(pk=delivery.pk).first()
         if row is None:
@@ -121,7 +121,7 @@ def _put_off(row: WebhookDelivery) -> None:
 
 
 def _judge(delivery: WebhookDelivery, answer: Answer) -> None:
-    """Note since when an endpoint fails, and disable one that has failed for days or says that it is gone."""
+    """Store since when an endpoint fails. Disable it if it has failed for days, or answers that it is gone."""
     endpoint = WebhookEndpoint.objects.filter(pk=delivery.endpoint_id)
     if answer.is_success:
         endpoint.filter(failing_since__isnull=False).update(failing_since=None)

@@ -25,7 +25,7 @@ from audio.pages import in_pages
 from audio.webhooks import delivery, outbox, signing
 from audio.webhooks.networks import is_allowed, is_named, parsed
 
-# How long the secret before the newest one still signs, while the receiver changes to the newest.
+# The time for which the previous secret still signs too, so that the receiver can change to the new one.
 ROTATION = timedelta(hours=24)
 _RECEIVED_CHARACTERS = 200
 
@@ -69,7 +69,7 @@ def change(endpoint: WebhookEndpoint, **values: object) -> None:
 
 
 def rotate(endpoint: WebhookEndpoint) -> str:
-    """Give an endpoint a new secret, and return it. The one before signs too for ROTATION; older ones end now."""
+    """Create and return a new secret of an endpoint. The previous one signs too for ROTATION; older ones end."""
     now = database_time()
     with transaction.atomic():
         WebhookEndpoint.objects.select_for_update().get(pk=endpoint.pk)
@@ -105,7 +105,7 @@ def replay(sent: WebhookDelivery) -> None:
 
 
 def recover(endpoint: WebhookEndpoint, since: datetime) -> int:
-    """Send all events since a time that were not delivered to an endpoint, also those from before it existed.
+    """Send all events since a time that were not delivered to an endpoint, even those from before it existed.
 
     Returns:
         The number of events.
@@ -152,7 +152,7 @@ def require_enabled(endpoint: WebhookEndpoint) -> None:
 
 
 def check_types(types: Sequence[str]) -> None:
-    """Raise InvalidParameterError if one of some names is no type of an event."""
+    """Raise InvalidParameterError if one of the names is not a type of event."""
     if unknown := unknown_types(types):
         raise InvalidParameterError(
             f"There is no event {unknown[0][:64]!r}.",

@@ -1,4 +1,4 @@
-"""The events: each function is called within the transaction that changes the state, and inserts one row.
+"""The events. Each function is called within the transaction that changes the state, and inserts one row.
 
 `docs/webhooks.md` shows the payload of each type.
 """
@@ -39,7 +39,7 @@ def session_closed(session_id: uuid.UUID, by: str) -> None:
 
     Args:
         session_id: The session, whose row was changed in this transaction.
-        by: Who has closed it: `client`, `request`, `sweep` or `deletion`.
+        by: The reason of the close: `client`, `request`, `sweep` or `deletion`.
     """
     session = AudioSession.objects.select_related("recording").get(pk=session_id)
     _store(EventType.SESSION_CLOSED, session, closed_by=by, **_times(session), **_recording_of(session))
@@ -85,7 +85,7 @@ def url_of(path: str) -> str:
 
 
 def payload(event: WebhookEvent) -> dict[str, Any]:
-    """Return the JSON of an event, as endpoints and pages get it."""
+    """Return the JSON of an event for endpoints and pages."""
     about = {"session_id": str(event.session_id) if event.session_id else None}
     about |= {"project": event.project.name, "user_id": event.user_id}
     return {"type": event.type, "timestamp": event.at.isoformat(), "data": about | event.data}
@@ -103,7 +103,7 @@ def _event(event_type: EventType, session: AudioSession, **data: Any) -> Webhook
 
 
 def _hint(project_id: int) -> None:
-    # The sweep does without. Most projects have no endpoint, and need none.
+    # Most projects have no endpoint, so their events need no task. The sweep publishes them.
     if WebhookEndpoint.objects.filter(project=project_id, is_enabled=True).exists():
         dispatch.webhooks()
 

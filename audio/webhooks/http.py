@@ -1,7 +1,7 @@
 """One request to an endpoint.
 
 The host is resolved once. Each address is checked (`audio.webhooks.networks`), and the request goes to a checked
-address, so that a name can't resolve to another address afterwards. `Host` and the TLS server name stay those of the
+address, so that a name can't resolve to another address afterwards. `Host` and the TLS server name are those of the
 URL. Redirects are not followed, and proxies of the environment are not used.
 """
 
@@ -30,7 +30,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class ForbiddenAddressError(Exception):
-    """The URL leads to an address to which no webhook may be sent."""
+    """The host of the URL has an address to which webhooks may not be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer of an endpoint: the status and the beginning of the body, or why there was no answer."""
+    """The answer of an endpoint: the status and the beginning of the body, or the reason why there was none."""
 
     duration_ms: int
     status_code: int | None = None
@@ -53,20 +53,20 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Whether the endpoint has taken the event."""
+        """Whether the endpoint has accepted the event."""
         return self.status_code is not None and 200 <= self.status_code < 300
 
 
 def post_all(messages: Sequence[Message], allowed: Networks) -> list[Answer]:
     """Send messages at the same time, and return the answers in the same order.
 
-    It takes TIMEOUT_SECONDS at most, and a moment, however many endpoints hang.
+    It takes little more than TIMEOUT_SECONDS, however many endpoints hang.
     """
     return asyncio.run(_post_all(messages, allowed))
 
 
 async def _post_all(messages: Sequence[Message], allowed: Networks) -> list[Answer]:
-    # A connection is used once: another host with the same address must not get one that was opened for this host.
+    # A connection is used only once, because a request to another host with the same address must not use it.
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(verify=_tls(), trust_env=False, timeout=None, limits=limits) as client:
         return await asyncio.gather(*(_post(client, message, allowed) for message in messages))

@@ -1,7 +1,7 @@
 """PURE. The addresses to which webhooks may be sent.
 
-An endpoint's URL is chosen by whoever manages a project, and the server that fetches it may be inside of a network that
-they must not reach. So only addresses of the public internet are allowed, unless the operator has named a network.
+The managers of a project choose the URL of an endpoint, and the server may be in a network that they must not reach. So
+only addresses of the public internet are allowed, unless the operator has named a network.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
 
-# An IPv6 address in it stands for the IPv4 address in its last 32 bits (RFC 6052 section 2.1, NAT64).
+# An IPv6 address in this network represents the IPv4 address in its last 32 bits (RFC 6052 section 2.1, NAT64).
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 # The global unicast addresses that are assigned (RFC 3587 section 3).
 _UNICAST = IPv6Network("2000::/3")
 
 
 def parsed(text: str) -> Address | None:
-    """Return the IP address that a text is; None if it is a name."""
+    """Parse an IP address; return None if the text is a name."""
     try:
         return ip_address(text.partition("%")[0])
     except ValueError:
@@ -41,7 +41,7 @@ def is_allowed(address: Address, allowed: Networks) -> bool:
 
 
 def _plain(address: Address) -> Address:
-    """Return the IPv4 address that is written as an IPv6 address (RFC 4291 section 2.5.5.2), or the address itself."""
+    """Return the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2), or the address itself."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 

@@ -15,7 +15,7 @@ _LOCK = 1936946036  # any number, the same in every process
 
 
 def publish() -> int:
-    """Give the events that have none a position, and store their deliveries.
+    """Assign positions to the events that have none, and store their deliveries.
 
     Workers, sweeps and web processes whose clients listen call this. Only one of them works at a time, so that
     positions are in the order of the commits, and a reader that has seen a position has seen all before it.
@@ -45,7 +45,7 @@ def last_position() -> int:
 def delete_old() -> int:
     """Delete events that are older than WEBHOOK_EVENT_DAYS, with their deliveries, and return how many there were.
 
-    The newest event stays, so that positions never begin anew.
+    The newest event stays, so that positions never start again from the beginning.
     """
     before = database_time() - timedelta(days=settings.WEBHOOK_EVENT_DAYS)
     oldest = WebhookEvent.objects.filter(position__lt=last_position()).order_by("position")

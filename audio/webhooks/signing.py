@@ -13,7 +13,7 @@ _SECRET_BYTES = 32
 
 
 def new_secret() -> str:
-    """Return a new random secret in the form that the libraries of Standard Webhooks take."""
+    """Return a new random secret in the form that the libraries of Standard Webhooks expect."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"
 
 

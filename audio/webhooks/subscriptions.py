@@ -1,4 +1,4 @@
-"""The subscription of a page that listens: the events and the progress of sessions that exist for it."""
+"""The subscription of a page that listens: the events and the progress of the sessions that it may see."""
 
 import uuid
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Subscription:
     """One listener.
 
     Attributes:
-        identity: Who listens.
-        session_ids: The only sessions that it is about; empty for all that exist for the identity.
-        after: The position of the last event that the listener has received before; None to begin with new ones.
+        identity: The identity of the listener.
+        session_ids: The sessions that it is limited to; empty for all that the identity may see.
+        after: The position of the last event that the listener has received; None to begin with new events.
     """
 
     identity: Identity
@@ -24,7 +24,7 @@ class Subscription:
     after: int | None = None
 
     def wants(self, project_id: int, session_id: uuid.UUID | None) -> bool:
-        """Whether something about a session is for this listener."""
+        """Whether an event of a session is for this listener."""
         if session_id is None or (self.session_ids and session_id not in self.session_ids):
             return False
         return self.identity.sees(project_id, session_id) and self.identity.may(READ, project_id)

@@ -1,1 +1,1 @@
-"""PURE. What is said on a connection: parameters, messages and the state machine between them."""
+"""PURE. The protocol of a connection: its parameters, its messages and its state machine."""

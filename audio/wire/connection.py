@@ -1,31 +1,30 @@
-"""PURE. The state machine of a connection; this docstring is the specification of what it answers, and in which order.
+"""PURE. The state machine of a connection. This docstring specifies its answers and their order.
 
-The machine knows no socket, no file and no clock. What arrives is put in, what is to be done comes out, and what is to
-be sent is taken out with `outgoing`:
+The machine uses no socket, file or clock. Its methods take what has arrived and return what is to be done; `outgoing`
+returns what is to be sent:
 
-1. Every binary message is answered exactly once, every text message at least once, and answers leave in the order of
-   the messages that they answer. An answer that waits for a commit holds back those behind it.
-2. A chunk is acknowledged only by `deliver`, which the I/O side calls after the commit, with the chunk's sequence:
-   there is no other way to an acknowledgement of a message that holds bytes. That is "acknowledged means durable".
-3. An empty binary message stores nothing and is answered with the count as it is.
-4. `close_session`, `pause`, `resume` and markers act on the session after every chunk before them has its outcome: the
+1. Every binary message is answered exactly once, and every text message at least once. Answers leave in the order of
+   the messages that they answer. An answer that waits for a commit delays the answers after it.
+2. Only `deliver` acknowledges a chunk. The I/O side calls it after the commit, with the sequence of the chunk. So an
+   acknowledged chunk is durable.
+3. An empty binary message stores nothing and is answered with the current count.
+4. `close_session`, `pause`, `resume` and markers act on the session after every chunk before them has its outcome. The
    I/O side waits until `in_flight` is 0, acts, and reports with `closed`, `paused`, `resumed` or `marked`.
-5. An error with a close code ends the connection: its text is sent in its turn, then the close. Nothing that arrives
-   afterwards is looked at, and nothing more is stored. What is already with the committer is still answered before the
-   end is sent.
-6. Besides the answers there are notices, which answer nothing: `warn` says that a part of the recording could not be
-   made. A notice has the same four keys first, then `event`, and never a key `error`, which only rejections have.
+5. An error with a close code ends the connection: its text is sent in its turn, and then the close. Later messages are
+   ignored, and nothing more is stored. Chunks that the committer already has are answered before the end is sent.
+6. There are also notices, which answer no message: `warn` says that a part of the recording could not be made. A notice
+   has the same four keys first and then `event`. It never has the key `error`, which only rejections have.
 
     OPEN -- closed / reject / end --> ENDING -- the last answer has left --> ENDED
 
 The rest of a connection's specification is elsewhere:
 
 - the names and values of the query: `audio.wire.parameters`
-- the texts of the messages, and which control messages there are: `audio.wire.messages`
-- which audio is stored, by its headers and its format: `audio.admission`
+- the texts of the messages, and the control messages: `audio.wire.messages`
+- the rejection of audio because of its header or its format: `audio.admission`
 - opening and resuming a session, and the limits of both: `audio.ingest.sessions`
-- rejection of chunks of sessions that are paused, closed or deleted, and of superseded sources: `audio.ingest.commit`
-- reading, with backpressure, the idle timeout, and who may pause what: `audio.consumers`
+- the rejection of chunks of paused, closed and deleted sessions, and of superseded sources: `audio.ingest.commit`
+- reading with backpressure, the idle timeout, and the effect of a pause: `audio.consumers`
 - backpressure of the whole process, and the drain before it stops: `audio.ingest.connections`, `audio.ingest.process`
 - codes, sentences and close codes of all errors: `audio.errors`
 """
@@ -45,7 +44,7 @@ SERVICE_RESTART = 1012
 
 
 class State(Enum):
-    """Where a connection is in its life."""
+    """The state of a connection."""
 
     OPEN = "open"
     ENDING = "ending"
@@ -73,7 +72,7 @@ _Answer = AudioError | _Text | Close | _InFlight
 
 
 class Connection:
-    """One connection of a session. `chunk_count` is the session's count as this connection knows it."""
+    """One connection of a session. `chunk_count` is the last count of the session that this connection knows."""
 
     def __init__(self, session_id: str, chunk_count: int = 0, status: str = "active") -> None:
         self.session_id = session_id
@@ -87,12 +86,12 @@ class Connection:
 
     @property
     def in_flight(self) -> int:
-        """How many chunks are with the committer."""
+        """The number of chunks that the committer has not committed yet."""
         return self._in_flight
 
     @property
     def backlog(self) -> int:
-        """How many answers have not left yet."""
+        """The number of answers that have not been sent yet."""
         return len(self._answers)
 
     def greet(self, message: str, **more: Any) -> None:
@@ -111,7 +110,7 @@ class Connection:
         return True
 
     def receive_text(self, text: str) -> Action | MarkerRequest | None:
-        """Note a text message, and return what the I/O side has to do, if anything."""
+        """Note a text message, and return the action for the I/O side, if there is one."""
         if self.state is not State.OPEN:
             return None
         try:
@@ -128,7 +127,7 @@ class Connection:
         """Note the outcome of the oldest chunk in flight.
 
         Args:
-            outcome: Its sequence if it is durable; else why it was rejected, which ends the connection if it is fatal.
+            outcome: Its sequence if it is durable, otherwise its rejection. A fatal rejection ends the connection.
         """
         self._outcomes.append(outcome)
         self._in_flight -= 1
@@ -136,42 +135,42 @@ class Connection:
             self._end_after(outcome)
 
     def reject(self, error: AudioError) -> None:
-        """Answer a message of which nothing was stored, or the connection, with an error; a fatal one ends it."""
+        """Answer a message or the connection with an error. A fatal error ends the connection."""
         if self.state is State.OPEN:
             self._answers.append(error)
             self._end_after(error)
 
     def paused(self) -> None:
-        """Say that the session is paused."""
+        """Queue the answer that the session is paused."""
         self._turn("paused", messages.PAUSED_NOW)
 
     def resumed(self) -> None:
-        """Say that the session goes on."""
+        """Queue the answer that the session is resumed."""
         self._turn("active", messages.RESUMED_NOW)
 
     def marked(self, marker_id: str, sequence: int) -> None:
-        """Say that a marker is stored behind the chunk with this sequence."""
+        """Queue the answer that a marker is stored after the chunk with this sequence."""
         self._answers.append(_Text(messages.MARKED, {"marker_id": marker_id, "sequence": sequence}))
 
     def closed(self) -> None:
-        """Say that the session is closed, and end with 1000."""
+        """Queue the answer that the session is closed, and end with 1000."""
         if self.state is State.OPEN:
             self._turn("completed", messages.CLOSED)
             self.end(NORMAL_CLOSURE)
 
     def warn(self, warning: dict[str, Any]) -> None:
-        """Say that something cannot be in the recording as it came: its code, its detail, and which chunks it is."""
+        """Queue the notice that chunks cannot be in the recording: its code, its detail, and the chunks."""
         if self.state is State.OPEN:
             self._answers.append(_Text(messages.PART_NOT_MADE, {"event": "error", **warning}))
 
     def end(self, code: int) -> None:
-        """End the connection with this close code, after what is in flight has been answered."""
+        """End the connection with this close code, after all chunks in flight have been answered."""
         if self.state is State.OPEN:
             self.state = State.ENDING
             self._answers.append(Close(code))
 
     def outgoing(self) -> Iterator[str | Close]:
-        """Yield what can be sent now, in order; each item has left the queue once it is yielded."""
+        """Yield the items that can be sent now, in order. Each is removed from the queue."""
         while self._answers and self.state is not State.ENDED:
             answer = self._answers[0]
             if answer is _InFlight.CHUNK:
@@ -184,9 +183,9 @@ class Connection:
                 yield from self._say(answer)
 
     def acknowledgement_frames(self) -> list[bytes]:
-        """Take out the acknowledgements that can be sent now, up to the first answer of another kind, as frames.
+        """Remove and return the acknowledgements that can be sent now as frames, up to the first other answer.
 
-        A server that can send prepared frames (`audio.wire.frames`) needs no more for nearly all answers.
+        A server that can send prepared frames (`audio.wire.frames`) needs only this method for nearly all answers.
         """
         answers, outcomes, frames = self._answers, self._outcomes, []
         while outcomes and answers and answers[0] is _InFlight.CHUNK:
@@ -201,7 +200,7 @@ class Connection:
 
     @property
     def has_outgoing(self) -> bool:
-        """Whether something can be sent now."""
+        """Whether an item can be sent now."""
         return bool(self._answers) and (bool(self._outcomes) or self._answers[0] is not _InFlight.CHUNK)
 
     def _answer_chunk(self, outcome: int | AudioError) -> Iterator[str | Close]:

@@ -1,7 +1,7 @@
-"""PURE. The extension of ASGI by which this project's web server and its consumer exchange messages directly.
+"""PURE. The extension of ASGI with which this project's web server and its consumer exchange messages directly.
 
 For each message, standard ASGI puts an event into a queue, wakes a task, and stops and starts the reading of the
-socket. That costs about as much as all that the consumer does with a chunk. A server that offers the extension calls
+socket. That costs about as much as the whole work of the consumer for a chunk. A server that offers the extension calls
 the consumer instead, and sends the frames that the consumer has prepared. Under any other server the consumer uses
 standard ASGI.
 """

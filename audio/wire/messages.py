@@ -1,7 +1,7 @@
-"""PURE. The JSON texts that go over a connection, and what a client's text asks for.
+"""PURE. The JSON texts of a connection: the answers of the server, and the requests of the client.
 
-Every answer has the same four keys first: `message`, `session_id`, `chunk_count`, `status` (an error:
-`error`, `code`, `session_id`, `chunk_count`, `status` where known). JSON is RFC 8259, in UTF-8.
+Every answer has the same first four keys: `message`, `session_id`, `chunk_count` and `status`. An error has `error` and
+`code`, and then the other three keys if they are known. The JSON follows RFC 8259, in UTF-8.
 """
 
 import json
@@ -31,7 +31,7 @@ PART_NOT_MADE = "A part of the recording could not be made"
 
 
 class Action(StrEnum):
-    """What a client may ask for besides storing a chunk."""
+    """The actions that a client may request."""
 
     CLOSE_SESSION = "close_session"
     PAUSE = "pause"
@@ -41,7 +41,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MarkerRequest:
-    """A client wants a marker with this label behind everything that was sent before."""
+    """A request for a marker with this label after everything that was sent before."""
 
     label: str
 
@@ -49,22 +49,22 @@ class MarkerRequest:
 _ACTIONS = [action.value for action in Action]
 _FORMS = [*({"type": "control", "action": action} for action in _ACTIONS), {"type": "marker", "label": "..."}]
 _TYPES = ["control", "marker"]
-# What clients of other services say for "begin" and "end".
+# Words with which clients of other services begin and end a stream.
 _COMMANDS = ("eos", "eof", "start", "stop", "end", "done")
 _SHORTEST_AUDIO = 64
 
 
 def parse_text(text: str) -> Action | MarkerRequest:
-    """Return what a text message asks for.
+    """Parse a text message, and return its request.
 
     The forms are `{"type": "control", "action": ...}` and `{"type": "marker", "label": ...}`. `{"type": "ping"}` is
     accepted as well.
 
     Raises:
         InvalidJsonError: The text is not JSON.
-        InvalidMarkerError: It is a marker without a proper label.
+        InvalidMarkerError: It is a marker without a valid label.
         UnknownMessageTypeError: It is neither a control message nor a marker.
-        UnknownActionError: It is a control message that asks for something else.
+        UnknownActionError: It is a control message with another action.
     """
     try:
         message = json.loads(text, parse_constant=_reject_constant)
@@ -96,7 +96,7 @@ def _marker(label: Any) -> MarkerRequest:
 
 
 def _unknown_type(message: dict[str, Any]) -> UnknownMessageTypeError:
-    """Make the error for an object that is no control message: clients of other services speak otherwise."""
+    """Return the error for an object that is no control message, as clients of other services send it."""
     names = [name for name in ("type", "event", "action") if message.get(name) is not None]
     received = _short(message[names[0]]) if names else _short(json.dumps(message)) if message else None
     if names == ["action"] and message["action"] in _ACTIONS:
@@ -109,7 +109,7 @@ def _unknown_type(message: dict[str, Any]) -> UnknownMessageTypeError:
 
 
 def _with_directions(sentence: str) -> str:
-    """Return an error's sentence with where audio belongs, for clients that put it into a text."""
+    """Add to an error's sentence how to send audio, for clients that send it as text."""
     return (
         f"{sentence}. Audio is sent as binary messages, as it is: without base64 and without JSON around it. Text "
         "messages are control messages and markers alone. The protocol is in docs/protocol.md, and on this server's "
@@ -118,18 +118,18 @@ def _with_directions(sentence: str) -> str:
 
 
 def _is_no_attempt(text: str) -> bool:
-    """Return whether a text that is no JSON is not meant as JSON either, but is audio or another service's command."""
+    """Return whether an invalid text is not an attempt to send JSON, but audio or a command of another service."""
     is_audio = len(text) >= _SHORTEST_AUDIO or not text.isprintable() or text.startswith(("data:", "[object"))
     return (is_audio and not text.startswith("{")) or text.lower() in _COMMANDS
 
 
 def _reject_constant(name: str) -> None:
-    """Reject NaN and the infinities, which Python's parser takes and JSON has not (RFC 8259 section 6)."""
+    """Reject NaN and the infinities, which Python's parser accepts and JSON does not have (RFC 8259 section 6)."""
     raise ValueError(name)
 
 
 def _short(value: Any) -> str | None:
-    """Return what was received, as text: a number can be one that JSON has no digits for, or has thousands."""
+    """Return the received value as short text. A number may have no digits in JSON, or thousands."""
     return None if value is None else str(value)[:100]
 
 
@@ -141,9 +141,9 @@ def answer(message: str, session_id: str, chunk_count: int, status: str, **more:
 
 
 def rejection(error: AudioError, session_id: str | None, chunk_count: int | None, status: str | None) -> str:
-    """Return the text of an error; keys whose value is not known are left out.
+    """Return the text of an error. Keys with unknown values are left out.
 
-    `retryable` says whether the same may succeed over another connection.
+    `retryable` says whether another connection may succeed.
     """
     known = {"session_id": session_id, "chunk_count": chunk_count, "status": status}
     return json.dumps(
@@ -158,7 +158,7 @@ def rejection(error: AudioError, session_id: str | None, chunk_count: int | None
 
 
 class AcknowledgementTemplate:
-    """The acknowledgement of a chunk with its count left open: filling it in costs a tenth of `json.dumps`."""
+    """The acknowledgement of a chunk without its count. Inserting the count costs a tenth of `json.dumps`."""
 
     __slots__ = ("_head", "_head_bytes", "_size_bytes", "_tail", "_tail_bytes")
 
@@ -169,11 +169,11 @@ class AcknowledgementTemplate:
         self._size_bytes = len(self._head_bytes) + len(self._tail_bytes)
 
     def fill(self, chunk_count: int) -> str:
-        """Return the text with the count in place."""
+        """Return the text with this count."""
         return f"{self._head}{chunk_count}{self._tail}"
 
     def frame(self, chunk_count: int) -> bytes:
-        """Return the text with the count in place, as a whole frame of a server (RFC 6455 section 5.2)."""
+        """Return the text with this count, as a whole frame of a server (RFC 6455 section 5.2)."""
         digits = b"%d" % chunk_count
         size = self._size_bytes + len(digits)
         # The text is longer than 125 bytes, and never as long as 64 KiB.

@@ -1,7 +1,7 @@
 """PURE. The parameters of a session and of a connection: their values, defaults and checks.
 
-The table in section 2 of the contract, as code: `parse_query` turns the query string of a WebSocket's URL (RFC 3986
-section 3.4) into a `ConnectionRequest`, or raises an error that names the valid values.
+`parse_query` parses the query string of a WebSocket's URL (RFC 3986 section 3.4) and returns a `ConnectionRequest`, or
+raises an error that names the valid values. `docs/protocol.md` lists the parameters.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,14 +19,14 @@ ENCODINGS = ("s16le", "s24le", "s32le", "f32le", "mulaw", "alaw")
 CHUNK_MODES = ("auto", "stream", "files")
 LABEL_MAX_LENGTH = 255
 METADATA_MAX_KEYS = 50
-# Of all keys and values together, in UTF-8.
+# The most bytes of all keys and values together, in UTF-8.
 METADATA_MAX_BYTES = 8192
-# Before the key, in the name of a query parameter.
+# The beginning of the name of a query parameter with metadata. The key follows it.
 METADATA_PREFIX = "metadata."
 RETENTION_MAX_DAYS = 36_500
-# What the media decide where the client does not name it.
+# The parameters that the audio decides if the client does not name them.
 DECIDED_BY_MEDIA = ("format", "sample_rate", "channels")
-# Categories of Unicode.
+# The categories of Unicode that a label may not contain.
 _NO_TEXT = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 _CHOICES: dict[str, tuple[str | int, ...]] = {
@@ -38,13 +38,13 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
 }
 _LABELS = ("user_id", "source", "ticket", "token", "project", "name")
 _SECRETS = ("ticket", "token")
-# Enough for all metadata, the parameters above, and a few too many of each, which get a clearer error.
+# Enough for all metadata and parameters, and for a few too many, which get a clearer error.
 _QUERY_MAX_FIELDS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class SessionParameters:
-    """What the audio of a session is. `sample_rate` is in Hz, `encoding` is that of headerless PCM."""
+    """The parameters of a session's audio. `sample_rate` is in Hz, and `encoding` is that of raw PCM."""
 
     sample_rate: int
     channels: int
@@ -53,20 +53,20 @@ class SessionParameters:
     chunks: str = "auto"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parameters as the keys and values of the contract."""
-        # `asdict` copies deeply, and costs as much as a statement of the database.
+        """Return the parameters by their names."""
+        # `asdict` makes deep copies, and costs as much as a statement of the database.
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """The notes of people about a session. They have nothing to do with its audio, and can change at any time.
+    """The details of a session. They are independent of its audio, and can change at any time.
 
     Attributes:
         name: A title.
         metadata: Keys and values of the client's choice.
-        retention_days: How long the session is kept after its end, 0 for ever; None if its project decides.
-        legal_hold: Whether nobody may delete the session.
+        retention_days: How many days after its end the session is kept; 0 for ever; None for the days of its project.
+        legal_hold: Whether the session is under a legal hold, so that nobody may delete it.
     """
 
     name: str | None = None
@@ -81,9 +81,9 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRequest:
-    """What one connection asked for: only what its query named, so that a resumed session can be compared.
+    """The request of one connection. It contains only values that the query names, to compare them with the session.
 
-    The name and the metadata count only for a new session. They may have been changed when a connection resumes it.
+    The name and the metadata are used only for a new session. A session that is resumed may have other ones.
     """
 
     named: Mapping[str, str | int]
@@ -96,7 +96,7 @@ class ConnectionRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def parameters(self, defaults: SessionParameters) -> SessionParameters:
-        """Return the parameters of a new session: what the query named, else `defaults`."""
+        """Return the parameters of a new session: those of the query, otherwise `defaults`."""
         return SessionParameters(**{**defaults.as_dict(), **self.named})
 
     @property
@@ -106,24 +106,24 @@ class ConnectionRequest:
 
     @property
     def undecided(self) -> list[str]:
-        """The parameters of a new session that the media decide, because the query does not name them."""
+        """The parameters of a new session that the audio decides, because the query does not name them."""
         return undecided_among(self.named)
 
     def check_continues(
         self, existing: SessionParameters, user_id: str | None, undecided: Collection[str] = ()
     ) -> dict[str, str | int]:
-        """Compare what the query names with the session that it continues.
+        """Compare the values of the query with the session that it continues.
 
         Args:
             existing: The parameters of the session.
             user_id: The label of the session.
-            undecided: The names of parameters that the media have not decided yet: any value of them is right.
+            undecided: The names of the undecided parameters, of which any value is right.
 
         Returns:
-            The undecided ones that the query names, with their values.
+            The undecided parameters that the query names, with their values.
 
         Raises:
-            ParameterConflictError: The query names a value that is not the session's.
+            ParameterConflictError: The query names another value than that of the session.
         """
         decided = {name: value for name, value in self.named.items() if name in undecided}
         values = {**existing.as_dict(), **decided, "user_id": user_id}
@@ -140,7 +140,7 @@ class ConnectionRequest:
 
 
 def undecided_among(named: Collection[str]) -> list[str]:
-    """Return the parameters of a new session that the media decide, given those that its client names."""
+    """Return the parameters of a new session that the audio decides, because its client does not name them."""
     return [name for name in DECIDED_BY_MEDIA if name not in named]
 
 
@@ -163,11 +163,11 @@ def parse_value(name: str, text: str) -> str | int:
 
 
 def parse_label(name: str, text: str) -> str:
-    """Return a free label, as it is. Joiners and spaces of any script are part of correct spelling.
+    """Return a label unchanged. Joiners and spaces of any script are allowed, because correct spelling may need them.
 
     Raises:
-        InvalidParameterError: It is empty or too long, or has a character that no text has: a control character, a line
-            or paragraph separator, half of a surrogate pair.
+        InvalidParameterError: It is empty or too long, or has a control character, a line or paragraph separator, or
+            half of a surrogate pair.
     """
     limit = LABEL_MAX_LENGTH if name not in _SECRETS else 1024
     if not 0 < len(text) <= limit or not _is_text(text):
@@ -192,7 +192,7 @@ def parse_metadata(value: object) -> dict[str, str]:
     """Return the metadata of a session.
 
     Raises:
-        InvalidParameterError: It is no flat map of strings to strings, or too large.
+        InvalidParameterError: It is not a flat map of strings to strings, or is too large.
     """
     return check_metadata({key: text for key, text in _entries(value) if text is not None})
 
@@ -241,7 +241,7 @@ def _metadata_value(key: object, text: object) -> str:
 
 
 def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """Return the metadata if there is not too much of it.
+    """Return the metadata if it is not too large.
 
     Raises:
         InvalidParameterError: There are too many keys, or they are too long with their values.
@@ -265,10 +265,10 @@ def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def parse_retention_days(value: object) -> int:
-    """Return for how many days a session is kept.
+    """Return the number of days for which a session is kept.
 
     Raises:
-        InvalidParameterError: It is no whole number, negative or too large.
+        InvalidParameterError: It is not a whole number, is negative or is too large.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= RETENTION_MAX_DAYS:
         raise InvalidParameterError(
@@ -281,7 +281,7 @@ def parse_retention_days(value: object) -> int:
 
 
 def parse_query(query: bytes) -> ConnectionRequest:
-    """Return what the raw query string of a connection's URL asks for.
+    """Parse the raw query string of a connection's URL.
 
     Raises:
         InvalidParameterError: A name is unknown or given twice, or a value is outside its range.

@@ -20,7 +20,7 @@ from tests.server import eventually
 from tests.sound import decoded, encoded, speech
 
 QUEUE = "celery"
-CLAIM_LOST = "was claimed by another run"
+CLAIM_LOST = "claim_lost"
 WATCH = """
     CREATE TABLE window_log (id serial, session_id uuid, token uuid, first bigint, last bigint);
     CREATE FUNCTION log_window() RETURNS trigger AS $$ BEGIN

@@ -38,7 +38,7 @@ class Sessions:
         self.result.problems.add(Problem(code, detail, **where))
 
     def get(self, key: uuid.UUID) -> JournaledSession:
-        """Return what is known of the session."""
+        """Return the state of the session."""
         return self._by_key.setdefault(key, JournaledSession(key))
 
     def begin(self, session: JournaledSession, source_id: int) -> bool:

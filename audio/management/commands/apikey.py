@@ -145,7 +145,7 @@ def _by_id(text: str) -> ApiKey | None:
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:
-    """Return what is shown of a key: everything but its digest."""
+    """Return the values of a key that are shown: all except its digest."""
     is_expired = key.expires_at is not None and key.expires_at <= timezone.now()
     times = {name: getattr(key, name) for name in ("created_at", "last_used_at", "expires_at", "revoked_at")}
     return {

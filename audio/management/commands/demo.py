@@ -227,7 +227,7 @@ def _environment(folder: Path) -> dict[str, str]:
     """Return the environment of the server: that of the caller, without access to the caller's own recordings."""
     data_dir = folder / "data"
     own = {"DATA_DIR": data_dir, "AUDIO_STORAGE_PATH": data_dir / "audio", "DATABASE_URL": "", "REDIS_URL": ""}
-    # An empty variable counts as unset: the server answers this machine alone, and asks nobody.
+    # An empty variable counts as unset: only this machine can connect, and authentication is off.
     reachable = {"HOST": "127.0.0.1", "PORT": "0", "ALLOWED_HOSTS": "", "PUBLIC_URL": "", "REQUIRE_AUTH": ""}
     return os.environ | {name: str(value) for name, value in own.items()} | reachable
 
@@ -286,7 +286,7 @@ async def _send(url: str, source: Source) -> Sent:
     options = RecordOptions(format="wav", chunks="stream", user_id="demo", on_notice=notices.append)
     options["sample_rate"], options["channels"] = source.format.sample_rate, source.format.channels
     with _errors():
-        # The server of this command asks nobody, so it gets no key of the caller.
+        # The server of this command needs no authentication, so it does not get the key of the caller.
         async with AsyncClient(url, api_key="", trust_env=False) as client, client.record(**options) as recorder:
             started = time.monotonic()
             with source.path.open("rb") as file:

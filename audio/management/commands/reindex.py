@@ -15,7 +15,7 @@ from audio.models import IngestProcess
 
 
 class Command(ExampleCommand):
-    """Read every journal, insert what the database does not have, and enqueue the recordings."""
+    """Read every journal, insert missing rows into the database, and enqueue the recordings."""
 
     help = "Restores sessions and chunks from the journals after the loss of the database, or after an older backup."
     examples = ("--dry-run", "")

@@ -1,6 +1,6 @@
 """The Python client of SercueScribe: record, list, listen to and download sessions.
 
-`AsyncClient` is for asyncio, and `Client` for plain Python. Both have the same methods.
+`AsyncClient` is for asyncio, and `Client` for synchronous code. Both have the same methods.
 """
 
 from sercuescribe_client.client import AsyncClient

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """An event loop in a thread. The thread is a daemon, so a program that forgets to close it ends nevertheless."""
+    """An event loop in a thread. The thread is a daemon, so that a program that does not close it can end."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""The delay before the next attempt."""
 
 import random
 
@@ -9,7 +9,7 @@ LONGEST_SECONDS = 15.0
 
 
 class Backoff:
-    """Growing delays with jitter, so that a crowd of clients does not come back at the same moment."""
+    """Growing delays with jitter, so that many clients do not reconnect at the same moment."""
 
     def __init__(self) -> None:
         self._attempts = 0

@@ -26,13 +26,13 @@ class AsyncClient:
     """A client of one server. Use it as an asynchronous context manager, or call `aclose` at the end.
 
     Args:
-        url: The address of the server. Without it that in SERCUESCRIBE_URL, or else http://127.0.0.1:8000.
-        api_key: An API key or session token. Without it that in SERCUESCRIBE_API_KEY; an empty one: none.
+        url: The address of the server. The default is SERCUESCRIBE_URL, or else http://127.0.0.1:8000.
+        api_key: An API key or session token. The default is SERCUESCRIBE_API_KEY. An empty one means none.
         timeout_seconds: How long a request may wait for an answer.
         trust_env: Whether proxies in the environment are used.
 
     Raises:
-        UsageError: The address is none of a server.
+        UsageError: The address is not that of a server.
     """
 
     def __init__(
@@ -80,6 +80,6 @@ class AsyncClient:
 
         Args:
             session_ids: The sessions; without any, all that the caller may see.
-            after: The `position` of the last event that was received, to continue behind it.
+            after: The `position` of the last event that was received. The stream continues after it.
         """
         return listen(self._transport, session_ids, after)

@@ -1,4 +1,4 @@
-"""Downloads that continue after a broken connection, and are compared with the SHA-256 of the recording."""
+"""Downloads, which continue after a broken connection, and are compared with the SHA-256 of the recording."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ BytesProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that was downloaded. `is_verified` tells whether the server knew its SHA-256, and it was the same."""
+    """A downloaded file. `is_verified` is set if the server knew its SHA-256, and the file has it."""
 
     path: Path
     size_bytes: int
@@ -38,7 +38,7 @@ class Download:
 
 @dataclass(slots=True)
 class Position:
-    """How much of a file is there, and the version of the file that it belongs to.
+    """The downloaded part of a file, and the version of the file to which it belongs.
 
     Attributes:
         bytes: The number of bytes.
@@ -64,7 +64,7 @@ class Position:
 
 
 class FileReader:
-    """One file of the server, read from a position on, over as many connections as it takes."""
+    """A reader of one file of the server from a position, over as many connections as necessary."""
 
     def __init__(
         self, transport: Transport, path: str, parameters: Parameters, on_making: Progress | None = None
@@ -75,7 +75,7 @@ class FileReader:
         self._on_making = on_making
 
     async def read(self, position: Position) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes behind a position, which moves along.
+        """Yield the bytes after a position, and move the position.
 
         If the file is another one by now, the position goes back to its beginning before its first bytes are yielded.
 
@@ -112,7 +112,7 @@ class FileReader:
 
 
 def _place(position: Position, response: httpx.Response) -> bool:
-    """Move a position to where the body of a response begins, and return whether there is a body to read."""
+    """Move a position to the beginning of the body of a response, and return whether there is a body."""
     content_range = response.headers.get("Content-Range", "")
     if response.status_code == _OUTSIDE:
         if content_range == f"bytes */{position.bytes}":
@@ -137,12 +137,12 @@ async def download(
 
     Args:
         reader: The file.
-        destination: Where it is to be. Until it is complete, it has the suffix `.part`.
+        destination: Its path. Until it is complete, it has the suffix `.part`.
         sha256: What its SHA-256 has to be; None if that is not known.
         on_progress: Called with the bytes that are there, and those of the whole.
 
     Raises:
-        DownloadDamagedError: It is another file than the server has. What was downloaded is removed.
+        DownloadDamagedError: The file differs from that of the server. The downloaded file is removed.
         OSError: The file cannot be written.
     """
     part = destination.with_name(f"{destination.name}.part")
@@ -190,7 +190,7 @@ def _write_note(note: Path, position: Position) -> None:
 
 
 def _left_by_earlier(part: Path, note: Path) -> Position:
-    """Return the position behind what an earlier attempt has downloaded."""
+    """Return the position after the bytes of an earlier attempt."""
     if not part.exists() or not note.exists():
         return Position()
     try:
@@ -206,10 +206,10 @@ def _sha256_of(path: Path) -> str:
 
 
 class LiveWav:
-    """Turns the beginning of a WAV file that still grows into that of a stream without an end.
+    """A filter that changes the header of a growing WAV file to that of a stream without an end.
 
-    The header of the server declares the length so far. A player would stop there. All ones stand for an unknown
-    length, as live recorders write it.
+    The header of the server declares the length so far, at which a player would stop. All ones mean an unknown length,
+    as live recorders write it.
     """
 
     _UNKNOWN = b"\xff\xff\xff\xff"
@@ -233,7 +233,7 @@ class LiveWav:
         return head[:4] + self._UNKNOWN + head[8:at] + self._UNKNOWN + head[at + 4 :]
 
     def _data_size_at(self) -> int | None:
-        """Return where the size of the samples is; 0 if this is no such WAV file, None if it is not known yet."""
+        """Return the offset of the size of the samples; 0 if this is no such WAV file, None if it is unknown yet."""
         head = self._head
         if len(head) < 12:
             return 0 if head and not b"RIFF".startswith(head[:4]) else None

@@ -1,19 +1,19 @@
 """The errors of the client.
 
 ScribeError
-├── ServerError             the server rejected something; it has the stable `code`
+├── ServerError                  the server rejected a request; the error has its stable `code`
 │   ├── InvalidRequestError      the request is wrong
-│   ├── NotAuthenticatedError    there is no key, or it is not valid any more
-│   ├── NotAllowedError          the scopes of the key do not include the request
-│   ├── NotFoundError            there is no such thing, or it is not yours
-│   ├── Conflict            the state of the session, recording or task does not allow it
-│   ├── NotReadyError            it is being made
+│   ├── NotAuthenticatedError    there is no key, or it is no longer valid
+│   ├── NotAllowedError          the scopes of the key do not allow the request
+│   ├── NotFoundError            the requested object does not exist, or is not yours
+│   ├── ConflictError            the state of the session, recording or task does not allow the request
+│   ├── NotReadyError            the recording or file is being made
 │   ├── LimitReachedError        a limit is reached
-│   └── ServiceUnavailableError  the server cannot do it now
-├── ServerUnreachableError       there was no answer
-├── Incomplete              a session was closed before all its chunks were stored
-├── DownloadDamagedError         what was downloaded is not the recording
-└── UsageError              the arguments are wrong
+│   └── ServiceUnavailableError  the server cannot handle the request now
+├── ServerUnreachableError       the server did not respond
+├── IncompleteError              a session was closed before all its chunks were stored
+├── DownloadDamagedError         the downloaded file differs from the recording
+└── UsageError                   the arguments are wrong
 
 The protocol of the server lists the codes.
 """
@@ -62,15 +62,15 @@ class InvalidRequestError(ServerError):
 
 
 class NotAuthenticatedError(ServerError):
-    """There is no API key or token, or it is not valid any more."""
+    """There is no API key or token, or it is no longer valid."""
 
 
 class NotAllowedError(ServerError):
-    """The scopes of the key or token do not include the request."""
+    """The scopes of the key or token do not allow the request."""
 
 
 class NotFoundError(ServerError):
-    """There is no such session, recording, key or task, or it is not yours."""
+    """The session, recording, key or task does not exist, or is not yours."""
 
 
 class ConflictError(ServerError):
@@ -86,11 +86,11 @@ class LimitReachedError(ServerError):
 
 
 class ServiceUnavailableError(ServerError):
-    """The server cannot do this now, because it is overloaded, full, stopping or broken."""
+    """The server cannot handle the request now, because it is overloaded, full, stopping or broken."""
 
 
 class ServerUnreachableError(ScribeError):
-    """The server did not answer, or its answer is not that of a SercueScribe."""
+    """The server did not answer, or is not a SercueScribe server."""
 
 
 class IncompleteError(ScribeError):

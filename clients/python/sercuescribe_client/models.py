@@ -1,4 +1,4 @@
-"""The JSON of the server, with types. Newer servers may add keys; they are kept."""
+"""The JSON of the server, with types. Keys that a newer server adds are kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Reason(TypedDict):
 
 
 class RecordingWarning(TypedDict):
-    """Audio that was sent and is not in the recording as it came."""
+    """Audio that is not in the recording as it was sent."""
 
     code: str
     detail: str
@@ -50,7 +50,7 @@ class Recording(TypedDict):
 
 
 class Session(TypedDict):
-    """A session and its recording. `websocket_url` is there when it was just created."""
+    """A session and its recording. A session that was just created has a `websocket_url`."""
 
     session_id: str
     user_id: str | None
@@ -97,7 +97,7 @@ class Waveform(TypedDict):
 
 
 class Token(TypedDict):
-    """A session token. `token` and `websocket_url` are there when it was just created."""
+    """A session token. A token that was just created has `token` and `websocket_url`."""
 
     id: str
     session_id: str
@@ -111,7 +111,7 @@ class Token(TypedDict):
 
 
 class Key(TypedDict):
-    """An API key. `key` is there when it was just created."""
+    """An API key. A key that was just created has `key`."""
 
     id: str
     project: str
@@ -126,7 +126,7 @@ class Key(TypedDict):
 
 
 class Project(TypedDict):
-    """A project, what the caller may do in it, and its limits."""
+    """A project, the scopes of the caller in it, and its limits."""
 
     name: str
     scopes: list[Scope]
@@ -138,7 +138,7 @@ class Project(TypedDict):
 
 
 class Webhook(TypedDict):
-    """A webhook. `secret` is there when it was just created or rotated."""
+    """A webhook. It has `secret` if it was just created, or its secret was just rotated."""
 
     id: str
     project: str
@@ -203,7 +203,7 @@ class Page(Generic[ItemT]):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened.
+    """An event of a session.
 
     Attributes:
         type: Its type, such as `recording.ready`.

@@ -46,12 +46,12 @@ class ControlItem:
         return self._text
 
     def finish(self) -> None:
-        """Tell the waiting caller that the server has done it."""
+        """Tell the waiting caller that the server has answered."""
         if not self.answer.done():
             self.answer.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        """Tell the waiting caller that the server has rejected it."""
+        """Tell the waiting caller that the server has rejected the message."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -75,7 +75,7 @@ class Outbox:
         self.acknowledged_chunk_count = stored_chunk_count
 
     def add(self, item: Item) -> None:
-        """Add an item behind all others."""
+        """Add an item after all others."""
         self._items.append(item)
         if isinstance(item, ChunkItem):
             self.pending_chunk_count += 1
@@ -110,7 +110,7 @@ class Outbox:
         return self._items.popleft()
 
     def reconnect(self, stored_chunk_count: int) -> None:
-        """Remove what the server has stored. Everything else is sent again.
+        """Remove the items that the server has stored. All others are sent again.
 
         Raises:
             ScribeError: The server has another number of chunks than this client can have sent.
@@ -136,7 +136,7 @@ class Outbox:
         item.finish()
 
     def fail(self, error: Exception, *, but_close: bool = False) -> None:
-        """Tell all waiting callers that nothing will be sent any more, perhaps but for those that close the session."""
+        """Tell all waiting callers that nothing more will be sent, perhaps except those that close the session."""
         for item in self._items:
             if isinstance(item, ControlItem) and not (but_close and item.is_close):
                 item.fail(error)

@@ -1,4 +1,4 @@
-"""The recorder: it sends chunks over as many connections as it takes, and stores each of them exactly once."""
+"""The recorder: it sends chunks over as many connections as necessary, so that each is stored exactly once."""
 
 import asyncio
 import json
@@ -47,19 +47,19 @@ class RecordOptions(TypedDict, total=False):
 
     Attributes:
         session_id: The session to continue. Without it a new one is opened.
-        source: The name of this stream in the session. Without it the name is a random one.
-        format: The format of the audio. Without it the first bytes decide.
-        sample_rate: In Hz. Without it the header of the audio decides.
-        channels: 1 or 2. Without it the header of the audio decides.
+        source: The name of this stream in the session. The default is a random name.
+        format: The format of the audio. By default the first bytes decide.
+        sample_rate: The sample rate in Hz. By default it is read from the header of the audio.
+        channels: 1 or 2. By default they are read from the header of the audio.
         encoding: The encoding of raw PCM.
         chunks: How chunks and files relate.
         user_id: A label of your choice.
         name: The title of a new session.
         metadata: The metadata of a new session.
         project: The project of a new session.
-        max_pending_bytes: How much may wait for its acknowledgement. If it is more, `send` waits.
+        max_pending_bytes: How many bytes may wait for their acknowledgement. If there are more, `send` waits.
         spool: Whether chunks wait in temporary files instead of in memory.
-        give_up_seconds: How long to try again after the connection was lost; None: for ever.
+        give_up_seconds: How long the recorder tries to reconnect; None for ever.
         on_notice: Called with a message of the server about a part that it could not decode.
     """
 
@@ -125,7 +125,7 @@ class Recorder:
         self._more = asyncio.Event()
         self._progress = asyncio.Event()
 
-    # What a program uses.
+    # The methods for programs.
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -208,7 +208,7 @@ class Recorder:
         self._is_paused = False
 
     async def marker(self, label: str) -> None:
-        """Set a marker behind what was sent.
+        """Set a marker after everything that was sent.
 
         If the connection breaks before the server has answered, the marker is sent again, and may be there twice.
 
@@ -229,7 +229,7 @@ class Recorder:
         self._is_closing = True
         await self._control({"type": "control", "action": "close_session"})
 
-    # What happens behind it.
+    # The loop that sends and receives.
 
     async def _control(self, body: dict[str, Any]) -> None:
         self._check_open()

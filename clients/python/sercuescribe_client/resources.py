@@ -45,7 +45,7 @@ _KEEP: Any = object()
 
 
 class SessionFilters(TypedDict, total=False):
-    """Which sessions are listed. Times are in ISO 8601. `name` is the beginning of the name."""
+    """Filters of the list of sessions. Times are in ISO 8601. `name` is the beginning of the name."""
 
     status: Status | None
     user_id: str | None
@@ -58,7 +58,7 @@ class SessionFilters(TypedDict, total=False):
 
 
 class NewSession(TypedDict, total=False):
-    """A new session. What is absent is decided by the audio, the project or the server."""
+    """A new session. The audio, the project or the server decides about absent values."""
 
     sample_rate: int
     channels: int
@@ -219,7 +219,7 @@ class AsyncSessions(Resource):
                 yield block
 
     async def follow(self, session_id: str) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes of a recording from its beginning, and of an open session what is added, until its end.
+        """Yield the bytes of a recording from its beginning, and follow an open session to its end.
 
         The header of a WAV file that still grows declares an unknown length.
         """

@@ -21,10 +21,10 @@ class Server:
 
     @classmethod
     def find(cls, url: str | None = None, api_key: str | None = None) -> Self:
-        """Return the server. What is not given is read from the environment.
+        """Return the server. Missing values are read from the environment.
 
         Raises:
-            UsageError: The address is none of a server.
+            UsageError: The address is not that of a server.
         """
         address = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
         parts = urlsplit(address)
@@ -35,7 +35,7 @@ class Server:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that show who asks."""
+        """The headers that authenticate the client."""
         return {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
 
     def websocket_url(self, session_id: str | None, parameters: dict[str, str]) -> str:

@@ -1,7 +1,7 @@
-"""Where chunks wait until the server has acknowledged them: in memory, or in temporary files.
+"""The spools in which chunks wait until the server has acknowledged them: in memory, or in temporary files.
 
-A spool of files suits a pipe that cannot be read twice. It consists of files of a few megabytes. A file is removed when
-all of its chunks are acknowledged, so a connection that works needs one file.
+A spool of files is for pipes, which cannot be read twice. It consists of files of a few megabytes. A file is removed
+when all of its chunks are acknowledged, so a working connection needs one file.
 """
 
 import tempfile

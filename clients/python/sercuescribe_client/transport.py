@@ -18,7 +18,7 @@ from sercuescribe_client.version import __version__
 
 MAX_ATTEMPTS = 5
 POLL_SECONDS = 0.5
-# The server did not do what was asked, so the same request is safe, whatever it was.
+# The server has not executed the request, so it is safe to send it again.
 _NOT_DONE = (429, 503)
 Progress = Callable[[float], None]
 Parameters = Mapping[str, Any]
@@ -184,7 +184,7 @@ def unreachable_of(server: Server, error: Exception) -> ServerUnreachableError:
 
 
 async def wait_while_made(error: NotReadyError, on_progress: Progress | None) -> None:
-    """Report how far a result is, and wait before it is asked for again."""
+    """Report the progress of a result, and wait before the next request for it."""
     progress = error.details.get("progress")
     if on_progress is not None and isinstance(progress, (int, float)):
         on_progress(float(progress))
@@ -192,7 +192,7 @@ async def wait_while_made(error: NotReadyError, on_progress: Progress | None) ->
 
 
 class Deadline:
-    """A moment after which waiting ends. Without seconds it never comes."""
+    """The time at which waiting ends. Without seconds it never ends."""
 
     def __init__(self, seconds: float | None) -> None:
         self._at = None if seconds is None else time.monotonic() + seconds

@@ -1,3 +1,3 @@
-"""The version of the client. It is that of the server that it comes with."""
+"""The version of the client, which is that of the server in the same repository."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-/** What the server does with a session: its background tasks, and for managers the deliveries of its events. */
+/** The activity of a session: its background tasks, and for managers the deliveries of its events. */
 
 import { all, client, explain } from "./api.js";
 import { may } from "./context.js";

@@ -1,11 +1,11 @@
-/** The HTTP API, as the reader of the page: with their login, by the client that every application can use. */
+/** The HTTP API with the login of the reader, through the same client that applications use. */
 
 import { Client } from "../../../client/sercuescribe.js";
 import { url } from "./context.js";
 
 const CSRF = /(?:^|; )csrftoken=([^;]*)/;
 
-/** Django wants the token of its cookie back from pages whose reader has logged in. */
+/** Django requires the token of its cookie in requests of readers who have logged in. */
 function headers() {
   const found = CSRF.exec(document.cookie);
   return found ? { "X-CSRFToken": found[1] } : {};

@@ -1,4 +1,4 @@
-/** What the server tells the scripts of a page: where the server is, who reads, and what they may do. */
+/** The data of the server for the scripts of a page: its address, the reader, and their scopes. */
 
 export const context = JSON.parse(document.getElementById("for-scripts").textContent);
 

@@ -1,4 +1,4 @@
-/** What is known of a session: its audio, its metadata, how long it is kept. */
+/** The details of a session: its audio, its metadata, its retention. */
 
 import { client, explain } from "./api.js";
 import { may } from "./context.js";
@@ -104,7 +104,7 @@ function metadataRow(key = "", value = "") {
   return row;
 }
 
-/** Return the fields of how long a session is kept. */
+/** Return the fields for the retention of a session. */
 function keeping({ retention_days: days, legal_hold: hold }) {
   const chosen = days === null ? "project" : days === 0 ? "forever" : "days";
   const options = { project: "The setting of the project", days: "For a number of days after its end", forever: "Forever" };

@@ -1,4 +1,4 @@
-/** The rows of the list. However far it is scrolled, only the pages near the screen have rows in the document. */
+/** The rows of the list. Only the pages near the visible part have rows in the document, however long the list is. */
 
 import { h } from "./elements.js";
 
@@ -144,7 +144,7 @@ export class Feed {
   }
 }
 
-/** Change the parts of a row that differ. What has the focus, or is being pressed, stays the same element. */
+/** Change the parts of a row that differ. An element that has the focus, or is being pressed, is not replaced. */
 function refresh(row, wanted) {
   const parts = [...wanted.children];
   [...row.children].forEach((part, index) => part.isEqualNode(parts[index]) || part.replaceWith(parts[index]));

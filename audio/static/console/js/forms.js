@@ -1,4 +1,4 @@
-/** Forms that create something: they open in place, and say what was wrong. */
+/** Forms that create rows. They open in place, and show errors. */
 
 import { explain } from "./api.js";
 import { button, h, icon } from "./elements.js";
@@ -9,7 +9,7 @@ import { tell } from "./messages.js";
  *
  * @param {HTMLElement} list - The list.
  * @param {Node[]} fields - The fields.
- * @param {string} yes - What the button says that sends it.
+ * @param {string} yes - The label of the button that sends it.
  * @param {(form: HTMLFormElement) => Promise<void>} send - Sends it. Its error is shown in the form.
  */
 export function openForm(list, fields, yes, send) {

@@ -1,4 +1,4 @@
-/** The markers of a session: a list to jump by, in which they are named and deleted. */
+/** The markers of a session: a list to jump to them, name them and delete them. */
 
 import { client, explain } from "./api.js";
 import { button, h, icon } from "./elements.js";

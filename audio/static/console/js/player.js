@@ -1,4 +1,4 @@
-/** The player of a session: buttons and keys around an audio element, also while the session is still being recorded. */
+/** The player of a session: buttons and keys for an audio element, even while the session is being recorded. */
 
 import { LivePlayer } from "../../../client/sercuescribe.js";
 import { client, explain } from "./api.js";
@@ -11,7 +11,7 @@ import * as words from "./words.js";
 const SKIP_SECONDS = 15;
 const BEHIND_SECONDS = 1;
 const SPEEDS = [0.5, 0.75, 1, 1.25, 1.5, 2, 3];
-// While a session is recorded, its waveform is drawn again at most that often.
+// While a session is being recorded, its waveform is drawn again after this time at the earliest.
 const GROW_MS = 2000;
 // Every browser plays it.
 const FALLBACK = "mp3";

@@ -1,4 +1,4 @@
-/** What the search field of the list means. */
+/** The parser of the search field of the list. */
 
 const ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 

@@ -1,4 +1,4 @@
-/** The page of a session: listen, mark, rename, download, close, delete. It changes by itself. */
+/** The page of a session: listen, mark, rename, download, close, delete. It updates itself. */
 
 import { Activity } from "./activity.js";
 import { client, explain } from "./api.js";
@@ -171,7 +171,7 @@ class SessionPage extends HTMLElement {
   }
 }
 
-/** Return what the reader has to know about a recording: why it failed, and what is not in it. */
+/** Return the problems of a recording for the reader: why it failed, and the audio that it lacks. */
 function notices({ recording }, player) {
   const found = [];
   if (recording.state === "failed") {

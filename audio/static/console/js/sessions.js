@@ -1,4 +1,4 @@
-/** The list of sessions. It changes by itself, and goes on while it is scrolled. */
+/** The list of sessions. It updates itself, and loads more sessions as it is scrolled. */
 
 import { client, explain } from "./api.js";
 import { context, mayAnywhere, url } from "./context.js";

@@ -1,4 +1,4 @@
-/** The frame of every page: the menu of phones, the state of the server, and the shortcuts that work everywhere. */
+/** The frame of every page: the menu on phones, the state of the server, and the shortcuts of all pages. */
 
 import { mayAnywhere, url } from "./context.js";
 import { h } from "./elements.js";
@@ -33,7 +33,7 @@ if (mayAnywhere("record") && document.querySelector(".to-record:not([aria-curren
   addShortcuts("Everywhere", [[["r"], "Record", () => location.assign(url("record"))]]);
 }
 
-/** Show how the server is, as /health/ready says it. */
+/** Show the state of the server, by /health/ready. */
 async function showHealth() {
   const answer = await fetch(url("health/ready")).catch(() => null);
   const checks = (await answer?.json().catch(() => null))?.checks;

@@ -1,4 +1,4 @@
-/** Numbers, times and states in words for the reader: in their zone, with the units that people use. */
+/** Numbers, times and states as text for the reader: in their time zone, with common units. */
 
 const LANGUAGE = "en-GB";
 const DAY_MS = 24 * 3600 * 1000;

@@ -9,9 +9,9 @@ import { amount, clock, reason } from "./words.js";
 
 const TICK_MS = 250;
 const LETTING_GO_MS = 3000;
-/** What is on its way is not worth a word. */
+/** Chunks that are being sent are not shown. */
 const LEAST_KEPT_SECONDS = 2;
-/** This tab was recording, and goes on if it is reloaded. */
+/** The key that marks a recording of this tab, which continues after a reload. */
 const RECORDING = "sercuescribe.recording";
 
 const STATES = {
@@ -325,7 +325,7 @@ export class RecorderPage extends HTMLElement {
   }
 }
 
-/** Return what this page has left behind. It may need a moment to let go of it. */
+/** Return the leftover of this page. It may need a moment to release it. */
 async function leftBehind(mark) {
   const find = async (options) =>
     (await queue.leftovers(options)).findLast(({ sessionId }) => sessionId === mark.sessionId);

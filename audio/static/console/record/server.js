@@ -1,4 +1,4 @@
-/** What the elements of the page share: the client, and the addresses of sessions. */
+/** Functions that the elements of the page share: the client, and the addresses of sessions. */
 
 import { Client, IndexedDbQueue } from "../../../client/sercuescribe.js";
 

@@ -8,7 +8,7 @@ export function clock(seconds) {
   return parts.map((part, index) => (index ? String(part).padStart(2, "0") : part)).join(":");
 }
 
-/** Return what waits to be uploaded: as a time for PCM, otherwise as a size. */
+/** Return the amount that waits to be uploaded: as a time for PCM, otherwise as a size. */
 export function amount(bytes, seconds) {
   if (seconds === null || seconds === undefined) return size(bytes);
   if (seconds < 60) return `${Math.ceil(seconds)} s`;
@@ -35,7 +35,7 @@ const REASONS = {
   not_authenticated: "You are no longer logged in. Log in again in another tab, then upload the audio that is kept here.",
 };
 
-/** Return what a person can do about an error. */
+/** Return what the person can do about an error. */
 export function reason(error) {
   return REASONS[error.code] ?? error.message;
 }

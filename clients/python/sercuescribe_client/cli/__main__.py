@@ -1,4 +1,4 @@
-"""Runs the command with `python -m sercuescribe_client.cli`."""
+"""Run the command with `python -m sercuescribe_client.cli`."""
 
 from sercuescribe_client.cli import main
 

@@ -1,17 +1,17 @@
-"""The frame of all commands: their common options, their output, and their exit codes.
+"""The common parts of all commands: their shared options, their output, and their exit codes.
 
 The exit code tells a script what went wrong:
 
 | code | meaning |
 | --- | --- |
-| 0 | It is done. |
-| 1 | The server rejected it, or something else failed. |
+| 0 | The command succeeded. |
+| 1 | The server rejected the request, or something else failed. |
 | 2 | The command line is wrong. |
 | 3 | The server does not answer. |
-| 4 | The API key is missing or not valid, or its scopes do not include this. |
-| 5 | There is no such session, recording or key, or it is not yours. |
+| 4 | The API key is missing or not valid, or its scopes do not allow the request. |
+| 5 | The session, recording or key does not exist, or is not yours. |
 | 6 | The recording is not complete, or a download is damaged. |
-| 130 | It was interrupted. |
+| 130 | The command was interrupted. |
 """
 
 import asyncio
@@ -84,7 +84,7 @@ def execute(
     try:
         asyncio.run(run())
     except BrokenPipeError:
-        # Whoever read the output has gone. Python would complain about it when it flushes the output at its end.
+        # The reader of the output has closed it. Python would complain about it when it flushes the output at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(BROKEN_PIPE) from None
     except (ScribeError, TimeoutError, OSError) as error:

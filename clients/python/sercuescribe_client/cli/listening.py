@@ -1,4 +1,4 @@
-"""`scribe listen` and `scribe download`: sound to a player, to the standard output, or to a file."""
+"""`scribe listen` and `scribe download`: send a recording to a player, to standard output, or to a file."""
 
 import asyncio
 import shutil
@@ -20,7 +20,7 @@ _PLAYER = ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error", "-i", "pipe:0
 
 
 async def listen(client: AsyncClient, session_id: str, player: str | None, to_stdout: bool) -> None:
-    """Play a recording, or write it to the standard output; of an open session also what is added.
+    """Play a recording, or write it to standard output, and follow an open session to its end.
 
     Raises:
         UsageError: There is no player.

@@ -1,4 +1,4 @@
-"""`scribe record`: records a sound and shows how far it is."""
+"""`scribe record`: record a sound and show the progress."""
 
 import asyncio
 import signal
@@ -27,13 +27,13 @@ from sercuescribe_client.errors import UsageError
 from sercuescribe_client.recorder import Recorder, RecordOptions
 
 _SHOW_SECONDS = 0.1
-# What a connection that is away may leave behind, in temporary files.
+# The most bytes that may wait in temporary files during an outage.
 _SPOOL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Microphone:
-    """The options of a microphone. What is None has a default."""
+    """The options of a microphone. None selects the default."""
 
     is_wanted: bool
     driver: str | None
@@ -112,7 +112,7 @@ async def _send(recorder: Recorder, sound: Sound) -> None:
 
 
 async def _sound(wanted: Wanted) -> tuple[Sound, RecordOptions]:
-    """Return what is to be recorded, and the options of its session.
+    """Return the sound to record, and the options of its session.
 
     Raises:
         UsageError: It is nothing, or more than one thing.
@@ -154,7 +154,7 @@ async def _microphone(wanted: Wanted) -> tuple[FfmpegSound, RecordOptions]:
     await sound.start()
     shape = RecordOptions(format=microphone.format, chunks="stream", sample_rate=None, channels=None)
     if microphone.format == "wav":
-        # These samples have no header. A compressed stream tells its own rate, which for Opus is another one.
+        # These samples have no header. A compressed stream declares its own rate, which is another one for Opus.
         shape["sample_rate"], shape["channels"] = microphone.sample_rate, microphone.channels
     return sound, {**options, **shape}
 

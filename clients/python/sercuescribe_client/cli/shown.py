@@ -31,7 +31,7 @@ def sessions(found: Sequence[Session]) -> None:
 
 
 def session(found: Session) -> None:
-    """Write what is known about a session."""
+    """Write the details of a session."""
     recording = found["recording"]
     rows: dict[str, Any] = {
         "session": found["session_id"],
@@ -105,5 +105,5 @@ def _write(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return a text of others without what a terminal or Rich would act on."""
+    """Return a text from others without codes that a terminal or Rich would interpret."""
     return "".join(character if character.isprintable() else " " for character in text).replace("[", r"\[")

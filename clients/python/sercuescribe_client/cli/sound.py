@@ -1,4 +1,4 @@
-"""Where `scribe record` gets its sound: a file, the standard input, or a microphone that FFmpeg reads."""
+"""The sources of `scribe record`: a file, standard input, or a microphone that FFmpeg reads."""
 
 import asyncio
 import os
@@ -50,14 +50,14 @@ class Sound(Protocol):
 
 
 class FileSound:
-    """A file, as fast as it can be sent, or at the pace of its sound.
+    """A file, which is read as fast as it can be sent, or at the pace of its sound.
 
     Attributes:
         path: The file.
         size_bytes: Its size.
         total_bytes: The same, for the progress bar.
-        skipped_chunks: How many chunks of it the server has.
-        bytes_per_second: Its pace; None: as fast as it can be sent.
+        skipped_chunks: The number of its chunks that the server already has.
+        bytes_per_second: Its pace; None to send it as fast as possible.
         is_cut: Whether its chunks were stopped before its end.
 
     Raises:
@@ -105,8 +105,8 @@ class FileSound:
 class PipeSound:
     """The standard input or another pipe that cannot be read twice.
 
-    A thread reads it. It is a daemon, because nothing can wake a thread that waits for input. It reads the descriptor:
-    at the end of Python nobody may wait in a stream.
+    A thread reads it. The thread is a daemon, because nothing can wake a thread that waits for input. It reads from the
+    descriptor, because Python cannot exit while a thread waits in a stream.
     """
 
     total_bytes: int | None = None
@@ -121,7 +121,7 @@ class PipeSound:
         self._is_stopped.set()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield what is read, as it comes."""
+        """Yield the bytes as they are read."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read_all, args=(loop,), daemon=True).start()
         stopped = asyncio.create_task(self._is_stopped.wait())
@@ -179,7 +179,7 @@ class FfmpegInput:
         audio_format: Format | None,
         duration_seconds: float | None,
     ) -> Self:
-        """Return the input, with the defaults of this machine for what is not given.
+        """Return the input, with the defaults of this machine for missing values.
 
         Raises:
             UsageError: There is no default, or the format cannot be encoded while it is recorded.
@@ -243,7 +243,7 @@ class FfmpegSound:
             raise self._failure()
 
     def stop(self) -> None:
-        """Let FFmpeg write what it has, and end."""
+        """Let FFmpeg write the rest of its output, and end."""
         self._is_stopped = True
         if self._process.returncode is None:
             self._process.terminate()
@@ -276,7 +276,7 @@ class FfmpegSound:
         return await self._process.stdout.read(self._microphone.chunk_bytes)
 
     async def _listen(self) -> None:
-        """Read what FFmpeg says, so that it never waits for somebody who reads it."""
+        """Read the messages of FFmpeg, so that it never blocks."""
         if self._process.stderr is not None:
             async for line in self._process.stderr:
                 self._last_line = line.decode(errors="replace").strip() or self._last_line
