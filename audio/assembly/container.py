@@ -1,6 +1,6 @@
-"""The parts of a WebM, Ogg or MP4 stream: each is examined when it is complete, and at the end all are copied.
+"""The parts of a WebM, Ogg or MP4 stream. Each is examined when it is complete, and at the end all are copied.
 
-The parts lie one after the other in the master. Each has its own header, and their packets fit together: otherwise the
+The master contains the parts one after the other. Each has its own header. If their packets do not fit together, the
 session needs the family that decodes (`PartsDifferError`).
 """
 
@@ -33,7 +33,7 @@ _MOST_DISPLACED_SECONDS = 0.1
 
 
 class ContainerParts:
-    """The parts of one stream, and what is known of them."""
+    """The parts of one stream, and their properties."""
 
     def __init__(self, session: AudioSession, losses: Losses, checkpoint: dict[str, Any]) -> None:
         self._session = session

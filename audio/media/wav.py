@@ -1,4 +1,4 @@
-"""PURE. The headers of WAV files: how files begin, the chunks `fmt ` and ds64, and the header of our own files.
+"""PURE. The headers of WAV files: the beginnings of files, the chunks `fmt ` and ds64, and the header of masters.
 
 `audio.media.wav_reader` reads whole files with these functions.
 

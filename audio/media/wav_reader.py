@@ -1,16 +1,16 @@
-"""PURE. An incremental reader of WAV, whose messages may be cut anywhere.
+"""PURE. An incremental reader of WAV, in messages of any size.
 
 The reader (`WavReader`) reads the messages of one source. Under `format=wav` these are raw PCM, whole WAV files, or
 slices of a WAV stream. It returns `Samples`: whole sample frames with their format. If it cannot follow a file, it
-returns a `Fault` instead and continues after that file. Its state is JSON, so that the database can hold it between
-two windows.
+returns a `Fault` instead and continues after that file. Its state is JSON, so that it can be stored in the database
+between two windows.
 
-Sizes in headers are often wrong. The reader believes a size only as far as the bytes confirm it:
+Sizes in headers are often wrong, so the reader compares them with the bytes that follow:
 
-- The data end where their size says. After them may come another sub-chunk, another file, or raw PCM.
-- A size of zero, all ones, or about 2 or 4 GiB is a placeholder of a recorder that did not know the size.
-- Samples after their declared end are kept. A warning says so, unless the size was a placeholder.
-- A complete header between the samples is the header of another file: PCM does not look like one by chance.
+- The data end at their declared size. Another sub-chunk, another file, or raw PCM may follow.
+- A size of zero, all ones, or about 2 or 4 GiB is the placeholder of a recorder that did not know the size.
+- Samples after their declared end are kept, with a warning unless the size was a placeholder.
+- A complete header within the samples is that of another file, because PCM does not contain one by chance.
 """
 
 from dataclasses import dataclass, field
@@ -117,7 +117,7 @@ class _File:
     Attributes:
         format: The format of the samples; None while it is not known.
         position: The number of bytes that were read.
-        end: Where the RIFF chunk ends, according to the header; None if the header does not tell.
+        end: The end of the RIFF chunk by the header; None if the header does not declare it.
         long_size: The size of the data in ds64; None without ds64.
         first_sequence: The message in which the file began.
         last_sequence: The message that contains the last byte that was read.

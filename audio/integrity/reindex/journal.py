@@ -1,4 +1,4 @@
-"""The reading of one journal: what its records tell about sessions, and the rows of the chunks that were committed."""
+"""The reading of one journal: its information about sessions, and the rows of its committed chunks."""
 
 import itertools
 import uuid

@@ -1,4 +1,4 @@
-"""PURE. The chunks in flight, whose outcome only the lost database knew: which ones count, and in which order."""
+"""PURE. The chunks in flight, whose outcome only the lost database knew: which are restored, and in which order."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence

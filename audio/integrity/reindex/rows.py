@@ -1,4 +1,4 @@
-"""The rows that a reindexing makes, and the statements that insert and read them."""
+"""The rows of a reindexing, and the statements that insert and read them."""
 
 import uuid
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The sessions of a run: what is known of them, and the rows of those that are restored."""
+"""The sessions of a run: their state, and the rows of those that are restored."""
 
 import uuid
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""PURE. What the journals tell about each session: its sources, the counts of their connections, and its chunks."""
+"""PURE. The state of each session by its journals: its sources, the counts of their connections, and its chunks."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class ConnectionCounts:
 
     Attributes:
         first_number: The number of the first chunk.
-        committed: How many of the chunks commit records name.
-        last_number: The number of the last of those.
-        last_count: The source's count with that last chunk.
+        committed: How many of the chunks are named in commit records.
+        last_number: The number of the last of these.
+        last_count: The count of the source with this last chunk.
     """
 
     first_number: int
@@ -73,7 +73,7 @@ class UnreadableChunk:
 
 @dataclass(slots=True)
 class JournaledSession:
-    """What is known of a session, and what has been restored of it.
+    """The state of a session, and the numbers of what was restored.
 
     Attributes:
         key: The id of the session.
@@ -81,13 +81,13 @@ class JournaledSession:
         is_known: Whether the database has the session, so that only missing chunks are added.
         is_deleted: Whether the session was deleted. It does not come back.
         is_uncertain: Whether chunks may be missing, misplaced, or were never acknowledged.
-        chunks: How many chunks that commit records name were restored.
+        chunks: The number of restored chunks that commit records name.
         descriptions: The contents of the session records, by the number of the source in the journals.
         source_ids: The keys of the rows of the sources, by the same number.
         connections: The counts of the connections of each named source, by the same number and the epoch.
         in_flight: The chunks in flight that may be restored.
         unreadable: The chunks in flight that are damaged.
-        has_begun: Whether the database was asked for the session.
+        has_begun: Whether the session was looked up in the database.
     """
 
     key: uuid.UUID
