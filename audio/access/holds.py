@@ -2,8 +2,8 @@
 
 A rejection costs queries to the database, to Redis, or to both. Clients that ignore `retry_after_seconds` could use
 most of the time of a process, and so slow down other projects. If a few openings with one secret are rejected within a
-second, the server does not check the others of that second. They get the same error
-later, one after the other, so that they do not come again all at once.
+second, the server does not check the others of that second. They get the same error later, one after the other, so
+that they do not come again all at once.
 """
 
 from collections import Counter
