@@ -49,7 +49,7 @@ export class Details {
     const { legal_hold: hold, retention_days: days } = this.session;
     if (hold) return h("span.pill.warn", {}, icon("lock"), "Under a legal hold");
     if (days === null) return "The setting of the project";
-    return days === 0 ? "For ever" : `${words.count(days, "day")} after its end`;
+    return days === 0 ? "Forever" : `${words.count(days, "day")} after its end`;
   }
 
   #edit() {
