@@ -6,7 +6,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from audio.media.samples import PcmFormat
-from audio.models import AudioSession
+from audio.models import DEFAULT_PROJECT_ID, AudioSession, BackgroundTask
 from audio.storage import downloads
 
 
@@ -35,3 +35,26 @@ def test_sessions_of_the_version_before_keep_their_parameters():
     assert session.recording.warnings == []
     assert downloads.master_format(session, session.recording) == PcmFormat("s16le", 16000, 2)
     session.delete()
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+def test_tasks_of_the_version_before_get_the_project_of_their_session():
+    executor = MigrationExecutor(connection)
+    latest = executor.loader.graph.leaf_nodes("audio")
+    executor.migrate([("audio", "0015_requests_of_people")])
+    try:
+        models = executor.loader.project_state([("audio", "0015_requests_of_people")]).apps
+        phone = models.get_model("audio", "Project").objects.create(name="phone")
+        sessions, tasks = (models.get_model("audio", name).objects for name in ("AudioSession", "BackgroundTask"))
+        parameters = {"sample_rate": 16000, "channels": 1, "format": "wav"}
+        made = {
+            project: tasks.create(session=sessions.create(**parameters, project_id=project), kind="waveform").pk
+            for project in (DEFAULT_PROJECT_ID, phone.pk)
+        }
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(latest)
+    found = {task.project_id: task.pk for task in BackgroundTask.objects.all()}
+    assert found == made
+    AudioSession.objects.all().delete()

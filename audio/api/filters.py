@@ -53,6 +53,15 @@ class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]
         model = AudioSession
         fields: list[str] = []
 
+    def filter_queryset(self, queryset: QuerySet[AudioSession]) -> QuerySet[AudioSession]:
+        """Apply the filters.
+
+        Raises:
+            InvalidParameterError: A key or a value is no metadata.
+        """
+        (found,) = self.narrow(queryset).parts
+        return found
+
     def narrow(self, queryset: QuerySet[AudioSession], conditions: Sequence[Condition] = ()) -> Narrowed:
         """Apply the filters, which are valid, and other conditions (`narrowing.narrowed`).
 

@@ -180,7 +180,7 @@ class Command(BaseCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         named = {name: options[name] for name in _FILTERS if options[name] is not None}
-        filtered = SessionFilter(named | _metadata(options["metadata"]))
+        filtered = SessionFilter(named | _metadata(options["metadata"]), sessions())
         if not filtered.is_valid():
             name, sentences = next(iter(filtered.errors.items()))
             sentence = f"Enter {_FILTERS[name]}, not {options[name]!r}." if name.startswith("started") else sentences[0]
@@ -188,8 +188,7 @@ class Command(BaseCommand):
         if not 1 <= options["limit"] <= _LISTED_AT_MOST:
             raise CommandError(f"--limit must be from 1 to {_LISTED_AT_MOST}.", returncode=BAD_ARGUMENTS)
         try:
-            (matching,) = filtered.narrow(sessions()).parts
-            found = list(matching.order_by("-start_time", "-pk")[: options["limit"]])
+            found = list(filtered.qs.order_by("-start_time", "-pk")[: options["limit"]])
         except InvalidParameterError as error:
             raise CommandError(f"--metadata: {error.detail}", returncode=BAD_ARGUMENTS) from error
         if not self._is_json:
