@@ -5,6 +5,8 @@ The channel layer may lose events. The heartbeat (`audio.ingest.heartbeat`) find
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -21,6 +23,8 @@ logger = structlog.stdlib.get_logger(__name__)
 # The channel layer removes a member of a group after a day.
 _REJOIN_SECONDS = 3600.0
 _RETRY_SECONDS = 1.0
+# Longer than the opening of a connection takes. The heartbeat finds what takes longer still.
+_REMEMBERED_SECONDS = 120.0
 
 
 class Listener:
@@ -28,6 +32,16 @@ class Listener:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        # The keys and tokens that were revoked a short time ago, and when, on the steady clock.
+        self._revoked: dict[str, float] = {}
+
+    def admit(self, connection: LiveConnection) -> None:
+        """End a new connection whose key or token was revoked while it was being opened.
+
+        Its identity was found before that, and it did not get the event, because it was not registered yet.
+        """
+        if str(connection.identity.key) in self._revoked:
+            connection.end_with(_revoked())
 
     async def keep_listening(self) -> None:
         """Receive events until cancelled, and again once Redis is back."""
@@ -51,8 +65,15 @@ class Listener:
                     self._tell(await layer.receive(channel))
 
     def _tell(self, event: dict[str, Any]) -> None:
+        if event["type"] == events.REVOKED:
+            self._remember(event["keys"])
         for connection in self._connections:
             self._tell_one(connection, event)
+
+    def _remember(self, keys: Iterable[str]) -> None:
+        now = time.monotonic()
+        recent = {key: at for key, at in self._revoked.items() if at > now - _REMEMBERED_SECONDS}
+        self._revoked = recent | dict.fromkeys(keys, now)
 
     @staticmethod
     def _tell_one(connection: LiveConnection, event: dict[str, Any]) -> None:
@@ -63,8 +84,12 @@ class Listener:
             case {"type": events.WARNED, "session_id": session_id} if str(producer.session_id) == session_id:
                 connection.warned(event["warning"])
             case {"type": events.REVOKED, "keys": keys} if str(connection.identity.key) in keys:
-                connection.end_with(NotAuthenticatedError("The API key or token was revoked."))
+                connection.end_with(_revoked())
             case {"type": events.SUPERSEDED, "source_id": source_id, "epoch": epoch} if (
                 producer.source_id == source_id and producer.epoch is not None and producer.epoch < epoch
             ):
                 connection.superseded()
+
+
+def _revoked() -> NotAuthenticatedError:
+    return NotAuthenticatedError("The API key or token was revoked.")

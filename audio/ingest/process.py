@@ -146,6 +146,7 @@ class Ingest:
     def add(self, connection: LiveConnection) -> None:
         """Register a connection, and tell older connections of its source, on any host, that they are superseded."""
         self._connections.add(connection)
+        self._listener.admit(connection)
         if connection.producer.epoch is not None and connection.producer.epoch > 1:
             # In the background: a Redis that hangs must not hold up the connection.
             superseded = events.source_superseded(connection.producer.source_id, connection.producer.epoch)

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from websockets.asyncio.client import connect
 
 from tests.client import Recorder, recorder
-from tests.server import Server
+from tests.server import Server, eventually
 
 SESSIONS = "/api/audio/sessions"
 
@@ -121,6 +122,34 @@ async def test_a_revoked_token_ends_its_connection_and_keeps_what_was_acknowledg
     async with recorder(server.ws_url, session_id, token=made["token"]) as client:
         assert client.greeting["code"] == "not_authenticated"
     assert rest.get(f"{SESSIONS}/{session_id}").json()["total_chunks"] == 1
+
+
+async def test_a_token_that_is_revoked_while_a_connection_is_being_opened_ends_it_at_once(run_server, postgres_url):
+    """The opening waits for the row of the session, which the test has locked. No heartbeat comes to help."""
+    server = run_server(DATABASE_URL=postgres_url, REQUIRE_AUTH="true", HEARTBEAT_SECONDS="3600")
+    key = {"Authorization": f"Bearer {new_key(server, 'record')}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=key, timeout=60) as rest:
+        path = f"{SESSIONS}/{(await rest.post(SESSIONS, json={})).json()['session_id']}"
+        token = (await rest.post(f"{path}/tokens", json={})).json()
+
+        async def connection() -> tuple[dict[str, Any], dict[str, Any], int]:
+            async with opened(server, f"/{token['session_id']}?token={token['token']}") as client:
+                return client.greeting, await client.answer(), await client.close_code()
+
+        with psycopg.connect(postgres_url) as database:
+            database.execute("SELECT id FROM audio_audiosession FOR UPDATE")
+            connecting = asyncio.create_task(connection())
+            await asyncio.to_thread(eventually, lambda: _waits_for_lock(postgres_url))
+            assert (await rest.delete(f"{path}/tokens/{token['id']}")).status_code == 200
+        greeting, answer, close_code = await connecting
+        assert "error" not in greeting
+        assert (answer["code"], close_code) == ("not_authenticated", 1008)
+
+
+def _waits_for_lock(url: str) -> bool:
+    with psycopg.connect(url) as database:
+        found = database.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
+        return bool(found and found[0])
 
 
 async def test_a_revoked_key_ends_the_connections_of_its_tokens_too(server, rest):
