@@ -24,6 +24,18 @@ NOTE_LOCKS = """() => {
         return lock;
     };
 }"""
+# What the microphones do, in their order, while another one is opened.
+NOTE_ORDER = """async () => {
+    const { Microphone } = await import("/client/sercuescribe.js");
+    const { open } = Microphone;
+    window.order = [];
+    live.microphone.addEventListener("chunk", () => order.push("the old one gives"));
+    Microphone.open = async (options) => {
+        const microphone = await open(options);
+        microphone.addEventListener("level", () => order.push("the new one hears"));
+        return microphone;
+    };
+}"""
 # A browser without windows hides no page.
 SHOW = """async (state) => {
     Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
@@ -222,7 +234,10 @@ def test_another_microphone_goes_on_in_the_same_recording(live, rest):
     }""")
     device_id, label = devices[-1]
     assert live.page.evaluate("live.microphone.label") != label
+    live.page.evaluate(NOTE_ORDER)
     assert live.switch_to(deviceId=device_id) == label
+    order = live.page.evaluate("order")
+    assert order.index("the new one hears") < len(order) - 1 - order[::-1].index("the old one gives")
     live.hear()
     assert_recorded(rest, live.stop(), live)
     assert len(live.lives) == 2

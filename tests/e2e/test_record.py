@@ -230,7 +230,7 @@ def test_a_disconnected_microphone_is_replaced_or_waited_for(page, rest, tmp_pat
     expect(page.locator(".state")).to_contain_text("There is no microphone. The microphone was disconnected.")
     before = clock(page)
     page.evaluate("window.hasDevices = true")
-    page.click("text=Resume")
+    page.get_by_role("button", name="Resume").click()
     expect(page.locator(".state")).to_have_text("Recording continues with Fake Default Audio Input.")
     expect(page.locator(".pause")).to_have_text("Pause")
     record_for(page, 1)
