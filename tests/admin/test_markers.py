@@ -99,7 +99,7 @@ def test_a_marker_behind_the_end_is_told_and_the_others_are_saved(operator, sess
     changes = [row("one", position_seconds="11"), row("two", label="changed")]
     answer = operator.post(path(session), rows(*changes, initial=2), follow=True)
     (message, *_) = [str(message) for message in answer.context["messages"]]
-    assert message.startswith("The marker was not saved: position_seconds must not be behind the end")
+    assert message.startswith("The marker was not saved: position_seconds must not be after the end")
     assert markers(session) == [("changed", 2.0), ("one", 1.0)]
 
 
