@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
+from django.core.cache import cache
 from django.db import DatabaseError
+from redis.exceptions import RedisError
 
 from audio.access.identity import Identity
 from audio.models import AudioSession, AuditEntry, Project
 
 logger = structlog.stdlib.get_logger(__name__)
+
+REPETITION_SECONDS = 600
 
 
 def record(
@@ -75,6 +79,20 @@ def note(action: str, identity: Identity, session: AudioSession, address: str | 
         logger.error(
             "audit_not_stored", action=action, actor=str(identity), session_id=str(session.pk), error=str(error)
         )
+
+
+def is_repeated(action: str, identity: Identity, session: AudioSession, address: str | None) -> bool:
+    """Return whether a client has done the same to an open session within the last REPETITION_SECONDS.
+
+    A player loads an open session again every few seconds. Without Redis nothing counts as repeated.
+    """
+    if not session.is_open:
+        return False
+    client = f"{identity.kind}:{identity.key}:{'' if identity.key else address}"
+    try:
+        return not cache.add(f"audit:{action}:{session.pk}:{client}", 1, REPETITION_SECONDS)
+    except RedisError:
+        return False
 
 
 def _ip_address(text: str | None) -> str | None:

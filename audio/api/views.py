@@ -437,9 +437,14 @@ class SessionAudio(SessionView):
         if has_markers and requested == "wav":
             found = cued.with_cues(found, session.pk)
         if _is_from_start(self.request):
-            self.note("recording.downloaded", session, format=requested)
+            self._note_download(session, requested)
         _release_database()
         return ranged_response(self.request._request, found)
+
+    def _note_download(self, session: AudioSession, audio_format: str) -> None:
+        action = "recording.downloaded"
+        if not access.audit.is_repeated(action, self.identity, session, address_of(self.request)):
+            self.note(action, session, format=audio_format)
 
     def _flag(self, name: str) -> bool:
         requested = self.request.query_params.get(name, "false").lower()

@@ -11,6 +11,8 @@ import contextlib
 import uuid
 
 import structlog
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import IntegrityError
 from structlog.contextvars import bound_contextvars
 
 from audio.admission import Admission
@@ -50,6 +52,12 @@ def _run_once(session_id: uuid.UUID) -> bool:
                 _work(session_id)
             return is_ours
     except ClaimLostError:
+        logger.info("claim_lost")
+        return False
+    except (ObjectDoesNotExist, IntegrityError):
+        # The rows of a session that is deleted meanwhile are gone.
+        if AudioSession.objects.filter(pk=session_id).exists():
+            raise
         logger.info("claim_lost")
         return False
 

@@ -48,6 +48,23 @@ async def test_a_download_has_what_was_sent_before_it(server):
             await until_a_window_is_old()
 
 
+async def test_the_audit_has_one_entry_for_a_player_that_loads_again_and_again(server):
+    async with recorder(server.ws_url, sample_rate=RATE_HZ, format="wav") as client:
+        await client.store(speech(1).tobytes())
+        for _ in range(3):
+            assert (await get(server, f"{client.session_id}/audio")).status_code == 200
+        assert await asyncio.to_thread(downloads, server, client.session_id) == 1
+        await client.close_session()
+    await asyncio.to_thread(Rest(server.url).download, client.session_id)
+    assert await asyncio.to_thread(downloads, server, client.session_id) == 2
+
+
+def downloads(server: Server, session_id: str) -> int:
+    """How many downloads of a session the audit has."""
+    entries = map(json.loads, server.manage("audit", "export").splitlines())
+    return sum((e["action"], e["session_id"]) == ("recording.downloaded", session_id) for e in entries)
+
+
 async def test_a_waveform_and_markers_have_it_too(server):
     async with recorder(server.ws_url, sample_rate=RATE_HZ, format="wav") as client:
         await client.store(speech(1).tobytes())

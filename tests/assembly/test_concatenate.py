@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib
 import itertools
 import struct
 import uuid
@@ -10,6 +11,7 @@ import wave
 import numpy as np
 import pytest
 
+from audio.assembly import chunks
 from audio.assembly.concatenate import concatenate
 from audio.assembly.rebuild import rebuild
 from audio.assembly.run import Run
@@ -473,3 +475,28 @@ def test_an_unknown_session_is_no_error_and_leaves_no_folder(stored):
     session = stored(format="wav")
     concatenate(uuid.uuid4())
     assert not (session.root / "sessions").exists()
+
+
+# A session that is deleted meanwhile
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["audio.assembly.concatenate.chunks.window_after", "audio.storage.paths.clear_leftovers"],
+    ids=["while its format is decided", "before its recording is claimed"],
+)
+def test_a_session_that_is_deleted_meanwhile_ends_the_run(stored, monkeypatch, name):
+    session = stored(format="wav", undecided=["format"])
+    session.add([wav_bytes(speech(1), 16000)])
+    session.close()
+    module, _, function = name.rpartition(".")
+    real = getattr(importlib.import_module("audio.storage.paths") if "paths" in module else chunks, function)
+
+    def deleted(*arguments):
+        AudioChunk.objects.all().delete()
+        AudioSession.objects.filter(pk=session.session.pk).delete()
+        return real(*arguments)
+
+    monkeypatch.setattr(name, deleted)
+    concatenate(session.session.pk)
+    assert not AudioSession.objects.exists()
