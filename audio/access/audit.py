@@ -39,6 +39,7 @@ def record(
     name = Project.objects.filter(pk=project_id).values_list("name", flat=True).first() if project_id else None
     AuditEntry.objects.create(
         project=name or "",
+        project_key=project_id,
         actor=str(identity)[:200],
         action=action,
         session_id=session_id,
@@ -58,6 +59,7 @@ def record_all(action: str, done: Iterable[tuple[Identity, Project, uuid.UUID, s
     AuditEntry.objects.bulk_create(
         AuditEntry(
             project=project.name,
+            project_key=project.pk,
             actor=str(identity)[:200],
             action=action,
             session_id=session_id,

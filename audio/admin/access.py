@@ -342,12 +342,13 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     sortable_by = ()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the entries that a person may see: entries name their project."""
+        """Return the entries that a person may see: those of their projects, under the names that these have now."""
         entries = AuditEntry.objects.all()
         if is_staff(request):
             return entries
         # With a subquery, SQLite would not use the index by project and action.
-        return entries.filter(project__in=list(visible_projects(request).values_list("name", flat=True)))
+        projects = dict(visible_projects(request).values_list("pk", "name"))
+        return entries.filter(project__in=list(projects.values()), project_key__in=list(projects))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

@@ -186,6 +186,8 @@ class AuditEntry(models.Model):
     at = models.DateTimeField(default=timezone.now, db_index=True)
     # Empty for what belongs to no project, such as a failed login.
     project = models.CharField(max_length=50, blank=True)
+    # Another project may get the name later, and its managers must not see this entry.
+    project_key = models.BigIntegerField(null=True, blank=True)
     actor = models.CharField(max_length=200, help_text="The person, API key or token.")
     action = models.CharField(max_length=40)
     session_id = models.UUIDField(null=True, blank=True)

@@ -403,6 +403,16 @@ def test_the_audit_is_read_and_not_written(admin_client, ours):
     assert admin_client.get("/admin/audio/auditentry/add/").status_code == 403
 
 
+def test_managers_do_not_see_what_was_done_to_another_project_of_the_same_name(client, ours, theirs):
+    old = ours.rows["auditentry"]
+    assert old in listed(client, "auditentry")
+    Project.objects.filter(pk=theirs.project.pk).update(name="renamed")
+    Project.objects.filter(pk=ours.project.pk).update(name="theirs")
+    assert listed(client, "auditentry") == set()
+    Project.objects.filter(pk=ours.project.pk).update(name="ours")
+    assert old in listed(client, "auditentry")
+
+
 def test_the_audit_is_filtered_and_searched(admin_client, ours, theirs):
     AuditEntry.objects.update(at=timezone.now() - timedelta(days=2))
     recent = AuditEntry.objects.create(actor="user ana", action="session.deleted", project="ours")
