@@ -192,7 +192,20 @@ async def test_a_closed_session_is_rejected(server):
         await client.close_session()
     async with recorder(server.ws_url, client.session_id) as late:
         assert (late.greeting["code"], late.greeting["status"]) == ("session_closed", "completed")
+        assert "source_chunk_count" not in late.greeting
         assert await late.close_code() == 1008
+
+
+async def test_the_rejection_of_a_closed_session_counts_the_chunks_of_the_source(server):
+    """A client may have missed the last acknowledgements, and must not send their chunks to another session."""
+    async with recorder(server.ws_url, format="wav", source="one") as client:
+        await client.store(b"\1\0", b"\2\0")
+        async with recorder(server.ws_url, client.session_id, source="two") as other:
+            await other.store(b"\3\0")
+        await client.close_session()
+    for source, count in (("one", 2), ("two", 1), ("three", 0)):
+        async with recorder(server.ws_url, client.session_id, source=source) as late:
+            assert (late.greeting["code"], late.greeting["source_chunk_count"]) == ("session_closed", count)
 
 
 async def test_other_parameters_than_the_session_s_are_rejected(server):

@@ -122,6 +122,7 @@ _DETAILS: Json = {
     "limit": {"type": "number", "description": "The limit that was exceeded."},
     "retry_after_seconds": {"type": "number", "description": "The seconds after which another attempt may succeed."},
     "format": {"type": "string", "description": "The format of a session that would record the content."},
+    "source_chunk_count": {"type": "integer", "description": "The stored chunks of the source of a closed session."},
 }
 _METADATA = {
     "type": "string",

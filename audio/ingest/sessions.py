@@ -431,7 +431,7 @@ def _continue(request: ConnectionRequest, session_id: uuid.UUID, identity: Ident
     identity.require("record", session.project_id, session_id)
     limits.check_bytes(session.project_id)
     if not session.is_open:
-        raise SessionClosedError(status=session.status)
+        raise _closed(session, request.source)
     decided = request.check_continues(session.parameters, session.user_id, session.undecided)
     if decided:
         AudioSession.objects.filter(pk=session_id).decide(**decided)
@@ -441,6 +441,17 @@ def _continue(request: ConnectionRequest, session_id: uuid.UUID, identity: Ident
     _check_room(session)
     AudioSession.objects.filter(pk=session_id).update(dropped_at=None)
     return session
+
+
+def _closed(session: AudioSession, source: str | None) -> SessionClosedError:
+    """Return the error for a client that wants to continue a closed session.
+
+    It counts the chunks of a named source, because the client may have missed acknowledgements.
+    """
+    if source is None:
+        return SessionClosedError(status=session.status)
+    count = session.sources.filter(name=source).values_list("chunk_count", flat=True).first() or 0
+    return SessionClosedError(status=session.status, source_chunk_count=count)
 
 
 def _supersede(session: AudioSession, name: str) -> None:

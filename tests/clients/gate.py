@@ -17,6 +17,7 @@ class Gate:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._is_open = True
         self._is_silent = False
+        self._loses_answers = False
         self._lock = threading.Lock()
         self._ends: set[socket.socket] = set()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -32,12 +33,16 @@ class Gate:
         """Lose everything that is sent, and tell nobody."""
         self._is_silent = True
 
+    def lose_answers(self) -> None:
+        """Lose everything that the server sends, and pass on what the clients send."""
+        self._loses_answers = True
+
     def open(self) -> None:
         """Let connections through again. Those that were silent are dead."""
         with self._lock:
-            if self._is_silent:
+            if self._is_silent or self._loses_answers:
                 self._cut()
-            self._is_open, self._is_silent = True, False
+            self._is_open, self._is_silent, self._loses_answers = True, False, False
 
     def end(self) -> None:
         """Stop listening."""
@@ -61,8 +66,8 @@ class Gate:
                         near.close()
                         continue
                     self._ends |= {near, far}
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+                for source, target, is_answer in ((near, far, False), (far, near, True)):
+                    threading.Thread(target=self._pump, args=(source, target, is_answer), daemon=True).start()
 
     def _connected(self) -> socket.socket | None:
         try:
@@ -70,11 +75,11 @@ class Gate:
         except OSError:
             return None
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(_BLOCK_BYTES):
                 # Lost blocks are told to nobody, as if a cable had been pulled.
-                if not self._is_silent:
+                if not (self._is_silent or (is_answer and self._loses_answers)):
                     target.sendall(block)
         with self._lock:
             self._ends -= {source, target}

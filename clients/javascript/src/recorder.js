@@ -312,7 +312,7 @@ export class Recorder extends EventTarget {
       this.#dispatch("warning", error);
       this.#delivered(item);
     } else if (error.code === "session_paused") this.#hold(error);
-    else if (error.code === "session_closed") this.#sessionClosed();
+    else if (error.code === "session_closed") this.#sessionClosed(error);
     else if (error.retryable) this.#retryAfterSeconds = error.retryAfterSeconds ?? 0;
     else if (error.code === "not_authenticated" && typeof this.#options.token === "function" && ++this.#tokens < MOST_TOKENS)
       this.#retry(error);
@@ -450,7 +450,9 @@ export class Recorder extends EventTarget {
   }
 
   /** The server has closed the session, which it does when a client is away for too long. */
-  #sessionClosed() {
+  #sessionClosed({ details }) {
+    // Acknowledgements may have been lost with the connection. What is stored must not begin a new session.
+    if (details.source_chunk_count !== undefined) this.#dropStored(details.source_chunk_count);
     if (this.#isClosing && !this.#entries.length) return this.#finish();
     const { isOwn, sessionId } = this.#queue.details;
     const error = new ScribeError("session_closed", "The server has closed the session while the page was away.");

@@ -99,13 +99,15 @@ def test_it_outlives_the_server(make_server):
 
 
 def test_a_session_that_was_closed_during_an_outage_is_continued_in_a_new_one(run_server):
-    """What waits begins the new session, and nothing is in both."""
+    """What waits begins the new session. Chunks that were stored without an acknowledgement are not in both."""
     server = run_server(DISCONNECT_GRACE_SECONDS="0.5")
     rest = Rest(server.url)
     sound = speech(8)
     with gate(server.url) as network:
         process = start(WHOLE, server=network.url, sound=encoded(sound), pace=0.05)
         first = eventually(lambda: next((each for each in sessions(rest) if each["total_chunks"] > 5), None))
+        network.lose_answers()
+        eventually(lambda: rest.session(first["session_id"])["total_chunks"] > first["total_chunks"] + 3)
         network.close()
         rest.finished(first["session_id"])
         network.open()
