@@ -163,7 +163,9 @@ class Protocol(WebSocketsSansIOProtocol):
         An answer may wait behind messages that the server does not read at the moment. It may also come after messages
         that a slow client is still reading, whose number of bytes then shrinks.
         """
-        was_heard = self._heard_at > self.ping_sent_at
+        # The event loop's clock counts milliseconds, and a near client answers within the same one. Nothing older can
+        # have the same time, because only a silent client is pinged.
+        was_heard = self._heard_at >= self.ping_sent_at
         if was_heard or self.read_paused or self._count_unsent() < self._unsent_bytes:
             self.pong_timer = None
             self.pending_ping_payload = None

@@ -14,6 +14,8 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack, closing, contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,7 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
-from sercuescribe.server import MAX_FRAMES, PING_INTERVAL_SECONDS, PONG_SECONDS
+from sercuescribe.server import MAX_FRAMES, PING_INTERVAL_SECONDS, PONG_SECONDS, Protocol
 from tests.client import Rest, recorder
 from tests.server import DEADLINE_SECONDS, Server, eventually, is_running, migrated
 from tests.services import REPOSITORY
@@ -452,3 +454,13 @@ def test_silent_clients_shut_out_nobody(make_server):
         assert httpx.get(f"{server.url}/api/audio/sessions", timeout=DEADLINE_SECONDS).status_code == 200
         with connect(f"{server.ws_url}/api/ws/audio") as websocket:
             assert "error" not in json.loads(websocket.recv())
+
+
+def test_an_answer_within_the_millisecond_of_the_ping_is_a_sign_of_life():
+    """The event loop's clock counts milliseconds, and a client on the same machine answers faster."""
+    scheduled = []
+    connection = SimpleNamespace(
+        _heard_at=5.0, ping_sent_at=5.0, read_paused=False, pong_timer=1, schedule_ping=lambda: scheduled.append(1)
+    )
+    Protocol.keepalive_timeout(cast(Any, connection))
+    assert (scheduled, connection.pong_timer) == ([1], None)
