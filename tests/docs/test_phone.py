@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import selectors
 import struct
 import subprocess
@@ -35,8 +36,10 @@ class Bridge:
     def __init__(self, server: Server, **variables: str) -> None:
         command = [sys.executable, str(EXAMPLES / "phone_bridge.py"), server.url.removeprefix("http://"), "0"]
         self._process = subprocess.Popen(
-            command, env=server.environment | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, env=server.environment | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+        # What was read of each stream. Several lines may come at once.
+        self._read = {"stdout": b"", "stderr": b""}
         self.port = int(self.line().rpartition(":")[2])
 
     def line(self, name: str = "stdout") -> str:
@@ -44,8 +47,13 @@ class Bridge:
         stream = getattr(self._process, name)
         with selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
-            assert selector.select(DEADLINE_SECONDS)
-        return str(stream.readline()).strip()
+            while b"\n" not in self._read[name]:
+                assert selector.select(DEADLINE_SECONDS)
+                block = os.read(stream.fileno(), 4096)
+                assert block, f"the bridge has ended after {self._read[name]!r}"
+                self._read[name] += block
+        line, _, self._read[name] = self._read[name].partition(b"\n")
+        return line.decode().strip()
 
     def stop(self) -> None:
         """Stop it."""
