@@ -5,7 +5,8 @@ several conditions can use its index, and some conditions have no such index, su
 databases choose by estimates, which SQLite does not even have, and may read or sort a whole table.
 
 So the sessions of each condition are counted, up to FEW. If a condition has no more, its sessions are looked up by
-their keys and sorted. If every condition has more, the list is read in its order, and the next match is never far.
+their keys and sorted. If every condition has more, the list is read in its order until a page is full. That is far only
+if each condition has many sessions, and hardly any session meets all of them.
 """
 
 from collections.abc import Iterable, Sequence

@@ -24,7 +24,7 @@ HASH = 2654435761
 
 @dataclass(frozen=True)
 class Dialect:
-    """What differs between the two databases: the numbers of a range, a key made of a number, a time, and booleans."""
+    """The differences of the two databases: the numbers of a range, a key made of a number, a time, and booleans."""
 
     numbers: str
     key: str

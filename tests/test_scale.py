@@ -1,4 +1,4 @@
-"""What must not cost more with more sessions: lists, the life of a session, sweeps, events and pages for people.
+"""Costs that must not grow with the sessions: lists, the life of a session, sweeps, events and pages for people.
 
 The database itself counts what it does, with few sessions and with many. A path that reads a row of each session costs
 several instructions of SQLite, or a row of PostgreSQL, for each session more.

@@ -21,7 +21,7 @@ _SALT = "audio.ingest.tickets"
 
 
 class Maker(NamedTuple):
-    """Who has made a ticket.
+    """The maker of a ticket.
 
     Attributes:
         kind: The kind of their identity; empty if nobody was asked.

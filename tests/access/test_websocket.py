@@ -166,7 +166,7 @@ async def test_a_revoked_key_ends_the_connections_of_its_tokens_too(server, rest
 
 
 async def test_a_revoked_key_ends_its_tickets_and_their_connections(server, rest):
-    """Whoever has stolen a key must not go on with the tickets that they made with it."""
+    """A thief of a key must not go on with the tickets that the key has made."""
     created = rest.post("/api/keys", json={"name": "stolen", "scopes": ["record"]}).json()
     stolen = {"Authorization": f"Bearer {created['key']}"}
     used, unused = (rest.post(SESSIONS, json={}, headers=stolen).json()["websocket_url"] for _ in range(2))

@@ -68,15 +68,16 @@ def requests_ms(url: str, session_id: str) -> dict[str, float]:
             client.post(f"/sessions/{created}/close").raise_for_status()
 
         return {
-            "list 20 sessions": _median_ms(lambda: client.get("/sessions?page_size=20").raise_for_status()),
-            "show a session": _median_ms(lambda: client.get(f"/sessions/{session_id}").raise_for_status()),
-            "create and close a session": _median_ms(create_and_close),
+            "list 20 sessions": median_ms(lambda: client.get("/sessions?page_size=20").raise_for_status()),
+            "show a session": median_ms(lambda: client.get(f"/sessions/{session_id}").raise_for_status()),
+            "create and close a session": median_ms(create_and_close),
         }
 
 
-def _median_ms(action: Callable[[], object]) -> float:
+def median_ms(action: Callable[[], object], rounds: int = REQUESTS) -> float:
+    """Return the median time of an action."""
     times = []
-    for _ in range(REQUESTS):
+    for _ in range(rounds):
         started = time.perf_counter()
         action()
         times.append(1000 * (time.perf_counter() - started))

@@ -1,4 +1,4 @@
-"""What must not cost more with more sessions: to open, list, show, close and delete one, and to sweep.
+"""The cost of opening, listing, showing, closing and deleting a session, and of sweeps, with many sessions.
 
 `python -m tests.bench.sessions fill FIRST LAST` and `... measure` run beside a server, on its database. The first adds
 sessions (`tests/history.py`), the second prints times as JSON. It calls the functions of the product directly, so that
@@ -6,16 +6,15 @@ the figures are about the database and not about HTTP.
 """
 
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import django
 
 from tests.bench.report import Row
+from tests.bench.scale import median_ms
 from tests.server import Server
 from tests.services import REPOSITORY
 
@@ -95,8 +94,8 @@ def measure() -> dict[str, float]:
         "close": lambda: ingest.close_session(opened.pop().session.pk),
         "sweep": upkeep.sweep,
     }
-    found = {name: _median_ms(action) for name, action in actions.items()}
-    found["delete"] = _median_ms(lambda: upkeep.delete_session(old.pop()), len(old))
+    found = {name: median_ms(action) for name, action in actions.items()}
+    found["delete"] = median_ms(lambda: upkeep.delete_session(old.pop()), len(old))
     IngestProcess.objects.filter(pk=process.pk).delete()
     return found
 
@@ -104,15 +103,6 @@ def measure() -> dict[str, float]:
 def _get(client: Any, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200, answer.content
-
-
-def _median_ms(action: Callable[[], object], rounds: int = ROUNDS) -> float:
-    times = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        action()
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def rising(seconds: float, first: float = 0) -> np.ndarray:
 
 
 def sound(audio_format: str) -> bytes:
-    """What a live encoder makes of the tone."""
+    """Return the tone as a live encoder writes it."""
     samples = rising(SECONDS)
     return samples.tobytes() if audio_format == "wav" else encoded_live(samples, RATE_HZ, *ENCODERS[audio_format])
 
@@ -142,7 +142,7 @@ def listen(page: Page, **session_ids: str) -> None:
 
 
 def of(page: Page, expression: str, name: str = "wav") -> Any:
-    """What an expression says about a player, as the page shows it now."""
+    """Return the current value of an expression about a player."""
     return page.evaluate(
         f"(name) => {{ const {{ audio, player, heard, loads, told }} = listening[name]; return {expression}; }}", name
     )

@@ -259,7 +259,7 @@ def test_another_microphone_hears_nothing_in_a_pause(live, rest):
 
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_a_microphone_that_is_disconnected(live, rest, goes_on):
-    """What it heard is kept, silence is not recorded, and the recording is continued or finished."""
+    """The sound so far is kept, silence is not recorded, and the recording is continued or finished."""
     live.begin()
     live.page.evaluate("live.microphone.addEventListener('lost', () => (window.losses = (window.losses ?? 0) + 1))")
     live.hear()

@@ -99,7 +99,7 @@ def test_it_outlives_the_server(make_server):
 
 
 def test_a_session_that_was_closed_during_an_outage_is_continued_in_a_new_one(run_server):
-    """What waits begins the new session. Chunks that were stored without an acknowledgement are not in both."""
+    """Waiting chunks begin the new session. Chunks that were stored without an acknowledgement are not in both."""
     server = run_server(DISCONNECT_GRACE_SECONDS="0.5")
     rest = Rest(server.url)
     sound = speech(8)
