@@ -240,8 +240,8 @@ def test_the_page_of_a_session_plays_on(page, server, rest):
     page.keyboard.press("Space")
     eventually(lambda: page.evaluate("window.loads >= 2"))
     eventually(lambda: page.evaluate("!document.querySelector('audio').paused"))
-    expect(page.locator(".to-play")).to_have_attribute("aria-label", "Pause")
+    expect(page.locator(".to-play")).to_have_attribute("aria-label", "Pause", timeout=90_000)
     live.stop()
     seconds = rest.finished(live.session_id)["duration_seconds"]
     eventually(lambda: page.evaluate("document.querySelector('audio').currentTime") > seconds - 0.3)
-    expect(page.locator(".to-play")).to_have_attribute("aria-label", "Play")
+    expect(page.locator(".to-play")).to_have_attribute("aria-label", "Play", timeout=90_000)
